@@ -1,0 +1,32 @@
+"""The one error that means "what was asked for cannot be done as asked"."""
+
+from __future__ import annotations
+
+
+class RequestError(ValueError):
+    """A request that is wrong before any work starts: a typo, a missing file, a leaking split.
+
+    The command line prints it without a traceback and ends with exit status 2.
+
+    Args:
+        found: What is there, with the names a newcomer can search for.
+        expected: What should have been there.
+        fix: What to do, paste-able where possible.
+
+    Example:
+        >>> print(RequestError("no folder data/emodb", "the EMO-DB folder", "give its path as corpus.root"))
+        no folder data/emodb
+          expected: the EMO-DB folder
+          fix: give its path as corpus.root
+    """
+
+    def __init__(self, found: str, expected: str | None = None, fix: str | None = None) -> None:
+        self.found = found
+        self.expected = expected
+        self.fix = fix
+        lines = [found]
+        if expected is not None:
+            lines.append(f"  expected: {expected}")
+        if fix is not None:
+            lines.append(f"  fix: {fix}")
+        super().__init__("\n".join(lines))

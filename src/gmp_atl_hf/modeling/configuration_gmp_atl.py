@@ -1,0 +1,125 @@
+"""Configuration of the GMP-ATL models: HuBERT's own fields plus the heads and losses of the method."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import HubertConfig
+
+POOLINGS = ("mean", "attention", "statistics")
+EMOTION_LOSSES = ("am-softmax", "cross-entropy")
+FRAME_HEADS = ("linear", "cosine")
+FRAME_TARGETS = ("masked", "all")
+
+
+@strict
+class GMPATLConfig(HubertConfig):
+    r"""Configuration of `HubertForGMPATL` and its two training companions.
+
+    Every field of [`~transformers.HubertConfig`] is there too. *Stated* and *our choice* refer to arXiv 2405.02151.
+
+    Args:
+        pooling (`str`, defaults to `"mean"`):
+            How frames become one vector: `"mean"` over the valid frames, `"attention"` (one learned query) or
+            `"statistics"` (mean and standard deviation). Our choice; the paper does not say.
+        emotion_loss (`str`, defaults to `"am-softmax"`):
+            Loss and head of the fine-tuned classifier: `"am-softmax"` (stated) or `"cross-entropy"` (ablation).
+        am_softmax_scale (`float`, defaults to 30.0):
+            Scale s. Not stated; 30 is the usual value of public implementations.
+        am_softmax_margin (`float`, defaults to 0.2):
+            Margin m, subtracted from the target's cosine in training only. Not stated; our choice.
+        logit_temperature (`float`, defaults to 1.0):
+            T in `logits = s·cos θ / T`, fitted on development speakers; losses always use 1.
+        emotion_weight (`float`, defaults to 0.9):
+            α in `α·L_emotion + (1 - α)·L_gender`. That both are trained is stated, the weight is our choice.
+        frame_scales (`dict[str, int]`, defaults to `{}`):
+            Pseudo-label column → number of clusters, one frame head each, in the order of `frame_labels`.
+        frame_head (`str`, defaults to `"linear"`):
+            `"linear"` or `"cosine"` (HuBERT's projection and cosine over 0.1). Cross-entropy is stated, the head not.
+        frame_targets (`str`, defaults to `"masked"`):
+            Frames that count in retraining: `"masked"` only, or `"all"` (ablation). Our choice.
+        layerdrop (`float`, defaults to 0.0):
+            Changed default: 0.1 in `HubertConfig`. LayerDrop shifts layers and breaks several processes.
+            A checkpoint's own value is replaced too, unless given explicitly.
+
+    Raises:
+        ValueError: A field outside its range, or `conv_pos_batch_norm=True` (see below).
+
+    Example:
+        >>> GMPATLConfig(num_labels=4, am_softmax_margin=0.3).am_softmax_margin
+        0.3
+    """
+
+    model_type = "gmp_atl"
+
+    layerdrop: float | int = 0.0
+    pooling: str = "mean"
+    emotion_loss: str = "am-softmax"
+    am_softmax_scale: float | int = 30.0
+    am_softmax_margin: float | int = 0.2
+    logit_temperature: float | int = 1.0
+    emotion_weight: float | int = 0.9
+    frame_scales: dict[str, int] | None = None
+    frame_head: str = "linear"
+    frame_targets: str = "masked"
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.frame_scales = dict(self.frame_scales or {})
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+
+    def validate_gmp_atl(self) -> None:
+        """Refuse what could only fail later; called by the strict dataclass on construction."""
+        for name, value, known in (
+            ("pooling", self.pooling, POOLINGS),
+            ("emotion_loss", self.emotion_loss, EMOTION_LOSSES),
+            ("frame_head", self.frame_head, FRAME_HEADS),
+            ("frame_targets", self.frame_targets, FRAME_TARGETS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, known))}")
+        for name in ("am_softmax_scale", "logit_temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a number above 0")
+        if not 0 <= self.am_softmax_margin < 1:
+            raise ValueError(f"am_softmax_margin is {self.am_softmax_margin}; expected 0 <= m < 1")
+        if not 0 <= self.emotion_weight <= 1:
+            raise ValueError(f"emotion_weight is {self.emotion_weight}; expected 0 to 1")
+        if self.conv_pos_batch_norm:
+            # Batch norm before the positional convolution turns padded zeros into something else, so that a clip's
+            # scores would depend on the clips beside it.
+            raise ValueError("conv_pos_batch_norm=True is not supported: padding would change a clip's scores")
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read a configuration; a plain HuBERT one becomes a GMP-ATL one, with LayerDrop off (see the class)."""
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if config_dict.get("model_type") == HubertConfig.model_type:
+            config_dict = {**config_dict, "model_type": cls.model_type, "layerdrop": 0.0}
+            config_dict.pop("architectures", None)
+        return config_dict, kwargs
+
+    @property
+    def num_emotions(self) -> int:
+        """Number of emotion labels."""
+        return len(self.id2label or {})
+
+    def resolve_layer(self, layer: int) -> int:
+        """1-based transformer layer of a possibly negative one: -3 of 12 is layer 10 (the third-last).
+
+        Raises:
+            ValueError: There is no such layer.
+        """
+        resolved = layer if layer > 0 else self.num_hidden_layers + 1 + layer
+        if layer == 0 or not 1 <= resolved <= self.num_hidden_layers:
+            raise ValueError(
+                f"layer {layer} does not exist: the encoder has {self.num_hidden_layers} transformer layers, "
+                f"named 1 to {self.num_hidden_layers} or -1 (last) to -{self.num_hidden_layers}"
+            )
+        return resolved
+
+
+GMPATLConfig.register_for_auto_class()  # type: ignore[no-untyped-call]

@@ -1,0 +1,176 @@
+"""HuBERT's forward pass, written so that a clip's hidden states never depend on the clips beside it.
+
+The modules are transformers' own; only the order of calls is ours. Two things differ from `HubertModel.forward`:
+
+- Group norm (base checkpoints) runs over the valid frames of each clip. Over the padded batch its statistics would
+  change with the longest neighbour (transformers#21534, #47739).
+- Time masks and crops come from the caller, for each clip, instead of being drawn here for the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import HubertModel
+
+from .frames_gmp_atl import crop_frames, frame_count, length_mask
+
+
+@dataclass
+class EncodedSpeech:
+    """Hidden states of a batch.
+
+    Attributes:
+        last_hidden_state: (batch, frames, hidden) of the encoder's end.
+        frame_mask: (batch, frames) bool, True on valid frames.
+        hidden_states: 1-based transformer layer → (batch, frames, hidden), for the layers asked for.
+    """
+
+    last_hidden_state: Tensor
+    frame_mask: Tensor
+    hidden_states: dict[int, Tensor]
+
+
+def valid_group_norm(norm: nn.GroupNorm, features: Tensor, mask: Tensor) -> Tensor:
+    """Group norm with one channel per group over the valid steps only.
+
+    Args:
+        norm: The layer's own module; its affine parameters and epsilon are used.
+        features: (batch, channels, steps).
+        mask: (batch, steps) bool.
+
+    Returns:
+        (batch, channels, steps) in the dtype of `features`; what stands on padding has no meaning.
+    """
+    # Autocast would run the sums in half precision; a mean over 30 s needs float32.
+    with torch.autocast(features.device.type, enabled=False):
+        values = features.float()
+        weights = mask.to(values.dtype)
+        steps = weights.sum(-1).clamp(min=1)[:, None]
+        mean = torch.einsum("bct,bt->bc", values, weights) / steps
+        centred = (values - mean[:, :, None]) * weights[:, None, :]
+        variance = torch.einsum("bct,bct->bc", centred, centred) / steps
+        scale = norm.weight.float() * torch.rsqrt(variance + norm.eps)
+        return (centred * scale[:, :, None] + norm.bias.float()[:, None]).to(features.dtype)
+
+
+def convolve(hubert: HubertModel, input_values: Tensor, sample_counts: Tensor | None) -> Tensor:
+    """Run the convolution front end.
+
+    Args:
+        hubert: The encoder.
+        input_values: (batch, samples) float waveforms at 16 kHz, right-padded.
+        sample_counts: (batch,) int64 valid samples of each row; None when every row is full.
+
+    Returns:
+        (batch, frames, channels) convolution features.
+    """
+    layers: Any = hubert.feature_extractor.conv_layers
+    config = hubert.config
+    frozen = not any(parameter.requires_grad for parameter in layers.parameters())
+    # A frozen front end needs no graph, and its activations are the largest of the model.
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+        features = input_values[:, None].to(layers[0].conv.weight.dtype)
+        for layer in layers:
+            norm = getattr(layer, "layer_norm", None)
+            if isinstance(norm, nn.GroupNorm) and sample_counts is not None:
+                features = layer.conv(features)
+                steps = frame_count(sample_counts, config.conv_kernel[:1], config.conv_stride[:1])
+                features = valid_group_norm(norm, features, length_mask(steps, features.shape[-1]))
+                features = layer.activation(features)
+            else:
+                features = layer(features)
+    return features.transpose(1, 2)
+
+
+def encode_speech(
+    hubert: HubertModel,
+    input_values: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    conv_features: Tensor | None = None,
+    frame_mask: Tensor | None = None,
+    frame_spans: Tensor | None = None,
+    mask_time_indices: Tensor | None = None,
+    layers: tuple[int, ...] = (),
+) -> EncodedSpeech:
+    """Encode waveforms, or convolution features that were computed before.
+
+    Args:
+        hubert: The encoder.
+        input_values: (batch, samples) float waveforms at 16 kHz, right-padded. Either these or `conv_features`.
+        attention_mask: (batch, samples), 1 on valid samples; None when no row is padded.
+        conv_features: (batch, frames, channels) output of the front end, right-padded.
+        frame_mask: (batch, frames), 1 on valid frames of `conv_features`; None when no row is padded.
+        frame_spans: (batch, 2) int64 frames to keep of each clip (first, one after the last); None keeps all.
+        mask_time_indices: (batch, kept frames) bool, True where the frame is replaced by the mask embedding. Frames
+            beyond the clip are never masked.
+        layers: 1-based transformer layers whose hidden states are wanted.
+
+    Returns:
+        The encoded batch; frames are those kept by `frame_spans`.
+
+    Raises:
+        ValueError: Neither or both inputs are given, or a clip is shorter than one frame.
+    """
+    if (input_values is None) == (conv_features is None):
+        raise ValueError("give either input_values (batch, samples) or conv_features (batch, frames, channels)")
+    if input_values is not None:
+        conv_features, mask = _convolve_batch(hubert, input_values, attention_mask)
+    else:
+        conv_features = cast(Tensor, conv_features)
+        shape = conv_features.shape[:2]
+        mask = (
+            torch.ones(shape, dtype=torch.bool, device=conv_features.device)
+            if frame_mask is None
+            else frame_mask.bool()
+        )
+    if frame_spans is not None:
+        conv_features, mask = crop_frames(conv_features, frame_spans)
+    hidden = hubert.feature_projection(conv_features.to(hubert.feature_projection.projection.weight.dtype))
+    if mask_time_indices is not None:
+        # `where` keeps the mask embedding in the graph even if nothing is masked: processes must agree on gradients.
+        masked = (mask_time_indices & mask)[:, :, None]
+        hidden = torch.where(masked, hubert.masked_spec_embed.to(hidden.dtype), hidden)
+    states: dict[int, Tensor] = {}
+    hooks = [_record(hubert, layer, states) for layer in layers]
+    try:
+        last = hubert.encoder(hidden, attention_mask=mask).last_hidden_state
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return EncodedSpeech(last, mask, states)
+
+
+def _convolve_batch(hubert: HubertModel, input_values: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Front end and frame mask of a padded batch of waveforms."""
+    config = hubert.config
+    batch, samples = input_values.shape
+    if attention_mask is None:
+        counts = torch.full((batch,), samples, dtype=torch.long, device=input_values.device)
+    else:
+        counts = attention_mask.sum(-1).long()
+    frames = frame_count(counts, config.conv_kernel, config.conv_stride)
+    if not torch.compiler.is_compiling():
+        shortest = int(counts.min())
+        if int(frames.min()) < 1:
+            raise ValueError(
+                f"a clip of {shortest} samples is shorter than one frame; pad it with zeros to the front end's "
+                "receptive field (400 samples for HuBERT) or leave it out"
+            )
+        if attention_mask is None or shortest == samples:
+            features = convolve(hubert, input_values, None)
+            return features, length_mask(frames, features.shape[1])
+    features = convolve(hubert, input_values, counts)
+    return features, length_mask(frames, features.shape[1])
+
+
+def _record(hubert: HubertModel, layer: int, states: dict[int, Tensor]) -> torch.utils.hooks.RemovableHandle:
+    """Keep the output of one transformer layer (1-based) in `states`."""
+
+    def keep(_module: nn.Module, _inputs: tuple[object, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+        states[layer] = output[0] if isinstance(output, tuple) else output
+
+    return hubert.encoder.layers[layer - 1].register_forward_hook(keep)

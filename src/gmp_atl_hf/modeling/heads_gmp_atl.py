@@ -1,0 +1,105 @@
+"""Heads on top of the encoder: pooling over frames, cosine classifiers, frame predictors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the valid frames: (batch, frames, channels) and (batch, frames) bool → (batch, channels)."""
+    weights = mask[:, :, None].to(values.dtype)
+    return (values * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+class MeanPooling(nn.Module):
+    """Mean over the valid frames; the default."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.output_size = hidden_size
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """(batch, frames, hidden) and (batch, frames) bool → (batch, hidden)."""
+        return masked_mean(hidden, mask)
+
+
+class AttentionPooling(nn.Module):
+    """Weighted mean with softmax weights from one learned query over tanh of the frames, valid frames only."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.output_size = hidden_size
+        self.query = nn.Linear(hidden_size, 1, bias=False)
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """(batch, frames, hidden) and (batch, frames) bool → (batch, hidden)."""
+        scores = self.query(torch.tanh(hidden)).squeeze(-1).float().masked_fill(~mask, float("-inf"))
+        return torch.einsum("bt,btc->bc", functional.softmax(scores, dim=-1).to(hidden.dtype), hidden)
+
+
+class StatisticsPooling(nn.Module):
+    """Mean and standard deviation over the valid frames."""
+
+    EPSILON = 1e-6  # keeps the root's gradient finite on clips of one frame
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.output_size = 2 * hidden_size
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """(batch, frames, hidden) and (batch, frames) bool → (batch, 2·hidden)."""
+        mean = masked_mean(hidden, mask)
+        variance = masked_mean((hidden - mean[:, None, :]).square(), mask)
+        return torch.cat([mean, (variance + self.EPSILON).sqrt()], dim=-1)
+
+
+POOLING_CLASSES: dict[str, type[MeanPooling] | type[AttentionPooling] | type[StatisticsPooling]] = {
+    "mean": MeanPooling,
+    "attention": AttentionPooling,
+    "statistics": StatisticsPooling,
+}
+
+
+class CosineClassifier(nn.Module):
+    """Cosine between a vector and one learned direction per class, the head that AM-Softmax trains.
+
+    Computed in float32 even under autocast: a scale of 30 makes bfloat16 rounding of a cosine visible.
+    """
+
+    def __init__(self, input_size: int, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_classes, input_size))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(..., input) → (..., classes) cosines in -1 to 1, float32."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            return functional.linear(
+                functional.normalize(vectors.float(), dim=-1), functional.normalize(self.weight.float(), dim=-1)
+            )
+
+
+class CosineFrameHead(nn.Module):
+    """HuBERT's frame predictor: project to 256, cosine to one embedding per cluster, divide by 0.1.
+
+    Source: Hsu et al. 2021, "HuBERT" (arXiv 2106.07447), section 2.2.
+    """
+
+    PROJECTION_SIZE = 256
+    TEMPERATURE = 0.1
+
+    def __init__(self, hidden_size: int, num_clusters: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(hidden_size, self.PROJECTION_SIZE)
+        self.embeddings = CosineClassifier(self.PROJECTION_SIZE, num_clusters)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(..., hidden) → (..., clusters) logits, float32."""
+        return self.embeddings(self.projection(frames)) / self.TEMPERATURE
+
+
+FRAME_HEAD_CLASSES: dict[str, type[nn.Linear] | type[CosineFrameHead]] = {
+    "linear": nn.Linear,
+    "cosine": CosineFrameHead,
+}

@@ -1,0 +1,119 @@
+"""GMPATLConfig: what cannot work is refused at construction, what is written comes back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from models import EMOTIONS, SCALES, tiny_config, tiny_hubert_config
+from transformers import AutoConfig
+
+from gmp_atl_hf import GMPATLConfig
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"pooling": "max"}, "pooling is 'max'; expected one of 'mean', 'attention', 'statistics'"),
+        ({"emotion_loss": "arcface"}, "emotion_loss is 'arcface'; expected one of 'am-softmax', 'cross-entropy'"),
+        ({"frame_head": "mlp"}, "frame_head is 'mlp'; expected one of 'linear', 'cosine'"),
+        ({"frame_targets": "unmasked"}, "frame_targets is 'unmasked'; expected one of 'masked', 'all'"),
+        ({"am_softmax_scale": 0.0}, "am_softmax_scale is 0.0; expected a number above 0"),
+        ({"logit_temperature": -1.0}, "logit_temperature is -1.0; expected a number above 0"),
+        ({"am_softmax_margin": 1.0}, "am_softmax_margin is 1.0; expected 0 <= m < 1"),
+        ({"am_softmax_margin": -0.1}, "am_softmax_margin is -0.1"),
+        ({"emotion_weight": 1.1}, "emotion_weight is 1.1; expected 0 to 1"),
+        ({"conv_pos_batch_norm": True}, "conv_pos_batch_norm=True is not supported"),
+        ({"frame_scales": {"gmp_layer10_k50": 1}}, "frame_scales"),
+    ],
+)
+def test_a_field_out_of_range_is_refused_at_construction(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(Exception) as caught:  # the strict dataclass wraps the ValueError in an error of its own
+        GMPATLConfig(**fields)
+    assert message in str(caught.value)
+
+
+def test_a_refusal_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="pooling is 'max'"):
+        GMPATLConfig(pooling="max")
+
+
+def test_defaults_are_those_of_the_docstring() -> None:
+    config = GMPATLConfig()
+    assert (config.pooling, config.emotion_loss, config.frame_head, config.frame_targets) == (
+        "mean",
+        "am-softmax",
+        "linear",
+        "masked",
+    )
+    assert (config.am_softmax_scale, config.am_softmax_margin, config.logit_temperature) == (30.0, 0.2, 1.0)
+    assert (config.emotion_weight, config.layerdrop, config.frame_scales) == (0.9, 0.0, {})
+
+
+def test_a_configuration_comes_back_from_json(tmp_path: Path) -> None:
+    config = tiny_config(
+        "large",
+        pooling="statistics",
+        emotion_loss="cross-entropy",
+        am_softmax_scale=20.0,
+        am_softmax_margin=0.35,
+        logit_temperature=2.5,
+        emotion_weight=0.5,
+        frame_head="cosine",
+        frame_targets="all",
+    )
+    config.save_pretrained(tmp_path)
+    back = GMPATLConfig.from_pretrained(tmp_path)
+    assert back.id2label == dict(enumerate(EMOTIONS))
+    assert all(type(key) is int for key in back.id2label)
+    assert back.label2id == {name: index for index, name in enumerate(EMOTIONS)}
+    assert back.frame_scales == SCALES and list(back.frame_scales) == list(SCALES)
+    written = {**config.to_dict(), "transformers_version": None}
+    assert {**back.to_dict(), "transformers_version": None} == written
+    assert type(AutoConfig.from_pretrained(tmp_path)) is GMPATLConfig
+
+
+def test_the_order_of_the_scales_survives_json(tmp_path: Path) -> None:
+    # JSON files are written with sorted keys, but the order is that of the columns of frame_labels.
+    scales = {"gmp_layer10_k500": 500, "gmp_layer10_k50": 50, "gmp_layer10_k100": 100}
+    GMPATLConfig(frame_scales=scales).save_pretrained(tmp_path)
+    assert list(GMPATLConfig.from_pretrained(tmp_path).frame_scales) == list(scales)
+
+
+def test_scales_are_not_shared_with_the_caller() -> None:
+    scales = dict(SCALES)
+    config = GMPATLConfig(frame_scales=scales)
+    scales["other"] = 3
+    assert config.frame_scales == SCALES
+
+
+def test_a_hubert_configuration_becomes_ours_with_layerdrop_off(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tiny_hubert_config("large", layerdrop=0.1, mask_time_prob=0.3).save_pretrained(tmp_path)
+    config = GMPATLConfig.from_pretrained(tmp_path)
+    assert config.layerdrop == 0.0
+    assert (config.mask_time_prob, config.do_stable_layer_norm, config.hidden_size) == (0.3, True, 32)
+    assert config.model_type == "gmp_atl"
+    assert GMPATLConfig.from_pretrained(tmp_path, layerdrop=0.05).layerdrop == 0.05
+    assert capfd.readouterr() == ("", "")
+    stock = json.loads((tmp_path / "config.json").read_text())
+    assert (stock["model_type"], stock["layerdrop"]) == ("hubert", 0.1)
+
+
+def test_our_own_layerdrop_is_kept(tmp_path: Path) -> None:
+    tiny_config(layerdrop=0.05).save_pretrained(tmp_path)
+    assert GMPATLConfig.from_pretrained(tmp_path).layerdrop == 0.05
+
+
+@pytest.mark.parametrize(("layer", "resolved"), [(1, 1), (10, 10), (12, 12), (-1, 12), (-3, 10), (-12, 1)])
+def test_layers_are_named_from_either_end(layer: int, resolved: int) -> None:
+    assert GMPATLConfig().resolve_layer(layer) == resolved
+
+
+@pytest.mark.parametrize("layer", [0, 13, -13])
+def test_a_layer_that_does_not_exist_is_refused(layer: int) -> None:
+    with pytest.raises(ValueError, match="12 transformer layers"):
+        GMPATLConfig().resolve_layer(layer)
