@@ -4,8 +4,9 @@
     python benchmarks/kmeans.py --full           # 200,000 x 768, K = 50, 100, 500: the better part of an hour
 
 All sides run in turn in one process, on the same frames and threads, and every codebook is measured by the same
-function. faiss runs on all frames too (its default keeps 256 per cluster) for as many iterations as it needs to reach our
-inertia, at most 100; where it never does, the row says what it had reached. faiss is left out where it is not installed.
+function. Besides its defaults (256 frames per cluster, 25 iterations), faiss runs on all frames for as many iterations
+as it needs to reach our inertia, at most 100; where it never does, the row shows how far it came. Without faiss its
+side is left out. Unset OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE: set for another processor, they slow scikit-learn down.
 """
 
 from __future__ import annotations
@@ -20,10 +21,6 @@ import warnings
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-# Unset before numpy loads: a wrong core type would make scikit-learn's side slower than it is.
-for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-    os.environ.pop(name, None)
 
 import torch
 from sklearn.cluster import MiniBatchKMeans
@@ -210,6 +207,8 @@ def main() -> None:
     parser.add_argument("--clusters", type=int, nargs="+")
     parser.add_argument("--repeats", type=int, default=1, help="alternations, seeds 0, 1, ...; the medians are shown")
     arguments = parser.parse_args()
+    if odd := [name for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ]:
+        parser.error(f"unset {' and '.join(odd)}: scikit-learn would run slower than it can")
     frames = arguments.frames or (200_000 if arguments.full else 50_000)
     channels = arguments.channels or (768 if arguments.full else 256)
     clusters = arguments.clusters or ([50, 100, 500] if arguments.full else [50, 100])

@@ -1,0 +1,1 @@
+"""Metrics, statistics, calibration and reports; knows plain arrays and plain dictionaries only."""

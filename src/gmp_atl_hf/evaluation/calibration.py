@@ -1,0 +1,115 @@
+"""Whether scores mean what they say: temperature, log loss and expected calibration error."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import brentq
+from scipy.special import log_softmax, softmax
+
+from gmp_atl_hf.evaluation.metrics import FloatArray, IntArray, label_indices
+
+TEMPERATURE_RANGE = (0.05, 100.0)
+"""Smallest and largest temperature. Development data without an error would ask for zero, chance for infinity."""
+
+
+def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Find the temperature T that minimises the mean log loss of softmax(logits / T).
+
+    The loss is convex in 1 / T, so its only minimum is where the slope in 1 / T changes sign, or at an end of
+    `TEMPERATURE_RANGE`.
+
+    Args:
+        logits: Unscaled logits of development utterances, shape (n, C).
+        labels: True label indices, shape (n,).
+
+    Returns:
+        The temperature, within `TEMPERATURE_RANGE`; 1.0 when no temperature is better than that.
+
+    Raises:
+        ValueError: If nothing is given, shapes do not fit, a logit is not finite or a label is out of range.
+    """
+    scores, true = _checked(logits, labels, "logits")
+    rows = np.arange(true.size)
+
+    def loss(temperature: float) -> float:
+        return float(-log_softmax(scores / temperature, axis=1)[rows, true].mean())
+
+    def slope(inverse: float) -> float:
+        expected = (softmax(scores * inverse, axis=1) * scores).sum(axis=1)
+        return float((expected - scores[rows, true]).mean())
+
+    coldest, hottest = TEMPERATURE_RANGE
+    if slope(1 / hottest) >= 0:
+        best = hottest
+    elif slope(1 / coldest) <= 0:
+        best = coldest
+    else:
+        best = min(max(1 / float(brentq(slope, 1 / hottest, 1 / coldest, xtol=1e-12)), coldest), hottest)
+    return best if loss(1.0) - loss(best) > 1e-12 else 1.0
+
+
+def log_loss(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Return the mean negative log probability of the true labels, in nats.
+
+    Args:
+        probabilities: Scores that sum to 1 per row, shape (n, C).
+        labels: True label indices, shape (n,).
+
+    Raises:
+        ValueError: If nothing is given, shapes do not fit, a row is no distribution or a label is out of range.
+    """
+    scores, true = _checked_probabilities(probabilities, labels)
+    picked = scores[np.arange(true.size), true]
+    # A probability that underflowed to zero costs a lot, not infinity.
+    return float(-np.log(np.maximum(picked, np.finfo(np.float64).tiny)).mean())
+
+
+def expected_calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15) -> float:
+    """Return the mean gap between confidence and accuracy.
+
+    Utterances are sorted by the probability of their predicted label into bins of equal width, open below and closed
+    above; the gaps of the bins are weighted by their number of utterances.
+
+    Args:
+        probabilities: Scores that sum to 1 per row, shape (n, C).
+        labels: True label indices, shape (n,).
+        bins: Number of bins.
+
+    Returns:
+        The error as a fraction from 0 to 1.
+
+    Raises:
+        ValueError: If nothing is given, shapes do not fit, a row is no distribution, a label is out of range or there
+            is no bin.
+    """
+    if bins < 1:
+        raise ValueError(f"bins is {bins}, expected at least 1")
+    scores, true = _checked_probabilities(probabilities, labels)
+    confidence = np.clip(scores.max(axis=1), 0.0, 1.0)
+    correct = (scores.argmax(axis=1) == true).astype(np.float64)
+    bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / true.size)
+
+
+def _checked(scores: npt.ArrayLike, labels: npt.ArrayLike, what: str) -> tuple[FloatArray, IntArray]:
+    matrix = np.asarray(scores, dtype=np.float64)
+    if matrix.size == 0:
+        raise ValueError(f"{what} are empty: there is nothing to calibrate on")
+    if matrix.ndim != 2:
+        raise ValueError(f"{what} have shape {matrix.shape}, expected (utterances, labels)")
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{what} must be finite")
+    true = label_indices(labels, matrix.shape[1], "labels")
+    if true.size != len(matrix):
+        raise ValueError(f"{len(matrix)} rows of {what} but {true.size} labels")
+    return matrix, true
+
+
+def _checked_probabilities(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[FloatArray, IntArray]:
+    matrix, true = _checked(probabilities, labels, "probabilities")
+    # Single precision and rounding in a file of predictions leave sums a little off.
+    if (matrix < 0).any() or np.abs(matrix.sum(axis=1) - 1).max() > 1e-3:
+        raise ValueError("each row of probabilities must be non-negative and sum to 1; logits need a softmax first")
+    return matrix, true

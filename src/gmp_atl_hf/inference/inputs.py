@@ -1,0 +1,171 @@
+"""What may be handed over for scoring: recordings in any form, many of them, folders; and how long each one is."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import soundfile
+
+from ..data.audio import AUDIO_SUFFIXES, SAMPLING_RATE, AudioSource, source_name
+from ..errors import RequestError
+
+Inputs: TypeAlias = AudioSource | Iterable[AudioSource]
+"""One recording or folder, or many."""
+
+_MOST_FRAMES = 1 << 50  # libsndfile's answer to a header without a length is the largest number there is
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """What is in a folder.
+
+    Args:
+        recordings: Files taken for recordings by their ending, sorted.
+        others: All other files, sorted.
+        problems: Folders inside that cannot be listed, with the reason.
+    """
+
+    recordings: list[Path]
+    others: list[Path]
+    problems: list[tuple[Path, str]]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One recording to score.
+
+    Args:
+        name: What people know it by: its path where it has one.
+        source: The recording in any form that `read_audio` accepts.
+        problem: Why there is nothing to read, where that is known beforehand.
+    """
+
+    name: str
+    source: Any
+    problem: str | None = None
+
+
+def list_folder(folder: str | os.PathLike[str]) -> FoundFiles:
+    """List a folder and the folders in it.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Its files; those whose ending is in `AUDIO_SUFFIXES` are recordings.
+    """
+    problems: list[tuple[Path, str]] = []
+
+    def note(error: OSError) -> None:
+        problems.append((Path(os.fsdecode(error.filename)), str(error.strerror)))
+
+    files = sorted(Path(parent) / name for parent, _, names in os.walk(folder, onerror=note) for name in names)
+    recordings = [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES]
+    others = [file for file in files if file.suffix.lower() not in AUDIO_SUFFIXES]
+    return FoundFiles(recordings, others, problems)
+
+
+def expand_inputs(inputs: Inputs) -> tuple[list[Item], bool]:
+    """Turn what was handed over into a list of recordings.
+
+    Args:
+        inputs: One or many of everything `read_audio` accepts, and folders.
+
+    Returns:
+        The recordings, folders replaced by what is in them; and whether it was a single recording, not a list or folder.
+
+    Raises:
+        RequestError: It is a list of numbers, which says no sampling rate.
+    """
+    if is_one(inputs):
+        items = _expand_one(inputs)
+        return items, not _is_folder(inputs)
+    several: list[Item] = []
+    for one in inputs:
+        if isinstance(one, (int, float, np.number)):
+            raise RequestError(
+                "the input is a sequence of numbers without a sampling rate",
+                "(sampling_rate, array) or {'array', 'sampling_rate'}",
+                "classifier((16000, array))",
+            )
+        several.extend(_expand_one(one))
+    return several, False
+
+
+def is_one(inputs: object) -> bool:
+    """Whether this is one recording or folder, as opposed to many of them."""
+    if isinstance(inputs, tuple):
+        # gradio's (rate, array) begins with a number, a tuple of recordings does not.
+        return len(inputs) == 2 and isinstance(inputs[0], (int, float, np.number))
+    if isinstance(inputs, (str, os.PathLike, bytes, bytearray, Mapping)) or hasattr(inputs, "read"):
+        return True
+    return not isinstance(inputs, Iterable)
+
+
+def estimated_samples(source: Any) -> int:
+    """Tell about how long a recording is, from its header alone.
+
+    Batches are ordered by it; what is in them is measured when it is read, so an estimate is enough. (`audio_length`
+    is exact and decodes mp3 and ogg for that.)
+
+    Args:
+        source: The recording in any form that `read_audio` accepts.
+
+    Returns:
+        Samples at 16 kHz; 0 when it cannot be told, in which case reading it will say why.
+    """
+    try:
+        if isinstance(source, tuple):
+            return int(len(source[1]) * SAMPLING_RATE / source[0])
+        if isinstance(source, Mapping):
+            if source.get("bytes") is not None:
+                source = source["bytes"]
+            elif source.get("array") is not None:
+                return int(len(source["array"]) * SAMPLING_RATE / source["sampling_rate"])
+            else:
+                source = source["path"]
+        if hasattr(source, "read"):
+            return _header_samples_of_open_file(source)
+        return _header_samples(
+            io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else str(os.fspath(source))
+        )
+    except (soundfile.SoundFileError, OSError, ValueError, TypeError, LookupError, ArithmeticError):
+        return 0
+
+
+def _header_samples(file: Any) -> int:
+    header = soundfile.info(file)
+    return int(header.frames * SAMPLING_RATE / header.samplerate) if header.frames < _MOST_FRAMES else 0
+
+
+def _header_samples_of_open_file(file: Any) -> int:
+    position = file.tell()
+    try:
+        return _header_samples(file)
+    finally:
+        file.seek(position)
+
+
+def _is_folder(source: object) -> bool:
+    try:
+        return isinstance(source, (str, os.PathLike)) and Path(source).is_dir()
+    except (OSError, ValueError):  # a path that no file system takes: reading it will say so
+        return False
+
+
+def _expand_one(source: Any) -> list[Item]:
+    if not _is_folder(source):
+        return [Item(source_name(source), source)]
+    found = list_folder(source)
+    items = [Item(str(file), file) for file in found.recordings]
+    items += [Item(str(folder), folder, f"the folder {folder} cannot be listed: {why}") for folder, why in found.problems]
+    if not items:
+        endings = ", ".join(sorted(AUDIO_SUFFIXES))
+        items = [Item(source_name(source), source, f"the folder {source_name(source)} holds no recordings ({endings})")]
+    return items

@@ -1,0 +1,57 @@
+"""What comes out for a recording."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class WindowScores:
+    """Scores of one window.
+
+    Args:
+        start: Where it begins, seconds from the start of the recording.
+        end: Where it ends, seconds.
+        scores: Label → probability.
+    """
+
+    start: float
+    end: float
+    scores: dict[str, float]
+
+    @property
+    def label(self) -> str:
+        """The most probable label."""
+        return max(self.scores, key=self.scores.__getitem__)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Scores of one recording, or why there are none.
+
+    Args:
+        file: Its path, or what it is when it has none.
+        label: The most probable label; None if the recording could not be read.
+        scores: Label → probability, in the model's order; they sum to 1. With windows, their mean over time: each
+            sample counts once, shared by the windows that cover it.
+        seconds: Its length; None if it could not be read.
+        windows: The windows in order, if it was scored in windows.
+        error: What is wrong with it, in one line; None if all is well.
+    """
+
+    file: str
+    label: str | None
+    scores: dict[str, float]
+    seconds: float | None
+    windows: list[WindowScores] | None = None
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON types, with a label for each window too."""
+        fields = asdict(self)
+        if self.windows is not None:
+            fields["windows"] = [
+                {"start": one.start, "end": one.end, "label": one.label, "scores": one.scores} for one in self.windows
+            ]
+        return fields

@@ -1,0 +1,147 @@
+"""Windows over long recordings: where they lie, how a stream is cut into them, how much each of them counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE, FloatArray
+from ..errors import RequestError
+
+Span: TypeAlias = tuple[int, int]
+"""First sample and sample after the last, at 16 kHz."""
+
+
+@dataclass(frozen=True)
+class Windowing:
+    """Length and distance of windows.
+
+    Args:
+        size: Samples of a window, at 16 kHz.
+        hop: Samples from the start of a window to the start of the next, at most `size`.
+    """
+
+    size: int
+    hop: int
+
+    @classmethod
+    def from_seconds(cls, window: float | None, hop: float | None = None) -> Windowing | None:
+        """Check what was asked for.
+
+        Args:
+            window: Seconds of a window; None for no windows.
+            hop: Seconds from window to window; None for windows side by side.
+
+        Returns:
+            The windows in samples, or None.
+
+        Raises:
+            RequestError: A hop without a window, a window below one frame, or a hop that leaves gaps.
+        """
+        if window is None:
+            if hop is None:
+                return None
+            raise RequestError(f"hop is {hop} but there is no window", "both, or window alone", "give window too")
+        shortest = MINIMUM_SAMPLES / SAMPLING_RATE
+        if not (math.isfinite(window) and window >= shortest):
+            raise RequestError(f"window is {window}", f"seconds, at least {shortest} (one frame)", "window=10")
+        if hop is None:
+            hop = window
+        if not (math.isfinite(hop) and round(hop * SAMPLING_RATE) >= 1):
+            raise RequestError(f"hop is {hop}", "seconds, above 0", f"hop={window}")
+        if hop > window:
+            raise RequestError(
+                f"hop ({hop} s) is longer than window ({window} s): parts of the recording would go unheard",
+                "a hop of at most the window",
+                f"hop={window}",
+            )
+        return cls(round(window * SAMPLING_RATE), round(hop * SAMPLING_RATE))
+
+    def count(self, num_samples: int) -> int:
+        """Number of windows over a recording of `num_samples` samples."""
+        return 1 + max(0, math.ceil((num_samples - self.size) / self.hop))
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Part of a recording and the windows that lie in it.
+
+    Args:
+        samples: (samples,) float32 at 16 kHz.
+        start: Sample of the recording that comes first here.
+        spans: The windows, counted from the start of the recording.
+    """
+
+    samples: FloatArray
+    start: int
+    spans: Sequence[Span]
+
+    def waveform(self, span: Span) -> FloatArray:
+        """Samples of one window, (samples,) float32."""
+        return self.samples[span[0] - self.start : span[1] - self.start]
+
+
+def cut_windows(blocks: Iterable[FloatArray], windowing: Windowing) -> Iterator[Stretch]:
+    """Cut a recording that arrives in blocks, holding no more of it than a block and a window.
+
+    Every window has its full length: what would be a short one at the end is shifted back until it ends with the
+    recording. A recording that is shorter than a window is one window.
+
+    Args:
+        blocks: (samples,) float32 arrays at 16 kHz, of any lengths, in order.
+        windowing: Length and distance of the windows.
+
+    Yields:
+        A stretch for each block that completes windows, and one for the shifted window at the end.
+    """
+    held = np.empty(0, dtype=np.float32)
+    start = total = upcoming = 0
+    for block in blocks:
+        held = np.concatenate([held, block])
+        total += len(block)
+        spans = []
+        while upcoming + windowing.size <= total:
+            spans.append((upcoming, upcoming + windowing.size))
+            upcoming += windowing.hop
+        if spans:
+            yield Stretch(held, start, spans)
+        # The end of the recording may be anywhere from here on, and its window reaches back by a full length.
+        keep = max(start, min(upcoming, total - windowing.size))
+        held, start = held[keep - start :], keep
+    heard = upcoming - windowing.hop + windowing.size if upcoming else 0
+    if heard < total:
+        yield Stretch(held, start, [(max(0, total - windowing.size), total)])
+
+
+def coverage_weights(spans: Sequence[Span]) -> npt.NDArray[np.float64]:
+    """Weight of each window in the scores of the whole recording.
+
+    Each sample of the recording counts once, shared equally by the windows that cover it, so that windows which overlap
+    (the one shifted back at the end always may) do not make their part of the recording heavier than the rest.
+
+    Args:
+        spans: Windows that together cover a recording.
+
+    Returns:
+        (windows,) float64 shares that sum to 1.
+
+    Example:
+        >>> coverage_weights([(0, 4), (4, 8), (6, 10)]).tolist()
+        [0.4, 0.3, 0.3]
+    """
+    starts, ends = np.asarray(spans, dtype=np.int64).T
+    edges = np.unique(np.concatenate([starts, ends]))
+    change = np.zeros(len(edges))
+    np.add.at(change, np.searchsorted(edges, starts), 1)
+    np.add.at(change, np.searchsorted(edges, ends), -1)
+    covering = np.cumsum(change)[:-1]
+    shares = np.diff(edges) / np.maximum(covering, 1)
+    before = np.concatenate([[0.0], np.cumsum(shares)])
+    covered = before[np.searchsorted(edges, ends)] - before[np.searchsorted(edges, starts)]
+    weights: npt.NDArray[np.float64] = covered / covered.sum()
+    return weights

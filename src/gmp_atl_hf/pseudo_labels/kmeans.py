@@ -1,0 +1,325 @@
+"""Multi-scale k-means: several layers, several K, one integer per frame and scale."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..errors import RequestError
+from .codebook import FeatureSource, Scale, read_codebooks, write_codebooks
+from .lloyd import Codebook, LloydSettings, Reduce, assign, fit_codebook, full_precision, one_process, squared_norms
+from .published import fit_published
+from .seeding import SeedingSettings, Subsample, sample_frames
+
+__all__ = ["FeatureSource", "MultiScaleKMeans", "column_name"]
+
+BACKENDS = ("torch", "sklearn")
+FRAMES_PER_CLUSTER = 40
+"""Fewest frames of the seeding subsample for each cluster, where the features have them. Our choice."""
+
+
+def column_name(layer: int, clusters: int) -> str:
+    """The table's column of a scale.
+
+    Args:
+        layer: Resolved 1-based layer.
+        clusters: K.
+    """
+    return f"gmp_layer{layer}_k{clusters}"
+
+
+class MultiScaleKMeans:
+    """K-means on frame features of one or more layers at several numbers of clusters.
+
+    The paper says that pseudo-labels come from k-means at several scales; every value below is our choice. The same
+    seed on the same machine gives the same bits, and seeding runs on the CPU, so a GPU starts from the same centres.
+
+    With fewer distinct frames than clusters the surplus clusters stay unused: their centres are finite, no frame is
+    ever given their number, `codebooks.json` counts them as ``unused_clusters`` and a warning says so.
+
+    Args:
+        clusters: The numbers of clusters K. HuBERT itself uses 100 and 500, the authors' neighbours 50.
+        seed: Of the subsample and of every start.
+        max_iterations: Passes over all frames at most. Three to eight are usual, for seeding leaves little to do.
+        tolerance: The pass that lowers the inertia by less than this share of it is the last.
+        init_frames: Frames drawn to seed from; at least 40 per cluster of the largest K.
+        init_dimensions: Principal directions of those frames in which seeding works.
+        init_restarts: Greedy k-means++ starts, of which the best is kept.
+        init_iterations: Lloyd iterations on the subsample after each start.
+        chunk_frames: Frames handled at once; they bound the memory beside the features to ``chunk_frames ×
+            (max(clusters) + channels)`` floats, the subsample and the codebooks.
+        backend: ``"torch"``, or ``"sklearn"`` for the published HuBERT settings (`MiniBatchKMeans`, twenty starts,
+            batches of 10,000; slow), to compare with older work; only ``clusters`` and ``seed`` act on it.
+
+    Example:
+        >>> features = {10: torch.randn(2000, 16)}
+        >>> source = FeatureSource("hidden-states", {10: "5ac1"}, (10,), {"do_normalize": True})
+        >>> kmeans = MultiScaleKMeans(clusters=(4, 8)).fit(features, source, ["emodb/03", "emodb/08"])
+        >>> {name: tuple(labels.shape) for name, labels in kmeans.predict(features, source).items()}
+        {'gmp_layer10_k4': (2000,), 'gmp_layer10_k8': (2000,)}
+    """
+
+    def __init__(
+        self,
+        clusters: Sequence[int] = (50, 100, 500),
+        seed: int = 0,
+        max_iterations: int = LloydSettings.max_iterations,
+        tolerance: float = LloydSettings.tolerance,
+        init_frames: int = SeedingSettings.init_frames,
+        init_dimensions: int = SeedingSettings.init_dimensions,
+        init_restarts: int = SeedingSettings.init_restarts,
+        init_iterations: int = SeedingSettings.init_iterations,
+        chunk_frames: int = LloydSettings.chunk_frames,
+        backend: str = "torch",
+    ) -> None:
+        self.clusters = tuple(int(count) for count in clusters)
+        if not self.clusters or min(self.clusters) < 1 or len(set(self.clusters)) < len(self.clusters):
+            fix = "for example pseudo_labels.clusters: [50, 100, 500]"
+            raise RequestError(f"clusters {list(clusters)}", "one or more different numbers, each at least 1", fix)
+        if backend not in BACKENDS:
+            raise RequestError(f"k-means backend {backend!r}", f"one of {', '.join(BACKENDS)}", "use 'torch'")
+        self.seed = seed
+        self.backend = backend
+        self.settings = LloydSettings(max_iterations, tolerance, chunk_frames)
+        self.seeding = SeedingSettings(init_frames, init_dimensions, init_restarts, init_iterations)
+        self._source: FeatureSource | None = None
+        self._centres: dict[str, Tensor] = {}
+        self._scales: dict[str, Scale] = {}
+
+    @property
+    def source(self) -> FeatureSource:
+        """What the fitted features were."""
+        if self._source is None:
+            raise ValueError("this MultiScaleKMeans is not fitted: call fit or MultiScaleKMeans.load first")
+        return self._source
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The fitted layers, as given."""
+        return self.source.layers
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the label columns, by layer, then K, both in the order given."""
+        return [column_name(layer, count) for layer in self.layers for count in self.clusters]
+
+    @property
+    def scales(self) -> dict[str, Scale]:
+        """Column name → what is known about its fit."""
+        return dict(self._scales)
+
+    @property
+    def codebooks(self) -> dict[str, Tensor]:
+        """Column name → (clusters, channels) float32 centres."""
+        return dict(self._centres)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all centres and their names: the same for the same labels-to-be."""
+        digest = hashlib.sha256()
+        for name in self.columns:
+            digest.update(name.encode() + self._centres[name].cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def fit(
+        self,
+        features: Mapping[int, Tensor],
+        provenance: FeatureSource,
+        speakers: Sequence[str],
+        *,
+        initial: Mapping[int, Tensor] | None = None,
+        reduce: Reduce = one_process,
+    ) -> MultiScaleKMeans:
+        """Fits a codebook for every layer and K.
+
+        Several processes may each hold a part of the frames: they give ``reduce`` (the sum over processes) and
+        ``initial``, and end with the codebooks that one process would have found, up to the rounding of sums.
+
+        Args:
+            features: Layer → (frames, channels) floating point, finite, any device; of training speakers only.
+            provenance: What the features are.
+            speakers: Whose frames they are, in all processes.
+            initial: Layer → (frames, channels) frames to seed from, the same in all processes; drawn from ``features``
+                when not given.
+            reduce: Turns a float64 tensor of this process into the sum over all processes.
+
+        Returns:
+            Itself.
+
+        Raises:
+            RequestError: More clusters than frames, values that are not finite, or layers other than the provenance's.
+        """
+        if set(features) != set(provenance.layers):
+            found = f"features of layers {sorted(features)}"
+            raise RequestError(found, f"layers {list(provenance.layers)} as their source says", "extract them together")
+        if reduce is not one_process and (initial is None or self.backend == "sklearn"):
+            raise ValueError("several processes need backend='torch' and `initial`, the same frames in each of them")
+        centres: dict[str, Tensor] = {}
+        scales: dict[str, Scale] = {}
+        for layer in provenance.layers:
+            drawn = None if initial is None else initial[layer]
+            for clusters, codebook in self._fit_layer(layer, features[layer], drawn, reduce).items():
+                name = column_name(layer, clusters)
+                centres[name] = codebook.centres
+                scales[name] = _scale(layer, codebook, provenance, speakers)
+                if codebook.unused:
+                    warnings.warn(
+                        f"{name}: {codebook.unused} of {clusters} clusters have no frame: too few of the "
+                        f"{codebook.frames} frames differ, or max_iterations={self.settings.max_iterations} is too few",
+                        stacklevel=2,
+                    )
+        self._source, self._centres, self._scales = provenance, centres, scales
+        return self
+
+    def predict(self, features: Mapping[int, Tensor], source: FeatureSource) -> dict[str, Tensor]:
+        """The nearest cluster of every frame, at every scale.
+
+        Args:
+            features: Layer → (frames, channels) floating point, any device; layers that were not fitted are not used.
+            source: What the features are.
+
+        Returns:
+            Column name → (frames,) int32 in [0, K), on the device of the features.
+
+        Raises:
+            RequestError: Features of another checkpoint, kind, layer, setting or width.
+        """
+        self.check_source(source)
+        labels: dict[str, Tensor] = {}
+        for layer in self.layers:
+            if layer not in features:
+                raise RequestError(f"features of layers {sorted(features)}", f"layer {layer}", "extract that layer too")
+            frames = features[layer]
+            for clusters in self.clusters:
+                name = column_name(layer, clusters)
+                width = self._centres[name].shape[1]
+                if frames.ndim != 2 or frames.shape[1] != width:
+                    found = f"features of layer {layer} of shape {tuple(frames.shape)}"
+                    raise RequestError(found, f"(frames, {width}) as in {name}", "use the model that was clustered")
+                # Moved once: the codebooks stay on the device where features were seen last.
+                self._centres[name] = self._centres[name].to(frames.device)
+                labels[name] = assign(frames, self._centres[name], self.settings.chunk_frames)
+        return labels
+
+    def check_source(self, source: FeatureSource) -> None:
+        """Refuses features other than those that were fitted.
+
+        Args:
+            source: What the features are.
+
+        Raises:
+            RequestError: Another checkpoint, kind, layer or setting.
+        """
+        self.source.refuse_unlike(source)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes `codebooks.safetensors` and `codebooks.json`, each whole or not at all.
+
+        Args:
+            folder: Created where it does not exist.
+        """
+        common = {
+            "package_version": __version__,
+            "seed": self.seed,
+            "algorithm": {"backend": self.backend, **asdict(self.settings), **asdict(self.seeding)},
+            "source": self.source.to_json(),
+            "clusters": list(self.clusters),
+        }
+        write_codebooks(Path(folder), self._centres, self._scales, common)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> MultiScaleKMeans:
+        """Reads codebooks that `save` wrote.
+
+        Args:
+            folder: Where both files are.
+
+        Returns:
+            Fitted k-means on the CPU.
+
+        Raises:
+            RequestError: A file is missing or is not what `save` writes.
+        """
+        centres, scales, content = read_codebooks(Path(folder))
+        try:
+            kmeans = cls(content["clusters"], content["seed"], **content["algorithm"])
+        except (KeyError, TypeError) as error:
+            expected = "settings of MultiScaleKMeans"
+            raise RequestError(f"codebooks in {folder} with other settings: {error}", expected, "fit again") from error
+        kmeans._source = FeatureSource.from_json(content["source"])
+        kmeans._centres, kmeans._scales = centres, scales
+        if missing := [name for name in kmeans.columns if name not in centres]:
+            raise RequestError(f"codebooks in {folder} without {missing}", "a codebook per layer and K", "fit again")
+        return kmeans
+
+    def _fit_layer(self, layer: int, frames: Tensor, initial: Tensor | None, reduce: Reduce) -> dict[int, Codebook]:
+        """Fits every K on the frames (frames, channels) of one layer."""
+        if frames.ndim != 2 or not frames.is_floating_point():
+            found = f"features of layer {layer} of shape {tuple(frames.shape)} and type {frames.dtype}"
+            raise RequestError(found, "(frames, channels), floating point", "give one row per frame")
+        largest = max(self.clusters)
+        total = int(reduce(torch.tensor([len(frames)], dtype=torch.float64, device=frames.device)))
+        if initial is None:
+            count = max(self.seeding.init_frames, FRAMES_PER_CLUSTER * largest)
+            initial = sample_frames(frames, count, self.seed)
+        for what, given in (("", total), (" to seed from", len(initial))):
+            if given < largest:
+                raise RequestError(
+                    f"{given} frames of layer {layer}{what} for {largest} clusters",
+                    f"at least {largest} frames",
+                    "smaller numbers in pseudo_labels.clusters, or more audio",
+                )
+        initial = initial.float().cpu()
+        chunk = self.settings.chunk_frames
+        with full_precision(frames.device):
+            # Broken frames are left out of the origin only so that they can be counted: nothing is fitted on them.
+            usable = torch.isfinite(initial.square().sum(1))
+            origin = initial[usable].mean(0).to(frames.device)
+            norms = squared_norms(frames, origin, chunk)
+            bad = reduce(torch.isfinite(norms).logical_not().sum(dtype=torch.float64)[None])
+            if float(bad) > 0 or not bool(usable.all()):
+                raise RequestError(
+                    f"{int(bad)} of {total} frames of layer {layer} with values that are not finite (or beyond 1e18)",
+                    "finite features",
+                    "look for broken recordings, and for a model that diverged in training",
+                )
+            subsample = Subsample.of(initial, self.seeding)
+        fitted: dict[int, Codebook] = {}
+        for k in self.clusters:
+            if self.backend == "sklearn":
+                fitted[k] = fit_published(frames, norms, origin, k, seed=self.seed, chunk_frames=chunk)
+            else:
+                fitted[k] = fit_codebook(
+                    frames,
+                    norms,
+                    subsample,
+                    k,
+                    seed=self.seed,
+                    settings=self.settings,
+                    seeding=self.seeding,
+                    reduce=reduce,
+                )
+        return fitted
+
+
+def _scale(layer: int, codebook: Codebook, source: FeatureSource, speakers: Sequence[str]) -> Scale:
+    feature = {"kind": source.kind, "checkpoint": source.checkpoint[layer], "layer": layer}
+    return Scale(
+        k=len(codebook.centres),
+        layer=layer,
+        inertia=codebook.inertia,
+        inertia_per_frame=codebook.inertia / codebook.frames,
+        frames=codebook.frames,
+        iterations=codebook.iterations,
+        unused_clusters=codebook.unused,
+        training_speakers=sorted(set(speakers)),
+        feature={**feature, "settings": dict(source.settings)},
+    )

@@ -1,0 +1,226 @@
+"""Refuse recipes whose parts contradict each other or name what does not exist, before any work starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .errors import RequestError
+from .recipe_convert import convert, describe, did_you_mean, known_names, split_rest, to_plain
+from .recipe_yaml import dump_yaml, load_yaml
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+
+__all__ = [
+    "FOLDER_NAME",
+    "MODEL_OWNED",
+    "RESERVED_NAMES",
+    "RUN_OWNED",
+    "check_coherence",
+    "check_field_names",
+    "convert",
+    "describe",
+    "did_you_mean",
+    "dump_yaml",
+    "known_names",
+    "load_yaml",
+    "split_rest",
+    "to_plain",
+]
+
+FOLDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+"""Names that may name a folder of a run."""
+
+RESERVED_NAMES = frozenset({"corpus", "figures", "model", "backbone"})
+"""Folders that a run has of its own; no variant may take their names."""
+
+_BEST = "leave it out: the best epoch is the one with the highest eval_uar"
+RUN_OWNED: Mapping[str, str] = {
+    "output_dir": "give --output-dir to the command",
+    "seed": "use `seeds` at the top of the recipe",
+    "data_seed": "use `seeds` at the top of the recipe",
+    "do_train": "use `skip` to leave a stage out",
+    "do_eval": "leave it out: development speakers come from `protocol`",
+    "do_predict": "leave it out: test speakers come from `protocol`",
+    "resume_from_checkpoint": "leave it out: running the same command again continues where it stopped",
+    "restore_callback_states_from_checkpoint": "leave it out: a continued training must equal an undisturbed one",
+    "load_best_model_at_end": "leave it out: it follows from the stage and from `protocol.dev_speakers`",
+    "metric_for_best_model": _BEST,
+    "greater_is_better": _BEST,
+    "remove_unused_columns": "leave it out: the collator needs every column",
+    "label_names": "leave it out: the stage decides which labels it needs",
+    "push_to_hub": "leave it out: an unfinished stage is never published",
+}
+"""Training arguments that the run sets itself, and what to write instead."""
+
+_FROM_LABELS = "leave it out: it follows from the corpus and `labels`"
+MODEL_OWNED: Mapping[str, str] = {
+    "num_labels": _FROM_LABELS,
+    "id2label": _FROM_LABELS,
+    "label2id": _FROM_LABELS,
+    "frame_scales": "use `pseudo_labels.layers` and `pseudo_labels.clusters`",
+    "logit_temperature": "leave it out: it is fitted on development speakers",
+    "architectures": "leave it out: the stage decides which model it trains",
+    "transformers_version": "leave it out: saving a model writes it",
+}
+"""Configuration fields that the run sets itself, and what to write instead."""
+
+_PLAIN_KINDS: Mapping[Any, tuple[tuple[type, ...], str]] = {
+    "bool": ((bool,), "true or false"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+}
+
+
+def check_coherence(recipe: Recipe) -> None:
+    """Refuse stages that contradict each other.
+
+    Args:
+        recipe: A recipe without variants.
+
+    Raises:
+        RequestError: With the settings that do not go together, and what to write instead.
+    """
+    stages = recipe.stages
+    if not stages.performed:
+        raise RequestError(
+            "all three stages have `skip: true`", "at least one training", "stages: {finetune: {skip: false}}"
+        )
+    for name in ("multitask", "retrain"):
+        if getattr(stages, name).same_updates_as_all:
+            raise RequestError(
+                f"`stages.{name}.same_updates_as_all` is true", "it at `stages.finetune` only", "remove it there"
+            )
+    _check_starts(recipe)
+    if stages.retrain.skip:
+        return
+    if recipe.pseudo_labels.source == "multitask" and stages.multitask.skip:
+        raise RequestError(
+            "`pseudo_labels.source` is multitask, and `stages.multitask` has `skip: true`",
+            "a model that exists to take the pseudo-labels from",
+            "pseudo_labels: {source: backbone}",
+        )
+    _check_layers(recipe)
+
+
+def _check_starts(recipe: Recipe) -> None:
+    earlier: list[str] = ["backbone"]
+    for name in ("multitask", "retrain", "finetune"):
+        stage = getattr(recipe.stages, name)
+        if not stage.skip and stage.start not in ("auto", *earlier):
+            reason = (
+                "which `skip: true` leaves out"
+                if stage.start in recipe_order(name)
+                else "which does not come before it"
+            )
+            raise RequestError(
+                f"`stages.{name}.start` is {stage.start}, {reason}",
+                known_names(["auto", *earlier]),
+                f"stages: {{{name}: {{start: auto}}}}",
+            )
+        if not stage.skip:
+            earlier.append(name)
+
+
+def recipe_order(name: str) -> tuple[str, ...]:
+    """Names of the stages before this one, skipped or not."""
+    order = ("multitask", "retrain", "finetune")
+    return order[: order.index(name)]
+
+
+def _check_layers(recipe: Recipe) -> None:
+    """Only a backbone from scratch says here how deep it is; of others the run finds out when it reads them."""
+    if not isinstance(recipe.backbone, Mapping):
+        return
+    depth = recipe.backbone.get("num_hidden_layers", 12)
+    if not isinstance(depth, int):
+        return  # refused by `check_field_names`
+    seen: dict[int, int] = {}
+    for layer in recipe.pseudo_labels.layers:
+        resolved = layer if layer > 0 else depth + 1 + layer
+        if not 1 <= resolved <= depth:
+            raise RequestError(
+                f"`pseudo_labels.layers` has {layer}, and the backbone has {depth} transformer layers",
+                f"1 to {depth}, or -1 (the last) to -{depth}",
+            )
+        if resolved in seen:
+            raise RequestError(
+                f"`pseudo_labels.layers` has {seen[resolved]} and {layer}, the same one of {depth} layers",
+                "each layer once",
+                "remove one of them",
+            )
+        seen[resolved] = layer
+
+
+class _Known(NamedTuple):
+    """What a mapping of the recipe may hold.
+
+    Args:
+        kinds: Name to type annotation.
+        owned: Names that the run sets itself, and what to write instead.
+        own_keys: Further keys of the same mapping, for suggestions.
+        elsewhere: Names that belong to another mapping, and which.
+    """
+
+    kinds: Mapping[str, Any]
+    owned: Mapping[str, str]
+    own_keys: tuple[str, ...] = ()
+    elsewhere: Mapping[str, str] = {}
+
+
+def check_field_names(recipe: Recipe) -> None:
+    """Refuse unknown names, and plainly wrong kinds, where the recipe passes names on to transformers.
+
+    Args:
+        recipe: The recipe; each of its variants is checked too.
+
+    Raises:
+        RequestError: With the nearest right name, or what to write instead of a field that the run sets itself.
+    """
+    # Imported here: reading a recipe must not load torch.
+    from transformers import HubertConfig
+
+    from .modeling.configuration_gmp_atl import GMPATLConfig
+    from .training.arguments import GMPATLTrainingArguments
+
+    hubert, model, arguments = map(_annotations, (HubertConfig, GMPATLConfig, GMPATLTrainingArguments))
+    known_stage = ("skip", "start", "model", "same_updates_as_all")
+    in_model = dict.fromkeys(set(model) - set(hubert), "`model`")
+    stage_elsewhere = {name: "`model`, of the recipe or of this stage" for name in model if name not in arguments}
+    known_backbone = _Known(hubert, MODEL_OWNED, elsewhere=in_model)
+    known_model = _Known(model, MODEL_OWNED, elsewhere={n: "a stage" for n in arguments if n not in model})
+    known_arguments = _Known(arguments, RUN_OWNED, known_stage, stage_elsewhere)
+
+    for prefix, one in [("", recipe), *((f"variant {name}: ", recipe.resolve(name)) for name in recipe.variant_names)]:
+        if isinstance(one.backbone, Mapping):
+            _check_names(one.backbone, f"{prefix}`backbone`", known_backbone)
+        _check_names(one.model, f"{prefix}`model`", known_model)
+        for name in ("multitask", "retrain", "finetune"):
+            stage = getattr(one.stages, name)
+            _check_names(stage.model, f"{prefix}`stages.{name}.model`", known_model)
+            _check_names(stage.arguments, f"{prefix}`stages.{name}`", known_arguments)
+
+
+def _annotations(cls: Any) -> dict[str, Any]:
+    return {item.name: item.type for item in fields(cls) if item.init and not item.name.startswith("_")}
+
+
+def _check_names(mapping: Mapping[str, Any], where: str, known: _Known) -> None:
+    for name, value in mapping.items():
+        if name in known.owned:
+            raise RequestError(f"{where} sets `{name}`, which the run sets itself", fix=known.owned[name])
+        if name not in known.kinds:
+            fix = f"it belongs to {known.elsewhere[name]}" if name in known.elsewhere else None
+            candidates = [*known.own_keys, *(n for n in known.kinds if n not in known.owned)]
+            raise RequestError(
+                f"unknown key `{name}` in {where}",
+                "a field of " + ("GMPATLTrainingArguments" if known.own_keys else "the model's configuration"),
+                fix or did_you_mean(name, [*candidates, *known.elsewhere]),
+            )
+        kind = known.kinds[name]
+        types, words = _PLAIN_KINDS.get(kind if isinstance(kind, str) else getattr(kind, "__name__", None), ((), ""))
+        if types and (not isinstance(value, types) or isinstance(value, bool) and bool not in types):
+            raise RequestError(f"{where} has `{name}`, which is {describe(value)}", words)

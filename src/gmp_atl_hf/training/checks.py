@@ -1,0 +1,50 @@
+"""What can be wrong between a table and a model, found before training starts."""
+
+from __future__ import annotations
+
+import datasets
+
+from ..errors import RequestError
+from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
+
+NEEDED = {
+    "audio": "the encoded recording, `datasets.Audio(decode=False)`",
+    "num_samples": "the clip's length in samples at 16 kHz",
+    "emotion": "the emotion, `datasets.ClassLabel`",
+}
+
+
+def check_training_table(table: datasets.Dataset, model: GMPATLPreTrainedModel) -> None:
+    """Refuse a table that the model cannot be trained or evaluated on.
+
+    Args:
+        table: The table.
+        model: The model; its configuration names labels and scales.
+
+    Raises:
+        RequestError: A needed column is missing, the table is empty, or labels and model disagree.
+    """
+    needed = dict(NEEDED)
+    scales: dict[str, int] = {}
+    if "labels" not in model.target_names:
+        del needed["emotion"]
+        scales = model.config.frame_scales or {}
+        needed |= {name: f"one pseudo-label of {clusters} per frame" for name, clusters in scales.items()}
+    missing = [name for name in needed if name not in table.column_names]
+    if missing:
+        raise RequestError(
+            f"the table has no column {', '.join(missing)}; it has {', '.join(table.column_names)}",
+            "; ".join(f"{name}: {needed[name]}" for name in missing),
+            "attach_pseudo_labels(...) adds the gmp_* columns" if scales else "rename or add the column",
+        )
+    if len(table) == 0:
+        raise RequestError("the table has no rows", "at least one recording", "look at what was left out of the corpus")
+    if "labels" in model.target_names:
+        names = getattr(table.features["emotion"], "names", None)
+        known = list((model.config.id2label or {}).values())
+        if names != known:
+            raise RequestError(
+                f"the table's emotions are {names}, the model's are {known}",
+                "the same names in the same order",
+                "load the model with id2label and label2id of the table, or map the table's labels",
+            )

@@ -1,0 +1,130 @@
+"""From rows of the table to a batch of model inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.audio import SAMPLING_RATE, read_clip
+from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.frames_gmp_atl import frame_count, hop_length
+from ..modeling.losses_gmp_atl import IGNORED
+from .masks import draw_span, draw_time_mask
+from .sampler import ClipKey
+
+
+@dataclass
+class GMPATLDataCollator:
+    """Pad clips to a batch and draw what training draws at random: time masks and crops.
+
+    Everything random about a clip comes from (seed, epoch, row), so that it does not matter which batch or process the
+    clip is in. Crops are given in frames, see `frame_spans` of the models.
+
+    Args:
+        feature_extractor: The checkpoint's `Wav2Vec2FeatureExtractor`; normalises each clip as the pipeline will.
+        config: The model's configuration: frame arithmetic and mask settings.
+        targets: Which of `labels`, `gender_labels` and `frame_labels` to give.
+        training: Draw masks and crops. In evaluation whole clips are heard and only frame targets are masked, the
+            same frames every time.
+        max_seconds: Longest stretch of a clip in training, seconds; None never cuts.
+        seed: Seed of masks and crops.
+
+    Example:
+        >>> collator = GMPATLDataCollator(feature_extractor, model.config)  # doctest: +SKIP
+        >>> batch = collator([table[0], table[1]])  # doctest: +SKIP
+    """
+
+    feature_extractor: Any
+    config: GMPATLConfig
+    targets: tuple[str, ...] = ("labels",)
+    training: bool = True
+    max_seconds: float | None = None
+    seed: int = 0
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Make one batch.
+
+        Args:
+            rows: Rows of the table; `waveform` (samples,) float32 and `key` are used where they are there.
+
+        Returns:
+            Model inputs, see the `forward` of the models for names, shapes and dtypes.
+
+        Raises:
+            ValueError: A row's frame labels do not fit its length.
+        """
+        waveforms = [row["waveform"] if "waveform" in row else read_clip(row["audio"]) for row in rows]
+        keys = [row.get("key", ClipKey(index)) for index, row in enumerate(rows)]
+        extracted = self.feature_extractor(
+            waveforms, sampling_rate=SAMPLING_RATE, padding=True, return_attention_mask=True, return_tensors="pt"
+        )
+        batch: dict[str, Tensor] = {
+            "input_values": extracted["input_values"],
+            "attention_mask": extracted["attention_mask"].long(),
+        }
+        config = self.config
+        frames = [frame_count(len(waveform), config.conv_kernel, config.conv_stride) for waveform in waveforms]
+        generators = [np.random.default_rng([self.seed, key.epoch, key.row]) for key in keys]
+        spans = [draw_span(count, self._max_frames, rng) for count, rng in zip(frames, generators, strict=True)]
+        if any(stop - start < count for (start, stop), count in zip(spans, frames, strict=True)):
+            batch["frame_spans"] = torch.tensor(spans)
+        longest = max(stop - start for start, stop in spans)
+        if self.training or "frame_labels" in self.targets:
+            batch["mask_time_indices"] = self._masks(spans, longest, generators)
+        if "labels" in self.targets and "emotion" in rows[0]:
+            batch["labels"] = self._labels(rows, keys, "emotion")
+        if "gender_labels" in self.targets and "gender" in rows[0]:
+            batch["gender_labels"] = self._labels(rows, keys, "gender")
+        if "frame_labels" in self.targets:
+            batch["frame_labels"] = self._frame_labels(rows, keys, frames, spans, longest)
+        return batch
+
+    @property
+    def _max_frames(self) -> int | None:
+        if self.max_seconds is None or not self.training:
+            return None
+        return max(1, int(self.max_seconds * SAMPLING_RATE / hop_length(self.config.conv_stride)))
+
+    def _masks(
+        self, spans: Sequence[tuple[int, int]], longest: int, generators: Sequence[np.random.Generator]
+    ) -> Tensor:
+        config = self.config
+        probability = config.mask_time_prob if config.apply_spec_augment else 0.0
+        masks = np.zeros((len(spans), longest), dtype=bool)
+        for mask, (start, stop), rng in zip(masks, spans, generators, strict=True):
+            mask[: stop - start] = draw_time_mask(
+                stop - start, probability, config.mask_time_length, config.mask_time_min_masks, rng
+            )
+        return torch.from_numpy(masks)
+
+    def _labels(self, rows: Sequence[Mapping[str, Any]], keys: Sequence[ClipKey], column: str) -> Tensor:
+        values = [
+            IGNORED if key.ghost or row[column] is None else row[column] for row, key in zip(rows, keys, strict=True)
+        ]
+        return torch.tensor(values, dtype=torch.long)
+
+    def _frame_labels(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        keys: Sequence[ClipKey],
+        frames: Sequence[int],
+        spans: Sequence[tuple[int, int]],
+        longest: int,
+    ) -> Tensor:
+        columns = list(self.config.frame_scales or {})
+        labels = torch.full((len(rows), longest, len(columns)), IGNORED, dtype=torch.long)
+        for index, (row, key, count, (start, stop)) in enumerate(zip(rows, keys, frames, spans, strict=True)):
+            for scale, column in enumerate(columns):
+                if len(row[column]) != count:
+                    raise ValueError(
+                        f"{row.get('id', index)} has {len(row[column])} labels in {column}, but the model makes "
+                        f"{count} frames of it; attach the pseudo-labels again for this audio and this front end"
+                    )
+                if not key.ghost:
+                    labels[index, : stop - start, scale] = torch.as_tensor(row[column][start:stop])
+        return labels

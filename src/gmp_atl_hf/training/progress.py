@@ -1,0 +1,52 @@
+"""A progress bar that says which training it belongs to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class TrainingProgress(TrainerCallback):
+    """One bar per training on the main process, with the last loss and development UAR behind it.
+
+    Args:
+        description: What is being trained.
+    """
+
+    SHOWN = {"loss": "loss", "eval_uar": "dev UAR", "eval_loss": "dev loss"}
+
+    def __init__(self, description: str) -> None:
+        self.description = description
+        self.bar: tqdm[Any] | None = None
+        self.figures: dict[str, str] = {}
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Open the bar; after a resume it starts where training does."""
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.description, unit="step")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move the bar."""
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Show the newest figures."""
+        if self.bar is not None and logs:
+            self.figures |= {shown: f"{logs[key]:.3f}" for key, shown in self.SHOWN.items() if key in logs}
+            self.bar.set_postfix(self.figures)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

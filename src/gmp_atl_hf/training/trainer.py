@@ -1,0 +1,332 @@
+"""One trainer for multi-task training, retraining on frame labels and fine-tuning."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, ProgressCallback, Trainer
+from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_utils import PredictionOutput
+
+from ..evaluation.metrics import emotion_metrics
+from ..modeling.losses_gmp_atl import IGNORED
+from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
+from .arguments import GMPATLTrainingArguments
+from .checks import check_training_table
+from .clips import TableClips
+from .collator import GMPATLDataCollator
+from .progress import TrainingProgress
+from .sampler import StepBatchSampler
+
+
+class GMPATLTrainer(Trainer):
+    """[`~transformers.Trainer`] whose losses do not depend on how an optimiser step is cut into batches.
+
+    Each part of the loss is a sum over clips divided by the part's own count (class weights; clips with a gender;
+    masked frames) over *all* batches and processes of the optimiser step. The parts are logged as `loss_<part>`, and
+    evaluation always has `eval_loss`, its parts, and for emotion models `eval_war`, `eval_uar` and `eval_macro_f1`.
+
+    Args:
+        model: One of the three GMP-ATL models.
+        args: Settings; left as they are (a copy is used).
+        train_dataset: The table to train on.
+        eval_dataset: The table to evaluate on.
+        processing_class: The checkpoint's feature extractor.
+        data_collator: Replaces the collator made from model and settings, for training.
+        compute_metrics: Adds to the built-in metrics; gets emotion logits and labels.
+        callbacks: Further callbacks.
+        description: What the progress bar says.
+
+    Raises:
+        RequestError: A table lacks a column that the model needs, or its labels are not the model's.
+
+    Example:
+        >>> trainer = GMPATLTrainer(model, args, table, dev_table, feature_extractor)  # doctest: +SKIP
+        >>> trainer.train()  # doctest: +SKIP
+    """
+
+    model: GMPATLPreTrainedModel
+    args: GMPATLTrainingArguments
+
+    def __init__(
+        self,
+        model: GMPATLPreTrainedModel,
+        args: GMPATLTrainingArguments,
+        train_dataset: datasets.Dataset | None = None,
+        eval_dataset: datasets.Dataset | None = None,
+        processing_class: Any = None,
+        data_collator: GMPATLDataCollator | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        description: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for table in (train_dataset, eval_dataset):
+            if table is not None:
+                check_training_table(table, model)
+        args = copy.copy(args)
+        if isinstance(model, HubertForGMPATLFrameClassification):
+            # There is no UAR of frame labels; retraining keeps its last step.
+            args.metric_for_best_model, args.load_best_model_at_end, args.greater_is_better = None, False, None
+        if args.ddp_find_unused_parameters is None and model.config.layerdrop == 0:
+            # Every parameter always has a gradient (see the losses); searching for others costs a pass over the graph.
+            args.ddp_find_unused_parameters = False
+        if args.freeze_feature_encoder:
+            model.freeze_feature_encoder()
+        if args.freeze_encoder:
+            model.freeze_encoder()
+        collate = GMPATLDataCollator(
+            processing_class, model.config, model.target_names, max_seconds=args.max_seconds, seed=args.seed
+        )
+        self._train_collator = data_collator or collate
+        self._user_metrics = compute_metrics
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=GMPATLDataCollator(
+                processing_class, model.config, model.target_names, training=False, seed=args.seed
+            ),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            compute_metrics=self._metrics,
+            callbacks=callbacks,
+            **kwargs,
+        )
+        # `compute_loss` divides by the counts of the whole optimiser step. Older transformers 5 read the first switch,
+        # newer ones the second.
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+        self.class_weights = self._class_weights()
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+        for stock in (ProgressCallback, PrinterCallback):
+            self.remove_callback(stock)
+        if description is not None and not args.disable_tqdm:
+            self.add_callback(TrainingProgress(description))
+        self._reset_parts()
+
+    # ---- what is trained on --------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches of this process; sampler and collator know the processes, so Accelerate need not split them."""
+        if self.train_dataset is None:
+            raise ValueError("training needs a train_dataset")
+        args = self.args
+        table = self.train_dataset
+        samples = np.asarray(table["num_samples"])
+        if args.max_seconds is not None:
+            samples = np.minimum(samples, int(args.max_seconds * 16_000))
+        sampler = StepBatchSampler(
+            samples.tolist(),
+            args.per_device_train_batch_size,
+            args.gradient_accumulation_steps,
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
+            args.seed if args.data_seed is None else args.data_seed,
+            args.batch_seconds,
+        )
+        self.remove_callback(_SetEpoch)
+        self.add_callback(_SetEpoch(sampler))
+        return DataLoader(
+            TableClips(table, self._columns),
+            batch_sampler=sampler,
+            collate_fn=self._train_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            # The loader draws a seed from the generator for each pass; from the global one it would shift dropout.
+            generator=torch.Generator().manual_seed(args.seed),
+        )
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Whole clips, sorted by length, each batch saying which rows it holds; prepared by Accelerate."""
+        table = self.eval_dataset if eval_dataset is None else eval_dataset
+        if table is None:
+            raise ValueError("evaluation needs an eval_dataset")
+        check_training_table(table, self.model)
+        order = np.argsort(np.asarray(table["num_samples"]), kind="stable")
+        loader: DataLoader[Any] = DataLoader(
+            _InOrder(TableClips(table, self._columns), order),
+            batch_size=self.args.per_device_eval_batch_size,
+            collate_fn=_WithRows(self.data_collator),
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            generator=torch.Generator().manual_seed(self.args.seed),
+        )
+        return self.accelerator.prepare(loader)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
+        """As for evaluation."""
+        return self.get_eval_dataloader(test_dataset)
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return ("emotion", "gender", *(self.model.config.frame_scales or {}))
+
+    def _class_weights(self) -> Tensor | None:
+        """(emotions,) float32 weights as the settings ask for."""
+        wanted, classes = self.args.class_weights, self.model.config.num_emotions
+        if wanted is None or "labels" not in self.model.target_names:
+            return None
+        if wanted == "balanced":
+            if self.train_dataset is None:
+                return None
+            counts = np.bincount(np.asarray(self.train_dataset["emotion"]), minlength=classes)
+            return torch.tensor(counts.sum() / (classes * np.maximum(counts, 1)), dtype=torch.float32)
+        if len(wanted) != classes:
+            raise ValueError(f"class_weights has {len(wanted)} entries for {classes} emotions; give one per emotion")
+        return torch.tensor([float(weight) for weight in wanted])
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The stock optimiser; with `head_learning_rate` the heads get groups of their own."""
+        optimizer = super().create_optimizer(model) if model is not None else super().create_optimizer()
+        rate = self.args.head_learning_rate
+        if rate is not None and not getattr(self, "_heads_split", False):
+            self._heads_split = True
+            encoder = {id(parameter) for parameter in self.model.hubert.parameters()}
+            for group in list(optimizer.param_groups):
+                heads = [parameter for parameter in group["params"] if id(parameter) not in encoder]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) in encoder]
+                if heads:
+                    optimizer.add_param_group({**group, "params": heads, "lr": rate})
+        return optimizer
+
+    # ---- the loss ------------------------------------------------------------------------------------------------
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """The batches of one optimiser step and, for each part, the count over all of them and all processes."""
+        batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        counts = torch.stack([self.model.count_parts(batch, self.class_weights) for batch in batches]).sum(0)
+        return batches, self.accelerator.reduce(counts.to(device), "sum")
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """This batch's share of the step's loss, times the processes since their gradients are averaged."""
+        if self.class_weights is not None:
+            inputs = {**inputs, "class_weights": self.class_weights.to(self.args.device)}
+        outputs = model(**inputs, loss_denominators=num_items_in_batch)
+        loss = outputs.loss
+        if num_items_in_batch is not None:
+            self._sums += outputs.loss_sums.sum(0).detach()
+            self._counts += outputs.loss_counts.sum(0).detach()
+            loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _reset_parts(self) -> None:
+        zeros = torch.zeros(len(self.model.loss_parts), device=self.args.device)
+        self._sums, self._counts = zeros, zeros.clone()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of each part since the last log."""
+        if "loss" in logs:
+            sums, counts = self.accelerator.reduce(torch.stack([self._sums, self._counts]), "sum").tolist()
+            for name, total, count in zip(self.model.loss_parts, sums, counts, strict=True):
+                if count > 0:
+                    logs[f"loss_{name}"] = total / count
+            self._reset_parts()
+        super().log(logs, start_time)
+
+    # ---- evaluation ----------------------------------------------------------------------------------------------
+
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, Any, Any]:
+        """Emotion logits and each clip's parts of the loss; labels are (row of the table, emotion)."""
+        inputs = dict(self._prepare_inputs(inputs))
+        rows = inputs.pop("rows")
+        labels = inputs.get("labels", torch.full_like(rows, IGNORED))
+        with torch.no_grad(), self.compute_loss_context_manager():
+            weights = {} if self.class_weights is None else {"class_weights": self.class_weights.to(self.args.device)}
+            outputs = model(**inputs, **weights)
+        shown = [outputs.logits, outputs.loss_sums, outputs.loss_counts, outputs.hits]
+        return None, tuple(value.float() for value in shown if value is not None), torch.stack([rows, labels], dim=1)
+
+    def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        given = prediction.predictions
+        arrays = [np.asarray(array) for array in (given if isinstance(given, (tuple, list)) else (given,))]
+        labels = np.asarray(prediction.label_ids)[:, 1]
+        metrics: dict[str, float] = {}
+        if len(arrays) >= 3:
+            sums, counts, hits = (array.sum(0, dtype=np.float64) for array in arrays[-3:])
+            losses = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
+            metrics["loss"] = float(np.dot(losses, self.model.part_weights))
+            counted = (arrays[len(arrays) - 2] > 0).sum(0) if "labels" in self.model.target_names else counts
+            for name, loss, hit, count in zip(self.model.loss_parts, losses, hits, counted, strict=True):
+                if count > 0:
+                    metrics[f"loss_{name}"] = float(loss)
+                    metrics[f"accuracy_{name}"] = float(hit / count)
+        known = labels != IGNORED
+        if "labels" in self.model.target_names and known.any():
+            logits, references = arrays[0][known], labels[known]
+            metrics |= emotion_metrics(references, logits.argmax(-1), self.model.config.num_emotions)
+            metrics.pop("accuracy_emotion", None)  # WAR under a second name
+            if self._user_metrics is not None:
+                metrics |= self._user_metrics(EvalPrediction(predictions=logits, label_ids=references))
+        return metrics
+
+    def predict(
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """Emotion logits (rows, emotions) and labels (rows,), both in the order of the table."""
+        output = super().predict(test_dataset, ignore_keys, metric_key_prefix)
+        logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
+        rows, labels = np.asarray(output.label_ids).T
+        order = np.argsort(rows)
+        return PredictionOutput(np.asarray(logits)[order], labels[order], output.metrics)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save without the pickled arguments: nothing reads them back, and no pickle shall be left behind."""
+        super()._save(output_dir, state_dict)
+        Path(output_dir or self.args.output_dir or ".", "training_args.bin").unlink(missing_ok=True)
+
+
+class _SetEpoch(TrainerCallback):
+    """Tell the sampler the epoch, however the loader around it has been wrapped or resumed."""
+
+    def __init__(self, sampler: StepBatchSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.sampler.set_epoch(state.global_step // self.sampler.steps)
+
+
+class _InOrder(torch.utils.data.Dataset[dict[str, Any]]):
+    """A dataset in another order; each row still carries its place in the table."""
+
+    def __init__(self, clips: TableClips, order: np.ndarray) -> None:
+        self.clips, self.order = clips, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.clips[int(self.order[index])]
+
+
+class _WithRows:
+    """A collator whose batches say which rows of the table they hold."""
+
+    def __init__(self, collator: Any) -> None:
+        self.collator = collator
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return {**self.collator(rows), "rows": torch.tensor([row["key"].row for row in rows])}
