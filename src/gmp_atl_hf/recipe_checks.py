@@ -68,6 +68,7 @@ MODEL_OWNED: Mapping[str, str] = {
 }
 """Configuration fields that the run sets itself, and what to write instead."""
 
+_STAGES = ("multitask", "retrain", "finetune")
 _PLAIN_KINDS: Mapping[Any, tuple[tuple[type, ...], str]] = {
     "bool": ((bool,), "true or false"),
     "int": ((int,), "a whole number"),
@@ -107,28 +108,20 @@ def check_coherence(recipe: Recipe) -> None:
 
 
 def _check_starts(recipe: Recipe) -> None:
-    earlier: list[str] = ["backbone"]
-    for name in ("multitask", "retrain", "finetune"):
+    performed, skipped = ["backbone"], []
+    for name in _STAGES:
         stage = getattr(recipe.stages, name)
-        if not stage.skip and stage.start not in ("auto", *earlier):
-            reason = (
-                "which `skip: true` leaves out"
-                if stage.start in recipe_order(name)
-                else "which does not come before it"
-            )
+        if stage.skip:
+            skipped.append(name)
+            continue
+        if stage.start not in ("auto", *performed):
+            why = "which `skip: true` leaves out" if stage.start in skipped else "which does not come before it"
             raise RequestError(
-                f"`stages.{name}.start` is {stage.start}, {reason}",
-                known_names(["auto", *earlier]),
+                f"`stages.{name}.start` is {stage.start}, {why}",
+                known_names(["auto", *performed]),
                 f"stages: {{{name}: {{start: auto}}}}",
             )
-        if not stage.skip:
-            earlier.append(name)
-
-
-def recipe_order(name: str) -> tuple[str, ...]:
-    """Names of the stages before this one, skipped or not."""
-    order = ("multitask", "retrain", "finetune")
-    return order[: order.index(name)]
+        performed.append(name)
 
 
 def _check_layers(recipe: Recipe) -> None:
@@ -198,7 +191,7 @@ def check_field_names(recipe: Recipe) -> None:
         if isinstance(one.backbone, Mapping):
             _check_names(one.backbone, f"{prefix}`backbone`", known_backbone)
         _check_names(one.model, f"{prefix}`model`", known_model)
-        for name in ("multitask", "retrain", "finetune"):
+        for name in _STAGES:
             stage = getattr(one.stages, name)
             _check_names(stage.model, f"{prefix}`stages.{name}.model`", known_model)
             _check_names(stage.arguments, f"{prefix}`stages.{name}`", known_arguments)

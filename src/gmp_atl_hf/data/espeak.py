@@ -10,6 +10,7 @@ of the library, and its licence, out of the training process.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gmp_atl_hf.errors import RequestError
+from ..errors import RequestError
 
 
 def _library_and_data() -> tuple[str, str]:
@@ -131,10 +132,8 @@ class Espeak:
     def close(self) -> None:
         """End the engine's process; a second call does nothing."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it is gone already, which is what we want
             self._process.stdin.close()
-        except BrokenPipeError:  # it is gone already, which is what we want
-            pass
         self._process.stdout.close()
         self._process.wait()
 

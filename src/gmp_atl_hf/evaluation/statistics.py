@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gmp_atl_hf.evaluation.metrics import FloatArray, IntArray, confusion_matrix, uar
+from gmp_atl_hf.evaluation.metrics import FloatArray, IntArray, label_indices, uar
 
 MIN_SPEAKERS = 5
 """Fewer speakers than this give no interval: resampling them says next to nothing about other people."""
@@ -57,20 +57,15 @@ def speaker_confusions(
     Raises:
         ValueError: If shapes do not fit, nothing is given or a label is out of range.
     """
-    true = np.asarray(references)
-    guesses = np.asarray(predictions_per_seed)
-    if guesses.ndim != 2 or guesses.shape[1:] != true.shape or len(speakers) != true.size:
-        raise ValueError(
-            f"references {true.shape}, predictions_per_seed {guesses.shape} and {len(speakers)} speakers do not fit: "
-            "expected (n,), (seeds, n) and n"
-        )
+    true = label_indices(references, num_labels, "references")
+    guesses = [label_indices(guess, num_labels, "predictions") for guess in np.atleast_2d(predictions_per_seed)]
+    if len(speakers) != true.size or any(guess.size != true.size for guess in guesses):
+        sizes = ", ".join(str(guess.size) for guess in guesses)
+        raise ValueError(f"{true.size} references, {sizes} predictions and {len(speakers)} speakers do not fit")
     names, owner = np.unique(np.asarray(speakers, dtype=str), return_inverse=True)
-    return np.stack(
-        [
-            np.stack([confusion_matrix(true[owner == s], guess[owner == s], num_labels) for s in range(len(names))])
-            for guess in guesses
-        ]
-    )
+    cells = (owner * num_labels + true) * num_labels
+    shape = (len(names), num_labels, num_labels)
+    return np.stack([np.bincount(cells + guess, minlength=int(np.prod(shape))).reshape(shape) for guess in guesses])
 
 
 def resample_weights(num_speakers: int, samples: int, seed: int) -> IntArray:

@@ -35,7 +35,8 @@ class GMPATLConfig(HubertConfig):
         emotion_weight (`float`, defaults to 0.9):
             α in `α·L_emotion + (1 - α)·L_gender`. That both are trained is stated, the weight is our choice.
         frame_scales (`dict[str, int]`, defaults to `{}`):
-            Pseudo-label column → number of clusters, one frame head each, in the order of `frame_labels`.
+            Pseudo-label column → number of clusters, one frame head each, in the order of `frame_labels`. Kept by
+            ascending number of clusters, then name, however given: JSON would not keep another order.
         frame_head (`str`, defaults to `"linear"`):
             `"linear"` or `"cosine"` (HuBERT's projection and cosine over 0.1). Cross-entropy is stated, the head not.
         frame_targets (`str`, defaults to `"masked"`):
@@ -66,11 +67,17 @@ class GMPATLConfig(HubertConfig):
     frame_targets: str = "masked"
 
     def __post_init__(self, **kwargs: Any) -> None:
-        self.frame_scales = dict(self.frame_scales or {})
+        scales = self.frame_scales or {}
+        for name, clusters in scales.items():
+            if not isinstance(clusters, int) or clusters < 1:
+                raise ValueError(f"frame_scales has {clusters!r} clusters for {name!r}; expected a whole number above 0")
+        self.frame_scales = dict(sorted(scales.items(), key=lambda scale: (scale[1], scale[0])))
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+        # The strict dataclass would call it too, but wraps the ValueError in a class that is none.
+        self.validate_gmp_atl()
 
     def validate_gmp_atl(self) -> None:
-        """Refuse what could only fail later; called by the strict dataclass on construction."""
+        """Refuse what could only fail later: on construction, on loading with other fields, and on saving."""
         for name, value, known in (
             ("pooling", self.pooling, POOLINGS),
             ("emotion_loss", self.emotion_loss, EMOTION_LOSSES),
@@ -79,13 +86,15 @@ class GMPATLConfig(HubertConfig):
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, known))}")
-        for name in ("am_softmax_scale", "logit_temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected a number above 0")
-        if not 0 <= self.am_softmax_margin < 1:
-            raise ValueError(f"am_softmax_margin is {self.am_softmax_margin}; expected 0 <= m < 1")
-        if not 0 <= self.emotion_weight <= 1:
-            raise ValueError(f"emotion_weight is {self.emotion_weight}; expected 0 to 1")
+        for name, fits, expected in (
+            ("am_softmax_scale", lambda value: value > 0, "a number above 0"),
+            ("am_softmax_margin", lambda value: 0 <= value < 1, "0 <= m < 1"),
+            ("logit_temperature", lambda value: value > 0, "a number above 0"),
+            ("emotion_weight", lambda value: 0 <= value <= 1, "0 to 1"),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not fits(value):
+                raise ValueError(f"{name} is {value!r}; expected {expected}")
         if self.conv_pos_batch_norm:
             # Batch norm before the positional convolution turns padded zeros into something else, so that a clip's
             # scores would depend on the clips beside it.
@@ -101,6 +110,19 @@ class GMPATLConfig(HubertConfig):
             config_dict = {**config_dict, "model_type": cls.model_type, "layerdrop": 0.0}
             config_dict.pop("architectures", None)
         return config_dict, kwargs
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Make a configuration; fields given beside the dictionary pass the same checks as those in it.
+
+        Raises:
+            ValueError: A field outside its range.
+        """
+        # transformers sets them on the finished object, where nobody looks at them any more.
+        given = {name: kwargs.pop(name) for name in GMPATLConfig.__annotations__ if name in kwargs}
+        loaded = super().from_dict({**config_dict, **given}, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).validate_gmp_atl()
+        return loaded
 
     @property
     def num_emotions(self) -> int:

@@ -130,6 +130,8 @@ def encode_speech(
     if frame_spans is not None:
         conv_features, mask = crop_frames(conv_features, frame_spans)
     hidden = hubert.feature_projection(conv_features.to(hubert.feature_projection.projection.weight.dtype))
+    if mask_time_indices is None and hubert.training:
+        mask_time_indices = torch.zeros_like(mask)
     if mask_time_indices is not None:
         # `where` keeps the mask embedding in the graph even if nothing is masked: processes must agree on gradients.
         masked = (mask_time_indices & mask)[:, :, None]

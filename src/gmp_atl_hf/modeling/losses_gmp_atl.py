@@ -45,7 +45,8 @@ def cross_entropy_sums(logits: Tensor, labels: Tensor, class_weights: Tensor | N
         The part; a clip's count is its class weight, 0 when ignored.
     """
     valid = labels != IGNORED
-    targets = labels.clamp(min=0)
+    # Only -100 is ignored: any other label out of range, such as the -1 of unlabelled `datasets` rows, must fail.
+    targets = labels.masked_fill(~valid, 0)
     losses = functional.cross_entropy(logits.float(), targets, reduction="none")
     weights = valid.float() if class_weights is None else class_weights.float()[targets] * valid
     return PartSums(losses * weights, weights, (logits.argmax(-1) == labels).float())
@@ -54,7 +55,7 @@ def cross_entropy_sums(logits: Tensor, labels: Tensor, class_weights: Tensor | N
 def count_labels(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Sum of the class weights of labels that count: (batch,) int64 → scalar float32."""
     valid = labels != IGNORED
-    return valid.float().sum() if class_weights is None else (class_weights.float()[labels.clamp(min=0)] * valid).sum()
+    return valid.float().sum() if class_weights is None else (class_weights.float()[labels.masked_fill(~valid, 0)] * valid).sum()
 
 
 def am_softmax_sums(
@@ -75,7 +76,7 @@ def am_softmax_sums(
     Returns:
         The part, as in `cross_entropy_sums`; hits are counted without the margin.
     """
-    targets = functional.one_hot(labels.clamp(min=0), cosines.shape[-1])
+    targets = functional.one_hot(labels.masked_fill(labels == IGNORED, 0), cosines.shape[-1])
     part = cross_entropy_sums(scale * (cosines.float() - margin * targets), labels, class_weights)
     return part._replace(hits=(cosines.argmax(-1) == labels).float())
 

@@ -84,7 +84,8 @@ class GMPATLPreTrainedModel(HubertPreTrainedModel):
         self.hubert = HubertModel(config)
         if not hasattr(self.hubert, "masked_spec_embed"):
             # HubertModel leaves it out when a checkpoint was trained without masks; every step here may mask.
-            self.hubert.masked_spec_embed = nn.Parameter(torch.empty(config.hidden_size))
+            # Initialised here as there: the encoder counts as initialised already, `_init_weights` would pass it by.
+            self.hubert.masked_spec_embed = nn.Parameter(torch.rand(config.hidden_size))
 
     @property
     def loss_parts(self) -> tuple[str, ...]:

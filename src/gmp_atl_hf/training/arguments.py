@@ -49,7 +49,9 @@ class GMPATLTrainingArguments(TrainingArguments):
     class_weights: Any = field(
         default=None, metadata={"help": '"balanced", a list with one weight per emotion, or none.'}
     )
-    max_seconds: float | None = field(default=10.0, metadata={"help": "Longest stretch of a clip in training, seconds."})
+    max_seconds: float | None = field(
+        default=10.0, metadata={"help": "Longest stretch of a clip in training, seconds."}
+    )
     batch_seconds: float | None = field(default=None, metadata={"help": "Seconds per device and batch, not clips."})
     head_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of the heads."})
     early_stopping_patience: int | None = field(default=None, metadata={"help": "Evaluations without improvement."})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datasets
 
 from ..errors import RequestError
-from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
+from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel
 
 NEEDED = {
     "audio": "the encoded recording, `datasets.Audio(decode=False)`",
@@ -29,6 +29,12 @@ def check_training_table(table: datasets.Dataset, model: GMPATLPreTrainedModel) 
     if "labels" not in model.target_names:
         del needed["emotion"]
         scales = model.config.frame_scales or {}
+        if not scales:
+            raise RequestError(
+                "the model has no frame_scales, so there are no frame labels to predict",
+                "at least one pseudo-label column and its number of clusters",
+                'give it when loading: frame_scales={"gmp_layer10_k50": 50}',
+            )
         needed |= {name: f"one pseudo-label of {clusters} per frame" for name, clusters in scales.items()}
     missing = [name for name in needed if name not in table.column_names]
     if missing:
@@ -47,4 +53,12 @@ def check_training_table(table: datasets.Dataset, model: GMPATLPreTrainedModel) 
                 f"the table's emotions are {names}, the model's are {known}",
                 "the same names in the same order",
                 "load the model with id2label and label2id of the table, or map the table's labels",
+            )
+    if "gender_labels" in model.target_names and "gender" in table.column_names:
+        names = getattr(table.features["gender"], "names", None)
+        if names != list(GENDERS):
+            raise RequestError(
+                f"the table's genders are {names}",
+                f"a ClassLabel of {', '.join(GENDERS)} in this order, None where not known",
+                "map the column, or remove it",
             )

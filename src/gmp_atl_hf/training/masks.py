@@ -11,8 +11,8 @@ def draw_time_mask(
     """Spans of frames to mask.
 
     As in wav2vec 2.0 and HuBERT, `probability · frames / length` spans of `length` frames start anywhere and may
-    overlap. A clip shorter than two spans gets spans of half its length, and a single frame is never masked: nothing
-    would be left to tell from.
+    overlap. There are never so many that they could cover the clip, since nothing would be left to tell from: a clip
+    shorter than two spans gets at most one, of half its length, and a single frame is never masked.
 
     Args:
         num_frames: Valid frames of the clip.
@@ -30,7 +30,7 @@ def draw_time_mask(
     if span == 0 or probability <= 0:
         return mask
     spans = max(int(probability * num_frames / span + rounding), min_masks)
-    spans = min(spans, num_frames // span, num_frames - span + 1)
+    spans = min(spans, (num_frames - 1) // span if num_frames >= 2 * length else 1)
     for start in rng.choice(num_frames - span + 1, size=spans, replace=False):
         mask[start : start + span] = True
     return mask

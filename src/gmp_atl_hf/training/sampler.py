@@ -36,13 +36,14 @@ class StepBatchSampler(Sampler[list[ClipKey]]):
     length holding about that many seconds, and a step is `accumulation · processes` random batches.
 
     Args:
-        samples: Length of each row in samples, after any cropping.
+        samples: Length of each row in samples.
         batch_size: Clips per batch; ignored with `batch_seconds`.
         accumulation: Batches per process and optimiser step.
         processes: Number of processes.
         process_index: This process, from 0.
         seed: Seed of the shuffling.
         batch_seconds: Seconds of audio per batch, or None.
+        max_samples: Samples that a longer clip is cropped to after the front end, or None.
         sampling_rate: Samples per second.
 
     Raises:
@@ -62,11 +63,14 @@ class StepBatchSampler(Sampler[list[ClipKey]]):
         process_index: int = 0,
         seed: int = 0,
         batch_seconds: float | None = None,
+        max_samples: int | None = None,
         sampling_rate: int = 16_000,
     ) -> None:
-        self.samples = np.asarray(samples, dtype=np.int64)
-        if len(self.samples) == 0:
+        # The front end hears the whole clip, so neighbours are of like whole length; the encoder hears the crop.
+        self.whole = np.asarray(samples, dtype=np.int64)
+        if len(self.whole) == 0:
             raise ValueError("there is no clip to sample; expected a table with at least one row")
+        self.samples = self.whole if max_samples is None else np.minimum(self.whole, max_samples)
         self.batch_size = batch_size
         self.accumulation = accumulation
         self.processes = processes
@@ -99,7 +103,7 @@ class StepBatchSampler(Sampler[list[ClipKey]]):
 
     def _keys(self, rows: np.ndarray) -> list[ClipKey]:
         if len(rows) == 0:
-            return [ClipKey(int(self.samples.argmin()), self.epoch, ghost=True)]
+            return [ClipKey(int(self.whole.argmin()), self.epoch, ghost=True)]
         return [ClipKey(int(row), self.epoch) for row in rows]
 
     def _by_count(self, rng: np.random.Generator) -> list[np.ndarray]:
@@ -108,13 +112,13 @@ class StepBatchSampler(Sampler[list[ClipKey]]):
         batches: list[np.ndarray] = []
         for start in range(0, len(order), self.batch_size * per_step):
             clips = order[start : start + self.batch_size * per_step]
-            clips = clips[np.argsort(self.samples[clips], kind="stable")]
+            clips = clips[np.argsort(self.whole[clips], kind="stable")]
             batches += np.array_split(clips, per_step)
         return batches
 
     def _by_seconds(self, rng: np.random.Generator) -> list[np.ndarray]:
-        jitter = 1 + self.LENGTH_JITTER * rng.uniform(-1, 1, len(self.samples))
-        order = np.argsort(self.samples * jitter, kind="stable")
+        jitter = 1 + self.LENGTH_JITTER * rng.uniform(-1, 1, len(self.whole))
+        order = np.argsort(self.whole * jitter, kind="stable")
         ends = np.cumsum(self.samples[order])
         total = self.steps * self.accumulation * self.processes
         # A clip belongs to the batch in which its middle falls: equal seconds for every batch, no clip twice.

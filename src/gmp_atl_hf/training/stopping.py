@@ -1,10 +1,10 @@
-"""Stopping at a step that was chosen elsewhere."""
+"""When a training ends, and that it stays ended after a resume from its last checkpoint."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
 class StopAtStep(TrainerCallback):
@@ -17,7 +17,33 @@ class StopAtStep(TrainerCallback):
     def __init__(self, step: int) -> None:
         self.step = step
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask to stop at once if the resumed checkpoint is that of the last step."""
+        if state.global_step >= self.step:
+            control.should_training_stop = True
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask to stop once the step is done."""
         if state.global_step >= self.step:
+            control.should_training_stop = True
+
+
+class StopAtEnd(TrainerCallback):
+    """Do not train past the planned steps when the resumed checkpoint is the last one, in the middle of an epoch."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask to stop at once if nothing is left to do."""
+        if state.global_step >= state.max_steps:
+            control.should_training_stop = True
+
+
+class StopWithoutImprovement(EarlyStoppingCallback):
+    """Early stopping that still stops when the resumed checkpoint is the one at which patience ran out."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask to stop at once if patience had run out."""
+        super().on_train_begin(args, state, control, **kwargs)  # type: ignore[no-untyped-call]
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True

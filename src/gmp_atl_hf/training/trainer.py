@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, ProgressCallback, Trainer
+from transformers import EvalPrediction, PrinterCallback, ProgressCallback, Trainer
 from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import PredictionOutput
 
+from ..data.audio import SAMPLING_RATE
+from ..errors import RequestError
 from ..evaluation.metrics import emotion_metrics
 from ..modeling.losses_gmp_atl import IGNORED
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
@@ -25,6 +27,7 @@ from .clips import TableClips
 from .collator import GMPATLDataCollator
 from .progress import TrainingProgress
 from .sampler import StepBatchSampler
+from .stopping import StopAtEnd, StopWithoutImprovement
 
 
 class GMPATLTrainer(Trainer):
@@ -46,7 +49,8 @@ class GMPATLTrainer(Trainer):
         description: What the progress bar says.
 
     Raises:
-        RequestError: A table lacks a column that the model needs, or its labels are not the model's.
+        RequestError: A table lacks a column that the model needs, its labels are not the model's, or early stopping is
+            asked for where there is no UAR.
 
     Example:
         >>> trainer = GMPATLTrainer(model, args, table, dev_table, feature_extractor)  # doctest: +SKIP
@@ -76,7 +80,16 @@ class GMPATLTrainer(Trainer):
         if isinstance(model, HubertForGMPATLFrameClassification):
             # There is no UAR of frame labels; retraining keeps its last step.
             args.metric_for_best_model, args.load_best_model_at_end, args.greater_is_better = None, False, None
-        if args.ddp_find_unused_parameters is None and model.config.layerdrop == 0:
+            if args.early_stopping_patience is not None:
+                raise RequestError(
+                    f"early_stopping_patience is {args.early_stopping_patience} for training on frame labels",
+                    "none: frame labels have no UAR to stop by, the last step is kept",
+                    "remove it, and choose the length by num_train_epochs or max_steps",
+                )
+        if args.n_gpu > 1:
+            # One process on several GPUs (DataParallel) would cut up the denominators; `torchrun` uses them all.
+            args._n_gpu = 1
+        if args.ddp_find_unused_parameters is None and data_collator is None and model.config.layerdrop == 0:
             # Every parameter always has a gradient (see the losses); searching for others costs a pass over the graph.
             args.ddp_find_unused_parameters = False
         if args.freeze_feature_encoder:
@@ -107,7 +120,9 @@ class GMPATLTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self.class_weights = self._class_weights()
         if args.early_stopping_patience is not None:
-            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+            self.add_callback(StopWithoutImprovement(args.early_stopping_patience))
+        self.add_callback(StopAtEnd())
+        self.add_callback(_FindBestModel())
         for stock in (ProgressCallback, PrinterCallback):
             self.remove_callback(stock)
         if description is not None and not args.disable_tqdm:
@@ -122,17 +137,15 @@ class GMPATLTrainer(Trainer):
             raise ValueError("training needs a train_dataset")
         args = self.args
         table = self.train_dataset
-        samples = np.asarray(table["num_samples"])
-        if args.max_seconds is not None:
-            samples = np.minimum(samples, int(args.max_seconds * 16_000))
         sampler = StepBatchSampler(
-            samples.tolist(),
-            args.per_device_train_batch_size,
+            np.asarray(table["num_samples"]).tolist(),
+            self._train_batch_size,
             args.gradient_accumulation_steps,
             self.accelerator.num_processes,
             self.accelerator.process_index,
             args.seed if args.data_seed is None else args.data_seed,
             args.batch_seconds,
+            None if args.max_seconds is None else int(args.max_seconds * SAMPLING_RATE),
         )
         self.remove_callback(_SetEpoch)
         self.add_callback(_SetEpoch(sampler))
@@ -187,10 +200,10 @@ class GMPATLTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The stock optimiser; with `head_learning_rate` the heads get groups of their own."""
+        given = self.optimizer is not None
         optimizer = super().create_optimizer(model) if model is not None else super().create_optimizer()
         rate = self.args.head_learning_rate
-        if rate is not None and not getattr(self, "_heads_split", False):
-            self._heads_split = True
+        if rate is not None and not given:
             encoder = {id(parameter) for parameter in self.model.hubert.parameters()}
             for group in list(optimizer.param_groups):
                 heads = [parameter for parameter in group["params"] if id(parameter) not in encoder]
@@ -198,6 +211,11 @@ class GMPATLTrainer(Trainer):
                 if heads:
                     optimizer.add_param_group({**group, "params": heads, "lr": rate})
         return optimizer
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Transformers performs a step before it looks whether it should; a finished training must not move on."""
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
 
     # ---- the loss ------------------------------------------------------------------------------------------------
 
@@ -307,6 +325,16 @@ class _SetEpoch(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.sampler.set_epoch(state.global_step // self.sampler.steps)
+
+
+class _FindBestModel(TrainerCallback):
+    """Find the best checkpoint again when its folder was moved between two halves of a training."""
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        known = state.best_model_checkpoint
+        if state.best_global_step and not (known and Path(known).is_dir()):
+            here = Path(args.output_dir, f"checkpoint-{state.best_global_step}")
+            state.best_model_checkpoint = str(here) if here.is_dir() else None
 
 
 class _InOrder(torch.utils.data.Dataset[dict[str, Any]]):

@@ -1,7 +1,7 @@
 """A corpus that needs no download: four acted emotions, spoken by espeak-ng.
 
-For trying the whole recipe on a laptop, for tests and for teaching. It is synthetic: loudness is deliberately no cue, and
-no figure obtained on it says anything about human speech. `demo_speech.py` names the sources of the prosody.
+For trying the whole recipe on a laptop, for tests and for teaching. It is synthetic: loudness is deliberately no cue,
+and no figure obtained on it says anything about human speech. `demo_speech.py` names the sources of the prosody.
 
 `corpus: {name: demo}` synthesises it at the first use, in about half a minute. Layout:
 
@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from typing import Any
 import soundfile
 from tqdm import tqdm
 
-from gmp_atl_hf.data.corpora.base import CorpusInfo, Recording, register_corpus
-from gmp_atl_hf.data.corpora.demo_speech import EMOTIONS, SAMPLE_RATE, SENTENCES, make_voices, render
-from gmp_atl_hf.data.espeak import Espeak
-from gmp_atl_hf.errors import RequestError
+from ...errors import RequestError
+from ..espeak import Espeak
+from .base import CorpusInfo, Recording, register_corpus
+from .demo_speech import EMOTIONS, SAMPLE_RATE, SENTENCES, make_voices, render
 
 # Raised whenever the same settings would give other audio.
 FORMAT = 1
@@ -131,9 +131,20 @@ def _check(root: Path, settings: DemoCorpus) -> None:
             )
 
 
+@register_corpus(
+    CorpusInfo(
+        name="demo",
+        homepage="https://github.com/espeak-ng/espeak-ng",
+        licence="made on your machine by espeak-ng (GPL-3.0), which claims nothing for what it speaks",
+        layout="a folder that is made at the first use: demo.json, metadata.csv, wav/",
+        protocol="given",
+        language="en",
+        needs_root=False,
+    )
+)
 def read(
     root: Path | None, speakers: int = 56, sentences: int = 7, seed: int = 0, progress: bool = True
-) -> list[Recording]:
+) -> Iterator[Recording]:
     """Read the demo corpus, after synthesising it if the folder is not there.
 
     Args:
@@ -144,7 +155,7 @@ def read(
         progress: Show a progress bar while synthesising.
 
     Returns:
-        One recording per clip, in the order of metadata.csv.
+        Recordings, one per clip, in the order of metadata.csv.
 
     Raises:
         RequestError: No folder is given, it holds something else or other settings, or clips are missing.
@@ -175,9 +186,9 @@ def read(
             "all of them",
             f"remove {root} to have it made again",
         )
-    return [
+    return iter(
         Recording(
-            file=row["file"],
+            file=Path(row["file"]).stem,
             path=root / row["file"],
             emotion=row["emotion"],
             speaker=row["speaker"],
@@ -185,4 +196,4 @@ def read(
             split=row["split"],
         )
         for row in rows
-    ]
+    )

@@ -30,7 +30,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from gmp_atl_hf.data.espeak import Espeak
+from ..espeak import Espeak
 
 SAMPLE_RATE = 16_000
 EMOTIONS = ("anger", "happiness", "sadness", "neutral")
@@ -55,15 +55,13 @@ SENTENCES = (
 
 ACCENTS = ("en-US", "en-US-nyc", "en", "en-GB-x-rp", "en-GB-scotland", "en-GB-x-gbclan", "en-GB-x-gbcwmd", "en-029")
 
-# espeak-ng's voice variants that sound like a person of that gender; whispers, robots and creaks are left out.
+# espeak-ng's voice variants that sound like a person of that gender. Whispers, robots and creaks are left out, and so are
+# near copies of another variant (linda of belinda, f5 of f2, robert of rob, ...), which would tie the splits together.
 VARIANTS = {
-    "female": (
-        *("f1", "f2", "f3", "f4", "f5", "Alicia", "Andrea"),
-        *("Annie", "aunty", "belinda", "linda", "shelby", "grandma", "steph"),
-    ),
+    "female": ("f1", "f2", "f3", "f4", "Alicia", "Andrea", "Annie", "belinda", "shelby", "grandma", "steph"),
     "male": (
-        *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "Denis", "Gene"),
-        *("Lee", "Mario", "Michael", "Mike", "robert", "rob", "max", "travis", "victor"),
+        *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "Alex", "Andy"),
+        *("Denis", "Gene", "Lee", "Mario", "Reed", "rob", "max", "travis", "victor"),
     ),
 }
 
@@ -71,7 +69,7 @@ LEVEL_DBFS = (-32.0, -24.5)
 NOISE_DB = (-45.0, -25.0)  # below the speech
 PEAK = 0.9
 PADDING_SECONDS = 0.04
-STRENGTH = (0.8, 1.25)  # of the emotion in one utterance, times its profile
+STRENGTH = (0.85, 1.25)  # of the emotion in one utterance, times its profile
 
 
 @dataclass(frozen=True)
@@ -97,14 +95,14 @@ class Prosody:
 
 # Directions: the papers above. Sizes: our choice.
 PROFILES = {
-    "anger": Prosody(pitch=3.7, rate=0.20, range=30, tilt=2.9, slope=0.0, jumps=2.5),
-    "happiness": Prosody(pitch=5.6, rate=0.13, range=14, tilt=1.3, slope=2.0),
-    "sadness": Prosody(pitch=-3.6, rate=-0.40, range=-22, tilt=-2.9, slope=-2.0),
+    "anger": Prosody(pitch=4.2, rate=0.22, range=36, tilt=4.6, slope=0.0, jumps=3.0),
+    "happiness": Prosody(pitch=7.8, rate=0.17, range=16, tilt=1.8, slope=2.0),
+    "sadness": Prosody(pitch=-3.6, rate=-0.38, range=-22, tilt=-4.0, slope=-2.0),
     "neutral": Prosody(),
 }
 
 # Standard deviations around a profile, per utterance and per speaker (range and tilt of espeak's voices come on top).
-UTTERANCE = Prosody(pitch=1.3, rate=0.07, range=8, tilt=0.8, slope=1.5, jumps=0.5)
+UTTERANCE = Prosody(pitch=1.2, rate=0.07, range=8, tilt=0.7, slope=1.5, jumps=0.4)
 SPEAKER = Prosody(pitch=1.0, rate=0.06, range=6, tilt=0.7)
 TRACT = 0.03
 

@@ -1,0 +1,214 @@
+"""The command `gmp-atl`: one verb, one function. Also `python -m gmp_atl_hf.cli`, also under `accelerate launch`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NoReturn
+
+from .environment import package_version
+from .errors import RequestError
+from .predict_command import add_predict_arguments, predict
+from .prepare_command import add_prepare_arguments, prepare
+from .recipe_convert import did_you_mean, known_names
+
+DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+PROGRAM = "gmp-atl"
+
+
+class Verb(NamedTuple):
+    """One verb of the command.
+
+    Args:
+        summary: One line for `--help`.
+        add_arguments: Declares the verb's arguments.
+        perform: Does the work and gives the exit status; a `RequestError` means that the request was wrong.
+    """
+
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    perform: Callable[[argparse.Namespace], int]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of exiting, so that all wrong requests look alike."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(message, self.format_usage().removeprefix("usage: ").strip(), f"see {self.prog} --help")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `run` takes."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a packaged recipe such as demo")
+    parser.add_argument("--output-dir", metavar="DIR", help="the run's folder (default: runs/NAME)")
+    parser.add_argument("--folds", metavar="1,2", type=parse_folds, help="these folds only (default: all)")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="change one setting, such as pseudo_labels.clusters=[50]; may be repeated",
+    )
+
+
+def perform_run(arguments: argparse.Namespace) -> int:
+    """Train and test as a recipe says."""
+    from .recipe import Recipe
+
+    # Before the import below, which takes seconds: a typo is answered at once.
+    recipe = Recipe.from_yaml(arguments.recipe, arguments.set)
+    from .run import run_recipe
+
+    run_recipe(recipe, output_dir=arguments.output_dir, folds=arguments.folds, command=arguments.command)
+    return DONE
+
+
+def perform_prepare(arguments: argparse.Namespace) -> int:
+    """Read a corpus and say what is in it."""
+    if is_first_process():  # reading it once is enough
+        say(prepare(arguments))
+    return DONE
+
+
+def add_no_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare nothing: the verb takes no arguments."""
+
+
+def perform_recipes(arguments: argparse.Namespace) -> int:
+    """List the packaged recipes, with what their first line says."""
+    from .recipe import packaged_recipes
+
+    found = packaged_recipes()
+    width = max(map(len, found), default=0)
+    for name, file in found.items():
+        first = file.read_text(encoding="utf-8").partition("\n")[0]
+        say(f"{name:{width}}  {first.removeprefix('#').strip()}\n{'':{width}}  {file}")
+    return DONE
+
+
+def perform_env(arguments: argparse.Namespace) -> int:
+    """Print versions and hardware, for a bug report."""
+    from .environment import describe_environment, format_environment
+
+    say(format_environment(describe_environment()))
+    return DONE
+
+
+VERBS: dict[str, Verb] = {
+    "run": Verb("train and test as a recipe says; the same command again continues", add_run_arguments, perform_run),
+    "prepare": Verb("read a corpus and say what is in it", add_prepare_arguments, perform_prepare),
+    "predict": Verb("emotions of recordings, by a trained model", add_predict_arguments, predict),
+    "recipes": Verb("list the packaged recipes", add_no_arguments, perform_recipes),
+    "env": Verb("versions and hardware, for a bug report", add_no_arguments, perform_env),
+}
+"""Every verb of the command, in the order of `--help`."""
+
+
+def parse_folds(text: str) -> tuple[int, ...]:
+    """Read fold numbers.
+
+    Args:
+        text: Such as `1,2`.
+
+    Returns:
+        The numbers in their order, each once.
+
+    Raises:
+        RequestError: Something else than whole numbers from 1.
+
+    Example:
+        >>> parse_folds("1,3")
+        (1, 3)
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise RequestError(f"--folds is {text!r}", "whole numbers from 1, with commas between them", "--folds 1,2")
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+def say(text: str) -> None:
+    """Print a line, in the first of several processes only."""
+    if is_first_process():
+        print(text, flush=True)
+
+
+def complain(text: str) -> None:
+    """Print a line on stderr, in the first of several processes only."""
+    if is_first_process():
+        print(text, file=sys.stderr, flush=True)
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process or the first of several, as the launcher's variables tell."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) in ("0", "-1", "")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of all verbs."""
+    parser = _Parser(
+        prog=PROGRAM,
+        description="GMP-ATL speech emotion recognition: train, test and use.",
+        epilog="Exit status: 0 done, 1 failed, 2 the request was wrong.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    for name, verb in VERBS.items():
+        verb.add_arguments(
+            verbs.add_parser(name, help=verb.summary, description=verb.summary + ".", allow_abbrev=False)
+        )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: The words after `gmp-atl`; None for those of this process.
+
+    Returns:
+        The exit status: 0 done, 1 failed, 2 the request was wrong, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _perform(words)
+    except RequestError as error:
+        complain(f"{PROGRAM}: error: {error}")
+        return WRONG_REQUEST
+    except KeyboardInterrupt:
+        complain(f"{PROGRAM}: interrupted; running the same command again continues where it stopped")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone, as with `gmp-atl … | head`: nothing is left to say, and nowhere to say it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception:
+        # Every process tells: the one that failed first may not be the first one.
+        traceback.print_exc()
+        return FAILED
+
+
+def _perform(words: list[str]) -> int:
+    if words and not words[0].startswith("-") and words[0] not in VERBS:
+        raise RequestError(f"there is no verb {words[0]!r}", known_names(VERBS), did_you_mean(words[0], VERBS))
+    parser = build_parser()
+    try:
+        arguments = parser.parse_args(words)
+    except SystemExit:  # after --help
+        return DONE
+    if arguments.version:
+        say(f"{PROGRAM} {package_version('gmp-atl-hf')}")
+        return DONE
+    if arguments.verb is None:
+        complain(parser.format_help())
+        return WRONG_REQUEST
+    arguments.command = shlex.join([PROGRAM, *words])
+    return VERBS[arguments.verb].perform(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""What a corpus file has to say: some facts about the corpus, and one function that lists its recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import RequestError
+from ..audio import AUDIO_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording as the corpus describes it, nothing decoded yet.
+
+    Args:
+        file: The name people know the recording by, unique in its corpus; the row's id is `<corpus>/<file>`.
+        path: Where the audio is; None when `audio_bytes` holds the encoded file.
+        emotion: The corpus' own word for the emotion; the label map of `read_corpus` turns it into ours.
+        speaker: The speaker within the corpus, as text ("03" stays "03"); the table adds the corpus as prefix.
+        gender: Any usual word or letter for female or male; None when unknown.
+        session: The recording session, for leave-one-session-out; None when the corpus has none.
+        split: `train`, `dev` or `test` where the corpus prescribes it; None otherwise.
+        audio_bytes: The encoded audio file itself, for corpora that are not files on disk.
+    """
+
+    file: str
+    path: Path | None
+    emotion: str
+    speaker: str
+    gender: str | None = None
+    session: str | None = None
+    split: str | None = None
+    audio_bytes: bytes | None = None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """One recording that is not in the table.
+
+    Args:
+        file: The name people know the recording by.
+        reason: Why it was left out, as a sentence part a newcomer understands.
+    """
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CorpusInfo:
+    """Facts about a corpus that do not depend on the copy at hand.
+
+    Args:
+        name: The name recipes use, also the prefix of ids and speakers.
+        homepage: Where to get the corpus; None for readers of people's own data.
+        licence: Its licence; None when it depends on the data.
+        citation: How to cite it, in one line; None when there is nothing to cite.
+        layout: What the corpus folder looks like, as a sentence part; shown when nothing is found there.
+        expected: Number of recordings per emotion (the corpus' own words) in the complete corpus.
+        expected_files: Gives the `Recording.file` of every recording of the complete corpus, so that a count that
+            differs can be told by name. A function, so that a long list is only read when it is needed.
+        speakers: Number of speakers in the complete corpus.
+        protocol: The `Protocol` kind that suits the corpus.
+        language: ISO 639 code of the language spoken.
+        needs_root: Whether the reader needs a folder or file to read from.
+    """
+
+    name: str
+    homepage: str | None = None
+    licence: str | None = None
+    citation: str | None = None
+    layout: str = "a folder of recordings"
+    expected: Mapping[str, int] = field(default_factory=dict)
+    expected_files: Callable[[], Iterable[str]] | None = None
+    speakers: int | None = None
+    protocol: str = "leave-one-speaker-out"
+    language: str | None = None
+    needs_root: bool = True
+
+
+ReadFunction = Callable[..., Iterator[Recording | LeftOut]]
+"""`read(root: Path | None, **options)`: gives every recording of the corpus, and what it leaves out and why."""
+
+
+@dataclass(frozen=True)
+class CorpusReader:
+    """A corpus that can be read: its facts and its reading function."""
+
+    info: CorpusInfo
+    read: ReadFunction
+
+
+REGISTERED: dict[str, CorpusReader] = {}
+"""Every corpus whose module has been imported; `corpora.corpus_reader` imports on demand."""
+
+
+def register_corpus(info: CorpusInfo) -> Callable[[ReadFunction], ReadFunction]:
+    """Make a reading function known under `info.name`.
+
+    The function takes the corpus' root (a Path, or None) and its own options by keyword, and yields `Recording` and
+    `LeftOut`. Its keyword parameters are the options a recipe may give; unknown ones are refused before it is called.
+    It need not decode audio, normalise genders, add prefixes, sort, or check counts: the table does.
+
+    Args:
+        info: The facts about the corpus.
+
+    Returns:
+        A decorator that registers the function and gives it back unchanged.
+
+    Example:
+        >>> @register_corpus(CorpusInfo(name="mine", layout="<speaker>_<emotion>_<number>.wav"))
+        ... def read(root):
+        ...     for path in audio_files(root):
+        ...         speaker, emotion, _ = path.stem.split("_")
+        ...         yield Recording(path.stem, path, emotion, speaker)
+    """
+
+    def register(read: ReadFunction) -> ReadFunction:
+        REGISTERED[info.name] = CorpusReader(info, read)
+        return read
+
+    return register
+
+
+def audio_files(root: Path | None) -> list[Path]:
+    """Find every audio file below a folder, hidden files left aside.
+
+    Args:
+        root: The folder to look in, at any depth.
+
+    Returns:
+        The files in a stable order (by relative path with `/`), whatever the file system's own order.
+
+    Raises:
+        RequestError: When there is no such folder.
+    """
+    folder = existing_folder(root)
+    found = [p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()]
+    visible = [p for p in found if not p.name.startswith(".")]
+    return sorted(visible, key=lambda p: p.relative_to(folder).as_posix())
+
+
+def existing_folder(root: Path | None) -> Path:
+    """Give the folder back, or say that it is not there.
+
+    Args:
+        root: The folder somebody asked for.
+
+    Returns:
+        The same folder, as a Path.
+
+    Raises:
+        RequestError: When `root` is None, missing, or a file.
+    """
+    if root is None:
+        raise RequestError("no corpus folder was given", "the folder of recordings", "give its path as corpus.root")
+    if root.is_dir():
+        return root
+    what = f"{root} is a file" if root.exists() else f"there is no folder {root}"
+    raise RequestError(what, "the folder of recordings", "correct corpus.root (relative paths start where you are)")

@@ -1,0 +1,62 @@
+"""Which column of somebody's own data holds what: the column mapping of the readers `csv` and `hub`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+from ...errors import RequestError
+
+NEEDED = ("emotion", "speaker")
+OPTIONAL = ("gender", "session", "split")
+
+_WHY_SPEAKER = " (folds are made of speakers, so that no voice is both trained and tested on)"
+
+
+def column_of_field(
+    columns: Mapping[str, str | None] | None,
+    available: Sequence[str],
+    where: str,
+    needed: Sequence[str] = NEEDED,
+    optional: Sequence[str] = OPTIONAL,
+) -> dict[str, str]:
+    """Find the column of every field.
+
+    A field that the mapping does not name is looked for under its own name.
+
+    Args:
+        columns: Field to column, as in `{emotion: label, speaker: spk}`; None for a field that shall not be read.
+        available: The columns there are.
+        where: What the columns belong to, for messages.
+        needed: Fields that have to be found.
+        optional: Fields that may be absent, unless the mapping names a column for them.
+
+    Returns:
+        Field to column, for the fields that were found.
+
+    Raises:
+        RequestError: When the mapping names an unknown field, or a needed or named column is not there.
+    """
+    mapping = dict(columns or {})
+    known = [*needed, *optional]
+    for field in mapping:
+        if field not in known:
+            near = difflib.get_close_matches(str(field), known, n=1)
+            raise RequestError(
+                f"columns names the field {field!r}",
+                f"fields to the left ({', '.join(known)}), columns of the data to the right",
+                f"did you mean {near[0]!r}?" if near else f"take {field!r} out of columns",
+            )
+    found = {}
+    for field in known:
+        column = mapping.get(field, field)
+        if column is not None and column in available:
+            found[field] = column
+        elif field in needed or mapping.get(field) is not None:
+            near = difflib.get_close_matches(str(column), available, n=1, cutoff=0.5)
+            raise RequestError(
+                f"{where} has no column {column!r} to read the {field} from; its columns are {', '.join(available)}",
+                f"a column for each of {', '.join(needed)}" + (_WHY_SPEAKER if field == "speaker" else ""),
+                f"columns: {{{field}: {near[0] if near else '<one of its columns>'}}}",
+            )
+    return found

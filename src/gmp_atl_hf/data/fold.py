@@ -1,0 +1,112 @@
+"""One fold: three lists of speakers, the proof that nobody is in two of them, and the rows that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RequestError
+from .speakers import natural_order
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PARTS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The speakers of one fold.
+
+    Args:
+        number: Counts from 1 in the protocol's order.
+        train: Speakers that are trained on.
+        dev: Speakers that the best epoch is chosen on; taken from the training side.
+        test: Speakers that nothing touches before the test.
+
+    Raises:
+        RequestError: When a speaker is in two parts.
+    """
+
+    number: int
+    train: tuple[str, ...]
+    dev: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        refuse_shared_speakers({part: getattr(self, part) for part in PARTS}, f"fold {self.number}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the content of `split.json`.
+
+        Returns:
+            `{fold, train, dev, test}`, plain numbers, lists and strings.
+        """
+        return {"fold": self.number, **{part: list(getattr(self, part)) for part in PARTS}}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Fold:
+        """Read the content of `split.json`.
+
+        Args:
+            content: What `to_json` gave.
+
+        Returns:
+            The fold.
+
+        Raises:
+            RequestError: When something is missing or a speaker is in two parts.
+        """
+        missing = [key for key in ("fold", *PARTS) if key not in content]
+        if missing:
+            raise RequestError(f"a split without {', '.join(missing)}", "fold, train, dev and test", "make it again")
+        return cls(int(content["fold"]), *(tuple(content[part]) for part in PARTS))
+
+
+def select(table: Dataset, fold: Fold) -> dict[str, Dataset]:
+    """Give the rows of each part of a fold.
+
+    Args:
+        table: The table the fold was made from, or one with more columns.
+        fold: The fold.
+
+    Returns:
+        `train`, `dev` and `test`, each with its rows in the table's order.
+
+    Raises:
+        RequestError: When the table has a speaker that is in no part of the fold.
+    """
+    part_of = {speaker: part for part in PARTS for speaker in getattr(fold, part)}
+    rows: dict[str, list[int]] = {part: [] for part in PARTS}
+    for row, speaker in enumerate(table["speaker"]):
+        if speaker not in part_of:
+            raise RequestError(
+                f"speaker {speaker} is in no part of fold {fold.number}",
+                "the table that the fold was made from",
+                "make the folds again from this table: protocol.folds(table)",
+            )
+        rows[part_of[speaker]].append(row)
+    return {part: table.select(rows[part]) for part in PARTS}
+
+
+def refuse_shared_speakers(parts: Mapping[str, tuple[str, ...]], where: str) -> None:
+    """Refuse parts that share a speaker.
+
+    Args:
+        parts: `train`, `dev` and `test` to their speakers.
+        where: What the parts belong to, for the message.
+
+    Raises:
+        RequestError: Names a shared speaker and both parts.
+    """
+    for one, other in combinations(PARTS, 2):
+        shared = natural_order({*parts[one]} & {*parts[other]})
+        if shared:
+            more = f" (and {len(shared) - 1} more speakers)" if len(shared) > 1 else ""
+            raise RequestError(
+                f"speaker {shared[0]}{more} is in {one} and in {other} of {where}",
+                "every speaker in one part only, so that the test is on voices never heard in training",
+                "move the speaker's recordings to one part, or use a protocol that splits by speaker: group-k-fold",
+            )

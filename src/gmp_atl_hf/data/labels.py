@@ -1,0 +1,121 @@
+"""Emotion names: the explicit map from a corpus' words to ours, and the shuffled labels of the control experiment."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import RequestError
+from .corpora.base import LeftOut, Recording
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from .fold import Fold
+
+LabelMap = Mapping[str, "str | None"]
+"""A corpus' word for an emotion to ours; two words may share one of ours, None drops the recordings."""
+
+
+def check_label_map(recordings: Iterable[Recording], labels: LabelMap) -> None:
+    """Refuse a label map that forgets an emotion of the data or names one that is not there.
+
+    Args:
+        recordings: All recordings the map is meant for.
+        labels: The map.
+
+    Raises:
+        RequestError: Names the emotions with their number of recordings, or the nearest right name.
+    """
+    counts = Counter(recording.emotion for recording in recordings)
+    present = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+    for key, value in labels.items():
+        if not isinstance(key, str) or not (value is None or (isinstance(value, str) and value)):
+            raise RequestError(
+                f"the label map has the entry {key!r}: {value!r}",
+                "a name to the left, a name or null to the right",
+                "put quotes round words that YAML takes for something else, such as 'no' or 'off'",
+            )
+    absent = [key for key in labels if key not in counts]
+    if absent:
+        near = difflib.get_close_matches(absent[0], list(counts), n=1)
+        raise RequestError(
+            f"the label map names {absent[0]!r}, which no recording has",
+            f"the labels of the data: {present}",
+            f"did you mean {near[0]!r}?" if near else f"take {absent[0]!r} out of labels",
+        )
+    forgotten = {name: count for name, count in sorted(counts.items()) if name not in labels}
+    if forgotten:
+        raise RequestError(
+            "the label map says nothing about "
+            + ", ".join(f"{name!r} ({count} recordings)" for name, count in forgotten.items()),
+            "every label of the data to be kept, merged or dropped explicitly",
+            "add to labels: " + ", ".join(f"{name}: {name}" for name in forgotten) + " (or null to drop)",
+        )
+
+
+def apply_label_map(recordings: Iterable[Recording], labels: LabelMap) -> tuple[list[Recording], list[LeftOut]]:
+    """Rename, merge and drop emotions.
+
+    Args:
+        recordings: Recordings whose every emotion is in the map (`check_label_map`).
+        labels: The map.
+
+    Returns:
+        The recordings that stay, with our names, and those that do not, with the reason.
+    """
+    kept, left_out = [], []
+    for recording in recordings:
+        emotion = labels[recording.emotion]
+        if emotion is None:
+            left_out.append(LeftOut(recording.file, f"label {recording.emotion} dropped by the label map"))
+        else:
+            kept.append(replace(recording, emotion=emotion))
+    return kept, left_out
+
+
+def shuffle_labels(table: Dataset, fold: Fold, seed: int) -> Dataset:
+    """Permute the emotions of training and development recordings within each speaker.
+
+    The control experiment: what a model learns from such labels is chance level, with each speaker's own share of every
+    emotion kept. Test recordings keep their true labels.
+
+    Args:
+        table: The table.
+        fold: Whose training and development speakers get permuted labels.
+        seed: Another seed gives another permutation.
+
+    Returns:
+        The same table, row by row and column by column, with the `emotion` column changed.
+    """
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, speaker in enumerate(table["speaker"]):
+        rows[speaker].append(row)
+    emotions = np.asarray(list(table["emotion"]))
+    rng = np.random.default_rng([seed, fold.number])
+    for speaker in sorted({*fold.train, *fold.dev}):
+        own = rows.get(speaker, [])
+        emotions[own] = emotions[rng.permutation(own)]
+    return replace_column(table, "emotion", emotions.tolist())
+
+
+def replace_column(table: Dataset, name: str, values: Sequence[object], feature: object | None = None) -> Dataset:
+    """Put other values into a column, at the same place.
+
+    Args:
+        table: The table.
+        name: The column.
+        values: One value per row.
+        feature: The type of the new values; that of the old ones by default.
+
+    Returns:
+        A new table; the given one is untouched.
+    """
+    order = table.column_names
+    feature = feature or table.features[name]
+    return table.remove_columns(name).add_column(name, list(values), feature=feature).select_columns(order)

@@ -1,0 +1,209 @@
+"""From a corpus' name to the list of its recordings: everything that can be checked before any audio is decoded."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import RequestError
+from .columns import gender_word, split_word
+from .corpora import CorpusInfo, CorpusReader, LeftOut, Recording, corpus_reader
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A corpus whose recordings are known but not yet decoded.
+
+    Args:
+        name: Prefix of its ids and speakers.
+        info: What is known about the corpus.
+        recordings: What its reader found, with our words for gender and split.
+        left_out: What its reader left out, by id.
+        problems: What is odd about this copy, one sentence each.
+    """
+
+    name: str
+    info: CorpusInfo
+    recordings: list[Recording]
+    left_out: list[LeftOut]
+    problems: list[str]
+
+
+def list_recordings(
+    name: str, root: str | os.PathLike[str] | None = None, corpus_name: str | None = None, **options: Any
+) -> Listed:
+    """Ask a corpus' reader for its recordings.
+
+    Args:
+        name: Which corpus.
+        root: Its folder or file.
+        corpus_name: Prefix of its ids and speakers in place of `name`.
+        **options: The reader's own options.
+
+    Returns:
+        The recordings and what the reader left out.
+
+    Raises:
+        RequestError: When the corpus, its folder, an option, a speaker or a gender is not as it should be.
+    """
+    reader = corpus_reader(name)
+    called = corpus_name or name
+    _check_options(name, reader, options)
+    folder = _existing_root(name, reader.info, root)
+    recordings: list[Recording] = []
+    left_out: list[LeftOut] = []
+    for item in reader.read(folder, **options):
+        if isinstance(item, LeftOut):
+            left_out.append(item)
+        elif not item.emotion.strip():
+            left_out.append(LeftOut(item.file, "it has no emotion label"))
+        else:
+            recordings.append(_tidy(called, item))
+    if not recordings:
+        why = (
+            f"; {len(left_out)} were left out, the first ({left_out[0].file}): {left_out[0].reason}" if left_out else ""
+        )
+        where = f" in {folder}" if folder is not None else ""
+        raise RequestError(
+            f"{name} found no recordings{where}{why}", reader.info.layout, "give the corpus' folder as corpus.root"
+        )
+    refuse_duplicates(f"{called}/{recording.file}" for recording in recordings)
+    problems = _differences(reader.info, recordings) + _two_genders(recordings)
+    info = replace(reader.info, name=called)
+    return Listed(called, info, recordings, with_prefix(called, left_out), problems)
+
+
+def _check_options(name: str, reader: CorpusReader, options: Mapping[str, Any]) -> None:
+    """Refuse an option the reader does not have, and a missing one that it needs."""
+    parameters = list(inspect.signature(reader.read).parameters.values())[1:]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = {parameter.name: parameter for parameter in parameters}
+    for option in options:
+        if option not in known:
+            general = ["labels", "short_clips", "unreadable", "check_audio", "corpus_name"]
+            near = difflib.get_close_matches(option, [*known, *general], n=1)
+            raise RequestError(
+                f"the corpus {name} has no option {option!r}",
+                f"one of {', '.join(known)}" if known else "no options",
+                f"did you mean {near[0]!r}?" if near else f"take {option!r} out of corpus",
+            )
+    for option, parameter in known.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise RequestError(f"the corpus {name} needs {option}", reader.info.layout, f"give corpus.{option}")
+
+
+def _existing_root(name: str, info: CorpusInfo, root: str | os.PathLike[str] | None) -> Path | None:
+    """Give the corpus' folder as a Path, or say what should be there."""
+    folder = None if root is None else Path(root).expanduser()
+    if not info.needs_root or (folder is not None and folder.exists()):
+        return folder
+    where = f" (to be had from {info.homepage})" if info.homepage else ""
+    raise RequestError(
+        f"no folder was given for the corpus {name}" if folder is None else f"there is nothing at {folder}",
+        f"{name}{where}: {info.layout}",
+        "give its path as corpus.root; a relative path starts where the command is run",
+    )
+
+
+def _tidy(corpus: str, recording: Recording) -> Recording:
+    """Bring genders and splits to our words, or say which recording has one that is not known."""
+    if not recording.speaker.strip():
+        raise RequestError(
+            f"{corpus}/{recording.file} has no speaker",
+            "a speaker for every recording: folds are made of speakers, so that no voice is trained and tested on",
+            "give each recording its speaker, or take it out of the corpus",
+        )
+    try:
+        gender, split = gender_word(recording.gender), split_word(recording.split)
+    except RequestError as error:
+        raise RequestError(f"{corpus}/{recording.file}: {error.found}", error.expected, error.fix) from error
+    session = (recording.session or "").strip() or None
+    return replace(recording, gender=gender, split=split, session=session, speaker=recording.speaker.strip())
+
+
+def refuse_duplicates(ids: Iterable[str]) -> None:
+    """Refuse recordings with the same id: rows, labels and predictions are told apart by it.
+
+    Args:
+        ids: The ids of all recordings.
+
+    Raises:
+        RequestError: Names some of those that occur more than once.
+    """
+    again = [one for one, count in Counter(ids).items() if count > 1]
+    if again:
+        raise RequestError(
+            f"{len(again)} ids occur more than once: {some(again)}",
+            "every recording once",
+            "remove the copies; two corpora of the same reader need a corpus_name each",
+        )
+
+
+def _differences(info: CorpusInfo, recordings: Sequence[Recording]) -> list[str]:
+    """Tell by label and by file how this copy differs from the complete corpus."""
+    counts = Counter(recording.emotion for recording in recordings)
+    labels = sorted({*info.expected, *counts}) if info.expected else []
+    wrong = [
+        f"{label} {counts[label]} instead of {info.expected.get(label, 0)}"
+        for label in labels
+        if counts[label] != info.expected.get(label, 0)
+    ]
+    problems = []
+    if wrong:
+        problems.append(f"{info.name} differs from the complete corpus: {', '.join(wrong)} recordings")
+    if info.expected_files is not None:
+        wanted, there = set(info.expected_files()), {recording.file for recording in recordings}
+        for word, files in (("missing", wanted - there), ("not part of the complete corpus", there - wanted)):
+            if files:
+                problems.append(f"{len(files)} files of {info.name} are {word}: {some(sorted(files), 20)}")
+    speakers = len({recording.speaker for recording in recordings})
+    if info.speakers is not None and speakers != info.speakers:
+        problems.append(f"{info.name} has {speakers} speakers instead of {info.speakers}")
+    return problems
+
+
+def _two_genders(recordings: Sequence[Recording]) -> list[str]:
+    """Name speakers that are female in one recording and male in another."""
+    genders: dict[str, Counter[str]] = defaultdict(Counter)
+    for recording in recordings:
+        if recording.gender is not None:
+            genders[recording.speaker][recording.gender] += 1
+    return [
+        f"speaker {speaker} is female in {count['female']} recordings and male in {count['male']}"
+        for speaker, count in sorted(genders.items())
+        if len(count) > 1
+    ]
+
+
+def with_prefix(corpus: str, left_out: Iterable[LeftOut]) -> list[LeftOut]:
+    """Name what was left out by id.
+
+    Args:
+        corpus: The prefix.
+        left_out: What was left out, by file.
+
+    Returns:
+        The same by `<corpus>/<file>`.
+    """
+    return [LeftOut(f"{corpus}/{one.file}", one.reason) for one in left_out]
+
+
+def some(names: Sequence[str], shown: int = 5) -> str:
+    """Join the first few names for a message.
+
+    Args:
+        names: All of them.
+        shown: How many to show.
+
+    Returns:
+        Names separated by commas, and the number of those not shown.
+    """
+    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + rest

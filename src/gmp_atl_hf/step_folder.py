@@ -1,0 +1,185 @@
+"""A step's folder: what it depended on, whether it is finished, and how it appears whole or not at all.
+
+A step works in `<folder>.unfinished` and is renamed when it is done, so a folder under its proper name is always
+complete. Its `step.json` holds everything that the step depends on and a hash of that, the key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol
+
+from .errors import RequestError
+
+FORMAT_VERSION = 1
+"""Part of every key; raised when what a step writes changes its meaning."""
+
+STEP_FILE = "step.json"
+_STARTED_FILE = "started.json"
+_ABSENT = "nothing"
+
+
+class Processes(Protocol):
+    """What a step needs to know of `accelerate.PartialState`."""
+
+    @property
+    def is_main_process(self) -> bool:
+        """Whether this process writes."""
+
+    def wait_for_everyone(self) -> None:
+        """Wait until all processes are here."""
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON under a temporary name and rename it, so that the file is whole or not there."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text under a temporary name and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def key_of(inputs: Mapping[str, Any]) -> str:
+    """Hash of all that a step depends on: SHA-256 of its JSON with sorted keys, and of the format version."""
+    text = json.dumps([FORMAT_VERSION, inputs], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(before: Any, after: Any, path: str = "") -> list[str]:
+    """Name the fields in which two nested settings differ, as `path: before → after`."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        found = []
+        for key in sorted({*before, *after}):
+            where = f"{path}.{key}" if path else str(key)
+            found += differences(before.get(key, _ABSENT), after.get(key, _ABSENT), where)
+        return found
+    return [] if before == after else [f"{path}: {_short(before)} → {_short(after)}"]
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+@dataclass(frozen=True)
+class StepFolder:
+    """Where a step keeps its results, and what they depend on.
+
+    Args:
+        path: The folder, relative or absolute.
+        inputs: All that the step depends on, JSON types only.
+    """
+
+    path: Path
+    inputs: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Hash of the inputs."""
+        return key_of(self.inputs)
+
+    @property
+    def working(self) -> Path:
+        """The folder in which an unfinished step works."""
+        return self.path.with_name(self.path.name + ".unfinished")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the step is done, from whatever inputs (see `refuse_contradiction`)."""
+        return (self.path / STEP_FILE).is_file()
+
+    def refuse_contradiction(self) -> None:
+        """Refuse a finished step that was made from other inputs.
+
+        Raises:
+            RequestError: Names the first changed fields.
+        """
+        if not self.finished:
+            return
+        found = read_json(self.path / STEP_FILE)
+        if found.get("key") == self.key:
+            return
+        if found.get("format_version") != FORMAT_VERSION:
+            changed = [f"format version: {found.get('format_version')} → {FORMAT_VERSION}"]
+        else:
+            # A step before this one differs too then; its own refusal comes first and names the cause.
+            changed = differences(found.get("inputs", {}), json.loads(json.dumps(self.inputs)))
+        raise RequestError(
+            f"{self.path} is finished, but was made from other settings: " + "; ".join(changed[:5]),
+            "the settings it was made from, or a folder of its own",
+            "choose another --output-dir, change the setting back, or delete that folder to repeat the step",
+        )
+
+    @contextmanager
+    def work(self, processes: Processes) -> Iterator[Path]:
+        """Work in the unfinished folder; on success it becomes the finished one.
+
+        An unfinished folder made from the same inputs is continued, any other is begun anew.
+
+        Args:
+            processes: The processes that work on the step together; the main one keeps the folder.
+
+        Yields:
+            The folder to write into.
+        """
+        working = self.working
+        started = working / _STARTED_FILE
+        if processes.is_main_process:
+            if working.is_dir() and not (started.is_file() and read_json(started)["key"] == self.key):
+                shutil.rmtree(working)
+            if not started.is_file():
+                write_json(started, {"key": self.key, "started": _now()})
+        processes.wait_for_everyone()
+        begun = time.perf_counter()
+        yield working
+        processes.wait_for_everyone()
+        if processes.is_main_process:
+            self._finish(begun)
+        processes.wait_for_everyone()
+
+    def _finish(self, begun: float) -> None:
+        started = self.working / _STARTED_FILE
+        note = {
+            "format_version": FORMAT_VERSION,
+            "key": self.key,
+            "inputs": self.inputs,
+            "started": read_json(started)["started"],
+            "finished": _now(),
+            "seconds_since_last_start": round(time.perf_counter() - begun, 3),
+        }
+        write_json(self.working / STEP_FILE, note)
+        started.unlink()
+        self.working.replace(self.path)
+
+    def point_to(self, other: Path) -> None:
+        """Say that this step is the same as another variant's; nothing is copied."""
+        relative = os.path.relpath(other, self.path)
+        note = {"format_version": FORMAT_VERSION, "key": self.key, "inputs": self.inputs, "same_as": relative}
+        write_json(self.path / STEP_FILE, note)
+
+    def resolve(self) -> Path:
+        """Folder that holds the results: this one, or the one it points to."""
+        same_as = read_json(self.path / STEP_FILE).get("same_as") if self.finished else None
+        return self.path if same_as is None else Path(os.path.normpath(self.path / same_as))
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,480 @@
+"""Scoring recordings: the same scores whatever lies beside them, windows over long ones, bad ones reported."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from audio_files import RATE, encoded, tone, write_audio
+from gmp_atl_hf import HubertForGMPATL, HubertForGMPATLMultiTask, SpeechEmotionClassifier
+from gmp_atl_hf.checkpoints import default_feature_extractor
+from gmp_atl_hf.data.audio import read_audio, read_clip
+from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.inference import reading
+from gmp_atl_hf.inference.blocks import read_blocks
+from gmp_atl_hf.inference.inputs import Item, estimated_samples, expand_inputs, list_folder
+from gmp_atl_hf.inference.predictions import Prediction
+from gmp_atl_hf.inference.reading import Reader, run_ahead
+from gmp_atl_hf.inference.windows import Windowing, coverage_weights, cut_windows
+from models import EMOTIONS, build, build_backbone
+
+
+def make_classifier(shape: str = "large", **options: Any) -> SpeechEmotionClassifier:
+    """Large shapes normalise each clip, base shapes have the group norm: each can go wrong in its own way."""
+    model = build(HubertForGMPATL, shape, logit_temperature=2.0)
+    assert isinstance(model, HubertForGMPATL)
+    return SpeechEmotionClassifier(model, default_feature_extractor(model.config), **options)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> SpeechEmotionClassifier:
+    return make_classifier()
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, classifier: SpeechEmotionClassifier) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    classifier.model.save_pretrained(folder)
+    classifier.feature_extractor.save_pretrained(folder)
+    return folder
+
+
+def alone(classifier: SpeechEmotionClassifier, source: Any) -> np.ndarray:
+    """Scores of one clip by the model itself, (labels,)."""
+    inputs = classifier.feature_extractor(read_clip(source), sampling_rate=RATE, return_tensors="pt")
+    with torch.inference_mode():
+        return torch.softmax(classifier.model(inputs["input_values"]).logits, -1)[0].numpy()
+
+
+def values(prediction: Any) -> np.ndarray:
+    return np.array(list(prediction.scores.values()))
+
+
+def score(classifier: SpeechEmotionClassifier, source: Any, *window: float) -> Prediction:
+    prediction = classifier(source, *window)
+    assert isinstance(prediction, Prediction)
+    assert prediction.error is None, prediction.error
+    return prediction
+
+
+def score_all(classifier: SpeechEmotionClassifier, source: Any, *window: float) -> list[Prediction]:
+    predictions = classifier(source, *window)
+    assert isinstance(predictions, list)
+    return predictions
+
+
+# One clip, many clips
+
+
+def test_scores_are_the_softmax_of_the_calibrated_logits(classifier: SpeechEmotionClassifier, tmp_path: Path):
+    path = write_audio(tmp_path / "x.flac", 12_345)
+    prediction = score(classifier, path)
+    np.testing.assert_allclose(values(prediction), alone(classifier, path), atol=1e-6)
+    assert tuple(prediction.scores) == EMOTIONS
+    assert prediction.label == EMOTIONS[int(values(prediction).argmax())]
+    assert (prediction.file, prediction.seconds) == (str(path), 12_345 / RATE)
+    assert (prediction.windows, prediction.error) == (None, None)
+    assert sum(prediction.scores.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("shape", ["base", "large"])
+def test_scores_do_not_depend_on_the_clips_beside_and_come_in_the_order_of_the_inputs(shape: str):
+    classifier = make_classifier(shape)
+    lengths = [9_000, 400, 30_000, 8_500, 9_100, 31_000, 700, 8_800, 29_000, 9_050, 123, 30_500]
+    clips = [(RATE, tone(length, pitch=100 + 40 * number, seed=number)) for number, length in enumerate(lengths)]
+    batches: list[int] = []
+    hook = classifier.model.register_forward_pre_hook(
+        lambda _, args, inputs: batches.append(len(inputs["input_values"])), with_kwargs=True
+    )
+    predictions = score_all(classifier, clips)
+    hook.remove()
+    assert [one.seconds for one in predictions] == [length / RATE for length in lengths]
+    assert len(batches) < len(clips)
+    expected = np.stack([alone(classifier, clip) for clip in clips])
+    np.testing.assert_allclose(np.stack([values(one) for one in predictions]), expected, atol=1e-4)
+    assert np.abs(expected[0] - expected[2]).max() > 0.01  # or the test could not tell one clip from another
+
+
+def test_every_form_of_a_recording_is_scored_alike(classifier: SpeechEmotionClassifier, tmp_path: Path):
+    wave = tone(8_000)
+    path = write_audio(tmp_path / "x.wav", wave, subtype="FLOAT")
+    content = path.read_bytes()
+    forms = [path, str(path), content, io.BytesIO(content), (RATE, wave), {"array": wave, "sampling_rate": RATE}]
+    forms += [{"path": str(path), "bytes": None}, {"path": "elsewhere.wav", "bytes": content}, (RATE, wave[:, None])]
+    expected = alone(classifier, path)
+    for form in forms:
+        np.testing.assert_allclose(values(score(classifier, form)), expected, atol=1e-6)
+    for many in (forms[:1] + forms[4:], tuple(forms[:2]), (form for form in forms[:2])):
+        for one in score_all(classifier, many):
+            np.testing.assert_allclose(values(one), expected, atol=1e-4)
+    assert score_all(classifier, []) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "subtype"),
+    [("x.wav", 8_000, None), ("x.wav", 44_100, "PCM_24"), ("x.mp3", 44_100, None), ("x.opus", 48_000, "OPUS")]
+    + [("x.wav", 16_000, "FLOAT"), ("x.flac", 96_000, None), ("x.ogg", 22_050, None)],
+)
+def test_rates_widths_and_formats_are_those_of_the_reader(
+    classifier: SpeechEmotionClassifier, tmp_path: Path, name: str, rate: int, subtype: str | None
+):
+    stereo = np.stack([tone(rate, rate=rate), tone(rate, 300, rate=rate)], axis=1)
+    path = write_audio(tmp_path / name, stereo, rate, subtype)
+    np.testing.assert_allclose(values(score(classifier, path)), alone(classifier, path), atol=1e-6)
+    assert abs(estimated_samples(path) - RATE) < 2_500
+
+
+def test_a_clip_below_one_frame_and_silence_are_scored(classifier: SpeechEmotionClassifier):
+    for wave in (tone(160), np.zeros(RATE, dtype=np.float32)):
+        prediction = score(classifier, (RATE, wave))
+        assert np.isfinite(values(prediction)).all()
+        assert prediction.seconds == len(wave) / RATE
+        np.testing.assert_allclose(values(prediction), alone(classifier, (RATE, wave)), atol=1e-6)
+
+
+def test_a_front_end_that_sees_more_than_400_samples_gets_them():
+    model = build(HubertForGMPATL, conv_kernel=(20, 3, 3, 3, 3, 2, 2))
+    assert isinstance(model, HubertForGMPATL)
+    score(SpeechEmotionClassifier(model, default_feature_extractor(model.config)), (RATE, tone(405)))
+
+
+# Folders and bad files
+
+
+def test_a_folder_is_scored_with_all_below_it_and_gives_a_list(classifier: SpeechEmotionClassifier, tmp_path: Path):
+    files = [write_audio(tmp_path / name) for name in ("b.wav", "a/z.flac", "a/B.WAV")]
+    (tmp_path / "notes.txt").write_text("no audio")
+    predictions = score_all(classifier, tmp_path)
+    assert [one.file for one in predictions] == sorted(map(str, files))
+    assert list_folder(tmp_path).others == [tmp_path / "notes.txt"]
+    mixed = score_all(classifier, [tmp_path / "b.wav", str(tmp_path), (RATE, tone())])
+    assert [one.file for one in mixed] == [str(tmp_path / "b.wav"), *sorted(map(str, files)), "an audio array"]
+    assert len(score_all(classifier, tmp_path / "a")) == 2
+
+
+def test_bad_inputs_are_named_with_the_reason_and_the_others_are_unharmed(
+    classifier: SpeechEmotionClassifier, tmp_path: Path
+):
+    good = write_audio(tmp_path / "good.wav", 8_000)
+    (tmp_path / "text.wav").write_text("this is no audio at all")
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "cut.wav").write_bytes(encoded(8_000)[:5_000])
+    (tmp_path / "cut.flac").write_bytes(encoded(80_000, format="FLAC")[:40_000])
+    (tmp_path / "film.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + b"\0" * 100)
+    write_audio(tmp_path / "nan.wav", np.full(8_000, np.nan, dtype=np.float32), subtype="FLOAT")
+    write_audio(tmp_path / "void.wav", np.empty(0, dtype=np.float32))
+    (tmp_path / "folder").mkdir()
+    names = ["good.wav", "text.wav", "empty.wav", "cut.wav", "cut.flac", "film.m4a", "nan.wav", "void.wav", "no.wav"]
+    inputs: list[Any] = [tmp_path / name for name in [*names, "folder", "nul\0.wav"]]
+    inputs += [None, {"path": None}, (RATE, np.zeros((2, 2, 2))), (RATE, [[1.0], [1.0, 2.0]]), (0, tone()), good]
+    predictions = score_all(classifier, inputs)
+    expected = alone(classifier, good)
+    for one in (predictions[0], predictions[-1]):
+        np.testing.assert_allclose(values(one), expected, atol=1e-4)
+    reasons = ["not audio", "empty", "ends early", "early", "m4a", "not finite", "no samples", "no file", "no recordings"]
+    for source, one, reason in zip(inputs[1:10], predictions[1:10], reasons, strict=True):
+        assert one.error is not None
+        assert str(source) in one.error
+        assert reason in one.error
+        assert "\n" not in one.error
+    for one in predictions[1:-1]:
+        assert one.error
+        assert (one.label, one.scores, one.seconds, one.windows) == (None, {}, None, None)
+
+
+def test_numbers_without_a_rate_are_refused(classifier: SpeechEmotionClassifier):
+    with pytest.raises(RequestError, match="without a sampling rate"):
+        classifier(tone())
+
+
+def test_a_failure_of_the_model_ends_the_call_instead_of_hanging(tmp_path: Path):
+    classifier = make_classifier()
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    classifier.model.register_forward_pre_hook(fail)
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        classifier([(RATE, tone(seed=number)) for number in range(50)])
+    assert threading.active_count() == before
+
+
+# Batches
+
+
+def test_batches_are_bounded_in_seconds_and_hold_neighbours_in_length():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(400, 20_000, 60).tolist() + [100_000]
+    items = [Item(str(number), (RATE, tone(length))) for number, length in enumerate(lengths)]
+    batches = list(Reader(items, None, None, 400).batches(batch_seconds=4))
+    seen = [piece.item for batch in batches for piece in batch]
+    assert sorted(seen) == list(range(61))
+    assert seen[0] == 60
+    for batch in batches:
+        sizes = [len(piece.waveform) for piece in batch]
+        padded = max(sizes) * len(sizes)
+        assert padded <= 4 * RATE or len(batch) == 1
+        assert padded - sum(sizes) <= 0.1 * padded
+    assert max(map(len, batches)) > 1
+
+
+def test_only_a_bounded_part_of_a_folder_is_in_memory(monkeypatch: pytest.MonkeyPatch):
+    decoded: list[int] = []
+    monkeypatch.setattr(reading, "READ_AHEAD_SECONDS", 5.0)
+    monkeypatch.setattr(reading, "read_audio", lambda source: decoded.append(1) or read_audio(source))
+    items = [Item(str(number), (RATE, tone(RATE))) for number in range(60)]
+    given = 0
+    for batch in Reader(items, None, None, 400).batches(batch_seconds=2):
+        given += len(batch)
+        assert len(decoded) <= given + 6
+    assert given == 60
+
+
+def test_the_next_batch_is_read_while_the_model_works():
+    begun = [threading.Event() for _ in range(3)]
+
+    def batches() -> Any:
+        for number, event in enumerate(begun):
+            event.set()
+            yield number
+
+    for number in run_ahead(batches()):
+        if number < 2:
+            assert begun[number + 1].wait(5)
+
+
+def test_what_goes_wrong_in_the_reading_thread_is_raised_in_the_callers():
+    def broken() -> Any:
+        yield 1
+        raise MemoryError("full")
+
+    with pytest.raises(MemoryError, match="full"):
+        list(run_ahead(broken()))
+
+
+# Windows
+
+
+def test_each_window_of_a_repeated_clip_has_the_scores_of_the_clip(
+    classifier: SpeechEmotionClassifier, tmp_path: Path
+):
+    wave = np.round(tone(RATE) * 2**15) / 2**15
+    path = write_audio(tmp_path / "long.wav", np.tile(wave, 130))  # long enough to be read in blocks
+    clip = values(score(classifier, (RATE, wave)))
+    prediction = score(classifier, path, 1, 1)
+    assert prediction.windows is not None
+    assert [(one.start, one.end) for one in prediction.windows] == [(second, second + 1) for second in range(130)]
+    for one in prediction.windows:
+        np.testing.assert_allclose(values(one), clip, atol=1e-5)
+    np.testing.assert_allclose(values(prediction), clip, atol=1e-5)
+    assert prediction.seconds == 130
+
+
+@pytest.mark.parametrize("form", ["array", "file"])
+def test_windows_are_scored_as_clips_and_averaged_by_the_samples_they_cover(
+    classifier: SpeechEmotionClassifier, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(reading, "LONG_SECONDS", 0.5)  # files of this length are now read in blocks
+    wave = np.concatenate([tone(12_000, 150), 0.1 * tone(9_000, 500), np.zeros(4_100, np.float32), tone(7_000, 90)])
+    source: Any = (RATE, wave) if form == "array" else write_audio(tmp_path / "x.wav", wave, subtype="FLOAT")
+    prediction = score(classifier, source, 0.5, 0.2)
+    assert prediction.windows is not None
+    starts = [*range(0, len(wave) - 8_000 + 1, 3_200), len(wave) - 8_000]
+    assert [round(one.start * RATE) for one in prediction.windows] == starts
+    assert all(one.end - one.start == pytest.approx(0.5) for one in prediction.windows)
+    expected = np.stack([alone(classifier, (RATE, wave[start : start + 8_000])) for start in starts])
+    np.testing.assert_allclose(np.stack([values(one) for one in prediction.windows]), expected, atol=1e-4)
+    per_sample, covering = np.zeros((len(wave), 4)), np.zeros((len(wave), 1))
+    for start, scores in zip(starts, expected, strict=True):
+        per_sample[start : start + 8_000] += scores
+        covering[start : start + 8_000] += 1
+    np.testing.assert_allclose(values(prediction), (per_sample / covering).mean(0), atol=1e-4)
+    assert np.abs(values(prediction) - expected.mean(0)).max() > 1e-3  # a plain mean is something else
+
+
+def test_a_recording_shorter_than_a_window_is_one_window(classifier: SpeechEmotionClassifier):
+    prediction = score(classifier, (RATE, tone(8_000)), 10, 5)
+    assert prediction.windows is not None
+    assert [(one.start, one.end) for one in prediction.windows] == [(0, 0.5)]
+    assert prediction.windows[0].label == prediction.label
+    np.testing.assert_allclose(values(prediction), alone(classifier, (RATE, tone(8_000))), atol=1e-6)
+
+
+def test_a_long_recording_is_scored_in_windows_unasked(tmp_path: Path):
+    wave = tone(40_000)
+    path = write_audio(tmp_path / "x.wav", wave)
+    windowed = score(make_classifier(longest_seconds=1), path)
+    assert windowed.windows is not None
+    assert [(one.start, one.end) for one in windowed.windows] == [(0, 1), (1, 2), (1.5, 2.5)]
+    assert score(make_classifier(longest_seconds=1), (RATE, wave[:RATE])).windows is None
+    whole = make_classifier(longest_seconds=None)
+    assert score(whole, path).windows is None
+    np.testing.assert_allclose(values(score(whole, path)), alone(whole, path), atol=1e-6)
+
+
+@pytest.mark.parametrize("total", [1, 99, 100, 101, 130, 200, 999, 1000])
+@pytest.mark.parametrize(("size", "hop"), [(100, 100), (100, 30), (100, 1), (7, 3)])
+def test_a_stream_is_cut_as_the_whole_would_be_and_little_of_it_is_held(total: int, size: int, hop: int):
+    wave = np.arange(total, dtype=np.float32)
+    spans = [(start, start + size) for start in range(0, total - size + 1, hop)]
+    if not spans or spans[-1][1] < total:
+        spans.append((max(0, total - size), total))
+    for block in (1, 33, 250, total):
+        found = []
+        for stretch in cut_windows((wave[start : start + block] for start in range(0, total, block)), Windowing(size, hop)):
+            assert len(stretch.samples) < block + size + hop
+            for span in stretch.spans:
+                np.testing.assert_array_equal(stretch.waveform(span), wave[slice(*span)])
+                found.append(span)
+        assert found == spans
+    assert Windowing(size, hop).count(total) == len(spans)
+    weights = coverage_weights(spans)
+    shares = sum((np.arange(total) >= start) & (np.arange(total) < end) for start, end in spans)
+    assert np.min(shares) >= 1  # nothing goes unheard
+    expected = [sum(1 / shares[start:end]) / total for start, end in spans]
+    np.testing.assert_allclose(weights, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("window", "hop"),
+    [(0, None), (-1, None), (0.01, None), (float("nan"), None), (float("inf"), None), (1, 0), (1, -1), (1, 2)]
+    + [(1, float("nan")), (None, 1)],
+)
+def test_windows_that_make_no_sense_are_refused(classifier: SpeechEmotionClassifier, window: Any, hop: Any):
+    with pytest.raises(RequestError, match=r"window|hop"):
+        classifier((RATE, tone()), window, hop)
+
+
+# Long files, block by block
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "channels"),
+    [("x.wav", 16_000, 1), ("x.wav", 8_000, 2), ("x.flac", 44_100, 2), ("x.mp3", 22_050, 1), ("x.ogg", 48_000, 3)],
+)
+def test_blocks_together_are_what_the_reader_gives(tmp_path: Path, name: str, rate: int, channels: int):
+    wave = np.stack([tone(3 * rate + 17, 100 * (1 + c), rate) for c in range(channels)], axis=1)
+    path = write_audio(tmp_path / name, wave, rate)
+    for source in (path, path.read_bytes()):
+        blocks = list(read_blocks(source, block_seconds=0.7))
+        assert len(blocks) > 3
+        np.testing.assert_allclose(np.concatenate(blocks), read_audio(source), atol=1e-6)
+    [whole] = read_blocks((rate, wave))
+    np.testing.assert_array_equal(whole, read_audio((rate, wave)))
+
+
+def test_damage_in_a_long_file_is_reported_and_its_first_windows_are_not_scores(
+    classifier: SpeechEmotionClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(reading, "LONG_SECONDS", 1.0)
+    wave = tone(5 * RATE)
+    hole = wave.copy()
+    hole[-1] = np.inf
+    write_audio(tmp_path / "infinite.wav", hole, subtype="FLOAT")
+    (tmp_path / "cut.flac").write_bytes(encoded(wave, format="FLAC")[:60_000])
+    (tmp_path / "cut.wav").write_bytes(encoded(wave)[:60_000])
+    (tmp_path / "cut.ogg").write_bytes(encoded(wave, format="OGG")[:-2_000])
+    good = write_audio(tmp_path / "good.wav", wave)
+    bad = [tmp_path / name for name in ("infinite.wav", "cut.flac", "cut.wav", "cut.ogg")]
+    *failed, scored = score_all(classifier, [*bad, good], 0.5)
+    for path, one in zip(bad, failed, strict=True):
+        assert one.error is not None
+        assert str(path) in one.error
+        assert one.scores == {}
+    assert scored.error is None
+    assert scored.windows is not None
+    assert len(scored.windows) == 10
+
+
+def test_a_recording_of_any_length_takes_little_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """What the model is handed comes from arrays no longer than a block and a window."""
+    monkeypatch.setattr(reading, "read_audio", None)  # the reader of whole recordings must not be needed
+    path = tmp_path / "long.wav"
+    with soundfile.SoundFile(path, "w", 8_000, 2) as file:
+        for _ in range(30):
+            file.write(np.zeros((80_000, 2), dtype=np.float32))
+    items, _ = expand_inputs(path)
+    pieces = [p for batch in Reader(items, Windowing(160_000, 80_000), None, 400).batches(20) for p in batch]
+    assert len(pieces) == 59
+    for piece in pieces:
+        assert piece.waveform.base is None or len(piece.waveform.base) <= 30 * RATE + 2 * 160_000
+
+
+# Loading
+
+
+def test_a_model_folder_is_loaded_and_used_without_a_network(
+    model_folder: Path, classifier: SpeechEmotionClassifier, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    loaded = SpeechEmotionClassifier.from_pretrained(model_folder, device="cpu")
+    clip = (RATE, tone())
+    np.testing.assert_allclose(values(score(loaded, clip)), values(score(classifier, clip)), atol=1e-6)
+    assert loaded.labels == list(EMOTIONS)
+    assert loaded.dtype == torch.float32
+    assert not loaded.model.training
+
+
+def test_models_without_a_trained_emotion_head_are_refused(tmp_path: Path, model_folder: Path):
+    build(HubertForGMPATLMultiTask).save_pretrained(tmp_path / "multitask")
+    build_backbone().save_pretrained(tmp_path / "backbone")
+    (tmp_path / "bare").mkdir()
+    for name, message in [("multitask", "MultiTask"), ("backbone", "'hubert'"), ("bare", "bare"), ("none", "no folder")]:
+        with pytest.raises(RequestError, match=message):
+            SpeechEmotionClassifier.from_pretrained(tmp_path / name)
+    build_backbone("large").save_pretrained(tmp_path / "headless")
+    (tmp_path / "headless/config.json").write_text((model_folder / "config.json").read_text())
+    with pytest.raises(RequestError, match=r"lacks weights: classifier\.weight"):
+        SpeechEmotionClassifier.from_pretrained(tmp_path / "headless")
+    (tmp_path / "headless/model.safetensors").write_bytes(b"torn")
+    with pytest.raises(RequestError, match="cannot be loaded"):
+        SpeechEmotionClassifier.from_pretrained(tmp_path / "headless")
+
+
+@pytest.mark.parametrize("device", ["cdua", "cuda:99", "meta"])
+def test_devices_that_are_not_there_are_refused(model_folder: Path, device: str):
+    with pytest.raises(RequestError, match=device):
+        SpeechEmotionClassifier.from_pretrained(model_folder, device=device)
+
+
+def test_the_encoder_can_compute_in_bfloat16(classifier: SpeechEmotionClassifier):
+    clip = (RATE, tone(RATE))
+    half = make_classifier(dtype="bfloat16")
+    assert 0 < np.abs(values(score(half, clip)) - values(score(classifier, clip))).max() < 0.05
+    with pytest.raises(RequestError, match="float16"):
+        make_classifier(dtype="float16")
+    with pytest.raises(RequestError, match="batch_seconds"):
+        make_classifier(batch_seconds=0)
+
+
+def test_progress_is_shown_on_stderr_and_reaches_its_end(
+    classifier: SpeechEmotionClassifier, capsys: pytest.CaptureFixture[str]
+):
+    classifier([(RATE, tone(RATE)), (RATE, tone(2 * RATE))], progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "3/3 s of audio" in err
+    classifier((RATE, tone()))
+    assert capsys.readouterr().err == ""
+
+
+def test_windows_in_json_have_times_and_labels(classifier: SpeechEmotionClassifier):
+    fields = score(classifier, (RATE, tone(RATE)), 0.5).to_dict()
+    assert list(fields) == ["file", "label", "scores", "seconds", "windows", "error"]
+    for left, right in pairwise(fields["windows"]):
+        assert left["end"] == right["start"]
+        assert left["label"] == max(left["scores"], key=left["scores"].get)

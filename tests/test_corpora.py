@@ -1,0 +1,306 @@
+"""The readers: what they find in the layouts people have, and what they say when something is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pytest
+
+from audio_files import encoded, write_audio
+from gmp_atl_hf.data.corpora.emodb import complete_corpus
+from gmp_atl_hf.data.table import Corpus, read_corpus
+from gmp_atl_hf.errors import RequestError
+
+
+def rows(corpus: Corpus, *columns: str) -> list[tuple[object, ...]]:
+    table = corpus.table
+    emotions, genders = table.features["emotion"].names, ["female", "male"]
+    words = {"emotion": lambda n: emotions[n], "gender": lambda n: None if n is None else genders[n]}
+    return [tuple(words.get(name, lambda value: value)(row[name]) for name in columns) for row in table]
+
+
+def refused(*args: object, **kwargs: object) -> RequestError:
+    with pytest.raises(RequestError) as raised:
+        read_corpus(*args, **kwargs)  # type: ignore[arg-type]
+    assert raised.value.expected
+    assert raised.value.fix
+    return raised.value
+
+
+# EMO-DB
+
+
+def test_emodb_is_read_from_its_original_names_at_any_depth(tmp_path):
+    for name in ("wav/03a01Fa.wav", "wav/08b10Wc.wav", "audio/16a07Ea.flac", "09a02Tb.wav"):
+        write_audio(tmp_path / name)
+    write_audio(tmp_path / "wav/noise.wav")
+    write_audio(tmp_path / "wav/03a01Xa.wav")
+    write_audio(tmp_path / "wav/99a01Fa.wav")
+    (tmp_path / "wav/._03a01Fa.wav").write_bytes(b"a shadow file of another system")
+    (tmp_path / "readme.txt").write_text("not a recording")
+    corpus = read_corpus("emodb", tmp_path)
+    assert rows(corpus, "id", "speaker", "emotion", "gender") == [
+        ("emodb/03a01Fa", "emodb/03", "happiness", "male"),
+        ("emodb/08b10Wc", "emodb/08", "anger", "female"),
+        ("emodb/09a02Tb", "emodb/09", "sadness", "female"),
+        ("emodb/16a07Ea", "emodb/16", "disgust", "female"),
+    ]
+    reasons = {one.file: one.reason for one in corpus.left_out}
+    assert set(reasons) == {"emodb/noise.wav", "emodb/03a01Xa.wav", "emodb/99a01Fa.wav"}
+    assert "X is none of" in reasons["emodb/03a01Xa.wav"]
+    assert "99 is none of" in reasons["emodb/99a01Fa.wav"]
+    assert any("files of emodb are missing" in problem for problem in corpus.problems)
+
+
+def test_emodb_twice_in_one_folder_is_refused(tmp_path):
+    write_audio(tmp_path / "wav/03a01Fa.wav")
+    write_audio(tmp_path / "flac/03a01Fa.flac")
+    assert "emodb/03a01Fa" in refused("emodb", tmp_path).found
+
+
+def test_emodb_knows_every_recording_of_the_complete_corpus():
+    letters = Counter(name[5] for name in complete_corpus())
+    assert letters == {"W": 127, "L": 81, "E": 46, "A": 69, "F": 71, "T": 62, "N": 79}
+    assert len(set(complete_corpus())) == 535
+
+
+@pytest.mark.skipif("GMP_ATL_EMODB" not in os.environ, reason="GMP_ATL_EMODB does not name the folder of EMO-DB")
+def test_the_real_emodb_is_complete():
+    corpus = read_corpus("emodb", os.environ["GMP_ATL_EMODB"])
+    assert corpus.left_out == []
+    assert corpus.problems == []
+    counts = Counter(emotion for (emotion,) in rows(corpus, "emotion"))
+    assert counts == {
+        "anger": 127,
+        "boredom": 81,
+        "disgust": 46,
+        "fear": 69,
+        "happiness": 71,
+        "sadness": 62,
+        "neutral": 79,
+    }
+    assert Counter(rows(corpus, "gender")) == {("female",): 302, ("male",): 233}
+    assert len(set(corpus.table["speaker"])) == 10
+
+
+# folder
+
+
+def test_a_folder_with_a_folder_per_emotion_and_speaker_is_read(tmp_path):
+    write_audio(tmp_path / "happy/anna/1.wav")
+    write_audio(tmp_path / "happy/03/1.flac")
+    write_audio(tmp_path / "sad/anna/take 2/x.wav")
+    corpus = read_corpus("folder", tmp_path, speaker="parent", corpus_name="own")
+    assert rows(corpus, "id", "speaker", "emotion", "gender") == [
+        ("own/happy/03/1.flac", "own/03", "happy", None),
+        ("own/happy/anna/1.wav", "own/anna", "happy", None),
+        ("own/sad/anna/take 2/x.wav", "own/take 2", "sad", None),
+    ]
+
+
+def test_a_regular_expression_finds_speaker_gender_session_and_emotion(tmp_path):
+    write_audio(tmp_path / "s1/f_anna_happy_1.wav")
+    write_audio(tmp_path / "s2/m_03_sad_1.wav")
+    write_audio(tmp_path / "s2/other.wav")
+    corpus = read_corpus(
+        "folder", tmp_path, speaker=r"(?P<session>s\d)/(?P<gender>[fm])_(?P<speaker>[^_]+)_(?P<emotion>[a-z]+)_\d"
+    )
+    assert rows(corpus, "speaker", "emotion", "gender", "session") == [
+        ("folder/anna", "happy", "female", "s1"),
+        ("folder/03", "sad", "male", "s2"),
+    ]
+    assert [one.file for one in corpus.left_out] == ["folder/s2/other.wav"]
+    assert "does not match" in corpus.left_out[0].reason
+
+
+def test_a_folder_without_word_of_its_speakers_is_refused_with_the_reason(tmp_path):
+    write_audio(tmp_path / "happy/1.wav")
+    error = refused("folder", tmp_path)
+    assert "folds are made of speakers" in str(error.expected)
+    assert "speaker: parent" in str(error.fix)
+    assert "directly in the folder of its emotion" in refused("folder", tmp_path, speaker="parent").found
+    assert "no group called speaker" in refused("folder", tmp_path, speaker=r"\d+").found
+    assert "no regular expression" in refused("folder", tmp_path, speaker="(?P<speaker>").found
+    assert "'age'" in refused("folder", tmp_path, speaker=r"(?P<speaker>.)(?P<age>.)").found
+
+
+def test_a_recording_in_a_format_that_cannot_be_read_is_not_passed_over(tmp_path):
+    write_audio(tmp_path / "happy/anna/1.wav")
+    (tmp_path / "happy/anna/2.m4a").write_bytes(b"\x00\x00\x00\x20ftypM4A \x00\x00\x00\x00")
+    assert "2.m4a" in refused("folder", tmp_path, speaker="parent").found
+
+
+def test_a_recording_outside_every_emotion_folder_is_listed(tmp_path):
+    write_audio(tmp_path / "happy/anna/1.wav")
+    write_audio(tmp_path / "anna.wav")
+    corpus = read_corpus("folder", tmp_path, speaker="(?P<speaker>anna)")
+    assert [(one.file, one.reason) for one in corpus.left_out] == [
+        ("folder/anna.wav", "it lies in no folder that names its emotion")
+    ]
+
+
+# csv
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    for name in ("a/1.wav", "a/2.wav"):
+        write_audio(tmp_path / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_csv_file_is_read_as_text_whatever_its_delimiter(clips, delimiter):
+    lines = [["path", "label", "spk", "sex", "part"], ["a/1.wav", "sad", "03", "f", "train"]]
+    lines += [["a/2.wav", '"very; happy, indeed\t"', "3", "", "test"]]
+    manifest = clips / "list.csv"
+    manifest.write_text("\ufeff" + "\n".join(delimiter.join(line) for line in lines), encoding="utf-8")
+    mapping = {"file": "path", "emotion": "label", "speaker": "spk", "gender": "sex", "split": "part"}
+    corpus = read_corpus("csv", manifest, columns=mapping)
+    assert rows(corpus, "file", "speaker", "emotion", "gender", "split") == [
+        ("a/1.wav", "csv/03", "sad", "female", "train"),
+        ("a/2.wav", "csv/3", "very; happy, indeed", None, "test"),
+    ]
+
+
+def test_json_lines_are_read_as_text_too(clips):
+    manifest = clips / "list.jsonl"
+    lines = [
+        {"file": "a/1.wav", "emotion": "sad", "speaker": "03", "session": 1},
+        {"file": str(clips / "a/2.wav"), "emotion": "sad", "speaker": 4.50, "gender": None},
+    ]
+    manifest.write_text("\n".join(json.dumps(line) for line in lines).replace("4.5", "4.50"))
+    assert rows(read_corpus("csv", manifest), "file", "speaker", "session") == [
+        ("a/1.wav", "csv/03", "1"),
+        ("a/2.wav", "csv/4.50", None),
+    ]
+
+
+def test_a_manifest_is_found_in_its_folder_and_paths_may_start_elsewhere(clips, tmp_path_factory):
+    lists = tmp_path_factory.mktemp("lists")
+    for name in ("metadata.csv", "mine.csv"):
+        (lists / name).write_text("file,emotion,speaker\n1.wav,sad,x\n")
+    for options in ({}, {"manifest": "mine.csv"}):
+        corpus = read_corpus("csv", lists, audio_root=str(clips / "a"), **options)
+        assert corpus.table[0]["audio"]["path"] == str(clips / "a/1.wav")
+    assert "gone.csv" in refused("csv", lists, manifest="gone.csv").found
+
+
+def test_a_missing_column_is_answered_with_the_columns_there_are_and_the_nearest(clips):
+    manifest = clips / "list.csv"
+    manifest.write_text("file,emotions,speaker\na/1.wav,sad,x\n")
+    error = refused("csv", manifest)
+    assert "no column 'emotion'" in error.found
+    assert "file, emotions, speaker" in error.found
+    assert "{emotion: emotions}" in str(error.fix)
+    assert "'sex'" in refused("csv", manifest, columns={"emotion": "emotions", "gender": "sex"}).found
+    assert "did you mean 'speaker'" in str(refused("csv", manifest, columns={"speakers": "x"}).fix)
+
+
+def test_a_manifest_without_speakers_says_why_they_are_needed(clips):
+    (clips / "list.csv").write_text("file,emotion\na/1.wav,sad\n")
+    assert "folds are made of speakers" in str(refused("csv", clips / "list.csv").expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("x.csv", "file,emotion,speaker\n,sad,x\n", "line 2 of"),
+        ("x.csv", "file,emotion,speaker\na/1.wav,sad,x,y\n", "more values"),
+        ("x.jsonl", '{"file": "a/1.wav"\n', "line 1 of"),
+        ("x.jsonl", "[1, 2]\n", "not a JSON object"),
+        ("x.csv", "file,emotion,speaker\ngone.wav,sad,x\n", "there is no file"),
+        ("x.csv", "file,emotion,speaker\n", "found no recordings"),
+    ],
+)
+def test_a_broken_manifest_is_refused_with_the_place(clips, name, text, words):
+    (clips / name).write_text(text)
+    assert words in refused("csv", clips / name).found
+
+
+def test_a_manifest_that_is_not_utf8_is_refused(clips):
+    (clips / "x.csv").write_bytes("file,emotion,speaker\na/1.wav,Ärger,x\n".encode("latin-1"))
+    assert "UTF-8" in refused("csv", clips / "x.csv").found
+
+
+# hub
+
+
+def audio_dataset(names: list[str | None], **columns: list[object]) -> datasets.Dataset:
+    """A dataset with its sound inside, as one that was pushed to the Hub."""
+    features = datasets.Features(
+        {
+            "speech": datasets.Audio(),
+            "label": datasets.ClassLabel(names=["sad", "happy"]),
+            "speaker_id": datasets.Value("int64"),
+            **{name: datasets.Value("string") for name in columns},
+        }
+    )
+    data = {
+        "speech": [{"bytes": encoded(500 + number), "path": name} for number, name in enumerate(names)],
+        "label": [number % 2 for number in range(len(names))],
+        "speaker_id": list(range(len(names))),
+        **columns,
+    }
+    return datasets.Dataset(pa.Table.from_pydict(data, schema=features.arrow_schema))
+
+
+MAPPING = {"audio": "speech", "emotion": "label", "speaker": "speaker_id"}
+
+
+def test_a_dataset_on_disk_is_read_with_its_splits_and_class_names(tmp_path):
+    parts = {"train": audio_dataset(["x.wav", "y.wav"]), "validation": audio_dataset(["x.wav"])}
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
+    corpus = read_corpus("hub", path=str(tmp_path / "saved"), columns=MAPPING)
+    assert rows(corpus, "id", "speaker", "emotion", "split", "num_samples") == [
+        ("hub/train/x.wav", "hub/0", "sad", "train", 500),
+        ("hub/train/y.wav", "hub/1", "happy", "train", 501),
+        ("hub/validation/x.wav", "hub/0", "sad", "dev", 500),
+    ]
+    one = read_corpus("hub", tmp_path / "saved", columns=MAPPING, split="validation")
+    assert rows(one, "id", "split") == [("hub/x.wav", None)]
+    assert "cannot be loaded" in refused("hub", tmp_path / "saved", columns=MAPPING, split="dev").found
+
+
+def test_a_dataset_without_file_names_gets_row_numbers_or_a_column(tmp_path):
+    audio_dataset([None, "same.wav", "same.wav"], utterance=["u1", "u2", "u3"]).save_to_disk(str(tmp_path / "saved"))
+    corpus = read_corpus("hub", tmp_path / "saved", columns=MAPPING)
+    assert rows(corpus, "file") == [("000000",), ("000001",), ("000002",)]
+    corpus = read_corpus("hub", tmp_path / "saved", columns=MAPPING | {"file": "utterance"})
+    assert rows(corpus, "file") == [("u1",), ("u2",), ("u3",)]
+
+
+def test_a_local_parquet_folder_is_read_as_load_dataset_reads_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "data").mkdir()
+    audio_dataset(["x.wav", "y.wav"]).to_parquet(str(tmp_path / "data/train.parquet"))
+    corpus = read_corpus("hub", path=str(tmp_path / "data"), columns=MAPPING)
+    assert rows(corpus, "id", "split") == [("hub/train/x.wav", "train"), ("hub/train/y.wav", "train")]
+
+
+def test_a_dataset_that_cannot_serve_is_refused_with_the_reason(tmp_path):
+    audio_dataset(["x.wav"]).save_to_disk(str(tmp_path / "saved"))
+    assert "no column 'audio'" in refused("hub", tmp_path / "saved").found
+    assert "not audio" in refused("hub", tmp_path / "saved", columns=MAPPING | {"audio": "label"}).found
+    assert "cannot be loaded" in refused("hub", tmp_path / "gone/away").found
+    assert "no dataset was named" in refused("hub").found
+
+
+# the registry
+
+
+def test_looking_at_the_registry_loads_no_heavy_library():
+    code = (
+        "import sys; from gmp_atl_hf.data.corpora import corpus_names, corpus_reader; "
+        "[corpus_reader(n).info for n in corpus_names()]; "
+        "print([m for m in ('datasets', 'sklearn', 'pandas', 'pyarrow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

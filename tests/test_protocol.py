@@ -1,0 +1,289 @@
+"""Protocols: who is in which part, and the proof that nobody is in two."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+
+import datasets
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gmp_atl_hf.data.protocol import KINDS, Fold, Protocol, select
+from gmp_atl_hf.data.speakers import natural_order
+from gmp_atl_hf.data.table import make_table
+from gmp_atl_hf.errors import RequestError
+
+EMOTIONS = ["angry", "happy", "sad"]
+
+
+def table_of(speakers: dict[str, dict[str, object]], emotions: list[str] = EMOTIONS, labels: list[str] | None = None):
+    """A table without sound: speaker to gender, session, split and, where not all, emotions."""
+    columns: dict[str, list[object]] = {
+        name: [] for name in ("id", "file", "emotion", "gender", "speaker", "session", "split", "corpus", "num_samples")
+    }
+    for speaker, facts in speakers.items():
+        for emotion in facts.get("emotions", emotions):  # type: ignore[attr-defined]
+            file = f"{speaker}-{len(columns['id'])}"
+            values = {"id": f"c/{file}", "file": file, "emotion": emotion, "speaker": f"c/{speaker}", "corpus": "c"}
+            values |= {name: facts.get(name) for name in ("gender", "session", "split")} | {"num_samples": 400}
+            for name, value in values.items():
+                columns[name].append(value)
+    columns["audio"] = [{"path": "x.wav", "bytes": None}] * len(columns["id"])
+    return make_table(columns, labels or sorted(set(emotions)))
+
+
+def people(count: int, sessions: int = 1) -> dict[str, dict[str, object]]:
+    """Women and men in turn, two per session."""
+    return {f"s{n}": {"gender": ("female", "male")[n % 2], "session": f"Ses{n // 2 % sessions}"} for n in range(count)}
+
+
+def parts(fold: Fold) -> list[set[str]]:
+    return [set(fold.train), set(fold.dev), set(fold.test)]
+
+
+def check(folds: list[Fold], speakers: set[str]) -> None:
+    """What has to hold of all folds of any protocol that tests everybody."""
+    assert [fold.number for fold in folds] == list(range(1, len(folds) + 1))
+    for fold in folds:
+        train, dev, test = parts(fold)
+        assert train
+        assert test
+        assert not train & dev
+        assert not train & test
+        assert not dev & test
+        assert train | dev | test == speakers
+    assert Counter(s for fold in folds for s in fold.test) == dict.fromkeys(speakers, 1)
+
+
+def genders_of(table, speakers: tuple[str, ...]) -> Counter[int | None]:
+    by_speaker = dict(zip(table["speaker"], table["gender"], strict=True))
+    return Counter(by_speaker[speaker] for speaker in speakers)
+
+
+def test_leave_one_speaker_out_tests_every_speaker_once_with_both_genders_in_development():
+    table = table_of(people(10))
+    folds = Protocol("leave-one-speaker-out").folds(table)
+    check(folds, set(table["speaker"]))
+    assert [fold.test for fold in folds] == [(f"c/s{n}",) for n in range(10)]
+    for fold in folds:
+        assert genders_of(table, fold.dev) == {0: 1, 1: 1}
+    assert Counter(s for fold in folds for s in fold.dev) == {f"c/s{n}": 2 for n in range(10)}
+
+
+def test_leave_one_session_out_leaves_whole_sessions_out_and_develops_on_another_whole_one():
+    table = table_of(people(10, sessions=5))
+    folds = Protocol("leave-one-session-out").folds(table)
+    check(folds, set(table["speaker"]))
+    assert [fold.test for fold in folds] == [(f"c/s{2 * n}", f"c/s{2 * n + 1}") for n in range(5)]
+    assert [fold.dev for fold in folds] == [folds[(n + 1) % 5].test for n in range(5)]
+    by_speaker = Protocol("leave-one-session-out", dev_speakers=3).folds(table)
+    assert all(len(fold.dev) == 3 for fold in by_speaker)
+
+
+def test_two_sessions_still_leave_somebody_to_develop_on():
+    table = table_of(people(8, sessions=2))
+    folds = Protocol("leave-one-session-out").folds(table)
+    check(folds, set(table["speaker"]))
+    assert [genders_of(table, fold.dev) for fold in folds] == [{0: 1, 1: 1}] * 2
+
+
+def test_group_k_fold_gives_each_fold_like_shares_of_emotions_and_genders():
+    table = table_of(people(20), emotions=["angry", "angry", "happy", "sad"], labels=EMOTIONS)
+    folds = Protocol("group-k-fold", num_folds=5).folds(table)
+    check(folds, set(table["speaker"]))
+    for fold in folds:
+        assert genders_of(table, fold.test) == {0: 2, 1: 2}
+        assert genders_of(table, fold.dev)[0] in (1, 2)
+    assert len(Protocol("group-k-fold").folds(table)) == 5
+    other = Protocol("group-k-fold", num_folds=5, seed=1).folds(table)
+    assert [fold.test for fold in other] != [fold.test for fold in folds]
+
+
+@pytest.mark.parametrize("kind", ["leave-one-speaker-out", "leave-one-session-out", "group-k-fold"])
+def test_folds_do_not_depend_on_the_order_of_rows_and_come_out_the_same_twice(kind):
+    table = table_of(people(12, sessions=4))
+    order = list(range(len(table)))
+    random.Random(0).shuffle(order)
+    protocol = Protocol(kind, num_folds=3 if kind == "group-k-fold" else None)
+    assert protocol.folds(table) == protocol.folds(table.select(order)) == protocol.folds(table)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.sampled_from(["female", "male", None]), min_size=3, max_size=14),
+    st.sampled_from(["leave-one-speaker-out", "group-k-fold"]),
+    st.integers(0, 3),
+)
+def test_no_speaker_is_ever_in_two_parts_whoever_the_speakers_are(genders, kind, seed):
+    table = table_of({f"s{n}": {"gender": gender} for n, gender in enumerate(genders)})
+    folds = Protocol(kind, num_folds=3 if kind == "group-k-fold" else None, seed=seed).folds(table)
+    check(folds, set(table["speaker"]))
+    assert all(fold.dev for fold in folds)
+    served = Counter(s for fold in folds for s in fold.dev)
+    if kind == "leave-one-speaker-out" and len(set(genders)) == 1:
+        assert max(served.values()) - min(served[s] for s in set(table["speaker"])) <= 2
+
+
+def test_about_a_fifth_of_the_training_speakers_develop_and_never_more_than_twenty():
+    for count, expected in ((3, 1), (6, 2), (10, 2), (21, 4), (60, 12), (150, 20)):
+        fold = Protocol().folds(table_of(people(count)))[0]
+        assert len(fold.dev) == expected
+
+
+def test_the_number_of_development_speakers_can_be_set_down_to_none():
+    table = table_of(people(10))
+    for number in (0, 1, 3, 8):
+        folds = Protocol(dev_speakers=number).folds(table)
+        assert {len(fold.dev) for fold in folds} == {number}
+    with pytest.raises(RequestError, match="fold 1 has 9 speakers on its training side and can spare 8"):
+        Protocol(dev_speakers=9).folds(table)
+    with pytest.raises(RequestError, match="can spare 0"):
+        Protocol().folds(table_of(people(2)))
+
+
+def test_the_last_training_speaker_of_a_gender_stays_in_training():
+    speakers = {f"s{n}": {"gender": "female"} for n in range(8)} | {"x": {"gender": "male"}}
+    for fold in Protocol(dev_speakers=3).folds(table_of(speakers)):
+        assert "c/x" not in fold.dev
+
+
+def test_no_development_speaker_takes_the_last_example_of_an_emotion_with_them():
+    speakers = people(8) | {
+        "rare1": {"gender": "female", "emotions": ["disgust"]},
+        "rare2": {"gender": "female", "emotions": ["disgust"]},
+    }
+    table = table_of(speakers, labels=["angry", "disgust", "happy", "sad"])
+    for fold in Protocol().folds(table):
+        assert {"c/rare1", "c/rare2"} & set(fold.train)
+
+
+def test_a_given_split_is_followed_with_its_usual_words():
+    speakers = people(6)
+    for number, facts in enumerate(speakers.values()):
+        facts["split"] = ["train", "train", "train", "train", "validation", "test"][number]
+    table = table_of(speakers)
+    (fold,) = Protocol("given").folds(table)
+    assert fold == Fold(1, ("c/s0", "c/s1", "c/s2", "c/s3"), ("c/s4",), ("c/s5",))
+    with pytest.raises(RequestError, match="development speakers of its own"):
+        Protocol("given", dev_speakers=2).folds(table)
+    speakers["s4"]["split"] = "train"
+    (fold,) = Protocol("given").folds(table_of(speakers))
+    assert fold.test == ("c/s5",)
+    assert genders_of(table, fold.dev) == {0: 1, 1: 1}
+
+
+@pytest.mark.parametrize(("one", "other"), [("train", "test"), ("train", "dev"), ("dev", "test")])
+def test_a_speaker_on_both_sides_of_a_given_split_is_named_with_both(one, other):
+    table = table_of({"a": {"split": "train"}, "b": {"split": "test"}, "c": {"split": "dev"}, "x": {"split": one}})
+    rest = table_of({"x": {"split": other}})
+    with pytest.raises(RequestError, match=f"speaker c/x is in {one} and in {other} of the given split"):
+        Protocol("given").folds(datasets.concatenate_datasets([table, rest]))
+
+
+@pytest.mark.parametrize("missing", ["train", "test"])
+def test_a_given_split_needs_both_sides(missing):
+    other = {"train": "test", "test": "train"}[missing]
+    with pytest.raises(RequestError, match=f"no {missing} recordings"):
+        Protocol("given").folds(table_of({"a": {"split": other}, "b": {"split": other}}))
+
+
+def test_a_missing_column_or_value_is_answered_with_another_protocol():
+    table = table_of(people(4))
+    for kind, column in (("given", "split"), ("leave-one-session-out", "session")):
+        with pytest.raises(RequestError, match=f"has no {column}s") as raised:
+            Protocol(kind).folds(table.remove_columns(column))
+        assert "group-k-fold" in str(raised.value.fix)
+    speakers = people(4) | {"x": {"gender": "male"}}
+    with pytest.raises(RequestError, match=r"3 of 15 recordings have no session, the first is c/x-12"):
+        Protocol("leave-one-session-out").folds(table_of(speakers))
+
+
+def test_a_speaker_in_two_sessions_is_named_with_both():
+    table = datasets.concatenate_datasets([table_of({"x": {"session": "1"}}), table_of({"x": {"session": "2"}})])
+    with pytest.raises(RequestError, match="speaker c/x is in the sessions c/1 and c/2"):
+        Protocol("leave-one-session-out").folds(table)
+
+
+def test_fewer_speakers_than_folds_is_refused_with_both_numbers():
+    with pytest.raises(RequestError, match=r"4 speakers, but group-k-fold with 5 folds needs at least 5") as raised:
+        Protocol("group-k-fold", num_folds=5).folds(table_of(people(4)))
+    assert raised.value.fix == "ask for 4 folds or fewer"
+    with pytest.raises(RequestError, match="1 speakers, but leave-one-speaker-out needs at least 2"):
+        Protocol().folds(table_of(people(1)))
+    with pytest.raises(RequestError, match="1 sessions"):
+        Protocol("leave-one-session-out").folds(table_of(people(4)))
+
+
+def test_an_emotion_that_a_training_part_lacks_is_named_with_the_fold():
+    speakers = people(6)
+    speakers["s2"]["emotions"] = [*EMOTIONS, "disgust"]
+    table = table_of(speakers, labels=["angry", "disgust", "happy", "sad"])
+    with pytest.raises(RequestError, match="training part of fold 3 has no recording of disgust") as raised:
+        Protocol().folds(table)
+    assert "disgust: null" in str(raised.value.fix)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"kind": "leave-one-speaker"}, "did you mean 'leave-one-speaker-out'"),
+        ({"kind": "loso"}, "one of leave-one-speaker-out"),
+        ({"kind": "given", "num_folds": 5}, "with kind: group-k-fold only"),
+        ({"kind": "group-k-fold", "num_folds": 1}, "at least 2"),
+        ({"dev_speakers": -1}, "0 \\(none\\) or more"),
+        ({"seed": -1}, "0 or more"),
+    ],
+)
+def test_a_protocol_that_makes_no_sense_is_refused_when_it_is_made(options, words):
+    with pytest.raises(RequestError, match=words):
+        Protocol(**options)
+
+
+def test_a_fold_with_a_speaker_in_two_parts_cannot_exist():
+    for shared in ({"train": ("a",)}, {"dev": ("a",)}):
+        with pytest.raises(RequestError, match=r"speaker a is in (train|dev) and in test of fold 2"):
+            Fold(**({"number": 2, "train": ("x",), "dev": (), "test": ("a",)} | shared))
+    with pytest.raises(RequestError, match="speaker a is in train and in dev"):
+        Fold.from_json({"fold": 1, "train": ["a"], "dev": ["a"], "test": ["b"]})
+
+
+def test_a_fold_survives_json():
+    fold = Fold(3, ("a", "b"), ("c",), ("d",))
+    content = json.loads(json.dumps(fold.to_json()))
+    assert content == {"fold": 3, "train": ["a", "b"], "dev": ["c"], "test": ["d"]}
+    assert Fold.from_json(content) == fold
+    with pytest.raises(RequestError, match="without dev"):
+        Fold.from_json({"fold": 1, "train": ["a"], "test": ["b"]})
+
+
+def test_selecting_gives_every_row_to_the_part_of_its_speaker():
+    table = table_of(people(6))
+    fold = Protocol().folds(table)[1]
+    rows = select(table, fold)
+    assert sum(len(part) for part in rows.values()) == len(table)
+    for part in ("train", "dev", "test"):
+        assert set(rows[part]["speaker"]) == set(getattr(fold, part))
+    with pytest.raises(RequestError, match="speaker c/new is in no part of fold 2"):
+        select(table_of(people(6) | {"new": {}}), fold)
+
+
+def test_the_description_says_what_the_protocol_does():
+    table = table_of(people(9) | {"x": {}})
+    facts = Protocol("leave-one-speaker-out").describe(table)
+    assert facts["kind"] == "leave-one-speaker-out"
+    assert facts["num_folds"] == 10
+    assert facts["speakers"] == {"total": 10, "female": 5, "male": 4, "unknown": 1}
+    assert facts["test"] == {"speakers": [1, 1], "recordings": [3, 3]}
+    assert facts["train"]["speakers"] == [7, 7]
+    assert "10 speakers (5 female, 4 male, 1 of unknown gender)" in facts["sentence"]
+    assert "7 for training, 2 of the training side for development, 1 for the test" in facts["sentence"]
+    json.dumps(facts)
+    assert "none for development" in Protocol(dev_speakers=0).describe(table)["sentence"]
+    assert set(KINDS) == {"leave-one-speaker-out", "leave-one-session-out", "group-k-fold", "given"}
+
+
+def test_names_are_ordered_as_people_order_them():
+    assert natural_order(["s10", "s2", "b", "3", "03", "a1b2"]) == ["03", "3", "a1b2", "b", "s2", "s10"]

@@ -1,0 +1,170 @@
+"""Intervals by resampling speakers and the sign-flip test."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.metrics
+
+from gmp_atl_hf.evaluation.metrics import confusion_matrix
+from gmp_atl_hf.evaluation.statistics import (
+    DRAWS,
+    resample_weights,
+    sign_flip_test,
+    speaker_bootstrap,
+    speaker_confusions,
+)
+
+
+def population(num_speakers: int, seed: int = 0, num_labels: int = 4, seeds: int = 2):
+    """Speakers of different skill and size, some without some labels."""
+    generator = np.random.default_rng(seed)
+    sizes = generator.integers(3, 12, size=num_speakers)
+    speakers = np.repeat([f"c/{s:02d}" for s in range(num_speakers)], sizes)
+    references = generator.integers(num_labels, size=speakers.size)
+    right = generator.random((seeds, speakers.size)) < np.repeat(generator.random(num_speakers), sizes)
+    predictions = np.where(right, references, generator.integers(num_labels, size=right.shape))
+    order = generator.permutation(speakers.size)
+    return references[order], predictions[:, order], speakers[order].tolist()
+
+
+def slow_bootstrap(references, predictions, speakers, samples: int, seed: int) -> list[float]:
+    """Gather the utterances of each drawn speaker and score them with scikit-learn."""
+    rows_of = [np.flatnonzero(np.array(speakers) == name) for name in sorted(set(speakers))]
+    drawn = np.random.default_rng(seed).integers(len(rows_of), size=(samples, len(rows_of)))
+    scores = []
+    for draw in drawn:
+        rows = np.concatenate([rows_of[speaker] for speaker in draw])
+        options = {"labels": np.unique(references[rows]), "average": "macro", "zero_division": 0}
+        scores.append(np.mean([sklearn.metrics.recall_score(references[rows], p[rows], **options) for p in predictions]))
+    return np.percentile(scores, [2.5, 97.5]).tolist()
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_the_interval_equals_a_plain_resampling_of_whole_speakers(seed: int) -> None:
+    references, predictions, speakers = population(6, seed)
+    fast = speaker_bootstrap(references, predictions, speakers, 4, samples=150, seed=seed)
+    assert fast == pytest.approx(slow_bootstrap(references, predictions, speakers, 150, seed), abs=1e-12)
+
+
+def test_the_interval_agrees_with_scipy_where_each_speaker_has_one_utterance_of_one_label() -> None:
+    # Then pooled UAR is the mean of the speakers' hits, which scipy can resample too.
+    hits = np.array([1] * 22 + [0] * 8)
+    speakers = [f"c/{i}" for i in range(30)]
+    ours = speaker_bootstrap(np.zeros(30, int), (1 - hits)[None], speakers, 2, samples=20_000)
+    theirs = scipy.stats.bootstrap((hits,), np.mean, method="percentile", n_resamples=20_000, rng=1).confidence_interval
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.034)
+
+
+def test_the_interval_is_wider_when_errors_come_by_speaker() -> None:
+    references = np.zeros(200, int)
+    speakers = [f"c/{i // 20}" for i in range(200)]
+    by_speaker = np.array([i // 100 for i in range(200)])
+    scattered = np.array([i % 2 for i in range(200)])
+    clustered_low, clustered_high = speaker_bootstrap(references, by_speaker[None], speakers, 2)
+    scattered_low, scattered_high = speaker_bootstrap(references, scattered[None], speakers, 2)
+    assert scattered_low == scattered_high == 0.5
+    assert clustered_high - clustered_low > 0.4
+
+
+def test_four_speakers_give_no_interval_and_five_do() -> None:
+    assert speaker_bootstrap(*population(4), 4) is None
+    low, high = speaker_bootstrap(*population(5), 4)
+    assert 0 <= low <= high <= 1
+
+
+def test_the_interval_depends_on_neither_row_order_nor_run_but_on_its_seed() -> None:
+    references, predictions, speakers = population(8)
+    once = speaker_bootstrap(references, predictions, speakers, 4)
+    assert once == speaker_bootstrap(references[::-1], predictions[:, ::-1], speakers[::-1], 4)
+    assert once != speaker_bootstrap(references, predictions, speakers, 4, seed=1)
+
+
+def test_speaker_confusions_are_the_confusion_matrices_of_each_speaker_in_sorted_order() -> None:
+    references, predictions, speakers = population(5)
+    counted = speaker_confusions(references, predictions, speakers, 4)
+    assert counted.shape == (2, 5, 4, 4)
+    for seed, (index, name) in itertools.product(range(2), enumerate(sorted(set(speakers)))):
+        rows = np.array(speakers) == name
+        expected = confusion_matrix(references[rows], predictions[seed][rows], 4)
+        np.testing.assert_array_equal(counted[seed, index], expected)
+
+
+def test_each_resample_draws_as_many_speakers_as_there_are() -> None:
+    weights = resample_weights(7, 500, seed=3)
+    assert weights.shape == (500, 7)
+    assert (weights.sum(axis=1) == 7).all()
+    assert weights.mean(axis=0) == pytest.approx(np.ones(7), abs=0.2)
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        speaker_bootstrap([0, 1], [[0, 1]], ["a"], 2)
+    with pytest.raises(ValueError, match="do not fit"):
+        speaker_bootstrap([0, 1], [[0]], ["a", "b"], 2)
+    with pytest.raises(ValueError, match="empty"):
+        speaker_bootstrap([], [[]], [], 2)
+
+
+def enumerated_p(differences: np.ndarray) -> float:
+    sums = [abs(np.dot(signs, differences)) for signs in itertools.product([1, -1], repeat=len(differences))]
+    return float(np.mean(np.array(sums) >= abs(differences.sum()) - 1e-9))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_exact_p_equals_enumeration_and_scipy(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    # A coarse grid makes ties between patterns, which a strict comparison would miscount.
+    differences = generator.integers(-5, 9, size=int(generator.integers(2, 11))) / 10 + 0.05
+    result = sign_flip_test(differences)
+    assert result.exact
+    assert result.p == pytest.approx(enumerated_p(differences))
+    theirs = scipy.stats.permutation_test(
+        (differences,), np.sum, permutation_type="samples", n_resamples=np.inf, alternative="two-sided"
+    )
+    assert result.p == pytest.approx(theirs.pvalue)
+
+
+def test_the_smallest_attainable_p_is_reached_when_all_signs_agree() -> None:
+    result = sign_flip_test([0.1, 0.2, 0.3, 0.05, 0.4])
+    assert result == (2 / 2**5, 2 / 2**5, True, 5)
+    assert sign_flip_test([0.3]) == (1.0, 1.0, True, 1)
+
+
+def test_zeros_never_change_p_and_do_not_count_towards_exactness() -> None:
+    differences = [0.1, -0.05, 0.3, 0.2]
+    plain, padded = sign_flip_test(differences), sign_flip_test([*differences, *[0.0] * 30])
+    assert padded == (plain.p, 2 / 2**4, True, 34)
+    assert sign_flip_test([0.0, 0.0]) == (1.0, 1.0, True, 2)
+
+
+def test_twenty_differences_are_enumerated_and_twenty_one_are_drawn() -> None:
+    generator = np.random.default_rng(0)
+    differences = generator.normal(0.4, 1, size=21)
+    exact, drawn = sign_flip_test(differences[:20]), sign_flip_test(differences)
+    assert exact.exact and exact.smallest_attainable_p == 2 / 2**20
+    assert not drawn.exact and drawn.smallest_attainable_p == 1 / (DRAWS + 1)
+    assert drawn == sign_flip_test(differences)
+    assert drawn.p != sign_flip_test(differences, seed=1).p
+    normal = 2 * scipy.stats.norm.sf(abs(differences.sum()) / np.sqrt((differences**2).sum()))
+    assert drawn.p == pytest.approx(normal, abs=0.02)
+
+
+def test_a_drawn_p_is_never_zero() -> None:
+    assert sign_flip_test(np.ones(60)).p == 1 / (DRAWS + 1)
+
+
+def test_ten_speakers_without_a_difference_are_called_different_in_five_percent() -> None:
+    generator = np.random.default_rng(5)
+    p = np.array([sign_flip_test(generator.normal(size=10)).p for _ in range(2000)])
+    assert np.mean(p <= 0.05) == pytest.approx(0.05, abs=0.02)
+
+
+def test_no_difference_or_an_unknown_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one speaker"):
+        sign_flip_test([])
+    with pytest.raises(ValueError, match="finite"):
+        sign_flip_test([0.1, float("nan")])
