@@ -155,7 +155,9 @@ def load_model(
             "look at `model` in the recipe and in its stages",
         ) from error
     # A head for other emotions is begun anew; an encoder that only half fits would be a silent catastrophe.
-    unfit = sorted({str(key) for key in (*loading["mismatched_keys"], *loading["missing_keys"]) if "hubert." in str(key)})
+    unfit = sorted(
+        {str(key) for key in (*loading["mismatched_keys"], *loading["missing_keys"]) if "hubert." in str(key)}
+    )
     unfit = [key for key in unfit if "masked_spec_embed" not in key]
     if unfit:
         raise RequestError(

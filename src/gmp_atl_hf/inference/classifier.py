@@ -236,9 +236,7 @@ def load_emotion_model(checkpoint: str) -> HubertForGMPATL:
             if kind != GMPATLConfig.model_type or HubertForGMPATL.__name__ not in architectures:
                 what = f"a {kind!r} model" + (f" ({', '.join(architectures)})" if architectures else "")
                 raise RequestError(f"{checkpoint} is {what}, without emotions to predict", expected, fix)
-            model, info = HubertForGMPATL.from_pretrained(
-                checkpoint, dtype=torch.float32, output_loading_info=True
-            )
+            model, info = HubertForGMPATL.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
     except RequestError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -273,9 +271,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     if chosen.type not in there or (chosen.index or 0) >= (
         torch.accelerator.device_count() if chosen.type != "cpu" else 1
     ):
-        raise RequestError(
-            f"the device {device!s} is not on this machine", ", ".join(there), f"device={there[-1]!r}"
-        )
+        raise RequestError(f"the device {device!s} is not on this machine", ", ".join(there), f"device={there[-1]!r}")
     return chosen
 
 

@@ -132,9 +132,7 @@ def estimated_samples(source: Any) -> int:
                 source = source["path"]
         if hasattr(source, "read"):
             return _header_samples_of_open_file(source)
-        return _header_samples(
-            io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else str(os.fspath(source))
-        )
+        return _header_samples(io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else str(os.fspath(source)))
     except (soundfile.SoundFileError, OSError, ValueError, TypeError, LookupError, ArithmeticError):
         return 0
 
@@ -164,7 +162,9 @@ def _expand_one(source: Any) -> list[Item]:
         return [Item(source_name(source), source)]
     found = list_folder(source)
     items = [Item(str(file), file) for file in found.recordings]
-    items += [Item(str(folder), folder, f"the folder {folder} cannot be listed: {why}") for folder, why in found.problems]
+    items += [
+        Item(str(folder), folder, f"the folder {folder} cannot be listed: {why}") for folder, why in found.problems
+    ]
     if not items:
         endings = ", ".join(sorted(AUDIO_SUFFIXES))
         items = [Item(source_name(source), source, f"the folder {source_name(source)} holds no recordings ({endings})")]

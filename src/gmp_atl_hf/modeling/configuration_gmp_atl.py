@@ -70,7 +70,9 @@ class GMPATLConfig(HubertConfig):
         scales = self.frame_scales or {}
         for name, clusters in scales.items():
             if not isinstance(clusters, int) or clusters < 1:
-                raise ValueError(f"frame_scales has {clusters!r} clusters for {name!r}; expected a whole number above 0")
+                raise ValueError(
+                    f"frame_scales has {clusters!r} clusters for {name!r}; expected a whole number above 0"
+                )
         self.frame_scales = dict(sorted(scales.items(), key=lambda scale: (scale[1], scale[0])))
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         # The strict dataclass would call it too, but wraps the ValueError in a class that is none.

@@ -55,7 +55,11 @@ def cross_entropy_sums(logits: Tensor, labels: Tensor, class_weights: Tensor | N
 def count_labels(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Sum of the class weights of labels that count: (batch,) int64 → scalar float32."""
     valid = labels != IGNORED
-    return valid.float().sum() if class_weights is None else (class_weights.float()[labels.masked_fill(~valid, 0)] * valid).sum()
+    return (
+        valid.float().sum()
+        if class_weights is None
+        else (class_weights.float()[labels.masked_fill(~valid, 0)] * valid).sum()
+    )
 
 
 def am_softmax_sums(

@@ -1,0 +1,82 @@
+"""GMP-ATL speech emotion recognition as a Hugging Face extension.
+
+Importing the package registers its models with transformers' Auto classes and loads everything else on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from transformers import AutoConfig, AutoModelForAudioClassification
+
+from .modeling.configuration_gmp_atl import GMPATLConfig
+from .modeling.modeling_gmp_atl import HubertForGMPATL
+
+__version__ = "0.1.0"
+
+AutoConfig.register(GMPATLConfig.model_type, GMPATLConfig, exist_ok=True)
+AutoModelForAudioClassification.register(GMPATLConfig, HubertForGMPATL, exist_ok=True)
+
+if TYPE_CHECKING:
+    from .data.protocol import Protocol
+    from .data.table import load_corpus
+    from .evaluation.evaluate_metric import SpeechEmotionMetric
+    from .inference.classifier import SpeechEmotionClassifier
+    from .modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification, HubertForGMPATLMultiTask
+    from .pseudo_labels.attach import attach_pseudo_labels
+    from .pseudo_labels.features import extract_features
+    from .pseudo_labels.kmeans import MultiScaleKMeans
+    from .recipe import Recipe
+    from .run import run_recipe
+    from .training.arguments import GMPATLTrainingArguments
+    from .training.collator import GMPATLDataCollator
+    from .training.trainer import GMPATLTrainer
+
+__all__ = [
+    "GMPATLConfig",
+    "GMPATLDataCollator",
+    "GMPATLTrainer",
+    "GMPATLTrainingArguments",
+    "HubertForGMPATL",
+    "HubertForGMPATLFrameClassification",
+    "HubertForGMPATLMultiTask",
+    "MultiScaleKMeans",
+    "Protocol",
+    "Recipe",
+    "SpeechEmotionClassifier",
+    "SpeechEmotionMetric",
+    "attach_pseudo_labels",
+    "extract_features",
+    "load_corpus",
+    "run_recipe",
+]
+
+_MODULES = {
+    "GMPATLDataCollator": "training.collator",
+    "GMPATLTrainer": "training.trainer",
+    "GMPATLTrainingArguments": "training.arguments",
+    "HubertForGMPATLFrameClassification": "modeling.modeling_gmp_atl",
+    "HubertForGMPATLMultiTask": "modeling.modeling_gmp_atl",
+    "MultiScaleKMeans": "pseudo_labels.kmeans",
+    "Protocol": "data.protocol",
+    "Recipe": "recipe",
+    "SpeechEmotionClassifier": "inference.classifier",
+    "SpeechEmotionMetric": "evaluation.evaluate_metric",
+    "attach_pseudo_labels": "pseudo_labels.attach",
+    "extract_features": "pseudo_labels.features",
+    "load_corpus": "data.table",
+    "run_recipe": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

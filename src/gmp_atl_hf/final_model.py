@@ -1,0 +1,105 @@
+"""The model to ship: the fold's own, or one trained on every speaker after cross-validation."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .checkpoints import load_feature_extractor, load_model, quiet_transformers
+from .data.fold import Fold
+from .evaluation.calibration import fit_temperature
+from .hub.model_card import write_model_card
+from .modeling.modeling_gmp_atl import HubertForGMPATL
+from .plan import PlannedFold
+from .stage_settings import STEP_NAMES
+from .step_folder import StepFolder, read_json
+from .steps import DEV_LOGITS_FILE, TRAINING_FILE, read_jsonl
+
+if TYPE_CHECKING:
+    from .run import Run
+
+ALL_SPEAKERS = "all-speakers"
+
+
+def ship_final_model(run: Run) -> str:
+    """Make `model/` from the first variant and seed, once all its folds are done.
+
+    With a single fold it is that fold's model. After cross-validation the method is applied once more to every speaker,
+    each training for the median best step of the folds; that very model has no test speakers left, and its card says
+    so. The temperature is the one that minimises the log loss over the folds' development logits, each scored by its
+    own fold's model.
+
+    Args:
+        run: The run, its folds performed.
+
+    Returns:
+        What to tell the user.
+    """
+    variant, seed = run.recipe.variant_names[0], run.recipe.seeds[0]
+    folds = [planned for planned in run.planned if planned.variant == variant and planned.seed == seed]
+    missing = [planned.fold.number for planned in folds if not run.tested(planned)]
+    if missing:
+        return (
+            f"No final model yet: it needs all {len(folds)} folds of {variant}, seed {seed}; {len(missing)} are left."
+        )
+    chosen = folds[0]
+    if len(folds) > 1:
+        chosen = _plan_all_speakers(run, variant, seed, folds)
+        for step in chosen.steps:
+            step.folder.refuse_contradiction()
+        run.perform_fold(chosen, test=False)
+    inputs = {
+        "step": "model",
+        "weights": chosen.finetune.key,
+        "temperature_from": [planned.finetune.key for planned in folds],
+    }
+    folder = StepFolder(run.output_dir / "model", inputs)
+    folder.refuse_contradiction()
+    if folder.finished:
+        run.found.add(folder.path)
+    else:
+        with folder.work(run.state) as working:
+            if run.state.is_main_process:
+                _write_model(run, working, chosen, folds)
+        run.made.add(folder.path)
+    return f"Model: {folder.path}"
+
+
+def _plan_all_speakers(run: Run, variant: str, seed: int, folds: Sequence[PlannedFold]) -> PlannedFold:
+    everyone = tuple(dict.fromkeys(run.corpus.table["speaker"]))
+    stops: dict[str, int] = {
+        stage: round(statistics.median(_best_step(planned, STEP_NAMES[stage]) for planned in folds))
+        for stage in run.variants[variant].stages.performed
+        if stage != "retrain"
+    }
+    fold = Fold(number=0, train=everyone, dev=(), test=())
+    return run.planner.plan(variant, run.variants[variant], seed, fold, ALL_SPEAKERS, stops)
+
+
+def _best_step(planned: PlannedFold, step: str) -> int:
+    best: int = read_json(planned.step(step).resolve() / TRAINING_FILE)["best_step"]
+    return best
+
+
+def _write_model(run: Run, folder: Path, chosen: PlannedFold, folds: Sequence[PlannedFold]) -> None:
+    source = chosen.finetune.resolve()
+    model = load_model(HubertForGMPATL, source, seed=0)
+    model.config.logit_temperature = _temperature(run, folds)
+    with quiet_transformers():
+        model.save_pretrained(folder)
+    load_feature_extractor(source).save_pretrained(folder)
+    write_model_card(folder, run.make_report(), cross_validated=len(folds) > 1, variant=chosen.variant)
+
+
+def _temperature(run: Run, folds: Sequence[PlannedFold]) -> float:
+    number = {label: index for index, label in enumerate(run.labels)}
+    files = [planned.finetune.resolve() / DEV_LOGITS_FILE for planned in folds]
+    rows = [row for file in files if file.is_file() for row in read_jsonl(file)]
+    if not rows:
+        return 1.0  # no development speakers: nothing honest to calibrate on
+    logits = np.asarray([row["logits"] for row in rows])
+    return fit_temperature(logits, [number[row["emotion"]] for row in rows])

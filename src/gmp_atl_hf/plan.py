@@ -1,0 +1,312 @@
+"""Which steps a run has, what each depends on, and which of them variants share; nothing is performed here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+
+from .checkpoints import save_scratch_backbone
+from .data.audio import SAMPLING_RATE
+from .data.fold import Fold, select
+from .data.labels import shuffle_labels
+from .errors import RequestError
+from .fingerprints import combine
+from .modeling.configuration_gmp_atl import GMPATLConfig
+from .recipe import STAGE_NAMES, Recipe, StageName
+from .stage_settings import MODEL_CLASSES, STEP_NAMES, stage_arguments, stage_model_fields
+from .step_folder import StepFolder
+from .steps import Training, count_frames, make_pseudo_labels, read_pseudo_labels, train
+from .training.sampler import StepBatchSampler
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step of one fold.
+
+    Args:
+        folder: Its folder and all that it depends on.
+        perform: Does the work in the folder given.
+        same_as: The same step of an earlier variant, if there is one.
+    """
+
+    folder: StepFolder
+    perform: Callable[[Path], None]
+    same_as: StepFolder | None = None
+
+
+@dataclass(frozen=True)
+class PlannedFold:
+    """All steps of one variant, seed and fold.
+
+    Args:
+        variant: Name of the variant.
+        seed: Seed of the run.
+        fold: Its speakers.
+        folder: Where its results go.
+        steps: In their order; the last is the fine-tuning.
+        test: Rows to test on.
+        batch_size: Clips per batch of the test.
+    """
+
+    variant: str
+    seed: int
+    fold: Fold
+    folder: Path
+    steps: tuple[PlannedStep, ...]
+    test: datasets.Dataset
+    batch_size: int
+
+    @property
+    def finetune(self) -> StepFolder:
+        """The step whose model is tested."""
+        return self.steps[-1].folder
+
+    def step(self, name: str) -> StepFolder:
+        """Find a step by the name of its folder."""
+        return next(step.folder for step in self.steps if step.folder.path.name == name)
+
+
+@dataclass
+class Planner:
+    """Makes the plan of each fold and remembers which steps it has planned before.
+
+    Args:
+        output_dir: The run's folder.
+        table: All rows.
+        fingerprints: id → hash of the row.
+        backbones: Variant → what its backbone is, from `describe_backbone`.
+        processes: Processes that share each training.
+    """
+
+    output_dir: Path
+    table: datasets.Dataset
+    fingerprints: Mapping[str, str]
+    backbones: Mapping[str, Mapping[str, Any]]
+    processes: int = 1
+    _planned: dict[str, StepFolder] = field(default_factory=dict)
+
+    def plan(
+        self,
+        variant: str,
+        recipe: Recipe,
+        seed: int,
+        fold: Fold,
+        name: str | None = None,
+        stops: Mapping[str, int] | None = None,
+    ) -> PlannedFold:
+        """Plan one fold.
+
+        Args:
+            variant: Name of the variant.
+            recipe: The variant's recipe.
+            seed: Seed of the run.
+            fold: Its speakers.
+            name: Name of the fold's folder; `fold-01` and so on by default.
+            stops: Stage → last optimiser step, for a model that has no development speakers.
+
+        Returns:
+            The plan.
+
+        Raises:
+            RequestError: The fold's training rows have fewer frames than clusters are asked for.
+        """
+        name = name or f"fold-{fold.number:02d}"
+        return _FoldPlan(self, variant, recipe, seed, fold, name, stops or {}).make()
+
+    def register(self, step: PlannedStep) -> PlannedStep:
+        """Remember a step; one with the same key as an earlier step points to it."""
+        earlier = self._planned.setdefault(step.folder.key, step.folder)
+        if earlier.path == step.folder.path:
+            return step
+        return PlannedStep(step.folder, step.perform, same_as=earlier)
+
+
+class _FoldPlan:
+    """The steps of one fold, made one after the other."""
+
+    def __init__(
+        self,
+        planner: Planner,
+        variant: str,
+        recipe: Recipe,
+        seed: int,
+        fold: Fold,
+        name: str,
+        stops: Mapping[str, int],
+    ) -> None:
+        self.planner, self.recipe, self.seed, self.fold, self.stops = planner, recipe, seed, fold, stops
+        self.variant = variant
+        self.folder = planner.output_dir / variant / f"seed-{seed}" / name
+        self.label = f"{variant} · seed {seed} · {name}"
+        table = shuffle_labels(planner.table, fold, seed) if recipe.data.shuffle_labels else planner.table
+        parts = select(table, fold)
+        self.train, self.test = parts["train"], parts["test"]
+        self.dev = parts["dev"] if len(parts["dev"]) else None
+        self.labels: list[str] = table.features["emotion"].names
+        self.backbone = planner.backbones[variant]
+        self.steps: dict[str, PlannedStep] = {}
+
+    def make(self) -> PlannedFold:
+        """Plan every step that the recipe performs."""
+        if "scratch" in self.backbone:
+            self._backbone_step()
+        for stage in self.recipe.stages.performed:
+            if stage == "retrain":
+                self._label_step()
+            self._training_step(stage)
+        batch_size = stage_arguments(self.recipe, "finetune").get("per_device_eval_batch_size", 8)
+        steps = tuple(self.steps.values())
+        return PlannedFold(self.variant, self.seed, self.fold, self.folder, steps, self.test, batch_size)
+
+    # ---- where weights come from ---------------------------------------------------------------------------------
+
+    def _source(self, start: str) -> Callable[[], str | Path]:
+        """Checkpoint to start from, known once the step before is finished."""
+        if start == "backbone" and "backbone" not in self.steps:
+            return lambda: str(self.recipe.backbone)
+        folder = self.steps[start].folder
+        return lambda: folder.resolve()
+
+    def _source_inputs(self, start: str) -> Mapping[str, Any]:
+        if start == "backbone" and "backbone" not in self.steps:
+            return self.backbone
+        return {"step": start, "key": self.steps[start].folder.key}
+
+    def _data_inputs(self) -> dict[str, Any]:
+        ids = [*self.train["id"], *(self.dev["id"] if self.dev is not None else [])]
+        inputs = {
+            "train": list(self.fold.train),
+            "dev": list(self.fold.dev),
+            "rows": combine(self.planner.fingerprints, ids),
+            "labels": self.labels,
+        }
+        # The permutation follows from the run's seed.
+        return {**inputs, "labels_shuffled_with_seed": self.seed} if self.recipe.data.shuffle_labels else inputs
+
+    def _add(self, name: str, path: Path, inputs: Mapping[str, Any], perform: Callable[[Path], None]) -> None:
+        self.steps[name] = self.planner.register(PlannedStep(StepFolder(path, inputs), perform))
+
+    # ---- the steps -----------------------------------------------------------------------------------------------
+
+    def _backbone_step(self) -> None:
+        fields, seed = self.recipe.backbone, self.seed
+        assert not isinstance(fields, str)
+        path = self.planner.output_dir / "backbone" / f"seed-{seed}"
+        if len({str(backbone) for backbone in self.planner.backbones.values()}) > 1:
+            path = self.planner.output_dir / "backbone" / self.variant / f"seed-{seed}"
+        inputs = {"step": "backbone", "config": self.backbone["scratch"], "seed": seed}
+        self._add("backbone", path, inputs, lambda folder: save_scratch_backbone(fields, seed, folder))
+
+    def _training_step(self, stage: StageName) -> None:
+        recipe, train_rows, dev_rows, seed, stop_at = (
+            self.recipe,
+            self.train,
+            self.dev,
+            self.seed,
+            self.stops.get(stage),
+        )
+        start = recipe.stages.start_of(stage)
+        source, config_from = self._source(start), self._source("backbone")
+        fields = stage_model_fields(recipe, stage, self.labels, self._scales() if stage == "retrain" else None)
+        arguments = self._arguments(stage)
+        labels = self.steps["pseudo-labels"].folder if stage == "retrain" else None
+        path = self.folder / STEP_NAMES[stage]
+        description = f"{self.label} · {path.name}"
+        inputs: dict[str, Any] = {
+            "step": path.name,
+            "seed": seed,
+            "data": self._data_inputs(),
+            "backbone": self._source_inputs("backbone"),
+            "start": self._source_inputs(start),
+            "model": fields,
+            "arguments": arguments,
+        }
+        if labels is not None:
+            inputs["pseudo_labels"] = labels.key
+        if stop_at is not None:
+            inputs["stop_at"] = stop_at
+
+        def perform(folder: Path) -> None:
+            task = Training(
+                model_class=MODEL_CLASSES[stage],
+                start=source(),
+                config_from=config_from(),
+                fields=fields,
+                arguments=arguments,
+                train=train_rows if labels is None else read_pseudo_labels(labels.resolve(), train_rows),
+                dev=dev_rows if labels is None or not dev_rows else read_pseudo_labels(labels.resolve(), dev_rows),
+                seed=seed,
+                stop_at=stop_at,
+                description=description,
+            )
+            train(folder, task)
+
+        self._add(stage, path, inputs, perform)
+
+    def _label_step(self) -> None:
+        spec = self.recipe.pseudo_labels
+        source, train_rows, dev_rows = self._source(spec.source), self.train, self.dev
+        model_class = MODEL_CLASSES["multitask"]
+        self._refuse_too_few_frames()
+        path = self.folder / STEP_NAMES["pseudo-labels"]
+        description = f"{self.label} · {path.name}"
+        inputs = {
+            "step": path.name,
+            "data": self._data_inputs(),
+            "source": self._source_inputs(spec.source),
+            "layers": list(spec.layers),
+            "clusters": list(spec.clusters),
+            "sample_frames": spec.sample_frames,
+            "seed": spec.seed,
+        }
+
+        def perform(folder: Path) -> None:
+            make_pseudo_labels(folder, model_class, source(), spec, train_rows, dev_rows, description)
+
+        self._add("pseudo-labels", path, inputs, perform)
+
+    def _config(self) -> GMPATLConfig:
+        config: Mapping[str, Any] = self.backbone["scratch"] if "scratch" in self.backbone else self.backbone["config"]
+        return GMPATLConfig(**{name: value for name, value in config.items() if name != "model_type"})
+
+    def _scales(self) -> dict[str, int]:
+        config, spec = self._config(), self.recipe.pseudo_labels
+        return {f"gmp_layer{config.resolve_layer(layer)}_k{k}": k for layer in spec.layers for k in spec.clusters}
+
+    def _refuse_too_few_frames(self) -> None:
+        frames = count_frames(self.train, self._config().to_dict())
+        clusters, sample = max(self.recipe.pseudo_labels.clusters), self.recipe.pseudo_labels.sample_frames
+        if min(frames, sample) < clusters:
+            what = f"sample_frames {sample}" if sample < frames else f"{frames} frames in the training rows"
+            raise RequestError(
+                f"{self.label}: {clusters} clusters are asked for, with {what}",
+                "at least as many frames as clusters",
+                "smaller pseudo_labels.clusters, more recordings, or a larger pseudo_labels.sample_frames",
+            )
+
+    def _arguments(self, stage: StageName) -> dict[str, Any]:
+        arguments = stage_arguments(self.recipe, stage)
+        if stage == "finetune" and self.recipe.stages.finetune.same_updates_as_all:
+            arguments["max_steps"] = sum(self._updates(stage_arguments(self.recipe, each)) for each in STAGE_NAMES)
+        return arguments
+
+    def _updates(self, arguments: Mapping[str, Any]) -> int:
+        if arguments.get("max_steps", -1) > 0:
+            return int(arguments["max_steps"])
+        samples = np.asarray(self.train["num_samples"])
+        if arguments.get("max_seconds") is not None:
+            samples = np.minimum(samples, int(arguments["max_seconds"] * SAMPLING_RATE))
+        sampler = StepBatchSampler(
+            samples.tolist(),
+            arguments.get("per_device_train_batch_size", 16),
+            arguments.get("gradient_accumulation_steps", 1),
+            self.planner.processes,
+            batch_seconds=arguments.get("batch_seconds"),
+        )
+        return math.ceil(sampler.steps * arguments["num_train_epochs"])

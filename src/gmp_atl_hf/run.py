@@ -1,0 +1,276 @@
+"""A run: seeds × folds × variants over the steps, what is finished skipped, then the report and the final model."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from tqdm.auto import tqdm
+
+from .checkpoints import describe_backbone
+from .data.audio import SAMPLING_RATE
+from .data.fold import Fold
+from .data.protocol import Protocol
+from .data.table import Corpus, read_corpora
+from .environment import describe_environment
+from .errors import RequestError
+from .evaluation.metrics import emotion_metrics
+from .evaluation.report import FoldResult, build_report, write_report
+from .evaluation.report_markdown import render_console
+from .final_model import ship_final_model
+from .fingerprints import combine, row_fingerprints
+from .plan import PlannedFold, PlannedStep, Planner
+from .recipe import Recipe
+from .stage_settings import check_stage_settings
+from .step_folder import read_json, write_json, write_text
+from .steps import predict, read_jsonl, write_jsonl
+
+PREDICTIONS_FILE = "predictions.jsonl"
+METRICS_FILE = "metrics.json"
+SHUFFLED_STAMP = "Labels of training and development recordings were shuffled within each speaker: this shows chance, not the method."
+
+
+def run_recipe(
+    recipe: Recipe | str | os.PathLike[str],
+    output_dir: str | os.PathLike[str] | None = None,
+    folds: Sequence[int] | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Run a recipe, or whatever of it is not finished yet.
+
+    Everything that can be wrong with the request is looked at before the first training. A run may grow: more seeds,
+    variants or folds, or the final model, are added to what is there.
+
+    Args:
+        recipe: The recipe, its file, or the name of a packaged one.
+        output_dir: Folder of the run; `runs/<name>` by default.
+        folds: Folds to run, numbered from 1; all by default.
+        command: What to name in the report as the command behind its numbers.
+
+    Returns:
+        The report, as in `report.json`.
+
+    Raises:
+        RequestError: The request is wrong; nothing has been trained.
+    """
+    if not isinstance(recipe, Recipe):
+        command = command or f"gmp-atl run {recipe}"
+        recipe = Recipe.from_yaml(recipe)
+    run = Run(recipe, Path(output_dir or Path("runs", recipe.name)), folds, command or f"run_recipe({recipe.name})")
+    run.perform()
+    return run.report()
+
+
+class Run:
+    """One call of `run_recipe`: checked and planned on construction.
+
+    Args:
+        recipe: The recipe.
+        output_dir: Folder of the run.
+        folds: Folds to run, numbered from 1; None for all.
+        command: The command behind the numbers.
+
+    Raises:
+        RequestError: The request is wrong.
+    """
+
+    def __init__(self, recipe: Recipe, output_dir: Path, folds: Sequence[int] | None, command: str) -> None:
+        self.recipe, self.output_dir, self.command = recipe, output_dir, command
+        self.state = PartialState()
+        self.variants = _variants(recipe)
+        described = {str(each.backbone): describe_backbone(each.backbone) for each in self.variants.values()}
+        backbones = {name: described[str(each.backbone)] for name, each in self.variants.items()}
+        self.corpus = self._read_corpus()
+        self.labels: list[str] = self.corpus.table.features["emotion"].names
+        spec = recipe.protocol
+        self.protocol = Protocol(spec.kind, spec.folds, spec.dev_speakers, spec.seed)
+        self.folds = self.protocol.folds(self.corpus.table)
+        self.wanted = self._wanted(folds)
+        for name, each in self.variants.items():
+            backbone = backbones[name]
+            check_stage_settings(each, backbone.get("config", backbone.get("scratch", {})), self.labels)
+        self.fingerprints = row_fingerprints(self.corpus.table)
+        self.planner = Planner(output_dir, self.corpus.table, self.fingerprints, backbones, self.state.num_processes)
+        self.planned = [
+            self.planner.plan(name, each, seed, fold)
+            for seed in recipe.seeds
+            for fold in self.folds
+            for name, each in self.variants.items()
+        ]
+        for planned in self.planned:
+            for step in planned.steps:
+                step.folder.refuse_contradiction()
+        self.made: set[Path] = set()
+        self.found: set[Path] = set()
+
+    # ---- what is asked for ---------------------------------------------------------------------------------------
+
+    def _read_corpus(self) -> Corpus:
+        entries = []
+        for spec in self.recipe.corpus:
+            root = spec.root
+            if root is None and spec.name == "demo":
+                root = str(self.output_dir / "corpus")
+            options = {"short_clips": self.recipe.data.short_clips, **spec.options}
+            entries.append({"name": spec.name, "root": root, **options})
+        # The demo corpus is made on first use; one process makes it, the others then find it.
+        with self.state.main_process_first():
+            return read_corpora(entries, labels=self.recipe.labels)
+
+    def _wanted(self, folds: Sequence[int] | None) -> set[int]:
+        numbers = {fold.number for fold in self.folds}
+        for number in folds or ():
+            if number not in numbers:
+                raise RequestError(
+                    f"there is no fold {number}", f"folds 1 to {len(self.folds)} of {self.protocol.kind}", "--folds 1"
+                )
+        return numbers if folds is None else set(folds)
+
+    # ---- the work ------------------------------------------------------------------------------------------------
+
+    def perform(self) -> None:
+        """Do every step and test that is not finished."""
+        if self.state.is_main_process:
+            write_text(self.output_dir / "recipe.yaml", self.recipe.to_yaml())
+            write_json(self.output_dir / "environment.json", describe_environment())
+            left_out = [{"file": one.file, "reason": one.reason} for one in self.corpus.left_out]
+            write_jsonl(self.output_dir / "left_out.jsonl", left_out)
+        for problem in self.corpus.problems:
+            self.say(f"Note: {problem}")
+        for planned in self.planned:
+            if planned.fold.number in self.wanted:
+                self.perform_fold(planned)
+        final = ship_final_model(self) if self.recipe.final else None
+        if not self.made:
+            self.say(f"All {len(self.found)} steps and tests were finished before; nothing was left to do.")
+        elif self.found:
+            self.say(f"{len(self.made)} steps and tests done, {len(self.found)} were finished before.")
+        if final is not None:
+            self.say(final)
+
+    def perform_fold(self, planned: PlannedFold, test: bool = True) -> None:
+        """Do the steps of one fold that are not finished, then its test."""
+        for step in planned.steps:
+            self.perform_step(step)
+        if not test:
+            return
+        if self.tested(planned):
+            self.found.add(planned.folder)
+            return
+        rows = predict(planned.finetune.resolve(), planned.test, planned.batch_size)
+        if self.state.is_main_process:
+            write_json(planned.folder / "split.json", planned.fold.to_json())
+            write_jsonl(planned.folder / PREDICTIONS_FILE, rows)
+            # Written last: with it the test counts as done.
+            write_json(planned.folder / METRICS_FILE, self._fold_metrics(planned, rows))
+        self.made.add(planned.folder)
+        self.state.wait_for_everyone()
+
+    def perform_step(self, step: PlannedStep) -> None:
+        """Do one step unless it is finished, or another variant has done it."""
+        if step.folder.finished:
+            if step.folder.path not in self.made:
+                self.found.add(step.folder.path)
+            return
+        if step.same_as is not None and step.same_as.finished:
+            if self.state.is_main_process:
+                step.folder.point_to(step.same_as.resolve())
+        else:
+            with step.folder.work(self.state) as folder:
+                step.perform(folder)
+        self.made.add(step.folder.path)
+        self.state.wait_for_everyone()
+
+    def _fold_metrics(self, planned: PlannedFold, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        number = {label: index for index, label in enumerate(self.labels)}
+        references = [number[row["emotion"]] for row in rows]
+        return {
+            "key": self._test_key(planned),
+            "variant": planned.variant,
+            "seed": planned.seed,
+            "fold": planned.fold.number,
+            "folds": len(self.folds),
+            "protocol": self.protocol.kind,
+            "test_speakers": len(planned.fold.test),
+            "utterances": len(rows),
+            **emotion_metrics(references, [number[row["predicted"]] for row in rows], len(number)),
+        }
+
+    def _test_key(self, planned: PlannedFold) -> str:
+        """What a fold's predictions depend on: the model and the rows tested."""
+        return f"{planned.finetune.key}-{combine(self.fingerprints, planned.test['id'])}"
+
+    def tested(self, planned: PlannedFold) -> bool:
+        """Whether a fold's predictions are there and belong to its model."""
+        metrics = planned.folder / METRICS_FILE
+        return metrics.is_file() and read_json(metrics)["key"] == self._test_key(planned)
+
+    def say(self, text: str) -> None:
+        """Print a line on the main process, without tearing a progress bar."""
+        if self.state.is_main_process:
+            tqdm.write(text)
+
+    # ---- the report ----------------------------------------------------------------------------------------------
+
+    def report(self) -> dict[str, Any]:
+        """Compute the report, write it, and print its table."""
+        report = self.make_report()
+        if self.state.is_main_process:
+            write_report(report, self.output_dir)
+            self.say(render_console(report))
+            self.say(f"Report: {self.output_dir / 'report.md'}")
+        self.state.wait_for_everyone()
+        return report
+
+    def _results(self) -> Mapping[str, list[FoldResult]]:
+        """What has been tested so far, by this call and earlier ones."""
+        results: dict[str, list[FoldResult]] = {name: [] for name in self.variants}
+        for planned in self.planned:
+            if self.tested(planned):
+                rows = read_jsonl(planned.folder / PREDICTIONS_FILE)
+                results[planned.variant].append(FoldResult(planned.seed, planned.fold.number, rows))
+        return results
+
+    def make_report(self) -> dict[str, Any]:
+        """Compute the report of what has been tested so far."""
+        table, info = self.corpus.table, self.corpus.info
+        return build_report(
+            name=self.recipe.name,
+            variants=self._results(),
+            labels=self.labels,
+            protocol=self.protocol.describe(table),
+            folds_total=len(self.folds),
+            seeds=self.recipe.seeds,
+            command=self.command,
+            stamps=[SHUFFLED_STAMP] if any(each.data.shuffle_labels for each in self.variants.values()) else [],
+            left_out=Counter(one.reason for one in self.corpus.left_out),
+            corpus={
+                "name": info.name,
+                "licence": info.licence,
+                "citation": info.citation,
+                "language": info.language,
+                "recordings": len(table),
+                "hours": round(sum(table["num_samples"]) / SAMPLING_RATE / 3600, 3),
+                "speakers": len(set(table["speaker"])),
+                "problems": self.corpus.problems,
+            },
+            environment=read_json(self.output_dir / "environment.json"),
+        )
+
+
+def _variants(recipe: Recipe) -> dict[str, Recipe]:
+    """Each variant's own recipe, refused if it could not be run or tested."""
+    if not recipe.variants:
+        raise RequestError("the recipe has no variants", "at least one", "variants: [gmp-atl]")
+    recipe.check_field_names()
+    variants = {name: recipe.resolve(name) for name in recipe.variant_names}
+    for name, each in variants.items():
+        if each.stages.finetune.skip:
+            raise RequestError(
+                f"variant {name} skips the fine-tuning", "a stage that can be tested on emotions", "skip other stages"
+            )
+    return variants

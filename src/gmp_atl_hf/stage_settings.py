@@ -1,0 +1,142 @@
+"""What each of the three trainings is set to: our defaults, then the recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import RequestError
+from .modeling.configuration_gmp_atl import GMPATLConfig
+from .modeling.modeling_gmp_atl import (
+    GMPATLPreTrainedModel,
+    HubertForGMPATL,
+    HubertForGMPATLFrameClassification,
+    HubertForGMPATLMultiTask,
+)
+from .recipe import Recipe, StageName
+from .training.arguments import GMPATLTrainingArguments
+
+MODEL_CLASSES: Mapping[StageName, type[GMPATLPreTrainedModel]] = {
+    "multitask": HubertForGMPATLMultiTask,
+    "retrain": HubertForGMPATLFrameClassification,
+    "finetune": HubertForGMPATL,
+}
+
+STEP_NAMES: Mapping[str, str] = {
+    "multitask": "1-multitask",
+    "pseudo-labels": "2-pseudo-labels",
+    "retrain": "3-retrain",
+    "finetune": "4-finetune",
+}
+
+# Our choice throughout: the paper's training settings are not known. The rates and lengths are those of its closest
+# published relatives (P-TAPT, FLEA), scaled to one GPU.
+DEFAULT_ARGUMENTS: Mapping[StageName, Mapping[str, Any]] = {
+    "multitask": {"learning_rate": 1e-4, "num_train_epochs": 15, "warmup_steps": 0.1},
+    "retrain": {"learning_rate": 1e-4, "num_train_epochs": 40, "warmup_steps": 0.1},
+    "finetune": {"learning_rate": 1e-4, "num_train_epochs": 15, "warmup_steps": 0.1},
+}
+
+# Masks: HuBERT's own pre-training for retraining, a light SpecAugment otherwise (P-TAPT's and FLEA's 0.05 to 0.08).
+DEFAULT_MODEL: Mapping[StageName, Mapping[str, Any]] = {
+    "multitask": {"mask_time_prob": 0.05, "mask_time_length": 10, "mask_time_min_masks": 0},
+    "retrain": {"mask_time_prob": 0.8, "mask_time_length": 10, "mask_time_min_masks": 1},
+    "finetune": {"mask_time_prob": 0.05, "mask_time_length": 10, "mask_time_min_masks": 0},
+}
+
+
+def stage_arguments(recipe: Recipe, stage: StageName) -> dict[str, Any]:
+    """Training arguments of a stage, without what belongs to one fold: folder, seed, dates.
+
+    Args:
+        recipe: A recipe without variants.
+        stage: Which training.
+
+    Returns:
+        `GMPATLTrainingArguments` fields, JSON types.
+    """
+    given = getattr(recipe.stages, stage).arguments
+    return _plain({**DEFAULT_ARGUMENTS[stage], "max_seconds": recipe.data.max_seconds, **given})
+
+
+def stage_model_fields(
+    recipe: Recipe, stage: StageName, labels: list[str], scales: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """Configuration fields of a stage's model, on top of the backbone's own.
+
+    Args:
+        recipe: A recipe without variants.
+        stage: Which training.
+        labels: Emotions in the table's order.
+        scales: Pseudo-label column → clusters, for retraining.
+
+    Returns:
+        `GMPATLConfig` fields, JSON types.
+    """
+    fields = {**DEFAULT_MODEL[stage], **recipe.model, **getattr(recipe.stages, stage).model}
+    fields["id2label"] = {str(index): label for index, label in enumerate(labels)}
+    fields["label2id"] = {label: index for index, label in enumerate(labels)}
+    if stage == "retrain":
+        fields["frame_scales"] = dict(scales or {})
+    return _plain(fields)
+
+
+def make_arguments(output_dir: Path, seed: int, settings: Mapping[str, Any], evaluate: bool) -> GMPATLTrainingArguments:
+    """Training arguments of one training.
+
+    Args:
+        output_dir: Where checkpoints to resume from go.
+        seed: Seed of everything random.
+        settings: As `stage_arguments` gives them.
+        evaluate: Whether there are development speakers; without them the last step is kept.
+
+    Returns:
+        The arguments.
+
+    Raises:
+        RequestError: A value that transformers refuses.
+    """
+    fixed: dict[str, Any] = {"output_dir": str(output_dir), "seed": seed}
+    if not evaluate:
+        fixed |= {"eval_strategy": "no", "load_best_model_at_end": False, "metric_for_best_model": None}
+        fixed |= {"early_stopping_patience": None}
+    try:
+        return GMPATLTrainingArguments(**{**settings, **fixed})
+    except (ValueError, TypeError, ImportError) as error:
+        raise RequestError(
+            f"training arguments {json.dumps(dict(settings))}: {error}",
+            "GMPATLTrainingArguments fields that fit together",
+        ) from error
+
+
+def check_stage_settings(recipe: Recipe, backbone_config: Mapping[str, Any], labels: list[str]) -> None:
+    """Refuse stage settings that would only fail once training starts.
+
+    Args:
+        recipe: A recipe without variants.
+        backbone_config: The backbone's configuration fields.
+        labels: Emotions in the table's order.
+
+    Raises:
+        RequestError: Names the stage and what does not fit.
+    """
+    base = {name: value for name, value in backbone_config.items() if name not in ("model_type", "architectures")}
+    for stage in recipe.stages.performed:
+        try:
+            config = GMPATLConfig(**{**base, **stage_model_fields(recipe, stage, labels)})
+            for layer in recipe.pseudo_labels.layers if stage == "retrain" else ():
+                config.resolve_layer(layer)
+        except Exception as error:  # the strict dataclass raises classes of its own for each kind of fault
+            raise RequestError(
+                f"stages.{stage}: {error}",
+                "settings that fit the backbone",
+                "see `model`, `stages` and `pseudo_labels` of the recipe",
+            ) from error
+        make_arguments(Path("unused"), 0, stage_arguments(recipe, stage), evaluate=True)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain

@@ -1,0 +1,234 @@
+"""The method: one function per step, inputs in, one folder out, nothing else touched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from accelerate import PartialState
+from transformers import TrainerCallback
+from transformers.trainer_callback import TrainerState
+from transformers.trainer_utils import get_last_checkpoint
+
+from .checkpoints import load_feature_extractor, load_model, quiet_transformers
+from .modeling.frames_gmp_atl import frame_count
+from .modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
+from .pseudo_labels.attach import attach_pseudo_labels
+from .pseudo_labels.features import feature_source, sample_features
+from .pseudo_labels.kmeans import MultiScaleKMeans
+from .recipe import PseudoLabelSpec
+from .stage_settings import make_arguments
+from .step_folder import write_json, write_text
+from .training.stopping import StopAtStep
+from .training.trainer import GMPATLTrainer
+
+CHECKPOINTS = "checkpoints"
+LABELS_FILE = "labels.parquet"
+TRAINING_FILE = "training.json"
+DEV_LOGITS_FILE = "dev_logits.jsonl"
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that one training needs.
+
+    Args:
+        model_class: Which of the three models.
+        start: Folder or Hub id of the weights to start from.
+        config_from: Folder or Hub id of the backbone: its configuration, not the last stage's, is the base.
+        fields: `GMPATLConfig` fields on top of it.
+        arguments: `GMPATLTrainingArguments` fields.
+        train: Rows to train on.
+        dev: Rows to choose the epoch on; None trains to the end.
+        seed: Seed of everything random.
+        stop_at: Last optimiser step, or None for the whole length.
+        description: What the progress bar says.
+    """
+
+    model_class: type[GMPATLPreTrainedModel]
+    start: str | Path
+    config_from: str | Path
+    fields: Mapping[str, Any]
+    arguments: Mapping[str, Any]
+    train: datasets.Dataset
+    dev: datasets.Dataset | None
+    seed: int
+    stop_at: int | None = None
+    description: str | None = None
+
+
+def train(folder: Path, task: Training) -> None:
+    """Steps 1, 3 and 4: train a model and save it.
+
+    A training that was cut off goes on from its last checkpoint. Written: the model with configuration and feature
+    extractor, `training.json` (best step, updates, development metrics, the log) and for emotion models
+    `dev_logits.jsonl`, from which the temperature is fitted.
+
+    Args:
+        folder: The step's folder, unfinished.
+        task: What to train.
+    """
+    state = PartialState()
+    model = load_model(task.model_class, task.start, task.seed, task.fields, config_from=task.config_from)
+    feature_extractor = load_feature_extractor(task.config_from)
+    arguments = make_arguments(folder / CHECKPOINTS, task.seed, task.arguments, evaluate=task.dev is not None)
+    callbacks: list[TrainerCallback] = [] if task.stop_at is None else [StopAtStep(task.stop_at)]
+    with quiet_transformers():
+        trainer = GMPATLTrainer(
+            model, arguments, task.train, task.dev, feature_extractor, callbacks=callbacks, description=task.description
+        )
+        trainer.train(resume_from_checkpoint=_last_checkpoint(folder / CHECKPOINTS))
+        dev_logits = None
+        if task.dev is not None and "labels" in model.target_names:
+            dev_logits = np.asarray(trainer.predict(task.dev).predictions)
+    if state.is_main_process:
+        with quiet_transformers():
+            model.save_pretrained(folder)
+        feature_extractor.save_pretrained(folder)
+        write_json(folder / TRAINING_FILE, _summary(trainer.state))
+        if dev_logits is not None and task.dev is not None:
+            names = task.dev.features["emotion"].names
+            rows = zip(task.dev["id"], task.dev["emotion"], dev_logits.tolist(), strict=True)
+            write_jsonl(folder / DEV_LOGITS_FILE, [{"id": i, "emotion": names[e], "logits": x} for i, e, x in rows])
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    state.wait_for_everyone()
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """Last complete checkpoint. The trainer state is written last; a folder without it was cut off in the middle."""
+    if not folder.is_dir():
+        return None
+    if PartialState().is_main_process:
+        for checkpoint in folder.glob("checkpoint-*"):
+            if not (checkpoint / "trainer_state.json").is_file():
+                shutil.rmtree(checkpoint)
+    PartialState().wait_for_everyone()
+    last: str | None = get_last_checkpoint(str(folder))
+    return last
+
+
+def _summary(state: TrainerState) -> dict[str, Any]:
+    timings = ("_runtime", "_per_second", "total_flos", "preparation_time")
+    log = [{k: v for k, v in entry.items() if not k.endswith(timings)} for entry in state.log_history]
+    return {
+        "best_step": state.best_global_step or state.global_step,
+        "best_dev_uar": state.best_metric,
+        "updates": state.global_step,
+        "planned_updates": state.max_steps,
+        "log": log,
+    }
+
+
+def make_pseudo_labels(
+    folder: Path,
+    model_class: type[GMPATLPreTrainedModel],
+    checkpoint: str | Path,
+    spec: PseudoLabelSpec,
+    train: datasets.Dataset,
+    dev: datasets.Dataset | None,
+    description: str,
+) -> None:
+    """Step 2: cluster hidden states of the training speakers and label every frame of training and development rows.
+
+    Written: `codebooks.safetensors`, `codebooks.json` and `labels.parquet` (id and one column per scale).
+
+    Args:
+        folder: The step's folder, unfinished.
+        model_class: Class to load the checkpoint with.
+        checkpoint: Folder or Hub id of the model whose hidden states are clustered.
+        spec: Layers, numbers of clusters and the sample.
+        train: Training rows; clusters see nothing else.
+        dev: Development rows, labelled for logging only.
+        description: What the progress bars say.
+    """
+    state = PartialState()
+    if state.is_main_process:
+        model = load_model(model_class, checkpoint, spec.seed).to(state.device)
+        extractor = load_feature_extractor(checkpoint)
+        source = feature_source(model, spec.layers, extractor)
+        sample = sample_features(
+            model, train, spec.layers, extractor, spec.sample_frames, spec.seed, f"{description}: features"
+        )
+        kmeans = MultiScaleKMeans(clusters=spec.clusters, seed=spec.seed)
+        kmeans.fit(sample, source, sorted(set(train["speaker"])))
+        kmeans.save(folder)
+        rows = train if dev is None else datasets.concatenate_datasets([train, dev])
+        slim = rows.select_columns(["id", "audio", "num_samples"])
+        labelled = attach_pseudo_labels(slim, kmeans, model, extractor, description=f"{description}: frame labels")
+        labelled.select_columns(["id", *kmeans.columns]).to_parquet(str(folder / LABELS_FILE))
+    state.wait_for_everyone()
+
+
+def read_pseudo_labels(folder: Path, table: datasets.Dataset) -> datasets.Dataset:
+    """Put the label columns of a finished step 2 beside the rows of a table.
+
+    Args:
+        folder: The finished step.
+        table: Training or development rows that the step has labelled.
+
+    Returns:
+        The table with its `gmp_layer{L}_k{K}` columns.
+    """
+    labels = datasets.Dataset.from_parquet(str(folder / LABELS_FILE), keep_in_memory=True)
+    place = {name: row for row, name in enumerate(labels["id"])}
+    matching = labels.select([place[name] for name in table["id"]]).remove_columns(["id"]).flatten_indices()
+    return datasets.concatenate_datasets([table, matching], axis=1)
+
+
+def predict(checkpoint: Path, table: datasets.Dataset, batch_size: int) -> list[dict[str, Any]]:
+    """Test a fine-tuned model.
+
+    Args:
+        checkpoint: Folder of the model.
+        table: Rows to predict.
+        batch_size: Clips per device and batch; it does not change the scores.
+
+    Returns:
+        Rows of `predictions.jsonl`, in the table's order.
+    """
+    model = load_model(HubertForGMPATL, checkpoint, seed=0)
+    settings = {"per_device_eval_batch_size": batch_size, "disable_tqdm": True}
+    with quiet_transformers():
+        trainer = GMPATLTrainer(
+            model,
+            make_arguments(checkpoint / "unused", 0, settings, evaluate=False),
+            processing_class=load_feature_extractor(checkpoint),
+        )
+        logits = np.asarray(trainer.predict(table).predictions, dtype=np.float64)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    scores = exponentials / exponentials.sum(axis=1, keepdims=True)
+    names = table.features["emotion"].names
+    columns = table.select_columns(["id", "file", "speaker", "gender", "emotion"])
+    return [
+        {
+            "id": row["id"],
+            "file": row["file"],
+            "speaker": row["speaker"],
+            "gender": None if row["gender"] is None else GENDERS[row["gender"]],
+            "emotion": names[row["emotion"]],
+            "predicted": names[int(score.argmax())],
+            "scores": {name: float(p) for name, p in zip(names, score, strict=True)},
+        }
+        for row, score in zip(columns, scores, strict=True)
+    ]
+
+
+def count_frames(table: datasets.Dataset, config: Mapping[str, Any]) -> int:
+    """Frames that the front end makes of all rows."""
+    return sum(frame_count(n, config["conv_kernel"], config["conv_stride"]) for n in table["num_samples"])
+
+
+def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write one JSON object per line, whole or not at all."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read one JSON object per line."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
