@@ -122,9 +122,7 @@ def metric(tmp_path, monkeypatch: pytest.MonkeyPatch) -> SpeechEmotionMetric:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_evaluate_metric_works_offline_and_agrees_with_scikit_learn(
-    metric: SpeechEmotionMetric, seed: int
-) -> None:
+def test_the_evaluate_metric_works_offline_and_agrees_with_scikit_learn(metric: SpeechEmotionMetric, seed: int) -> None:
     references, predictions, _ = random_case(seed)
     assert metric.compute(references=references, predictions=predictions) == pytest.approx(
         sklearn_metrics(references, predictions)

@@ -121,7 +121,7 @@ def test_without_any_gender_that_part_is_nothing_and_its_head_gets_a_gradient_of
     output.loss.backward()
     found = gradients(model)
     assert not found["gender_classifier.weight"].any() and not found["gender_classifier.bias"].any()
-    assert found["classifier.weight"].any()
+    assert found["emotion_classifier.weight"].any()
 
 
 # Frames

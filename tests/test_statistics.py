@@ -39,7 +39,9 @@ def slow_bootstrap(references, predictions, speakers, samples: int, seed: int) -
     for draw in drawn:
         rows = np.concatenate([rows_of[speaker] for speaker in draw])
         options = {"labels": np.unique(references[rows]), "average": "macro", "zero_division": 0}
-        scores.append(np.mean([sklearn.metrics.recall_score(references[rows], p[rows], **options) for p in predictions]))
+        scores.append(
+            np.mean([sklearn.metrics.recall_score(references[rows], p[rows], **options) for p in predictions])
+        )
     return np.percentile(scores, [2.5, 97.5]).tolist()
 
 

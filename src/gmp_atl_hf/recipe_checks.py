@@ -73,6 +73,7 @@ _PLAIN_KINDS: Mapping[Any, tuple[tuple[type, ...], str]] = {
     "bool": ((bool,), "true or false"),
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
+    "float | int": ((int, float), "a number"),
 }
 
 
@@ -214,6 +215,6 @@ def _check_names(mapping: Mapping[str, Any], where: str, known: _Known) -> None:
                 fix or did_you_mean(name, [*candidates, *known.elsewhere]),
             )
         kind = known.kinds[name]
-        types, words = _PLAIN_KINDS.get(kind if isinstance(kind, str) else getattr(kind, "__name__", None), ((), ""))
+        types, words = _PLAIN_KINDS.get(kind.__name__ if isinstance(kind, type) else str(kind), ((), ""))
         if types and (not isinstance(value, types) or isinstance(value, bool) and bool not in types):
             raise RequestError(f"{where} has `{name}`, which is {describe(value)}", words)

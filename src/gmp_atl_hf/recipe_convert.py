@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -202,7 +202,7 @@ def _convert_dataclass(cls: type, value: Any, path: str) -> Any:
             converted[item.name] = convert(hints[item.name], values[item.name], inner, item.metadata)
         elif item.default is MISSING and item.default_factory is MISSING:
             raise RequestError(f"`{path}` has no `{item.name}`", f"`{path}.{item.name}`")
-    return replace(value, **converted) if isinstance(value, cls) else cls(**converted)
+    return cls(**converted)
 
 
 def _convert_list(type_hint: Any, value: Any, path: str, metadata: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -13,7 +13,6 @@ from tqdm.auto import tqdm
 
 from .checkpoints import describe_backbone
 from .data.audio import SAMPLING_RATE
-from .data.fold import Fold
 from .data.protocol import Protocol
 from .data.table import Corpus, read_corpora
 from .environment import describe_environment
@@ -31,7 +30,10 @@ from .steps import predict, read_jsonl, write_jsonl
 
 PREDICTIONS_FILE = "predictions.jsonl"
 METRICS_FILE = "metrics.json"
-SHUFFLED_STAMP = "Labels of training and development recordings were shuffled within each speaker: this shows chance, not the method."
+SHUFFLED_STAMP = (
+    "Labels of training and development recordings were shuffled within each speaker: this shows chance, "
+    "not the method."
+)
 
 
 def run_recipe(

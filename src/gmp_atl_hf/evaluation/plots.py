@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from gmp_atl_hf.evaluation.report_markdown import protocol_line
 
 
 def confusion_png(report: Mapping[str, Any], variant: str) -> bytes:
@@ -63,7 +66,8 @@ def confusion_png(report: Mapping[str, Any], variant: str) -> bytes:
         count = f"{round(float(counts[row, column]), 1):g}"
         axes.text(column, row + 0.26, count, ha="center", va="center", color=colour, fontsize=6.5, alpha=0.8)
     notes = ["share of the row in %, below it utterances" + (" (mean over seeds)" if len(summary["seeds"]) > 1 else "")]
-    notes += report["stamps"]
+    # A picture travels without its page, so it says itself how the folds were made.
+    notes += textwrap.wrap(protocol_line(report), width=round(14 * side)) + report["stamps"]
     figure.supxlabel("\n".join(notes), fontsize=7.5, color="#555555", parse_math=False)
 
     buffer = io.BytesIO()

@@ -214,16 +214,22 @@ def _check_results(
         seen_pairs.add((result.seed, result.fold))
         if not result.predictions:
             raise ValueError(f"{where}: no predictions")
-        content: dict[str, tuple[Any, ...]] = {}
+        ids: set[str] = set()
         for row in result.predictions:
             for key in ("emotion", "predicted"):
                 if row[key] not in labels:
                     raise ValueError(f"{where}, {row['id']}: {key} {row[key]!r} is none of {labels}")
             earlier = seen_ids.setdefault((result.seed, row["id"]), result.fold)
-            if row["id"] in content or earlier != result.fold:
+            if row["id"] in ids or earlier != result.fold:
                 raise ValueError(f"{where}: id {row['id']!r} is tested twice (also in fold {earlier})")
-            content[row["id"]] = (row["speaker"], row.get("gender"), row["emotion"])
+            ids.add(row["id"])
+        content = _contents(result)
         _check_same_fold(where, content_of_fold.setdefault(result.fold, content), content)
+
+
+def _contents(result: FoldResult) -> dict[str, tuple[Any, ...]]:
+    """Return what must be the same wherever a fold is tested: who said what, per id."""
+    return {row["id"]: (row["speaker"], row.get("gender"), row["emotion"]) for row in result.predictions}
 
 
 def _check_same_fold(where: str, first: dict[str, tuple[Any, ...]], second: dict[str, tuple[Any, ...]]) -> None:
@@ -423,18 +429,14 @@ def _speaker_differences(
     first: Sequence[FoldResult], other: Sequence[FoldResult], labels: list[str], where: str
 ) -> FloatArray:
     """Return the UAR difference of each speaker, averaged over the seeds in which the speaker was tested."""
+    for mine, theirs in zip(first, other, strict=True):
+        _check_same_fold(f"{where}, seed {mine.seed}, fold {mine.fold}", _contents(mine), _contents(theirs))
     per_speaker: dict[str, list[float]] = {}
     for seed in sorted({result.seed for result in first}):
         sides = []
         for results in (first, other):
-            mine = [result for result in results if result.seed == seed]
-            sides.append(_align(mine, [seed], sorted(result.fold for result in mine), labels))
-        for a, b in zip(first, other, strict=True):
-            contents = [
-                {row["id"]: (row["speaker"], row.get("gender"), row["emotion"]) for row in result.predictions}
-                for result in (a, b)
-            ]
-            _check_same_fold(f"{where}, seed {a.seed}, fold {a.fold}", contents[0], contents[1])
+            of_seed = [result for result in results if result.seed == seed]
+            sides.append(_align(of_seed, [seed], sorted(result.fold for result in of_seed), labels))
         scores = [
             uar(speaker_confusions(side.references, side.predictions, side.speakers.tolist(), len(labels))[0])
             for side in sides

@@ -12,8 +12,8 @@ from ..evaluation.report_markdown import percent, protocol_line
 from ..step_folder import write_text
 
 _CROSS_VALIDATED = (
-    "The figures are those of the cross-validation. This very model was then trained once more on every speaker and has "
-    "itself not been tested: no speaker was left to test it on."
+    "The figures are those of the cross-validation. This very model was then trained once more on every speaker and "
+    "has itself not been tested: no speaker was left to test it on."
 )
 _ONE_FOLD = "The figures are those of this very model on speakers that it has never heard."
 
@@ -68,6 +68,7 @@ Licence: {corpus["licence"] or "see the corpus"}.
 ## Limits
 
 An emotion is not a fact about a person, and this model only tells which of its labels a recording sounds most like.
-It has heard the speakers, languages and rooms of its training data and nothing else. Do not decide about people with it.
+It has heard the speakers, languages and rooms of its training data and nothing else. Do not decide about people
+with it.
 """
     write_text(folder / "README.md", text)

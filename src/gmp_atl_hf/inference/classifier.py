@@ -28,8 +28,8 @@ from .reading import Heard, Piece, Reader, run_ahead
 from .windows import Windowing, coverage_weights
 
 LONGEST_SECONDS = 60.0
-"""Recordings longer than this are scored in windows of it unless other windows are asked for. Our choice: an emotion of a
-whole hour means little, and attention over an hour needs more memory than there is."""
+"""Recordings longer than this are scored in windows of it unless other windows are asked for. Our choice: one emotion of
+a whole hour means little, and attention over an hour needs more memory than there is."""
 
 BATCH_SECONDS = {"cpu": 16.0, "cuda": 256.0}
 """Seconds of audio per batch: on a CPU larger batches only leave its caches, a GPU needs them to be busy."""
@@ -154,13 +154,14 @@ class SpeechEmotionClassifier:
         reader = Reader(inputs, windowing, self.longest, shortest)
         total = sum(map(reader.work, range(len(inputs)))) / SAMPLING_RATE
         with tqdm(
-            total=round(total, 1),
+            total=total,
             desc="predict",
             unit=" s of audio",
             disable=not progress,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]",
         ) as bar:
             self._score_all(reader, bar)
+            bar.total = bar.n  # the headers were an estimate, and bad files are done with too
         return [self._prediction(item, heard) for item, heard in zip(inputs, reader.heard, strict=True)]
 
     def _score_all(self, reader: Reader, bar: Any) -> None:
@@ -301,7 +302,9 @@ def _keep(heard: Sequence[Heard], pieces: Iterable[Piece], scores: Tensor, bar: 
     for piece, row in zip(pieces, scores.cpu().numpy().astype(np.float64), strict=True):
         heard[piece.item].spans.append(piece.span)
         heard[piece.item].scores.append(row)
-        bar.update((piece.span[1] - piece.span[0]) / SAMPLING_RATE)
+        seconds = (piece.span[1] - piece.span[0]) / SAMPLING_RATE
+        bar.total = max(bar.total, bar.n + seconds)
+        bar.update(seconds)
 
 
 def _named(labels: Sequence[str], values: npt.NDArray[np.float64]) -> dict[str, float]:

@@ -78,7 +78,7 @@ def expand_inputs(inputs: Inputs) -> tuple[list[Item], bool]:
         inputs: One or many of everything `read_audio` accepts, and folders.
 
     Returns:
-        The recordings, folders replaced by what is in them; and whether it was a single recording, not a list or folder.
+        The recordings, folders replaced by what is in them; and whether it was a single recording, no list or folder.
 
     Raises:
         RequestError: It is a list of numbers, which says no sampling rate.

@@ -135,7 +135,7 @@ def _check(root: Path, settings: DemoCorpus) -> None:
     CorpusInfo(
         name="demo",
         homepage="https://github.com/espeak-ng/espeak-ng",
-        licence="made on your machine by espeak-ng (GPL-3.0), which claims nothing for what it speaks",
+        licence="none: it is synthesised on your machine; espeak-ng itself is GPL-3.0",
         layout="a folder that is made at the first use: demo.json, metadata.csv, wav/",
         protocol="given",
         language="en",

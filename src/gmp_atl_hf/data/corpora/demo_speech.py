@@ -55,8 +55,8 @@ SENTENCES = (
 
 ACCENTS = ("en-US", "en-US-nyc", "en", "en-GB-x-rp", "en-GB-scotland", "en-GB-x-gbclan", "en-GB-x-gbcwmd", "en-029")
 
-# espeak-ng's voice variants that sound like a person of that gender. Whispers, robots and creaks are left out, and so are
-# near copies of another variant (linda of belinda, f5 of f2, robert of rob, ...), which would tie the splits together.
+# espeak-ng's voice variants that sound like a person of that gender. Whispers, robots and creaks are left out, and so
+# are near copies of another variant (linda of belinda, f5 of f2, robert of rob): they would tie the splits together.
 VARIANTS = {
     "female": ("f1", "f2", "f3", "f4", "Alicia", "Andrea", "Annie", "belinda", "shelby", "grandma", "steph"),
     "male": (

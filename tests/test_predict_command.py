@@ -1,0 +1,219 @@
+"""`gmp-atl predict`: what it prints, where, and with which exit status."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audio_files import RATE, tone, write_audio
+from gmp_atl_hf import HubertForGMPATL, SpeechEmotionClassifier
+from gmp_atl_hf.checkpoints import default_feature_extractor
+from gmp_atl_hf.cli import main
+from gmp_atl_hf.inference.predictions import Prediction, WindowScores
+from gmp_atl_hf.predict_command import format_predictions
+from models import EMOTIONS, build
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    built = build(HubertForGMPATL)
+    built.save_pretrained(folder)
+    default_feature_extractor(built.config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    for number, name in enumerate(("b.wav", "a/ä c.flac", "a/d.wav")):
+        write_audio(tmp_path / "in" / name, tone(8_000 + 100 * number, 100 * (number + 1)))
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], model: Path) -> Run:
+    def perform(*words: object) -> tuple[int, str, str]:
+        status = main(["predict", str(model), *map(str, words)])
+        return status, *capsys.readouterr()
+
+    return perform
+
+
+def test_the_table_has_a_line_for_each_recording_and_aligned_columns(run: Run, recordings: Path):
+    status, out, err = run(recordings)
+    assert status == 0
+    header, *lines = out.splitlines()
+    assert header.split() == ["file", "seconds", "label", *EMOTIONS]
+    assert [line[: header.index("seconds")].strip() for line in lines] == sorted(map(str, recordings.rglob("*.*")))
+    for line in lines:
+        *_, label, a, b, c, d = line.split()
+        scores = dict(zip(EMOTIONS, map(float, (a, b, c, d)), strict=True))
+        assert label == max(scores, key=scores.__getitem__)
+        assert len(line) == len(header)
+    assert "predict: 100%" in err
+    assert "Traceback" not in err
+
+
+def test_jsonl_is_an_object_for_each_input_with_the_scores_of_the_classifier(run: Run, recordings: Path, model: Path):
+    status, out, _ = run(recordings / "b.wav", recordings / "a", recordings / "b.wav", "--format", "jsonl")
+    assert status == 0
+    rows = [json.loads(line) for line in out.splitlines()]
+    files = [recordings / "b.wav", recordings / "a/d.wav", recordings / "a/ä c.flac", recordings / "b.wav"]
+    assert [row["file"] for row in rows] == list(map(str, files))
+    classifier = SpeechEmotionClassifier.from_pretrained(model)
+    for row, file in zip(rows, files, strict=True):
+        prediction = classifier(file)
+        assert isinstance(prediction, Prediction)
+        assert row["scores"] == pytest.approx(prediction.scores, abs=1e-4)
+        assert (row["label"], row["seconds"]) == (prediction.label, prediction.seconds)
+        assert (row["windows"], row["error"]) == (None, None)
+
+
+def test_csv_has_a_column_for_each_label(run: Run, recordings: Path):
+    status, out, _ = run(recordings, "--format", "csv")
+    assert status == 0
+    rows = list(csv.DictReader(out.splitlines()))
+    assert list(rows[0]) == ["file", "seconds", "label", *EMOTIONS, "error"]
+    assert len(rows) == 3
+    for row in rows:
+        assert sum(float(row[label]) for label in EMOTIONS) == pytest.approx(1)
+
+
+def test_windows_are_lines_of_the_table_rows_of_csv_and_a_list_in_jsonl(run: Run, tmp_path: Path):
+    path = write_audio(tmp_path / "x.wav", int(2.5 * RATE))
+    windows = (path, "--window", 1, "--hop", 0.5)
+    times = [(0, 1), (0.5, 1.5), (1, 2), (1.5, 2.5)]
+    _, table, _ = run(*windows)
+    assert [line.split()[:3] for line in table.splitlines()[2:]] == [[f"{a:.2f}", "to", f"{b:.2f}"] for a, b in times]
+    _, text, _ = run(*windows, "--format", "csv")
+    rows = list(csv.DictReader(text.splitlines()))
+    assert list(rows[0]) == ["file", "start", "end", "label", *EMOTIONS, "error"]
+    assert [(float(row["start"]), float(row["end"])) for row in rows] == times
+    _, text, _ = run(*windows, "--format", "jsonl")
+    [row] = map(json.loads, text.splitlines())
+    assert [(one["start"], one["end"]) for one in row["windows"]] == times
+    assert row["windows"][2]["scores"]["anger"] == pytest.approx(float(rows[2]["anger"]), abs=1e-4)
+
+
+def test_a_bad_file_is_told_on_stderr_and_sets_status_1_while_the_others_are_scored(run: Run, recordings: Path):
+    (recordings / "broken.wav").write_text("no audio")
+    (recordings / "notes.txt").write_text("no audio")
+    status, out, err = run(recordings, "--format", "jsonl", "--batch-seconds", 2)
+    assert status == 1
+    rows = {Path(row["file"]).name: row for row in map(json.loads, out.splitlines())}
+    assert len(rows) == 4
+    assert [name for name, row in rows.items() if row["error"]] == ["broken.wav"]
+    assert all(row["label"] in EMOTIONS for name, row in rows.items() if name != "broken.wav")
+    assert f"{recordings / 'broken.wav'} is not audio" in err
+    assert "1 of 4 recordings could not be scored" in err
+    assert "passed over: " + str(recordings / "notes.txt") in err
+    for format in ("table", "csv"):
+        status, out, _ = run(recordings, "--format", format)
+        assert status == 1
+        assert len(out.splitlines()) == 5
+    assert run(recordings / "broken.wav")[0] == 1
+
+
+def test_wrong_requests_end_with_status_2_before_a_model_is_loaded(
+    run: Run, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(SpeechEmotionClassifier, "from_pretrained", None)
+    (tmp_path / "void").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/x.txt").touch()
+    good = recordings / "b.wav"
+    for words, message in [
+        ([], "PATH"),
+        ([tmp_path / "no.wav", good], f"there is nothing at {tmp_path / 'no.wav'}"),
+        ([good, tmp_path / "void"], "void holds no recordings"),
+        ([tmp_path / "texts"], "texts holds no recordings (1 other files)"),
+        ([good, "--hop", 1], "no window"),
+        ([good, "--window", 1, "--hop", 2], "unheard"),
+        ([good, "--window", "x"], "'x'"),
+        ([good, "--format", "xml"], "'xml'"),
+        ([good, "--output", tmp_path / "void"], "is a folder"),
+        ([good, "--output", tmp_path / "none/x.csv"], "mkdir -p"),
+        ([good, "--output", os.devnull], "a device"),
+    ]:
+        status, out, err = run(*words)
+        assert (status, out) == (2, ""), words
+        assert err.startswith("gmp-atl: error: ")
+        assert message in err
+
+
+def test_a_wrong_model_device_or_batch_ends_with_status_2(
+    run: Run, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["predict", str(tmp_path / "no/model"), str(recordings)]) == 2
+    assert f"there is no folder {tmp_path / 'no/model'}" in capsys.readouterr().err
+    assert main(["predict", str(recordings), str(recordings)]) == 2
+    assert "cannot be loaded" in capsys.readouterr().err
+    assert run(recordings, "--device", "cuda:77")[0] == 2
+    assert run(recordings, "--batch-seconds", 0)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "starts"),
+    [("x.csv", None, "file,"), ("x.jsonl", None, "{"), ("x.out", None, "file "), ("x.csv", "jsonl", "{")],
+)
+def test_output_goes_to_a_file_in_the_format_of_its_ending(
+    run: Run, recordings: Path, tmp_path: Path, name: str, format: str | None, starts: str
+):
+    target = tmp_path / "out" / name
+    target.parent.mkdir()
+    target.write_text("old")
+    status, out, _ = run(recordings, "--output", target, *(["--format", format] if format else []))
+    assert (status, out) == (0, "")
+    assert target.read_text(encoding="utf-8").startswith(starts)
+    assert list(target.parent.iterdir()) == [target]  # nothing half-written is left beside it
+    assert target.stat().st_mode & 0o777 == recordings.joinpath("b.wav").stat().st_mode & 0o777
+
+
+def test_of_several_processes_one_predicts(run: Run, recordings: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RANK", "1")
+    assert run(recordings) == (0, "", "")
+
+
+def test_names_that_are_no_text_are_written_as_escapes(run: Run, tmp_path: Path):
+    name = os.fsdecode(bytes(tmp_path) + b"/\xe9.wav")
+    write_audio(Path(name))
+    status, out, _ = run(name, "--format", "jsonl")
+    assert status == 0
+    assert json.loads(out)["file"] == name
+
+
+def test_long_recordings_cut_unasked_are_one_row_of_csv():
+    scores = dict(zip(EMOTIONS, (0.1, 0.2, 0.3, 0.4), strict=True))
+    windows = [WindowScores(0, 60, scores), WindowScores(10, 70, scores)]
+    prediction = Prediction("x.wav", "sadness", scores, 70.0, windows)
+    assert len(format_predictions([prediction], EMOTIONS, "csv", windowed=False).splitlines()) == 2
+    assert len(format_predictions([prediction], EMOTIONS, "csv", windowed=True).splitlines()) == 3
+
+
+def test_the_program_works_without_a_network_and_says_nothing_else(model: Path, recordings: Path, tmp_path: Path):
+    block = tmp_path / "sitecustomize.py"
+    block.write_text("import socket\nsocket.socket.connect = None\nsocket.getaddrinfo = None\n")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "gmp_atl_hf.cli", "predict", str(model), str(recordings), "--format", "csv"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "HF_HOME": str(tmp_path / "cache")},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    scores = [[float(row[label]) for label in EMOTIONS] for row in csv.DictReader(done.stdout.splitlines())]
+    assert np.isfinite(scores).all()
+    assert len(scores) == 3
+    said = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip()]
+    assert all(line.startswith("predict: ") for line in said), done.stderr
