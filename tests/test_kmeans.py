@@ -105,6 +105,23 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not() -> None:
     assert first.fingerprint != fit(features, 10, 20, seed=1, **settings).fingerprint
 
 
+def test_the_number_of_threads_changes_no_label_and_is_left_as_it_was() -> None:
+    features = mixture().requires_grad_()
+    threads = torch.get_num_threads()
+    labels, inertias = [], []
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            kmeans = fit(features, 10, 20, chunk_frames=500)
+            assert torch.get_num_threads() == number
+            labels.append(kmeans.predict({10: features}, source())["gmp_layer10_k20"])
+            inertias.append(kmeans.scales["gmp_layer10_k20"].inertia)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*labels)
+    assert inertias[0] == pytest.approx(inertias[1], rel=1e-6)
+
+
 def test_a_scale_does_not_depend_on_the_scales_beside_it() -> None:
     features = mixture()
     together, alone = fit(features, 10, 20), fit(features, 20)

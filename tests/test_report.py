@@ -191,7 +191,8 @@ def test_a_further_fold_of_a_lesser_seed_is_not_counted() -> None:
 
 
 def test_the_first_variant_is_compared_with_each_other_over_speakers() -> None:
-    first, second = run([0, 1], [1, 2, 3, 4, 5, 6]), run([0, 1], [1, 2, 3, 4], skill=0.4) + run([0], [5])
+    first = run([0, 1], [1, 2, 3, 4, 5, 6], size=33)
+    second = run([0, 1], [1, 2, 3, 4], skill=0.4, size=33) + run([0], [5], skill=0.4, size=33)
     report = report_of({"gmp-atl": first, "direct": second, "same": first})
     differences = []
     for fold in range(1, 6):

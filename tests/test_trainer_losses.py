@@ -89,7 +89,7 @@ def one_step(model_class: Any, table: Any, folder: Path, **fields: Any) -> tuple
     trainer = GMPATLTrainer(model, arguments, table, processing_class=feature_extractor())
     trainer.train()
     untrained = small_model(model_class).train()
-    batch = GMPATLDataCollator(feature_extractor(), untrained.config, untrained.target_names)(
+    batch = GMPATLDataCollator(feature_extractor(), untrained.config, untrained.target_names, seed=arguments.seed)(
         [table[row] for row in range(len(table))]
     )
     return trainer.state.log_history[0], untrained, batch

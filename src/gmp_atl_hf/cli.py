@@ -8,13 +8,16 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from .environment import package_version
 from .errors import RequestError
 from .predict_command import add_predict_arguments, predict
 from .prepare_command import add_prepare_arguments, prepare
 from .recipe_convert import did_you_mean, known_names
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 PROGRAM = "gmp-atl"
@@ -40,12 +43,16 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise RequestError(message, self.format_usage().removeprefix("usage: ").strip(), f"see {self.prog} --help")
 
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        if is_first_process():  # the help, too, once is enough
+            super()._print_message(message, file)
+
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `run` takes."""
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a packaged recipe such as demo")
     parser.add_argument("--output-dir", metavar="DIR", help="the run's folder (default: runs/NAME)")
-    parser.add_argument("--folds", metavar="1,2", type=parse_folds, help="these folds only (default: all)")
+    parser.add_argument("--folds", metavar="1,2", help="these folds only (default: all)")
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -61,9 +68,10 @@ def perform_run(arguments: argparse.Namespace) -> int:
 
     # Before the import below, which takes seconds: a typo is answered at once.
     recipe = Recipe.from_yaml(arguments.recipe, arguments.set)
+    folds = None if arguments.folds is None else parse_folds(arguments.folds)
     from .run import run_recipe
 
-    run_recipe(recipe, output_dir=arguments.output_dir, folds=arguments.folds, command=arguments.command)
+    run_recipe(recipe, output_dir=arguments.output_dir, folds=folds, command=arguments.command)
     return DONE
 
 

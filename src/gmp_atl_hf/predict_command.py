@@ -40,7 +40,7 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """Score the emotions of recordings; status 1 if some could not be read, though the others are scored all the same."""
+    """Score the emotions of recordings; status 1 if some could not be read; the others are scored all the same."""
     if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0":
         return 0  # started several times by a launcher: one process does it
     output = None if arguments.output is None else _writable(Path(arguments.output))

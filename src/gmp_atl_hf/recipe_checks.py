@@ -188,14 +188,21 @@ def check_field_names(recipe: Recipe) -> None:
     known_model = _Known(model, MODEL_OWNED, elsewhere={n: "a stage" for n in arguments if n not in model})
     known_arguments = _Known(arguments, RUN_OWNED, known_stage, stage_elsewhere)
 
-    for prefix, one in [("", recipe), *((f"variant {name}: ", recipe.resolve(name)) for name in recipe.variant_names)]:
+    def check(one: Recipe) -> None:
         if isinstance(one.backbone, Mapping):
-            _check_names(one.backbone, f"{prefix}`backbone`", known_backbone)
-        _check_names(one.model, f"{prefix}`model`", known_model)
+            _check_names(one.backbone, "`backbone`", known_backbone)
+        _check_names(one.model, "`model`", known_model)
         for name in _STAGES:
             stage = getattr(one.stages, name)
-            _check_names(stage.model, f"{prefix}`stages.{name}.model`", known_model)
-            _check_names(stage.arguments, f"{prefix}`stages.{name}`", known_arguments)
+            _check_names(stage.model, f"`stages.{name}.model`", known_model)
+            _check_names(stage.arguments, f"`stages.{name}`", known_arguments)
+
+    check(recipe)
+    for variant in recipe.variant_names:
+        try:
+            check(recipe.resolve(variant))
+        except RequestError as error:
+            raise RequestError(f"variant {variant}: {error.found}", error.expected, error.fix) from error
 
 
 def _annotations(cls: Any) -> dict[str, Any]:

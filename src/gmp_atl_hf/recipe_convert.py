@@ -168,9 +168,16 @@ def _convert_union(type_hint: Any, value: Any, path: str, metadata: Mapping[str,
     members = get_args(type_hint)
     if value is None and NoneType in members:
         return None
+    optional = len(members) == 2 and NoneType in members
     for member in members:
-        if member is not NoneType and (_fits(member, value) or len(members) == 2 and NoneType in members):
+        if member is NoneType or not (optional or _fits(member, value)):
+            continue
+        try:
             return convert(member, value, path, metadata)
+        except RequestError as error:
+            if error.expected != _expected(member):
+                raise
+            raise RequestError(error.found, _expected(type_hint), error.fix) from None
     raise RequestError(f"`{path}` is {describe(value)}", _expected(type_hint))
 
 

@@ -28,8 +28,8 @@ from .reading import Heard, Piece, Reader, run_ahead
 from .windows import Windowing, coverage_weights
 
 LONGEST_SECONDS = 60.0
-"""Recordings longer than this are scored in windows of it unless other windows are asked for. Our choice: one emotion of
-a whole hour means little, and attention over an hour needs more memory than there is."""
+"""Recordings longer than this are scored in windows of it unless other windows are asked for. Our choice: one emotion
+of a whole hour means little, and attention over an hour needs more memory than there is."""
 
 BATCH_SECONDS = {"cpu": 16.0, "cuda": 256.0}
 """Seconds of audio per batch: on a CPU larger batches only leave its caches, a GPU needs them to be busy."""
@@ -113,7 +113,7 @@ class SpeechEmotionClassifier:
     @property
     def labels(self) -> list[str]:
         """The emotions, in the order of the model's logits."""
-        names = self.model.config.id2label or {}
+        names: Any = self.model.config.id2label
         return [names[number] for number in sorted(names)]
 
     def __call__(
@@ -233,20 +233,25 @@ def load_emotion_model(checkpoint: str) -> HubertForGMPATL:
     try:
         with quiet_transformers():
             raw = PreTrainedConfig.get_config_dict(checkpoint)[0]
+            if not raw:
+                raise RequestError(f"{checkpoint} is no model: it has no config.json", expected, fix)
             kind, architectures = raw.get("model_type"), raw.get("architectures") or []
             if kind != GMPATLConfig.model_type or HubertForGMPATL.__name__ not in architectures:
                 what = f"a {kind!r} model" + (f" ({', '.join(architectures)})" if architectures else "")
                 raise RequestError(f"{checkpoint} is {what}, without emotions to predict", expected, fix)
-            model, info = HubertForGMPATL.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
+            loaded: Any = HubertForGMPATL.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
+            model: HubertForGMPATL = loaded[0]
+            missing_keys = sorted(loaded[1]["missing_keys"])
     except RequestError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise RequestError(f"the model {checkpoint} cannot be loaded: {reason}", expected, fix) from error
-    if info["missing_keys"]:
-        missing = ", ".join(sorted(info["missing_keys"])[:5])
-        raise RequestError(f"the model {checkpoint} lacks weights: {missing}", "a complete model", "copy it again")
-    return model  # type: ignore[no-any-return]
+    if missing_keys:
+        raise RequestError(
+            f"the model {checkpoint} lacks weights: {', '.join(missing_keys[:5])}", "a complete model", "copy it again"
+        )
+    return model
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import soundfile
@@ -87,7 +87,7 @@ def expand_inputs(inputs: Inputs) -> tuple[list[Item], bool]:
         items = _expand_one(inputs)
         return items, not _is_folder(inputs)
     several: list[Item] = []
-    for one in inputs:
+    for one in cast(Iterable[Any], inputs):
         if isinstance(one, (int, float, np.number)):
             raise RequestError(
                 "the input is a sequence of numbers without a sampling rate",

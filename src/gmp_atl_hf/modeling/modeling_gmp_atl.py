@@ -74,9 +74,9 @@ class GMPATLPreTrainedModel(HubertPreTrainedModel):
     base_model_prefix = "hubert"
     # Means of a batch are divided by the accumulation steps by the stock Trainer; GMPATLTrainer does it exactly.
     accepts_loss_kwargs = False
-    # A step starts from another step's model: its heads are not ours, and that is no news to anyone.
     target_names: tuple[str, ...] = ()
     """Arguments of `forward` that hold what is to be predicted."""
+    # A step starts from another step's model: its heads are not ours, and that is no news to anyone.
     _keys_to_ignore_on_load_unexpected = [r"^(emotion_|gender_)?classifier\.", r"^pooling\.", r"^frame_heads\."]
 
     def __init__(self, config: GMPATLConfig) -> None:

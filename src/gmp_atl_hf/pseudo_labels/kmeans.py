@@ -54,8 +54,8 @@ class MultiScaleKMeans:
         init_dimensions: Principal directions of those frames in which seeding works.
         init_restarts: Greedy k-means++ starts, of which the best is kept.
         init_iterations: Lloyd iterations on the subsample after each start.
-        chunk_frames: Frames handled at once; they bound the memory beside the features to ``chunk_frames ×
-            (max(clusters) + channels)`` floats, the subsample and the codebooks.
+        chunk_frames: Frames handled at once by a thread; they bound the memory beside the features to ``chunk_frames ×
+            (max(clusters) + channels)`` floats per thread, the subsample and the codebooks.
         backend: ``"torch"``, or ``"sklearn"`` for the published HuBERT settings (`MiniBatchKMeans`, twenty starts,
             batches of 10,000; slow), to compare with older work; only ``clusters`` and ``seed`` act on it.
 
@@ -265,6 +265,7 @@ class MultiScaleKMeans:
         if frames.ndim != 2 or not frames.is_floating_point():
             found = f"features of layer {layer} of shape {tuple(frames.shape)} and type {frames.dtype}"
             raise RequestError(found, "(frames, channels), floating point", "give one row per frame")
+        frames = frames.detach()
         largest = max(self.clusters)
         total = int(reduce(torch.tensor([len(frames)], dtype=torch.float64, device=frames.device)))
         if initial is None:

@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from .seeding import SeedingSettings, Subsample, nearest, seed_centres
+from .threads import one_thread_each, spans
+
+Result = TypeVar("Result")
 
 Reduce = Callable[[Tensor], Tensor]
 """Turns this process's float64 tensor into the sum over all processes, the same on each of them."""
@@ -35,7 +39,7 @@ class LloydSettings:
     Args:
         max_iterations: Passes over all frames at most. Seeding on a subsample leaves little to do: 3 to 8 are usual.
         tolerance: A pass that lowers the inertia by less than this share of it is the last.
-        chunk_frames: Frames handled at once.
+        chunk_frames: Frames handled at once by a thread.
     """
 
     max_iterations: int = 100
@@ -94,8 +98,12 @@ def squared_norms(frames: Tensor, origin: Tensor, chunk_frames: int) -> Tensor:
         (frames,) float32.
     """
     norms = torch.empty(len(frames), device=frames.device)
-    for start, chunk in _chunks(frames, origin, chunk_frames):
-        norms[start : start + len(chunk)] = chunk.square().sum(1)
+
+    def measure(span: range) -> None:
+        for start, chunk in _chunks(frames, span, origin, chunk_frames):
+            norms[start : start + len(chunk)] = chunk.square().sum(1)
+
+    _on_spans(measure, frames, chunk_frames)
     return norms
 
 
@@ -114,7 +122,7 @@ def assign(frames: Tensor, centres: Tensor, chunk_frames: int) -> Tensor:
     with full_precision(frames.device):
         origin = centres.mean(0)
         shifted = centres - origin
-        for start, chunk in _chunks(frames, origin, chunk_frames):
+        for start, chunk in _chunks(frames, range(len(frames)), origin, chunk_frames):
             labels[start : start + len(chunk)] = nearest(chunk, shifted)[1]
     return labels
 
@@ -189,30 +197,41 @@ def lloyd_pass(
         frames nearest to each centre, and the inertia of the centres.
     """
     clusters, channels = centres.shape
-    gathered = torch.zeros(clusters, channels + 2, dtype=torch.float64, device=frames.device)
-    for start, chunk in _chunks(frames, origin, chunk_frames):
-        scores, labels = nearest(chunk, centres)
-        gathered[0, -1] += (scores + norms[start : start + len(chunk)]).clamp_(min=0).sum(dtype=torch.float64)
-        if frames.device.type == "cpu":
-            sums = torch.zeros(clusters, channels).index_add_(0, labels, chunk)
-            counts = torch.bincount(labels, minlength=clusters)
-        else:  # index_add_ adds in no fixed order on a GPU; a product with the one-hot labels does.
-            one_hot = torch.zeros(clusters, len(chunk), device=chunk.device).scatter_(0, labels[None], 1.0)
-            sums, counts = one_hot @ chunk, one_hot.sum(1)
-        gathered[:, :channels] += sums
-        gathered[:, channels] += counts
-    gathered = reduce(gathered)
+
+    def gather(span: range) -> Tensor:
+        gathered = torch.zeros(clusters, channels + 2, dtype=torch.float64, device=frames.device)
+        for start, chunk in _chunks(frames, span, origin, chunk_frames):
+            scores, labels = nearest(chunk, centres)
+            gathered[0, -1] += (scores + norms[start : start + len(chunk)]).clamp_(min=0).sum(dtype=torch.float64)
+            if frames.device.type == "cpu":
+                sums = torch.zeros(clusters, channels).index_add_(0, labels, chunk)
+                counts = torch.bincount(labels, minlength=clusters)
+            else:  # index_add_ adds in no fixed order on a GPU; a product with the one-hot labels does.
+                one_hot = torch.zeros(clusters, len(chunk), device=chunk.device).scatter_(0, labels[None], 1.0)
+                sums, counts = one_hot @ chunk, one_hot.sum(1)
+            gathered[:, :channels] += sums
+            gathered[:, channels] += counts
+        return gathered
+
+    gathered = reduce(torch.stack(_on_spans(gather, frames, chunk_frames)).sum(0))
     return gathered[:, :channels], gathered[:, channels], float(gathered[0, -1])
 
 
-def _chunks(frames: Tensor, origin: Tensor, chunk_frames: int) -> Iterator[tuple[int, Tensor]]:
-    """Float32 chunks of the frames around the origin: a large common offset would cost the products their digits.
+def _on_spans(work: Callable[[range], Result], frames: Tensor, chunk_frames: int) -> list[Result]:
+    """Runs the work on the frames: on the CPU in one span per thread, elsewhere in one."""
+    if frames.device.type != "cpu":
+        return [work(range(len(frames)))]
+    return one_thread_each(work, spans(len(frames), chunk_frames))
+
+
+def _chunks(frames: Tensor, span: range, origin: Tensor, chunk_frames: int) -> Iterator[tuple[int, Tensor]]:
+    """Float32 chunks of a span of frames around the origin: a large common offset would cost the products their digits.
 
     A chunk is overwritten by the next.
     """
-    buffer = torch.empty(min(chunk_frames, len(frames)), frames.shape[1], device=frames.device)  # Fresh memory is slow.
-    for start in range(0, len(frames), chunk_frames):
-        chunk = frames[start : start + chunk_frames]
+    buffer = torch.empty(min(chunk_frames, len(span)), frames.shape[1], device=frames.device)  # Fresh memory is slow.
+    for start in range(span.start, span.stop, chunk_frames):
+        chunk = frames[start : min(start + chunk_frames, span.stop)]
         yield start, torch.sub(chunk, origin, out=buffer[: len(chunk)])
 
 

@@ -12,6 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .threads import one_thread_each
+
+CHUNK_POINTS = 2048
+"""Points of the subsample whose distances are held at once."""
+
 
 @dataclass(frozen=True)
 class SeedingSettings:
@@ -107,20 +112,26 @@ def seed_centres(subsample: Subsample, clusters: int, seed: int, settings: Seedi
         (clusters, channels) float32 centres around the subsample's origin, and (clusters,) bool, False where a centre
         has no point (its row is zero).
     """
-    generator = torch.Generator().manual_seed(seed)
-    projected = subsample.projected
-    best, best_labels = math.inf, torch.empty(0, dtype=torch.int64)
-    for _ in range(settings.init_restarts):
-        centres = _greedy_plus_plus(projected, clusters, generator)
+    drawn = torch.randint(2**62, (settings.init_restarts,), generator=torch.Generator().manual_seed(seed))
+
+    def start(restart_seed: int) -> tuple[float, Tensor]:
+        generator = torch.Generator().manual_seed(restart_seed)
+        centres = _greedy_plus_plus(subsample.projected, clusters, generator)
         for _ in range(settings.init_iterations):
-            means, counts = _means(projected, nearest(projected, centres)[1], clusters)
+            means, counts = _means(subsample.projected, _nearest_in_chunks(subsample.projected, centres)[1], clusters)
             centres = torch.where(counts[:, None] > 0, means, centres)
-        scores, labels = nearest(projected, centres)
-        score = float(scores.sum(dtype=torch.float64))
-        if score < best:
-            best, best_labels = score, labels
-    means, counts = _means(subsample.points, best_labels, clusters)
+        scores, labels = _nearest_in_chunks(subsample.projected, centres)
+        return float(scores.sum(dtype=torch.float64)), labels
+
+    _, labels = min(one_thread_each(start, drawn.tolist()), key=lambda result: result[0])
+    means, counts = _means(subsample.points, labels, clusters)
     return means, counts > 0
+
+
+def _nearest_in_chunks(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """`nearest`, without the memory for all scores at once."""
+    scores, labels = zip(*(nearest(chunk, centres) for chunk in points.split(CHUNK_POINTS)), strict=True)
+    return torch.cat(scores), torch.cat(labels)
 
 
 def _means(points: Tensor, labels: Tensor, clusters: int) -> tuple[Tensor, Tensor]:

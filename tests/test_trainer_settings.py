@@ -1,0 +1,250 @@
+"""What the settings do to a training, and which requests are refused before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel
+
+from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.modeling.modeling_gmp_atl import (
+    HubertForGMPATL,
+    HubertForGMPATLFrameClassification,
+    HubertForGMPATLMultiTask,
+)
+from gmp_atl_hf.training.arguments import GMPATLTrainingArguments
+from gmp_atl_hf.training.trainer import GMPATLTrainer
+from tables import LABELS, changed, feature_extractor, small_model, speech_table, training_arguments, weights_of
+
+TABLE = speech_table(9)
+
+
+def trainer_for(model: Any, folder: Path, table: Any = TABLE, **fields: Any) -> GMPATLTrainer:
+    return GMPATLTrainer(
+        model, training_arguments(folder, **{"max_steps": 3, **fields}), table, processing_class=feature_extractor()
+    )
+
+
+def losses(trainer: GMPATLTrainer) -> list[float]:
+    trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+# ---- refused before training -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model_class", "column"),
+    [
+        (HubertForGMPATL, "audio"),
+        (HubertForGMPATL, "num_samples"),
+        (HubertForGMPATL, "emotion"),
+        (HubertForGMPATLMultiTask, "emotion"),
+        (HubertForGMPATLFrameClassification, "gmp_layer1_k7"),
+    ],
+)
+@pytest.mark.parametrize("role", ["train_dataset", "eval_dataset"])
+def test_a_missing_column_is_named(model_class: Any, column: str, role: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=rf"no column {column}; it has .*id.*\n  expected: {column}: ") as caught:
+        GMPATLTrainer(
+            small_model(model_class),
+            training_arguments(tmp_path),
+            processing_class=feature_extractor(),
+            **{role: TABLE.remove_columns(column)},
+        )
+    assert ("attach_pseudo_labels" in str(caught.value)) == column.startswith("gmp_")
+
+
+def test_every_missing_pseudo_label_column_is_named(tmp_path: Path) -> None:
+    table = TABLE.remove_columns(["gmp_layer1_k5", "gmp_layer1_k7"])
+    with pytest.raises(RequestError, match="gmp_layer1_k5, gmp_layer1_k7"):
+        trainer_for(small_model(HubertForGMPATLFrameClassification), tmp_path, table)
+
+
+def test_a_table_of_other_emotions_or_another_order_is_refused(tmp_path: Path) -> None:
+    for names in (["anger", "neutral"], LABELS[::-1]):
+        model = small_model(HubertForGMPATL, id2label=dict(enumerate(names)), label2id=None)
+        with pytest.raises(RequestError, match="the table's emotions are .*'sadness'.* the model's are"):
+            trainer_for(model, tmp_path)
+
+
+def test_a_table_with_the_genders_the_other_way_round_is_refused(tmp_path: Path) -> None:
+    features = TABLE.features.copy()
+    features["gender"] = ClassLabel(names=["male", "female"])
+    with pytest.raises(RequestError, match="genders are .*'male', 'female'"):
+        trainer_for(small_model(HubertForGMPATLMultiTask), tmp_path, TABLE.cast(features))
+
+
+def test_an_empty_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no rows"):
+        trainer_for(small_model(HubertForGMPATL), tmp_path, TABLE.select([]))
+
+
+def test_a_frame_model_without_scales_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no frame_scales"):
+        trainer_for(small_model(HubertForGMPATLFrameClassification, frame_scales={}), tmp_path)
+
+
+def test_early_stopping_on_frame_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="early_stopping_patience is 2"):
+        trainer_for(small_model(HubertForGMPATLFrameClassification), tmp_path, early_stopping_patience=2)
+
+
+def test_a_table_to_predict_is_checked_too(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no column num_samples"):
+        trainer_for(small_model(HubertForGMPATL), tmp_path).predict(TABLE.remove_columns("num_samples"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_seconds", 0),
+        ("batch_seconds", -1.0),
+        ("head_learning_rate", 0.0),
+        ("early_stopping_patience", 0),
+        ("class_weights", "even"),
+    ],
+)
+def test_settings_out_of_range_are_refused(field: str, value: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{field} is .*expected"):
+        GMPATLTrainingArguments(output_dir=str(tmp_path), **{field: value})
+
+
+def test_class_weights_of_the_wrong_number_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="2 entries for 3 emotions"):
+        trainer_for(small_model(HubertForGMPATL), tmp_path, class_weights=[1.0, 2.0])
+
+
+# ---- what is trained, and how fast -----------------------------------------------------------------------------------
+
+
+def test_balanced_weights_are_clips_over_emotions_times_clips_of_the_emotion(tmp_path: Path) -> None:
+    table = TABLE.remove_columns("emotion").add_column("emotion", [0, 0, 0, 0, 0, 0, 1, 1, 2])
+    table = table.cast_column("emotion", ClassLabel(names=LABELS))
+    trainer = trainer_for(small_model(HubertForGMPATL), tmp_path, table, class_weights="balanced")
+    assert trainer.class_weights is not None
+    assert trainer.class_weights.tolist() == pytest.approx([9 / (3 * 6), 9 / (3 * 2), 9 / (3 * 1)])
+    frames = trainer_for(small_model(HubertForGMPATLFrameClassification), tmp_path, class_weights="balanced")
+    assert frames.class_weights is None
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_heads_learn_at_their_own_rate(times: int, tmp_path: Path) -> None:
+    model = small_model(HubertForGMPATLMultiTask)
+    trainer = trainer_for(
+        model, tmp_path, learning_rate=1e-5, head_learning_rate=1e-2, weight_decay=0.1, warmup_steps=2
+    )
+    for _ in range(times):
+        trainer.train()
+        rates: dict[int, tuple[float, float]] = {
+            id(parameter): (group["initial_lr"], group["weight_decay"])
+            for group in trainer.optimizer.param_groups
+            for parameter in group["params"]
+        }
+        assert len(rates) == len(list(model.parameters()))
+        for name, parameter in model.named_parameters():
+            assert rates[id(parameter)][0] == (1e-5 if name.startswith("hubert.") else 1e-2), name
+        assert rates[id(model.classifier.weight)][1] == 0.1
+        assert rates[id(model.classifier.bias)][1] == 0.0
+        trainer.optimizer = None
+
+
+@pytest.mark.parametrize("model_class", [HubertForGMPATLMultiTask, HubertForGMPATLFrameClassification, HubertForGMPATL])
+def test_every_parameter_gets_a_gradient_so_that_processes_need_not_look_for_others(
+    model_class: Any, tmp_path: Path
+) -> None:
+    model = small_model(model_class)
+    trainer = trainer_for(model, tmp_path)
+    assert trainer.args.ddp_find_unused_parameters is False
+    # An empty batch, as a process gets it when there are fewer clips than batches.
+    trainer = trainer_for(model, tmp_path, TABLE.remove_columns("gender").select([0]), gradient_accumulation_steps=2)
+    batches = list(trainer.get_train_dataloader())
+    assert [batch.get("labels", batch.get("frame_labels")).max().item() == -100 for batch in batches] == [False, True]
+    trainer.compute_loss(model.train(), batches[1]).backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    assert all((parameter.grad == 0).all() for parameter in model.parameters())
+
+
+def test_unused_parameters_are_looked_for_where_asked_or_where_layers_drop(tmp_path: Path) -> None:
+    assert trainer_for(
+        small_model(HubertForGMPATL), tmp_path, ddp_find_unused_parameters=True
+    ).args.ddp_find_unused_parameters
+    assert trainer_for(small_model(HubertForGMPATL, layerdrop=0.1), tmp_path).args.ddp_find_unused_parameters is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "frozen"),
+    [
+        ({"freeze_feature_encoder": True}, "hubert.feature_extractor."),
+        ({"freeze_feature_encoder": True, "freeze_encoder": True}, "hubert."),
+        ({"freeze_feature_encoder": False}, None),
+    ],
+)
+def test_what_is_frozen_stays_and_everything_else_learns(
+    fields: dict[str, bool], frozen: str | None, tmp_path: Path
+) -> None:
+    model = small_model(HubertForGMPATL)
+    before = weights_of(model)
+    trainer_for(model, tmp_path, learning_rate=1e-2, **fields).train()
+    expected = {name for name in before if frozen is None or not name.startswith(frozen)}
+    assert changed(before, weights_of(model)) == expected
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
+def test_gradient_checkpointing_changes_memory_and_nothing_else(tmp_path: Path) -> None:
+    fields = {"learning_rate": 1e-3, "class_weights": "balanced"}
+    # With dropout, so that the second forward pass must draw the same.
+    plain, saving = (small_model(HubertForGMPATLMultiTask, dropout=0.2) for _ in range(2))
+    expected = losses(trainer_for(plain, tmp_path, **fields))
+    assert losses(trainer_for(saving, tmp_path, gradient_checkpointing=True, **fields)) == pytest.approx(
+        expected, rel=1e-6
+    )
+    assert saving.is_gradient_checkpointing
+    for name, value in weights_of(plain).items():
+        torch.testing.assert_close(saving.state_dict()[name], value, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("model_class", [HubertForGMPATLMultiTask, HubertForGMPATLFrameClassification, HubertForGMPATL])
+def test_half_precision_trains_with_losses_near_those_of_full_precision(model_class: Any, tmp_path: Path) -> None:
+    full = losses(trainer_for(small_model(model_class), tmp_path))
+    model = small_model(model_class)
+    half_trainer = trainer_for(model, tmp_path, bf16=True)
+    half = losses(half_trainer)
+    assert half_trainer.accelerator.mixed_precision == "bf16"
+    assert np.isfinite(half).all()
+    assert half != full, "autocast was not on"
+    assert half == pytest.approx(full, rel=0.05)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert np.isfinite(half_trainer.evaluate(TABLE)["eval_loss"])
+
+
+def test_loader_workers_change_nothing(tmp_path: Path) -> None:
+    alone, helped = (
+        losses(trainer_for(small_model(HubertForGMPATL, dropout=0.2), tmp_path, dataloader_num_workers=workers))
+        for workers in (0, 2)
+    )
+    assert alone == helped
+
+
+def test_several_gpus_in_one_process_are_not_used_together(tmp_path: Path) -> None:
+    arguments = training_arguments(tmp_path)
+    assert arguments.n_gpu <= 1
+    arguments._n_gpu = 2  # as on a machine with two
+    trainer = GMPATLTrainer(small_model(HubertForGMPATL), arguments, TABLE, processing_class=feature_extractor())
+    assert trainer.args.n_gpu == 1
+    assert arguments.n_gpu == 2
+
+
+def test_same_seed_same_training_and_another_seed_another(tmp_path: Path) -> None:
+    def trained(seed: int) -> dict[str, torch.Tensor]:
+        model = small_model(HubertForGMPATL, dropout=0.2)
+        trainer_for(model, tmp_path, seed=seed).train()
+        return weights_of(model)
+
+    first = trained(1)
+    assert changed(first, trained(1)) == set()
+    assert changed(first, trained(2)) != set()
