@@ -6,7 +6,8 @@
 All sides run in turn in one process, on the same frames and threads, and every codebook is measured by the same
 function. Besides its defaults (256 frames per cluster, 25 iterations), faiss runs on all frames for as many iterations
 as it needs to reach our inertia, at most 100; where it never does, the row shows how far it came. Without faiss its
-side is left out. Unset OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE: set for another processor, they slow scikit-learn down.
+side is left out. On a machine that others use too, set OMP_NUM_THREADS=1 and read the processor seconds. Unset
+OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE: set for another processor, they slow scikit-learn down.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from sklearn.cluster import MiniBatchKMeans
@@ -112,10 +115,20 @@ def faiss_side(iterations: int, all_frames: bool) -> Callable[[Tensor, int, int]
     return fit
 
 
-def timed(fit: Callable[[Tensor, int, int], Tensor], features: Tensor, clusters: int, seed: int) -> tuple[float, float]:
-    start = time.perf_counter()
+@dataclass(frozen=True)
+class Fit:
+    """One side's run: wall and processor seconds (of all threads), mean squared distance per frame."""
+
+    seconds: float
+    cpu_seconds: float
+    inertia_per_frame: float
+
+
+def timed(fit: Callable[[Tensor, int, int], Tensor], features: Tensor, clusters: int, seed: int) -> Fit:
+    wall, cpu = time.perf_counter(), time.process_time()
     centres = fit(features, clusters, seed)
-    return time.perf_counter() - start, inertia_per_frame(features, centres)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return Fit(wall, cpu, inertia_per_frame(features, centres))
 
 
 def has_faiss() -> bool:
@@ -127,61 +140,53 @@ def has_faiss() -> bool:
     return True
 
 
-def compare(features: Tensor, clusters: int, repeats: int, with_faiss: bool) -> dict[str, object]:
-    """All sides in turn, ``repeats`` times; medians of seconds and of inertia per frame."""
+def medians(fits: list[Fit]) -> dict[str, float]:
+    return {field.name: statistics.median(getattr(fit, field.name) for fit in fits) for field in fields(Fit)}
+
+
+def compare(features: Tensor, clusters: int, repeats: int, with_faiss: bool) -> dict[str, Any]:
+    """All sides in turn, ``repeats`` times with another seed; medians, also of the ratios of each turn."""
     sides = {"ours": ours, "published": published, "sklearn_defaults": sklearn_defaults}
     if with_faiss:
         sides["faiss_defaults"] = faiss_side(25, all_frames=False)
-    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    reached: list[tuple[float, float, int, bool]] = []
+    runs: dict[str, list[Fit]] = {name: [] for name in sides}
+    iterations: list[int] = []
     for seed in range(repeats):
         for name, fit in sides.items():
             runs[name].append(timed(fit, features, clusters, seed))
-        if with_faiss:  # Only the run that is long enough counts, as if its length had been known.
-            for iterations in FAISS_ITERATIONS:
-                seconds, inertia = timed(faiss_side(iterations, all_frames=True), features, clusters, seed)
-                if done := inertia <= runs["ours"][-1][1] * 1.0005:
+        if with_faiss:  # Only the run that was long enough counts, as if its length had been known.
+            for number in FAISS_ITERATIONS:
+                reached = timed(faiss_side(number, all_frames=True), features, clusters, seed)
+                if reached.inertia_per_frame <= runs["ours"][-1].inertia_per_frame * 1.0005:
                     break
-            reached.append((seconds, inertia, iterations, done))
-    result: dict[str, object] = {"clusters": clusters}
-    for name, pairs in runs.items():
-        result[name] = {
-            "seconds": statistics.median(seconds for seconds, _ in pairs),
-            "inertia_per_frame": statistics.median(inertia for _, inertia in pairs),
-        }
-    ratios = [theirs[0] / mine[0] for mine, theirs in zip(runs["ours"], runs["published"], strict=True)]
-    inertias = [mine[1] / theirs[1] for mine, theirs in zip(runs["ours"], runs["published"], strict=True)]
-    result["speed_ratio_to_published"] = statistics.median(ratios)
-    result["inertia_ratio_to_published"] = statistics.median(inertias)
-    result["inertia_ratio_to_published_worst"] = max(inertias)
-    if reached:
-        result["faiss_to_our_inertia"] = {
-            "seconds": statistics.median(seconds for seconds, *_ in reached),
-            "inertia_per_frame": statistics.median(inertia for _, inertia, *_ in reached),
-            "iterations": [iterations for _, _, iterations, _ in reached],
-            "reached_within_0.05_percent": [done for *_, done in reached],
-        }
-        result["speed_ratio_to_faiss"] = statistics.median(
-            theirs[0] / mine[0] for mine, theirs in zip(runs["ours"], reached, strict=True)
-        )
+            runs.setdefault("faiss_to_our_inertia", []).append(reached)
+            iterations.append(number)
+    result: dict[str, Any] = {"clusters": clusters, "sides": {name: medians(fits) for name, fits in runs.items()}}
+    for name, fits in runs.items():
+        if name != "ours":
+            turns = list(zip(runs["ours"], fits, strict=True))
+            result["sides"][name] |= {
+                "ratio_seconds": statistics.median(theirs.seconds / mine.seconds for mine, theirs in turns),
+                "ratio_cpu_seconds": statistics.median(theirs.cpu_seconds / mine.cpu_seconds for mine, theirs in turns),
+                "our_inertia_to_theirs_worst": max(m.inertia_per_frame / t.inertia_per_frame for m, t in turns),
+            }
+    if iterations:
+        result["sides"]["faiss_to_our_inertia"]["iterations"] = iterations
     return result
 
 
-def show(result: dict[str, object]) -> None:
-    mine = result["ours"]
-    assert isinstance(mine, dict)
-    print(f"\nK = {result['clusters']:<22} seconds   inertia/frame   time / ours   inertia / ours")
-    for name, side in result.items():
-        if isinstance(side, dict):
-            ratio, quality = side["seconds"] / mine["seconds"], side["inertia_per_frame"] / mine["inertia_per_frame"]
-            print(
-                f"{name:<24} {side['seconds']:9.2f} {side['inertia_per_frame']:15.3f} {ratio:13.1f} {quality:16.4f}"
-                + (f"   iterations {side['iterations']}" if "iterations" in side else ""),
-                flush=True,
-            )
+def show(result: dict[str, Any]) -> None:
+    columns = "seconds  cpu seconds  inertia/frame  seconds / ours  cpu / ours  our inertia / its"
+    print(f"\nK = {result['clusters']:<20} {columns}")
+    for name, side in result["sides"].items():
+        line = f"{name:<24} {side['seconds']:7.2f} {side['cpu_seconds']:12.2f} {side['inertia_per_frame']:14.3f}"
+        if name != "ours":
+            line += f" {side['ratio_seconds']:15.2f} {side['ratio_cpu_seconds']:11.2f}"
+            line += f" {side['our_inertia_to_theirs_worst']:15.4f}"
+        print(line + (f"  iterations {side['iterations']}" if "iterations" in side else ""), flush=True)
 
 
-def hardware() -> dict[str, object]:
+def hardware() -> dict[str, Any]:
     cpu = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.is_file():

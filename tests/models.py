@@ -34,7 +34,8 @@ _TINY: dict[str, Any] = {
     "initializer_range": 0.2,
 }
 _NO_DROPOUT: dict[str, Any] = dict.fromkeys(
-    ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "final_dropout", "layerdrop"), 0.0
+    ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "final_dropout", "layerdrop"),
+    0.0,
 )
 SHAPES: dict[str, dict[str, Any]] = {
     "base": {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False},

@@ -6,13 +6,13 @@ import itertools
 
 import pytest
 import torch
-from models import EMOTIONS, MODELS, POOLINGS, SCALES, build, gradients, make_clips, pad, pad_rows
 from torch import Tensor
 
 from gmp_atl_hf import HubertForGMPATL, HubertForGMPATLFrameClassification, HubertForGMPATLMultiTask
 from gmp_atl_hf.modeling.encoding_gmp_atl import convolve
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLOutput, GMPATLPreTrainedModel
+from models import EMOTIONS, MODELS, POOLINGS, SCALES, build, gradients, make_clips, pad, pad_rows
 
 LENGTHS = (4_000, 12_000, 7_001, 400, 11_999, 9_600, 719, 12_345)
 TOLERANCE = 1e-4

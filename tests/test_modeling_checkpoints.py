@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from models import MODELS, POOLINGS, build, build_backbone, head_fields, make_clips
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import HubertForSequenceClassification
 
 from gmp_atl_hf import HubertForGMPATL, HubertForGMPATLFrameClassification, HubertForGMPATLMultiTask
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel
+from models import MODELS, POOLINGS, build, build_backbone, head_fields, make_clips
 
 CLIP = make_clips([9_000])[0][None]
 
@@ -93,6 +93,10 @@ def test_weights_pass_from_step_to_step(backbone: Path, tmp_path: Path) -> None:
     one, two, three = tmp_path / "1", tmp_path / "2", tmp_path / "3"
     multitask, _ = load(HubertForGMPATLMultiTask, backbone, pooling="statistics")
     multitask.save_pretrained(one)
+    # A multi-task head is no set of AM-Softmax directions: fine-tuning straight after it starts with a new one.
+    straight, report = load(HubertForGMPATL, one)
+    assert set(report["missing_keys"]) == {"classifier.weight"} and not report["mismatched_keys"]
+    assert same(straight.hubert.state_dict(), multitask.hubert.state_dict())
     frames, report = load(HubertForGMPATLFrameClassification, one)
     assert same(frames.hubert.state_dict(), multitask.hubert.state_dict())
     assert {name.split(".")[0] for name in report["missing_keys"]} == {"frame_heads"}
@@ -106,7 +110,9 @@ def test_weights_pass_from_step_to_step(backbone: Path, tmp_path: Path) -> None:
     assert again.config.pooling == "statistics"
 
 
-def test_heads_of_another_step_are_left_behind_without_a_word(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_heads_of_another_step_are_left_behind_without_a_word(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     build(HubertForGMPATLMultiTask).save_pretrained(tmp_path)
     _, report = load(HubertForGMPATLFrameClassification, tmp_path)
     assert not report["unexpected_keys"]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models import EMOTIONS, SCALES, tiny_config, tiny_hubert_config
 from transformers import AutoConfig
 
 from gmp_atl_hf import GMPATLConfig
+from models import EMOTIONS, SCALES, tiny_config, tiny_hubert_config
 
 
 @pytest.mark.parametrize(

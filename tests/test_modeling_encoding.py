@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models import MODELS, build, build_backbone, make_clips, pad
 from torch import Tensor
 from transformers import HubertModel
 
 from gmp_atl_hf import HubertForGMPATL
 from gmp_atl_hf.modeling.encoding_gmp_atl import convolve, encode_speech
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel
+from models import MODELS, build, build_backbone, make_clips, pad
 
 SHAPES = pytest.mark.parametrize("shape", ["base", "large"])
 

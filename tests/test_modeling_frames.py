@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models import build, make_clips
 from torch import nn
 
 from gmp_atl_hf import HubertForGMPATL
 from gmp_atl_hf.modeling.frames_gmp_atl import crop_frames, frame_count, hop_length, length_mask, receptive_field
+from models import build, make_clips
 
 KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from models import MODELS, POOLINGS, build, gradients, make_clips, pad
-from test_modeling_losses import BATCH, LABELS, all_targets
 from torch import Tensor
 
 from gmp_atl_hf import HubertForGMPATL, HubertForGMPATLFrameClassification, HubertForGMPATLMultiTask
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel
+from models import MODELS, POOLINGS, build, gradients, make_clips, pad
+from test_modeling_losses import BATCH, LABELS, all_targets
 
 
 def take_gradients(model: GMPATLPreTrainedModel, inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,13 +6,13 @@ import math
 
 import pytest
 import torch
-from models import EMOTIONS, MODELS, SCALES, build, gradients, make_clips, pad
 from torch import Tensor
 from torch.nn import functional
 
 from gmp_atl_hf import HubertForGMPATL, HubertForGMPATLFrameClassification, HubertForGMPATLMultiTask
 from gmp_atl_hf.modeling.losses_gmp_atl import am_softmax_sums, combine_parts, count_labels, cross_entropy_sums
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel
+from models import EMOTIONS, MODELS, SCALES, build, gradients, make_clips, pad
 
 BATCH = pad(make_clips([4_000, 9_000, 6_000]))
 FRAMES = 27
@@ -217,7 +217,9 @@ def test_the_counts_known_beforehand_are_those_of_the_forward_pass(
 def test_class_weights_weigh_as_in_torch(model_class: type[GMPATLPreTrainedModel]) -> None:
     model = build(model_class, emotion_weight=1.0)
     output = model(**BATCH, labels=LABELS, class_weights=WEIGHTS)
-    assert output.loss.item() == pytest.approx(functional.cross_entropy(output.logits, LABELS, WEIGHTS).item(), rel=1e-5)
+    assert output.loss.item() == pytest.approx(
+        functional.cross_entropy(output.logits, LABELS, WEIGHTS).item(), rel=1e-5
+    )
     assert output.loss_counts[:, 0].tolist() == WEIGHTS[LABELS].tolist()
 
 

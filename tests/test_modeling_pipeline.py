@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import EMOTIONS, build, make_clips
 from transformers import Wav2Vec2FeatureExtractor, pipeline
 
 import gmp_atl_hf
 from gmp_atl_hf import HubertForGMPATL
+from models import EMOTIONS, build, make_clips
 
 LENGTHS = (4_000, 16_000, 9_123, 400)
 

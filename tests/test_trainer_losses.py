@@ -160,3 +160,32 @@ def test_batches_by_seconds_train_on_every_clip_and_split_alike(tmp_path: Path) 
     four = train("multitask", 1, 4, tmp_path, batch_seconds=1.0, max_steps=4)
     assert len(one["losses"]) == len(four["losses"]) == 4
     assert np.isfinite(one["losses"] + four["losses"]).all()
+
+
+def test_every_epoch_brings_every_clip_once_in_other_steps_with_other_masks(tmp_path: Path) -> None:
+    table = speech_table(11)
+    model = small_model(HubertForGMPATL)
+    trainer = GMPATLTrainer(
+        model,
+        training_arguments(tmp_path, num_train_epochs=2),
+        table,
+        processing_class=feature_extractor(),
+    )
+    seen: list[tuple[int, int, int]] = []
+    model.register_forward_pre_hook(
+        lambda _module, _args, inputs: seen.extend(
+            zip(
+                inputs["attention_mask"].sum(1).tolist(),
+                inputs["labels"].tolist(),
+                [hash(tuple(mask.nonzero().flatten().tolist())) for mask in inputs["mask_time_indices"]],
+                strict=True,
+            )
+        ),
+        with_kwargs=True,
+    )
+    trainer.train()
+    clips = sorted(zip(table["num_samples"], table["emotion"], strict=True))
+    first, second = seen[:11], seen[11:]
+    assert [sorted(clip[:2] for clip in epoch) for epoch in (first, second)] == [clips, clips]
+    assert [clip[:2] for clip in first] != [clip[:2] for clip in second]
+    assert sorted(first) != sorted(second), "the same masks again"

@@ -20,6 +20,7 @@ from .modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 
 Model = TypeVar("Model", bound=GMPATLPreTrainedModel)
 
+CONFIG_CLASSES: Mapping[str, type[PreTrainedConfig]] = {each.model_type: each for each in (HubertConfig, GMPATLConfig)}
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
@@ -63,7 +64,7 @@ def describe_backbone(backbone: str | Mapping[str, Any]) -> dict[str, Any]:
                 "save_pretrained() writes them",
             )
         # The name of a folder means nothing: its weights do.
-        identity: dict[str, Any] = {"weights": hash_file(weights)}
+        identity: dict[str, Any] = {"weights": hash_weights(weights)}
     else:
         identity = {"hub_id": backbone, "revision": getattr(config, "_commit_hash", None)}
     return {**identity, "config": _plain(config)}
@@ -78,19 +79,20 @@ def read_config(backbone: str) -> PreTrainedConfig:
     try:
         with quiet_transformers():
             kind = PreTrainedConfig.get_config_dict(backbone)[0].get("model_type")
-            config_class = GMPATLConfig if kind == GMPATLConfig.model_type else HubertConfig
-            config = config_class.from_pretrained(backbone)
-    except (OSError, ValueError) as error:
+            if kind not in CONFIG_CLASSES:
+                raise RequestError(
+                    f"the backbone {backbone} is a {kind!r} model", "a HuBERT", "backbone: facebook/hubert-base-ls960"
+                )
+            return CONFIG_CLASSES[kind].from_pretrained(backbone)
+    except RequestError:
+        raise
+    except Exception as error:  # of transformers, huggingface_hub and its strict dataclass: one class for each fault
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise RequestError(
-            f"the backbone {backbone} cannot be read: {str(error).splitlines()[0]}",
+            f"the backbone {backbone} cannot be read: {reason}",
             "a folder with config.json and weights, or the id of a HuBERT on the Hub (which needs a network once)",
             "backbone: facebook/hubert-base-ls960, a folder, or a mapping of HubertConfig fields to start from scratch",
         ) from error
-    if kind not in (HubertConfig.model_type, GMPATLConfig.model_type):
-        raise RequestError(
-            f"the backbone {backbone} is a {kind!r} model", "a HuBERT", "backbone: facebook/hubert-base-ls960"
-        )
-    return config
 
 
 def scratch_config(fields: Mapping[str, Any]) -> HubertConfig:
@@ -100,7 +102,10 @@ def scratch_config(fields: Mapping[str, Any]) -> HubertConfig:
         RequestError: The fields make no HuBERT.
     """
     try:
-        return HubertConfig(**fields)
+        config = HubertConfig(**fields)
+        with torch.device("meta"):  # shapes only, no memory and no time
+            HubertModel(config)
+        return config
     except Exception as error:  # the strict dataclass raises classes of its own for each kind of fault
         raise RequestError(
             f"backbone: the fields make no HuBERT: {error}",
@@ -189,6 +194,20 @@ def default_feature_extractor(config: PreTrainedConfig) -> Wav2Vec2FeatureExtrac
     return Wav2Vec2FeatureExtractor(
         sampling_rate=SAMPLING_RATE, do_normalize=normalise, return_attention_mask=True, padding_value=0.0
     )
+
+
+def hash_weights(path: Path) -> str:
+    """Hash of a checkpoint's weights; of those in several files, that of all of them."""
+    if path.suffix != ".json":
+        return hash_file(path)
+    names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+    if missing := [name for name in names if not (path.parent / name).is_file()]:
+        raise RequestError(
+            f"the backbone folder {path.parent} lacks {', '.join(missing)}",
+            f"every file that {path.name} names",
+            "copy the whole checkpoint",
+        )
+    return hashlib.sha256("".join(hash_file(path.parent / name) for name in names).encode()).hexdigest()
 
 
 def hash_file(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,13 +16,14 @@ from .hub.model_card import write_model_card
 from .modeling.modeling_gmp_atl import HubertForGMPATL
 from .plan import PlannedFold
 from .stage_settings import STEP_NAMES
-from .step_folder import StepFolder, read_json
+from .step_folder import STEP_FILE, StepFolder, read_json
 from .steps import DEV_LOGITS_FILE, TRAINING_FILE, read_jsonl
 
 if TYPE_CHECKING:
     from .run import Run
 
 ALL_SPEAKERS = "all-speakers"
+MODEL = "model"
 
 
 def ship_final_model(run: Run) -> str:
@@ -39,8 +40,7 @@ def ship_final_model(run: Run) -> str:
     Returns:
         What to tell the user.
     """
-    variant, seed = run.recipe.variant_names[0], run.recipe.seeds[0]
-    folds = [planned for planned in run.planned if planned.variant == variant and planned.seed == seed]
+    variant, seed, folds = _folds(run)
     missing = [planned.fold.number for planned in folds if not run.tested(planned)]
     if missing:
         return (
@@ -52,12 +52,7 @@ def ship_final_model(run: Run) -> str:
         for step in chosen.steps:
             step.folder.refuse_contradiction()
         run.perform_fold(chosen, test=False)
-    inputs = {
-        "step": "model",
-        "weights": chosen.finetune.key,
-        "temperature_from": [planned.finetune.key for planned in folds],
-    }
-    folder = StepFolder(run.output_dir / "model", inputs)
+    folder = StepFolder(run.output_dir / MODEL, {**_known_inputs(run), "weights": chosen.finetune.key})
     folder.refuse_contradiction()
     if folder.finished:
         run.found.add(folder.path)
@@ -67,6 +62,33 @@ def ship_final_model(run: Run) -> str:
                 _write_model(run, working, chosen, folds)
         run.made.add(folder.path)
     return f"Model: {folder.path}"
+
+
+def refuse_other_model(run: Run) -> None:
+    """Refuse, before anything is trained, a finished model of another variant or seed, or of other folds.
+
+    Args:
+        run: The run, its folds planned.
+
+    Raises:
+        RequestError: Names what has changed.
+    """
+    finished = run.output_dir / MODEL / STEP_FILE
+    if finished.is_file():
+        # The weights' key is known only once the folds are done; it follows from the rest.
+        StepFolder(finished.parent, {**read_json(finished)["inputs"], **_known_inputs(run)}).refuse_contradiction()
+
+
+def _folds(run: Run) -> tuple[str, int, list[PlannedFold]]:
+    """First variant, first seed, and their folds."""
+    variant, seed = run.recipe.variant_names[0], run.recipe.seeds[0]
+    return variant, seed, [each for each in run.planned if each.variant == variant and each.seed == seed]
+
+
+def _known_inputs(run: Run) -> dict[str, Any]:
+    variant, seed, folds = _folds(run)
+    keys = [planned.finetune.key for planned in folds]
+    return {"step": MODEL, "variant": variant, "seed": seed, "temperature_from": keys}
 
 
 def _plan_all_speakers(run: Run, variant: str, seed: int, folds: Sequence[PlannedFold]) -> PlannedFold:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from .data.labels import shuffle_labels
 from .errors import RequestError
 from .fingerprints import combine
 from .modeling.configuration_gmp_atl import GMPATLConfig
+from .modeling.frames_gmp_atl import frame_count
+from .pseudo_labels.features import draw_frames
 from .recipe import STAGE_NAMES, Recipe, StageName
 from .stage_settings import MODEL_CLASSES, STEP_NAMES, stage_arguments, stage_model_fields
 from .step_folder import StepFolder
-from .steps import Training, count_frames, make_pseudo_labels, read_pseudo_labels, train
+from .steps import Training, make_pseudo_labels, read_pseudo_labels, train
 from .training.sampler import StepBatchSampler
 
 
@@ -32,12 +34,16 @@ class PlannedStep:
     Args:
         folder: Its folder and all that it depends on.
         perform: Does the work in the folder given.
-        same_as: The same step of an earlier variant, if there is one.
+        equals: All planned steps with this key, this one among them.
     """
 
     folder: StepFolder
     perform: Callable[[Path], None]
-    same_as: StepFolder | None = None
+    equals: Sequence[StepFolder] = ()
+
+    def finished_elsewhere(self) -> StepFolder | None:
+        """The same step of another variant, if that is finished."""
+        return next((one for one in self.equals if one.path != self.folder.path and one.finished), None)
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class Planner:
         table: All rows.
         fingerprints: id → hash of the row.
         backbones: Variant → what its backbone is, from `describe_backbone`.
+        common_backbone: The recipe's own backbone, which variants have unless they set another.
         processes: Processes that share each training.
     """
 
@@ -88,8 +95,9 @@ class Planner:
     table: datasets.Dataset
     fingerprints: Mapping[str, str]
     backbones: Mapping[str, Mapping[str, Any]]
+    common_backbone: str | Mapping[str, Any]
     processes: int = 1
-    _planned: dict[str, StepFolder] = field(default_factory=dict)
+    _planned: dict[str, list[StepFolder]] = field(default_factory=dict)
 
     def plan(
         self,
@@ -120,11 +128,11 @@ class Planner:
         return _FoldPlan(self, variant, recipe, seed, fold, name, stops or {}).make()
 
     def register(self, step: PlannedStep) -> PlannedStep:
-        """Remember a step; one with the same key as an earlier step points to it."""
-        earlier = self._planned.setdefault(step.folder.key, step.folder)
-        if earlier.path == step.folder.path:
-            return step
-        return PlannedStep(step.folder, step.perform, same_as=earlier)
+        """Remember a step, so that those with the same key know of each other."""
+        equals = self._planned.setdefault(step.folder.key, [])
+        if all(one.path != step.folder.path for one in equals):
+            equals.append(step.folder)
+        return PlannedStep(step.folder, step.perform, equals)
 
 
 class _FoldPlan:
@@ -197,9 +205,10 @@ class _FoldPlan:
     def _backbone_step(self) -> None:
         fields, seed = self.recipe.backbone, self.seed
         assert not isinstance(fields, str)
-        path = self.planner.output_dir / "backbone" / f"seed-{seed}"
-        if len({str(backbone) for backbone in self.planner.backbones.values()}) > 1:
-            path = self.planner.output_dir / "backbone" / self.variant / f"seed-{seed}"
+        path = self.planner.output_dir / "backbone"
+        if fields != self.planner.common_backbone:
+            path /= self.variant
+        path /= f"seed-{seed}"
         inputs = {"step": "backbone", "config": self.backbone["scratch"], "seed": seed}
         self._add("backbone", path, inputs, lambda folder: save_scratch_backbone(fields, seed, folder))
 
@@ -226,6 +235,8 @@ class _FoldPlan:
             "start": self._source_inputs(start),
             "model": fields,
             "arguments": arguments,
+            # Each has a batch of its own, so they decide which clips an update sees.
+            "processes": self.planner.processes,
         }
         if labels is not None:
             inputs["pseudo_labels"] = labels.key
@@ -280,9 +291,15 @@ class _FoldPlan:
         return {f"gmp_layer{config.resolve_layer(layer)}_k{k}": k for layer in spec.layers for k in spec.clusters}
 
     def _refuse_too_few_frames(self) -> None:
-        frames = count_frames(self.train, self._config().to_dict())
-        clusters, sample = max(self.recipe.pseudo_labels.clusters), self.recipe.pseudo_labels.sample_frames
-        if min(frames, sample) < clusters:
+        spec, config = self.recipe.pseudo_labels, self._config()
+        clusters, sample = max(spec.clusters), spec.sample_frames
+        counts = [frame_count(n, config.conv_kernel, config.conv_stride) for n in self.train["num_samples"]]
+        frames = drawn = sum(counts)
+        if sample < frames:
+            # Every clip rounds its share, so a few frames less than asked for may be drawn.
+            near = sample - len(counts) < clusters
+            drawn = min(sample, sum(map(len, draw_frames(counts, sample, spec.seed)))) if near else sample
+        if drawn < clusters:
             what = f"sample_frames {sample}" if sample < frames else f"{frames} frames in the training rows"
             raise RequestError(
                 f"{self.label}: {clusters} clusters are asked for, with {what}",

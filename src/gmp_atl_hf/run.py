@@ -20,7 +20,7 @@ from .errors import RequestError
 from .evaluation.metrics import emotion_metrics
 from .evaluation.report import FoldResult, build_report, write_report
 from .evaluation.report_markdown import render_console
-from .final_model import ship_final_model
+from .final_model import refuse_other_model, ship_final_model
 from .fingerprints import combine, row_fingerprints
 from .plan import PlannedFold, PlannedStep, Planner
 from .recipe import Recipe
@@ -96,7 +96,9 @@ class Run:
             backbone = backbones[name]
             check_stage_settings(each, backbone.get("config", backbone.get("scratch", {})), self.labels)
         self.fingerprints = row_fingerprints(self.corpus.table)
-        self.planner = Planner(output_dir, self.corpus.table, self.fingerprints, backbones, self.state.num_processes)
+        self.planner = Planner(
+            output_dir, self.corpus.table, self.fingerprints, backbones, recipe.backbone, self.state.num_processes
+        )
         self.planned = [
             self.planner.plan(name, each, seed, fold)
             for seed in recipe.seeds
@@ -106,6 +108,8 @@ class Run:
         for planned in self.planned:
             for step in planned.steps:
                 step.folder.refuse_contradiction()
+        if recipe.final:
+            refuse_other_model(self)
         self.made: set[Path] = set()
         self.found: set[Path] = set()
 
@@ -174,13 +178,16 @@ class Run:
 
     def perform_step(self, step: PlannedStep) -> None:
         """Do one step unless it is finished, or another variant has done it."""
-        if step.folder.finished:
+        finished, twin = step.folder.finished, step.finished_elsewhere()
+        # All have looked before the first one writes.
+        self.state.wait_for_everyone()
+        if finished:
             if step.folder.path not in self.made:
                 self.found.add(step.folder.path)
             return
-        if step.same_as is not None and step.same_as.finished:
+        if twin is not None:
             if self.state.is_main_process:
-                step.folder.point_to(step.same_as.resolve())
+                step.folder.point_to(twin.resolve())
         else:
             with step.folder.work(self.state) as folder:
                 step.perform(folder)

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import HubertModel
+
 from .errors import RequestError
 from .modeling.configuration_gmp_atl import GMPATLConfig
 from .modeling.modeling_gmp_atl import (
@@ -76,6 +79,8 @@ def stage_model_fields(
         `GMPATLConfig` fields, JSON types.
     """
     fields = {**DEFAULT_MODEL[stage], **recipe.model, **getattr(recipe.stages, stage).model}
+    # Losses know no temperature, and one that a checkpoint was calibrated to is not that of its successor.
+    fields["logit_temperature"] = 1.0
     fields["id2label"] = {str(index): label for index, label in enumerate(labels)}
     fields["label2id"] = {label: index for index, label in enumerate(labels)}
     if stage == "retrain":
@@ -123,18 +128,48 @@ def check_stage_settings(recipe: Recipe, backbone_config: Mapping[str, Any], lab
         RequestError: Names the stage and what does not fit.
     """
     base = {name: value for name, value in backbone_config.items() if name not in ("model_type", "architectures")}
+    shapes = _encoder_shapes(GMPATLConfig(**base))
     for stage in recipe.stages.performed:
         try:
             config = GMPATLConfig(**{**base, **stage_model_fields(recipe, stage, labels)})
             for layer in recipe.pseudo_labels.layers if stage == "retrain" else ():
                 config.resolve_layer(layer)
+            if _encoder_shapes(config) != shapes:
+                raise ValueError("fields under `model` change the shape of the encoder, which its weights then not fit")
+            arguments = make_arguments(Path("unused"), 0, stage_arguments(recipe, stage), evaluate=True)
+            _check_arguments(stage, arguments, labels)
+        except RequestError as error:
+            raise RequestError(f"stages.{stage}: {error.found}", error.expected, error.fix) from error
         except Exception as error:  # the strict dataclass raises classes of its own for each kind of fault
             raise RequestError(
                 f"stages.{stage}: {error}",
                 "settings that fit the backbone",
                 "see `model`, `stages` and `pseudo_labels` of the recipe",
             ) from error
-        make_arguments(Path("unused"), 0, stage_arguments(recipe, stage), evaluate=True)
+
+
+def _encoder_shapes(config: GMPATLConfig) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):  # shapes only, no memory and no time
+        tensors = HubertModel(config).state_dict()
+    # Left out by HubertModel where nothing is masked, and made by our models when they need it.
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items() if name != "masked_spec_embed"}
+
+
+def _check_arguments(stage: StageName, arguments: GMPATLTrainingArguments, labels: list[str]) -> None:
+    """What the trainer would refuse only when the stages before it are done."""
+    if stage == "retrain" and arguments.early_stopping_patience is not None:
+        raise RequestError(
+            f"early_stopping_patience is {arguments.early_stopping_patience}",
+            "none: frame labels have no UAR to stop by, the last step is kept",
+            "choose the length by num_train_epochs or max_steps",
+        )
+    weights = arguments.class_weights
+    if stage != "retrain" and isinstance(weights, (list, tuple)) and len(weights) != len(labels):
+        raise RequestError(
+            f"class_weights has {len(weights)} numbers for {len(labels)} emotions",
+            f"one for each of {', '.join(labels)}",
+            "class_weights: balanced",
+        )
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

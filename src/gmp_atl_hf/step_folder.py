@@ -103,8 +103,15 @@ class StepFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the step is done, from whatever inputs (see `refuse_contradiction`)."""
-        return (self.path / STEP_FILE).is_file()
+        """Whether the step's results are there, from whatever inputs (see `refuse_contradiction`)."""
+        if not (self.path / STEP_FILE).is_file():
+            return False
+        target = self.resolve()
+        if target == self.path:
+            return True
+        # What a step points to may have been deleted since, or made again from other settings.
+        key = read_json(self.path / STEP_FILE)["key"]
+        return (target / STEP_FILE).is_file() and read_json(target / STEP_FILE)["key"] == key
 
     def refuse_contradiction(self) -> None:
         """Refuse a finished step that was made from other inputs.
@@ -167,6 +174,8 @@ class StepFolder:
         }
         write_json(self.working / STEP_FILE, note)
         started.unlink()
+        if self.path.is_dir():
+            shutil.rmtree(self.path)  # it pointed to another variant's step that is no longer there
         self.working.replace(self.path)
 
     def point_to(self, other: Path) -> None:
@@ -177,7 +186,8 @@ class StepFolder:
 
     def resolve(self) -> Path:
         """Folder that holds the results: this one, or the one it points to."""
-        same_as = read_json(self.path / STEP_FILE).get("same_as") if self.finished else None
+        step = self.path / STEP_FILE
+        same_as = read_json(step).get("same_as") if step.is_file() else None
         return self.path if same_as is None else Path(os.path.normpath(self.path / same_as))
 
 

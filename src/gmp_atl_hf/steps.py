@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +12,20 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.parquet
 from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
 from .checkpoints import load_feature_extractor, load_model, quiet_transformers
-from .modeling.frames_gmp_atl import frame_count
 from .modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
 from .pseudo_labels.attach import attach_pseudo_labels
 from .pseudo_labels.features import feature_source, sample_features
 from .pseudo_labels.kmeans import MultiScaleKMeans
 from .recipe import PseudoLabelSpec
 from .stage_settings import make_arguments
-from .step_folder import write_json, write_text
+from .step_folder import read_json, write_json, write_text
 from .training.stopping import StopAtStep
 from .training.trainer import GMPATLTrainer
 
@@ -67,14 +68,20 @@ def train(folder: Path, task: Training) -> None:
     """Steps 1, 3 and 4: train a model and save it.
 
     A training that was cut off goes on from its last checkpoint. Written: the model with configuration and feature
-    extractor, `training.json` (best step, updates, development metrics, the log) and for emotion models
-    `dev_logits.jsonl`, from which the temperature is fitted.
+    extractor, for emotion models `dev_logits.jsonl`, from which the temperature is fitted, and last of all
+    `training.json` (best step, updates, development metrics, the log).
 
     Args:
         folder: The step's folder, unfinished.
         task: What to train.
     """
     state = PartialState()
+    if (folder / TRAINING_FILE).is_file():
+        # Cut off while the checkpoints were being deleted, of which some may be half gone.
+        if state.is_main_process:
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        state.wait_for_everyone()
+        return
     model = load_model(task.model_class, task.start, task.seed, task.fields, config_from=task.config_from)
     feature_extractor = load_feature_extractor(task.config_from)
     arguments = make_arguments(folder / CHECKPOINTS, task.seed, task.arguments, evaluate=task.dev is not None)
@@ -91,11 +98,11 @@ def train(folder: Path, task: Training) -> None:
         with quiet_transformers():
             model.save_pretrained(folder)
         feature_extractor.save_pretrained(folder)
-        write_json(folder / TRAINING_FILE, _summary(trainer.state))
         if dev_logits is not None and task.dev is not None:
             names = task.dev.features["emotion"].names
             rows = zip(task.dev["id"], task.dev["emotion"], dev_logits.tolist(), strict=True)
             write_jsonl(folder / DEV_LOGITS_FILE, [{"id": i, "emotion": names[e], "logits": x} for i, e, x in rows])
+        write_json(folder / TRAINING_FILE, _summary(trainer.state))
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     state.wait_for_everyone()
 
@@ -106,7 +113,9 @@ def _last_checkpoint(folder: Path) -> str | None:
         return None
     if PartialState().is_main_process:
         for checkpoint in folder.glob("checkpoint-*"):
-            if not (checkpoint / "trainer_state.json").is_file():
+            try:
+                read_json(checkpoint / "trainer_state.json")
+            except (FileNotFoundError, ValueError):  # not there yet, or half written
                 shutil.rmtree(checkpoint)
     PartialState().wait_for_everyone()
     last: str | None = get_last_checkpoint(str(folder))
@@ -175,7 +184,8 @@ def read_pseudo_labels(folder: Path, table: datasets.Dataset) -> datasets.Datase
     Returns:
         The table with its `gmp_layer{L}_k{K}` columns.
     """
-    labels = datasets.Dataset.from_parquet(str(folder / LABELS_FILE), keep_in_memory=True)
+    # Not `Dataset.from_parquet`, which leaves a copy in the user's cache.
+    labels = datasets.Dataset(pyarrow.parquet.read_table(folder / LABELS_FILE))
     place = {name: row for row, name in enumerate(labels["id"])}
     matching = labels.select([place[name] for name in table["id"]]).remove_columns(["id"]).flatten_indices()
     return datasets.concatenate_datasets([table, matching], axis=1)
@@ -194,10 +204,11 @@ def predict(checkpoint: Path, table: datasets.Dataset, batch_size: int) -> list[
     """
     model = load_model(HubertForGMPATL, checkpoint, seed=0)
     settings = {"per_device_eval_batch_size": batch_size, "disable_tqdm": True}
-    with quiet_transformers():
+    # The trainer makes its output folder even if it writes nothing.
+    with quiet_transformers(), tempfile.TemporaryDirectory() as unused:
         trainer = GMPATLTrainer(
             model,
-            make_arguments(checkpoint / "unused", 0, settings, evaluate=False),
+            make_arguments(Path(unused), 0, settings, evaluate=False),
             processing_class=load_feature_extractor(checkpoint),
         )
         logits = np.asarray(trainer.predict(table).predictions, dtype=np.float64)
@@ -217,11 +228,6 @@ def predict(checkpoint: Path, table: datasets.Dataset, batch_size: int) -> list[
         }
         for row, score in zip(columns, scores, strict=True)
     ]
-
-
-def count_frames(table: datasets.Dataset, config: Mapping[str, Any]) -> int:
-    """Frames that the front end makes of all rows."""
-    return sum(frame_count(n, config["conv_kernel"], config["conv_stride"]) for n in table["num_samples"])
 
 
 def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

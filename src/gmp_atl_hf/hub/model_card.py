@@ -33,6 +33,7 @@ def write_model_card(folder: Path, report: Mapping[str, Any], cross_validated: b
         tags=["speech-emotion-recognition", "hubert", "gmp-atl"],
     )
     figures, corpus, labels = report["variants"][variant], report["corpus"], report["labels"]
+    seeds = ", ".join(map(str, figures["seeds"]))
     stamps = "".join(f"\n> {stamp}\n" for stamp in report["stamps"])
     text = f"""---
 {data.to_yaml()}
@@ -56,7 +57,7 @@ classifier(waveform)  # numpy array, (samples,), float32, 16 kHz, mono
 |---|---|---|
 | {percent(figures["war"]["pooled"])} | {percent(figures["uar"]["pooled"])} | {percent(figures["macro_f1"]["pooled"])} |
 
-{protocol_line(report)}
+{protocol_line(report)} Done: {figures["folds_done"]}, {figures["seeds_done"]} ({seeds}).
 
 {_CROSS_VALIDATED if cross_validated else _ONE_FOLD} Command: `{report["command"]}`.
 

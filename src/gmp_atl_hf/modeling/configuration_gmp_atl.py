@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -88,12 +89,13 @@ class GMPATLConfig(HubertConfig):
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, known))}")
-        for name, fits, expected in (
-            ("am_softmax_scale", lambda value: value > 0, "a number above 0"),
-            ("am_softmax_margin", lambda value: 0 <= value < 1, "0 <= m < 1"),
-            ("logit_temperature", lambda value: value > 0, "a number above 0"),
-            ("emotion_weight", lambda value: 0 <= value <= 1, "0 to 1"),
-        ):
+        ranges: dict[str, tuple[Callable[[float], bool], str]] = {
+            "am_softmax_scale": (lambda value: value > 0, "a number above 0"),
+            "am_softmax_margin": (lambda value: 0 <= value < 1, "0 <= m < 1"),
+            "logit_temperature": (lambda value: value > 0, "a number above 0"),
+            "emotion_weight": (lambda value: 0 <= value <= 1, "0 to 1"),
+        }
+        for name, (fits, expected) in ranges.items():
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not fits(value):
                 raise ValueError(f"{name} is {value!r}; expected {expected}")

@@ -153,8 +153,7 @@ def sample_features(
     """
     config = model.config
     frames = [frame_count(n, config.conv_kernel, config.conv_stride) for n in table["num_samples"]]
-    share = min(1.0, sample_frames / max(sum(frames), 1))
-    rows = [_drawn(count, share, np.random.default_rng([seed, row])) for row, count in enumerate(frames)]
+    rows = draw_frames(frames, sample_frames, seed)
     starts = np.concatenate([[0], np.cumsum([len(drawn) for drawn in rows])])
     resolved = tuple(config.resolve_layer(layer) for layer in layers)
     total = int(min(starts[-1], sample_frames))
@@ -167,9 +166,23 @@ def sample_features(
     return sample
 
 
-def _drawn(count: int, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Frames of one clip that are kept, ascending; the expected number is `share · count`."""
+def draw_frames(counts: Sequence[int], sample_frames: int, seed: int) -> list[np.ndarray]:
+    """Draw the same share of every clip's frames.
+
+    Args:
+        counts: Frames of each clip.
+        sample_frames: About how many to draw of all; each clip rounds its share up or down.
+        seed: Seed of the draw; which frames of a clip are drawn depends on it, the clip's row and the share.
+
+    Returns:
+        For each clip (drawn,) int64, ascending.
+    """
+    share = min(1.0, sample_frames / max(sum(counts), 1))
     if share >= 1.0:
-        return np.arange(count)
-    kept = int(share * count + rng.random())
-    return np.sort(rng.choice(count, size=min(kept, count), replace=False))
+        return [np.arange(count) for count in counts]
+    drawn = []
+    for row, count in enumerate(counts):
+        rng = np.random.default_rng([seed, row])
+        kept = int(share * count + rng.random())
+        drawn.append(np.sort(rng.choice(count, size=min(kept, count), replace=False)))
+    return drawn

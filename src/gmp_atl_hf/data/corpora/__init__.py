@@ -17,6 +17,7 @@ MODULES: dict[str, str] = {
     "emodb": "emodb",
     "folder": "folder",
     "hub": "hub",
+    "iemocap": "iemocap",
 }
 """Corpus name to module in this folder; imported only when the corpus is asked for."""
 
