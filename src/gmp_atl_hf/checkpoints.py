@@ -79,11 +79,12 @@ def read_config(backbone: str) -> PreTrainedConfig:
     try:
         with quiet_transformers():
             kind = PreTrainedConfig.get_config_dict(backbone)[0].get("model_type")
-            if kind not in CONFIG_CLASSES:
+            config_class = CONFIG_CLASSES.get(str(kind))
+            if config_class is None:
                 raise RequestError(
                     f"the backbone {backbone} is a {kind!r} model", "a HuBERT", "backbone: facebook/hubert-base-ls960"
                 )
-            return CONFIG_CLASSES[kind].from_pretrained(backbone)
+            return config_class.from_pretrained(backbone)
     except RequestError:
         raise
     except Exception as error:  # of transformers, huggingface_hub and its strict dataclass: one class for each fault
@@ -116,8 +117,8 @@ def scratch_config(fields: Mapping[str, Any]) -> HubertConfig:
 
 def save_scratch_backbone(fields: Mapping[str, Any], seed: int, folder: Path) -> None:
     """Write a randomly initialised backbone, so that every step starts from the same weights."""
-    set_seed(seed)
     config = scratch_config(fields)
+    set_seed(seed)
     with quiet_transformers():
         HubertModel(config).save_pretrained(folder)
     default_feature_extractor(config).save_pretrained(folder)
@@ -150,7 +151,7 @@ def load_model(
     try:
         with quiet_transformers():
             config = GMPATLConfig.from_pretrained(config_from or checkpoint, **_with_int_ids(fields or {}))
-            model, loading = model_class.from_pretrained(
+            loaded: Any = model_class.from_pretrained(
                 checkpoint, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
             )
     except (ValueError, TypeError) as error:
@@ -159,6 +160,8 @@ def load_model(
             "GMPATLConfig fields that fit together",
             "look at `model` in the recipe and in its stages",
         ) from error
+    model: Model = loaded[0]
+    loading: Mapping[str, Any] = loaded[1]
     # A head for other emotions is begun anew; an encoder that only half fits would be a silent catastrophe.
     unfit = sorted(
         {str(key) for key in (*loading["mismatched_keys"], *loading["missing_keys"]) if "hubert." in str(key)}

@@ -12,7 +12,7 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow.parquet
+import pyarrow.parquet  # type: ignore[import-untyped]
 from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerState
