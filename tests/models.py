@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -112,6 +114,20 @@ def pad(clips: Sequence[Tensor], filling: float = 0.0) -> dict[str, Tensor]:
 def pad_rows(rows: Sequence[Tensor], filling: float) -> Tensor:
     """Stack (steps, ...) tensors of different length into (batch, longest, ...)."""
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=filling)
+
+
+@contextmanager
+def listen() -> Iterator[list[str]]:
+    """Everything that transformers logs meanwhile; pytest's own capture misses it, as its handler is made at import."""
+    heard: list[str] = []
+    handler = logging.Handler(logging.INFO + 1)
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    try:
+        yield heard
+    finally:
+        logger.removeHandler(handler)
 
 
 def gradients(model: torch.nn.Module) -> dict[str, Tensor]:

@@ -394,8 +394,9 @@ def test_damage_in_a_long_file_is_reported_and_its_first_windows_are_not_scores(
     (tmp_path / "cut.flac").write_bytes(encoded(wave, format="FLAC")[:60_000])
     (tmp_path / "cut.wav").write_bytes(encoded(wave)[:60_000])
     (tmp_path / "cut.ogg").write_bytes(encoded(wave, format="OGG")[:-2_000])
+    (tmp_path / "cut.mp3").write_bytes(encoded(wave, format="MP3")[:12_000])
     good = write_audio(tmp_path / "good.wav", wave)
-    bad = [tmp_path / name for name in ("infinite.wav", "cut.flac", "cut.wav", "cut.ogg")]
+    bad = [tmp_path / name for name in ("infinite.wav", "cut.flac", "cut.wav", "cut.ogg", "cut.mp3")]
     *failed, scored = score_all(classifier, [*bad, good], 0.5)
     for path, one in zip(bad, failed, strict=True):
         assert one.error is not None
@@ -478,10 +479,19 @@ def test_the_encoder_can_compute_in_bfloat16(classifier: SpeechEmotionClassifier
         make_classifier(batch_seconds=0)
 
 
+def test_a_model_in_training_mode_is_put_in_eval_mode():
+    model = build(HubertForGMPATL, hidden_dropout=0.5).train()
+    assert isinstance(model, HubertForGMPATL)
+    classifier = SpeechEmotionClassifier(model, default_feature_extractor(model.config))
+    clip = (RATE, tone())
+    assert score(classifier, clip) == score(classifier, clip)
+
+
 def test_progress_is_shown_on_stderr_and_reaches_its_end(
     classifier: SpeechEmotionClassifier, capsys: pytest.CaptureFixture[str]
 ):
-    classifier([(RATE, tone(RATE)), (RATE, tone(2 * RATE))], progress=True)
+    bad = np.full(RATE, np.nan, dtype=np.float32)
+    classifier([(RATE, tone(RATE)), (RATE, bad), (RATE, tone(2 * RATE))], progress=True)
     out, err = capsys.readouterr()
     assert out == ""
     assert "3/3 s of audio" in err

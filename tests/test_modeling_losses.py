@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from gmp_atl_hf import HubertForGMPATL, HubertForGMPATLFrameClassification, HubertForGMPATLMultiTask
-from gmp_atl_hf.modeling.losses_gmp_atl import am_softmax_sums, combine_parts, count_labels, cross_entropy_sums
+from gmp_atl_hf.modeling.losses_gmp_atl import (
+    am_softmax_sums,
+    combine_parts,
+    count_labels,
+    cross_entropy_sums,
+    frame_cross_entropy_sums,
+)
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from models import EMOTIONS, MODELS, SCALES, build, gradients, make_clips, pad
 
@@ -110,6 +116,17 @@ def test_the_multitask_loss_is_the_weighted_sum_of_two_means() -> None:
     assert output.loss.item() == pytest.approx((0.7 * emotion + 0.3 * gender).item(), rel=1e-5)
     assert output.loss_counts.tolist() == [[1, 1], [1, 0], [1, 1]]
     assert model.loss_parts == ("emotion", "gender")
+
+
+@pytest.mark.parametrize("task", ["labels", "gender_labels"])
+def test_either_task_trains_the_encoder(task: str) -> None:
+    model = build(HubertForGMPATLMultiTask).train()
+    targets = {name: torch.full((3,), -100) for name in ("labels", "gender_labels")}
+    model(**BATCH, **{**targets, task: torch.tensor([1, 0, 1])}).loss.backward()
+    found = gradients(model)
+    assert found["hubert.encoder.layers.0.attention.q_proj.weight"].any()
+    assert bool(found["emotion_classifier.weight"].any()) == (task == "labels")
+    assert bool(found["gender_classifier.weight"].any()) == (task == "gender_labels")
 
 
 @pytest.mark.parametrize("genders", [None, torch.full((3,), -100)])
@@ -269,7 +286,8 @@ def test_a_label_out_of_range_fails_instead_of_counting_as_another(
 def test_losses_and_logits_are_float32_under_bfloat16(
     model_class: type[GMPATLPreTrainedModel], how: str, emotion_loss: str
 ) -> None:
-    model = build(model_class, emotion_loss=emotion_loss, frame_head="cosine", emotion_weight=1.0)
+    frame_head = "cosine" if emotion_loss == "am-softmax" else "linear"
+    model = build(model_class, emotion_loss=emotion_loss, frame_head=frame_head, emotion_weight=1.0)
     if how == "weights":
         model = model.bfloat16()
     targets = all_targets(model)
@@ -291,6 +309,21 @@ def test_losses_and_logits_are_float32_under_bfloat16(
     assert output.loss.item() == pytest.approx(wanted, rel=1e-4)
     output.loss.backward()
     assert all(bool(grad.isfinite().all()) for grad in gradients_or_none(model).values() if grad is not None)
+
+
+def test_sums_of_bfloat16_logits_are_added_up_in_float32() -> None:
+    logits = (4 * torch.randn(6, 4)).bfloat16()
+    labels, clips = torch.tensor([0, 1, 2, 3, 0, 1]), torch.tensor([0, 0, 0, 1, 1, 2])
+    wanted = functional.cross_entropy(logits.float(), labels, reduction="none")
+    part = cross_entropy_sums(logits, labels)
+    assert part.sums.dtype == torch.float32 and torch.allclose(part.sums, wanted)
+    frames = frame_cross_entropy_sums(logits, labels, clips, 4)
+    assert frames.sums.dtype == torch.float32
+    assert torch.allclose(frames.sums, torch.stack([wanted[:3].sum(), wanted[3:5].sum(), wanted[5], torch.zeros(())]))
+    assert frames.counts.tolist() == [3, 2, 1, 0]
+    cosines = torch.tensor([[0.5, 0.4921875]]).bfloat16()
+    angular = am_softmax_sums(cosines, torch.tensor([0]), 30.0, 0.2)
+    assert torch.allclose(angular.sums, am_softmax_sums(cosines.float(), torch.tensor([0]), 30.0, 0.2).sums)
 
 
 def test_cosines_are_computed_in_float32_under_autocast() -> None:

@@ -152,14 +152,23 @@ def test_a_training_cut_off_after_its_last_checkpoint_is_not_trained_further(
 
 
 def test_the_best_model_is_found_again_in_a_folder_that_was_moved(tmp_path: Path) -> None:
-    fields = {"learning_rate": 1e-12, "num_train_epochs": 4}  # the first evaluation is the best
+    fields = {"learning_rate": 1e-12, "num_train_epochs": 2}  # the first evaluation is the best
     with pytest.raises(CutOff):
-        trainer_in(tmp_path / "here", CutOffAt(2 * STEPS_PER_EPOCH + 1), **fields).train()
+        trainer_in(tmp_path / "here", CutOffAt(2 * STEPS_PER_EPOCH, "on_save"), **fields).train()
     shutil.move(tmp_path / "here", tmp_path / "there")
     trainer = trainer_in(tmp_path / "there", **fields)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(tmp_path / "there")))
-    assert trainer.state.best_global_step == STEPS_PER_EPOCH
+    assert best_of(trainer)[::2] == (STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH)
     assert trainer.state.best_model_checkpoint == str(tmp_path / "there" / f"checkpoint-{STEPS_PER_EPOCH}")
+
+
+def test_evaluating_and_saving_do_not_change_what_is_trained(tmp_path: Path) -> None:
+    last = {"load_best_model_at_end": False}
+    often = trainer_in(tmp_path, **{**BY_STEPS, "eval_steps": 1, "save_steps": 1, **last})
+    never = trainer_in(tmp_path, eval_strategy="no", save_strategy="no", **last)
+    for trainer in (often, never):
+        trainer.train()
+    assert changed(weights_of(often.model), weights_of(never.model)) == set()
 
 
 def test_stopping_at_a_chosen_step_keeps_the_learning_rates_of_the_whole_length(tmp_path: Path) -> None:

@@ -163,10 +163,10 @@ def load_model(
     model: Model = loaded[0]
     loading: Mapping[str, Any] = loaded[1]
     # A head for other emotions is begun anew; an encoder that only half fits would be a silent catastrophe.
+    mismatched = (key if isinstance(key, str) else key[0] for key in loading["mismatched_keys"])
     unfit = sorted(
-        {str(key) for key in (*loading["mismatched_keys"], *loading["missing_keys"]) if "hubert." in str(key)}
+        key for key in {*mismatched, *loading["missing_keys"]} if "hubert." in key and "masked_spec_embed" not in key
     )
-    unfit = [key for key in unfit if "masked_spec_embed" not in key]
     if unfit:
         raise RequestError(
             f"{checkpoint} lacks or has in another shape: {', '.join(unfit[:5])}",

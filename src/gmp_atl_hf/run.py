@@ -82,6 +82,8 @@ class Run:
 
     def __init__(self, recipe: Recipe, output_dir: Path, folds: Sequence[int] | None, command: str) -> None:
         self.recipe, self.output_dir, self.command = recipe, output_dir, command
+        if output_dir.is_file():
+            raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
         self.state = PartialState()
         self.variants = _variants(recipe)
         described = {str(each.backbone): describe_backbone(each.backbone) for each in self.variants.values()}

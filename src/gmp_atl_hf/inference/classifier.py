@@ -199,16 +199,14 @@ class SpeechEmotionClassifier:
     def _prediction(self, item: Item, heard: Heard) -> Prediction:
         if heard.problem is not None:
             return Prediction(item.name, None, {}, None, error=heard.problem)
-        order = sorted(range(len(heard.spans)), key=heard.spans.__getitem__)
-        spans = [heard.spans[number] for number in order]
-        scores = np.stack([heard.scores[number] for number in order])
         labels = self.labels
-        mean = _named(labels, coverage_weights(spans) @ scores)
+        scores = np.stack(heard.scores)
+        mean = _named(labels, coverage_weights(heard.spans) @ scores)
         windows = None
         if heard.windowed:
             windows = [
                 WindowScores(start / SAMPLING_RATE, end / SAMPLING_RATE, _named(labels, row))
-                for (start, end), row in zip(spans, scores, strict=True)
+                for (start, end), row in zip(heard.spans, scores, strict=True)
             ]
         label = max(mean, key=mean.__getitem__)
         return Prediction(item.name, label, mean, heard.samples / SAMPLING_RATE, windows)

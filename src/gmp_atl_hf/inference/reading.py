@@ -38,7 +38,7 @@ class Heard:
         samples: Its length at 16 kHz, as far as it has been read.
         windowed: Whether it is scored in windows.
         problem: Why it cannot be scored.
-        spans: The windows that have been scored, or one span for all of it.
+        spans: The windows that have been scored, in order, or one span for all of it.
         scores: (labels,) probabilities of each.
     """
 

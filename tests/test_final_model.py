@@ -1,0 +1,129 @@
+"""The model to ship, where cross-validation has left nobody to test it on, and where nobody chose the epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gmp_atl_hf.evaluation.calibration import fit_temperature
+from runs import EMOTIONS, SPEAKERS, SPLIT, digests, given_split, read_json, read_lines, recipe_dict, run, write_corpus
+
+VARIANT = "multitask-only"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def crossed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three folds; fine-tuning is too slow to become better after its first epoch, so patience runs out."""
+    folder = tmp_path_factory.mktemp("crossed") / "run"
+    recipe = recipe_dict(
+        corpus,
+        variants=[VARIANT, "direct"],
+        protocol__folds=3,
+        stages__multitask__num_train_epochs=2,
+        stages__finetune__num_train_epochs=5,
+        stages__finetune__learning_rate=1e-9,
+        stages__finetune__early_stopping_patience=1,
+        # Tame logits, so that the best temperature is no extreme.
+        model__am_softmax_scale=2.0,
+    )
+    run(recipe, folder, command="gmp-atl run tones.yaml")
+    return folder
+
+
+def trained(folder: Path, fold: str, step: str) -> dict[str, Any]:
+    content: dict[str, Any] = read_json(folder / VARIANT / "seed-0" / fold / step / "training.json")
+    return content
+
+
+FOLDS = ("fold-01", "fold-02", "fold-03")
+
+
+def test_it_is_trained_for_the_median_best_step_and_without_early_stopping(crossed: Path) -> None:
+    for step in ("1-multitask", "4-finetune"):
+        best = [trained(crossed, fold, step)["best_step"] for fold in FOLDS]
+        everyone = trained(crossed, "all-speakers", step)
+        assert everyone["updates"] == round(median(best))
+    finetuned = trained(crossed, "all-speakers", "4-finetune")
+    assert trained(crossed, FOLDS[0], "4-finetune")["updates"] > finetuned["updates"]
+    # The schedule of the whole length, of which only the beginning is trained.
+    assert finetuned["planned_updates"] == 5 * 6
+    assert not any("eval_loss" in entry for entry in finetuned["log"])
+
+
+def test_it_is_trained_on_every_speaker(crossed: Path) -> None:
+    for step in ("1-multitask", "4-finetune"):
+        data = read_json(crossed / VARIANT / "seed-0/all-speakers" / step / "step.json")["inputs"]["data"]
+        assert (data["train"], data["dev"]) == ([f"folder/{name}" for name in SPEAKERS], [])
+
+
+def test_its_weights_are_those_of_all_speakers_and_only_the_first_variant_has_them(crossed: Path) -> None:
+    everyone = crossed / VARIANT / "seed-0/all-speakers/4-finetune"
+    assert digests(crossed / "model", "*.safetensors") == digests(everyone, "*.safetensors")
+    assert not (crossed / "direct/seed-0/all-speakers").exists()
+
+
+def test_its_temperature_comes_from_development_logits_of_the_folds_own_models(crossed: Path) -> None:
+    rows = [
+        row for fold in FOLDS for row in read_lines(crossed / VARIANT / "seed-0" / fold / "4-finetune/dev_logits.jsonl")
+    ]
+    dev = [name for fold in FOLDS for name in read_json(crossed / VARIANT / "seed-0" / fold / "split.json")["dev"]]
+    assert sorted({f"folder/{row['id'].split('/')[2].split('_')[0]}" for row in rows}) == sorted(set(dev))
+    expected = fit_temperature(np.asarray([r["logits"] for r in rows]), [EMOTIONS.index(r["emotion"]) for r in rows])
+    assert read_json(crossed / "model/config.json")["logit_temperature"] == pytest.approx(expected)
+    assert expected != 1
+
+
+def test_its_card_says_whose_the_figures_are_and_how_they_were_made(crossed: Path) -> None:
+    card, report = (crossed / "model/README.md").read_text(), read_json(crossed / "report.json")
+    assert "has itself not been tested" in card
+    assert report["protocol"]["sentence"] in card
+    assert "`gmp-atl run tones.yaml`" in card
+    assert "3 of 3 folds" in card
+    assert "1 of 1 seeds (0)" in card
+    assert f"{100 * report['variants'][VARIANT]['uar']['pooled']:.1f}" in card
+    assert "pipeline_tag: audio-classification" in card
+    assert "anger, neutral, sadness" in card
+
+
+def test_without_development_speakers_the_last_step_is_kept_and_nothing_is_calibrated(
+    corpus: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_dict(
+        corpus,
+        protocol__dev_speakers=0,
+        variants=["gmp-atl"],
+        stages__multitask__num_train_epochs=1,
+        stages__retrain__num_train_epochs=1,
+        stages__finetune__num_train_epochs=2,
+        stages__finetune__early_stopping_patience=1,
+    )
+    run(recipe, tmp_path)
+    for fold in ("fold-01", "fold-02"):
+        folder = tmp_path / "gmp-atl/seed-0" / fold
+        assert read_json(folder / "split.json")["dev"] == []
+        training = read_json(folder / "4-finetune/training.json")
+        # 3 speakers, 18 recordings, 6 to an update
+        assert (training["best_step"], training["updates"], training["best_dev_uar"]) == (6, 6, None)
+        assert not list(folder.rglob("dev_logits.jsonl"))
+    everyone = read_json(tmp_path / "gmp-atl/seed-0/all-speakers/4-finetune/training.json")
+    assert everyone["updates"] == 6
+    assert read_json(tmp_path / "model/config.json")["logit_temperature"] == 1
+
+
+def test_the_model_of_a_single_fold_was_tested_itself_and_says_so(tmp_path: Path) -> None:
+    root = write_corpus(tmp_path / "corpus", split=SPLIT)
+    recipe = given_split(root, variants=["direct"], stages__finetune__num_train_epochs=1, data__shuffle_labels=True)
+    run(recipe, tmp_path / "run")
+    card = (tmp_path / "run/model/README.md").read_text()
+    assert "this very model on speakers that it has never heard" in card
+    assert "shuffled" in card
+    assert not (tmp_path / "run/direct/seed-0/all-speakers").exists()
