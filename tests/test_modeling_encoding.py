@@ -158,3 +158,13 @@ def test_a_clip_of_one_frame_has_finite_scores(shape: str) -> None:
 
 def test_the_backbone_is_a_stock_hubert() -> None:
     assert type(build(HubertForGMPATL).hubert) is HubertModel
+
+
+@torch.no_grad()
+def test_a_plain_tuple_comes_out_when_asked_for() -> None:
+    model = build(HubertForGMPATL)
+    clip = make_clips([4_000])[0][None]
+    outputs = model(clip, labels=torch.tensor([1]), return_dict=False)
+    named = model(clip, labels=torch.tensor([1]))
+    assert type(outputs) is tuple
+    assert torch.equal(outputs[0], named.loss) and torch.equal(outputs[1], named.logits)

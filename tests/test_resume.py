@@ -74,6 +74,13 @@ def test_the_undisturbed_run_is_a_hard_case(undisturbed: Path) -> None:
     assert (trained["4-finetune"]["updates"], trained["4-finetune"]["best_step"]) == (9, 3), "early stopping, far back"
 
 
+def without_losses(file: Path) -> dict[str, Any]:
+    """What a training wrote of itself, without the losses of its epochs."""
+    content: dict[str, Any] = read_json(file)
+    log = [{name: value for name, value in entry.items() if not name.startswith("loss")} for entry in content["log"]]
+    return {**content, "log": log}
+
+
 POINTS: list[tuple[str, dict[str, Any]]] = [
     ("around_the_file", {"ending": "backbone/seed-0.unfinished/step.json", "written": False}),
     ("after_step", {"stage": "1-multitask", "step": 2}),  # before the first checkpoint
@@ -112,7 +119,11 @@ def test_a_run_killed_again_and_again_equals_one_that_was_left_alone(
         }
         finished = {name: time for name, time in finished.items() if ".unfinished/" not in name}
     run(disturbed_recipe, folder)
-    assert results(folder) == results(undisturbed)
+    alone, again = results(undisturbed), results(folder)
+    # Of the one training that went on in the middle of an epoch, the log has the mean loss of the steps since then.
+    retrained = f"{FOLD}/3-retrain/training.json"
+    assert {name for name in alone if alone[name] != again.get(name)} <= {retrained}
+    assert without_losses(folder / retrained) == without_losses(undisturbed / retrained)
     assert not list(folder.rglob("*.unfinished"))
     assert set(stamps(folder)) == set(stamps(undisturbed))
 

@@ -124,7 +124,12 @@ def _last_checkpoint(folder: Path) -> str | None:
 
 def _summary(state: TrainerState) -> dict[str, Any]:
     timings = ("_runtime", "_per_second", "total_flos", "preparation_time")
-    log = [{k: v for k, v in entry.items() if not k.endswith(timings)} for entry in state.log_history]
+    # The mean over all steps is left out as well: after a resume it is that of the steps since.
+    log = [
+        {name: value for name, value in sorted(entry.items()) if not name.endswith(timings)}
+        for entry in state.log_history
+        if "train_loss" not in entry
+    ]
     return {
         "best_step": state.best_global_step or state.global_step,
         "best_dev_uar": state.best_metric,

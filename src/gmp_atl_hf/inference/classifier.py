@@ -31,8 +31,12 @@ LONGEST_SECONDS = 60.0
 """Recordings longer than this are scored in windows of it unless other windows are asked for. Our choice: one emotion
 of a whole hour means little, and attention over an hour needs more memory than there is."""
 
-BATCH_SECONDS = {"cpu": 16.0, "cuda": 256.0}
-"""Seconds of audio per batch: on a CPU larger batches only leave its caches, a GPU needs them to be busy."""
+MOST_BATCH_SECONDS = 256.0
+"""Seconds of audio per batch unless asked for otherwise: 2 GB of a GPU's memory in the base shape."""
+
+CPU_ACTIVATION_BYTES = 32 << 20
+"""Size of the first convolution's output, the largest there is, up to which larger batches pay on a CPU. Measured per CPU
+second: a narrow model gains half from batches of 128 s, the base shape loses a tenth from batches of 16 s."""
 
 
 class SpeechEmotionClassifier:
@@ -46,7 +50,8 @@ class SpeechEmotionClassifier:
         model: The emotion model.
         feature_extractor: The checkpoint's `Wav2Vec2FeatureExtractor`.
         device: Where to compute; None for where the model is.
-        batch_seconds: Most seconds of audio per batch, padding included; None for 16 on a CPU, 256 elsewhere.
+        batch_seconds: Most seconds of audio per batch, padding included; None for what suits the device,
+            see `default_batch_seconds`.
         dtype: `"float32"`, `"bfloat16"`, or None for bfloat16 on CUDA devices that have it and float32 elsewhere. It
             says in what the encoder computes; pooling and head are always float32.
         longest_seconds: Recordings longer than this are scored in windows of it when no windows are asked for; None
@@ -73,7 +78,7 @@ class SpeechEmotionClassifier:
         self.device = model.device if device is None else resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
         if batch_seconds is None:
-            batch_seconds = BATCH_SECONDS["cpu" if self.device.type == "cpu" else "cuda"]
+            batch_seconds = default_batch_seconds(model.config, self.device)
         if not batch_seconds > 0:
             raise RequestError(f"batch_seconds is {batch_seconds}", "seconds, above 0", "leave it out")
         self.batch_seconds = batch_seconds
@@ -277,6 +282,22 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     ):
         raise RequestError(f"the device {device!s} is not on this machine", ", ".join(there), f"device={there[-1]!r}")
     return chosen
+
+
+def default_batch_seconds(config: GMPATLConfig, device: torch.device) -> float:
+    """Seconds of audio per batch that suit a device.
+
+    Args:
+        config: The model's configuration; the width of its first convolution decides on a CPU.
+        device: Where the computing is done.
+
+    Returns:
+        256 on accelerators; on a CPU as many as keep the first convolution's output in 32 MiB, about 5 in the base shape.
+    """
+    if device.type != "cpu":
+        return MOST_BATCH_SECONDS
+    bytes_per_second = SAMPLING_RATE / config.conv_stride[0] * config.conv_dim[0] * 4
+    return min(MOST_BATCH_SECONDS, CPU_ACTIVATION_BYTES / bytes_per_second)
 
 
 def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:

@@ -152,15 +152,16 @@ class GMPATLPreTrainedModel(HubertPreTrainedModel):
         return_dict: bool | None,
         **fields: Any,
     ) -> GMPATLOutput | tuple[Tensor, ...]:
-        output = GMPATLOutput(**fields)
         if parts:
-            output.loss_sums = torch.stack([part.sums for part in parts], dim=1)
-            output.loss_counts = torch.stack([part.counts for part in parts], dim=1)
-            output.hits = torch.stack([part.hits for part in parts], dim=1)
-            weights = torch.tensor(self.part_weights, device=output.loss_sums.device)
-            output.loss = combine_parts(output.loss_sums, output.loss_counts, weights, loss_denominators)
+            fields["loss_sums"] = torch.stack([part.sums for part in parts], dim=1)
+            fields["loss_counts"] = torch.stack([part.counts for part in parts], dim=1)
+            fields["hits"] = torch.stack([part.hits for part in parts], dim=1)
+            weights = torch.tensor(self.part_weights, device=fields["loss_sums"].device)
+            fields["loss"] = combine_parts(fields["loss_sums"], fields["loss_counts"], weights, loss_denominators)
         if encoded.hidden_states:
-            output.hidden_states = tuple(encoded.hidden_states[layer] for layer in sorted(encoded.hidden_states))
+            fields["hidden_states"] = tuple(encoded.hidden_states[layer] for layer in sorted(encoded.hidden_states))
+        # All at once: a field that is set later would come last in the tuple, and the loss has to be first.
+        output = GMPATLOutput(**fields)
         return output if return_dict is not False else output.to_tuple()
 
 

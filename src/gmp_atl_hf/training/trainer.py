@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PrinterCallback, ProgressCallback, Trainer
 from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
-from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
+from transformers.trainer_utils import PredictionOutput
 
 from ..data.audio import SAMPLING_RATE
 from ..errors import RequestError
@@ -215,7 +215,7 @@ class GMPATLTrainer(Trainer):
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Transformers performs a step before it looks whether it should; a finished training must not move on."""
         if not self.control.should_training_stop:
-            super()._run_epoch(*args, **kwargs)
+            super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     # ---- the loss ------------------------------------------------------------------------------------------------
 
@@ -260,15 +260,6 @@ class GMPATLTrainer(Trainer):
         super().log(logs, start_time)
 
     # ---- evaluation ----------------------------------------------------------------------------------------------
-
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """As in transformers, with the random state left alone: how often is evaluated shall not change the training.
-
-        HuBERT draws a number for each layer (LayerDrop) in evaluation, too.
-        """
-        device = self.args.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            return super().evaluation_loop(*args, **kwargs)
 
     def prediction_step(
         self,

@@ -1,0 +1,222 @@
+"""Hidden states for the clusters: eval mode, no masks, no neighbours, and a sample that is the same every time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+from gmp_atl_hf.data.audio import read_clip
+from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
+from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL, HubertForGMPATLMultiTask
+from gmp_atl_hf.pseudo_labels.features import (
+    draw_frames,
+    encoder_hash,
+    extract_features,
+    feature_source,
+    length_batches,
+    sample_features,
+)
+from tables import feature_extractor, small_model, speech_table
+
+
+@pytest.fixture(scope="module")
+def table() -> Dataset:
+    return speech_table(13)
+
+
+@pytest.fixture
+def model() -> GMPATLPreTrainedModel:
+    # Dropout and masks that would be seen at once, and weights of ordinary size.
+    return small_model(HubertForGMPATLMultiTask, dropout=0.5, initializer_range=0.2, mask_time_prob=0.9)
+
+
+def states(model: GMPATLPreTrainedModel, table: Dataset, layers: tuple[int, ...], **options: Any) -> list[Any]:
+    """Of every row, in the table's order, layer → hidden states."""
+    found = dict(extract_features(model, table, layers, feature_extractor(), **options))
+    assert sorted(found) == list(range(len(table)))
+    return [found[row] for row in range(len(table))]
+
+
+def test_the_states_are_those_of_eval_mode_without_masks(model: GMPATLPreTrainedModel, table: Dataset) -> None:
+    for training in (True, False):
+        model.train(training)
+        found = states(model, table, (1, 2))
+        assert model.training is training
+    model.eval()
+    for row, layers in enumerate(found):
+        wave = torch.from_numpy(read_clip(table[row]["audio"]))[None]
+        with torch.no_grad():
+            expected = model(wave, output_hidden_states=True).hidden_states
+        for layer in (1, 2):
+            torch.testing.assert_close(layers[layer], expected[layer - 1][0], atol=1e-5, rtol=0)
+
+
+def test_the_same_twice_even_in_training_mode(model: GMPATLPreTrainedModel, table: Dataset) -> None:
+    model.train()
+    first, second = states(model, table, (2,)), states(model, table, (2,))
+    assert all(torch.equal(one[2], two[2]) for one, two in zip(first, second, strict=True))
+    assert all(child.training for child in model.modules())
+
+
+def test_the_mode_is_restored_when_the_reader_stops_early(model: GMPATLPreTrainedModel, table: Dataset) -> None:
+    model.train()
+    stream: Iterator[Any] = extract_features(model, table, (1,), feature_extractor(), batch_seconds=0.1)
+    next(stream)
+    assert not model.training
+    stream.close()  # type: ignore[attr-defined]
+    assert model.training
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_neighbours_do_not_matter(table: Dataset, normalise: bool) -> None:
+    fields = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True} if normalise else {}
+    model = small_model(HubertForGMPATLMultiTask, initializer_range=0.2, **fields)
+    alone, together = (
+        dict(extract_features(model, table, (1, 2), feature_extractor(normalise), batch_seconds=seconds))
+        for seconds in (0.001, 60.0)
+    )
+    for row in range(len(table)):
+        for layer in (1, 2):
+            assert alone[row][layer].std() > 0.1
+            torch.testing.assert_close(alone[row][layer], together[row][layer], atol=1e-5, rtol=0)
+
+
+def test_one_vector_for_each_frame_of_each_clip(model: GMPATLPreTrainedModel, table: Dataset) -> None:
+    config = model.config
+    for row, layers in enumerate(states(model, table, (-1,))):
+        frames = frame_count(table[row]["num_samples"], config.conv_kernel, config.conv_stride)
+        assert layers[2].shape == (frames, config.hidden_size)
+        assert layers[2].dtype == torch.float32
+
+
+def test_layers_may_be_counted_from_the_top(table: Dataset) -> None:
+    model = small_model(HubertForGMPATLMultiTask, num_hidden_layers=5)
+    found = states(model, table.select(range(2)), (-3, 1))
+    assert [sorted(layers) for layers in found] == [[1, 3]] * 2
+    source = feature_source(model, (-3, 1), feature_extractor())
+    assert source.layers == (3, 1)
+    with pytest.raises(ValueError, match="layer -6 does not exist: the encoder has 5"):
+        feature_source(model, (-6,), feature_extractor())
+
+
+def test_batches_hold_neighbours_in_length_and_every_row_once() -> None:
+    samples = [16_000, 4_000, 90_000, 4_100, 15_000, 500]
+    batches = list(length_batches(samples, batch_seconds=2.0))
+    assert batches == [[5, 1, 3], [4, 0], [2]]
+    for batch in batches:
+        longest = max(samples[row] for row in batch)
+        assert len(batch) == 1 or longest * len(batch) <= 2 * 16_000
+    assert list(length_batches([], 1.0)) == []
+
+
+# ---- what identifies them ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fields", [{}, {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}])
+def test_the_hash_sees_every_tensor_that_the_layer_depends_on_and_no_other(fields: dict[str, Any]) -> None:
+    model = small_model(HubertForGMPATLMultiTask, num_hidden_layers=3, **fields)
+    before, wave = encoder_hash(model, 2), torch.randn(1, 4_000)
+    model.eval()
+
+    def layer_two() -> torch.Tensor:
+        with torch.no_grad():
+            state: torch.Tensor = model(wave, output_hidden_states=True).hidden_states[1]
+        return state
+
+    output, seen = layer_two(), set()
+    for name, parameter in model.named_parameters():
+        kept = parameter.data.clone()
+        parameter.data = kept + torch.randn_like(kept)
+        changes = not torch.equal(layer_two(), output)
+        # The key's bias shifts all scores of a frame alike, which attention does not see: hashing it does no harm.
+        if changes or "k_proj.bias" not in name:
+            assert (encoder_hash(model, 2) != before) is changes, name
+        seen |= {name} if changes else set()
+        parameter.data = kept
+    assert encoder_hash(model, 2) == before
+    assert any("encoder.layers.1." in name for name in seen)
+    assert not any("encoder.layers.2." in name or "classifier" in name for name in seen)
+
+
+def test_the_hash_is_that_of_the_encoder_in_any_of_the_models() -> None:
+    one = small_model(HubertForGMPATLMultiTask)
+    other = small_model(HubertForGMPATL, seed=9)
+    assert encoder_hash(one, 2) != encoder_hash(other, 2)
+    other.hubert.load_state_dict(one.hubert.state_dict())
+    assert encoder_hash(one, 2) == encoder_hash(other, 2)
+    assert encoder_hash(one, 1) != encoder_hash(one, 2)
+
+
+def test_the_source_says_how_waveforms_were_prepared() -> None:
+    model = small_model(HubertForGMPATLMultiTask)
+    plain, normalised = (feature_source(model, (1,), feature_extractor(normalise)) for normalise in (False, True))
+    assert plain.settings == {"sampling_rate": 16_000, "do_normalize": False}
+    assert normalised.settings["do_normalize"] is True
+    assert plain.checkpoint == {1: encoder_hash(model, 1)}
+
+
+# ---- the sample -------------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_that_is_large_enough_holds_every_frame(model: GMPATLPreTrainedModel, table: Dataset) -> None:
+    sample = sample_features(model, table, (1, 2), feature_extractor(), sample_frames=10**6)
+    every = states(model, table, (1, 2))
+    for layer in (1, 2):
+        torch.testing.assert_close(sample[layer], torch.cat([one[layer] for one in every]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("bound", [1, 7, 50, 100])
+def test_a_sample_never_exceeds_its_bound_and_holds_real_frames(
+    model: GMPATLPreTrainedModel, table: Dataset, bound: int
+) -> None:
+    sample = sample_features(model, table, (2,), feature_extractor(), sample_frames=bound)[2]
+    assert len(sample) <= bound
+    assert len(sample) >= bound - len(table)
+    every = torch.cat([one[2] for one in states(model, table, (2,))])
+    if len(sample):
+        exact = torch.cdist(sample, every, compute_mode="donot_use_mm_for_euclid_dist")
+        assert exact.min(1).values.max() < 1e-5
+
+
+def test_a_sample_depends_on_its_seed_and_on_nothing_that_was_drawn_before(
+    model: GMPATLPreTrainedModel, table: Dataset
+) -> None:
+    def sample(seed: int) -> torch.Tensor:
+        np.random.seed(seed + 7), torch.manual_seed(seed + 8)
+        return sample_features(model, table, (2,), feature_extractor(), sample_frames=60, seed=seed)[2]
+
+    first = sample(0)
+    assert torch.equal(first, sample(0))
+    other = sample(1)
+    assert other.shape != first.shape or not torch.equal(first, other)
+
+
+def test_the_frames_drawn_of_a_clip_depend_on_seed_row_and_share_alone() -> None:
+    one = draw_frames([40, 60, 100], sample_frames=50, seed=3)
+    # The same share with other clips behind it.
+    two = draw_frames([40, 60, 300], sample_frames=100, seed=3)
+    assert all(np.array_equal(a, b) for a, b in zip(one[:2], two[:2], strict=True))
+    for drawn, count in zip(one, [40, 60, 100], strict=True):
+        assert len(set(drawn.tolist())) == len(drawn)
+        assert (np.diff(drawn) > 0).all()
+        assert drawn.max() < count
+        assert abs(len(drawn) - count / 4) <= 1
+
+
+def test_every_frame_is_as_likely_as_every_other() -> None:
+    counts = np.zeros(10)
+    for seed in range(400):
+        for drawn in draw_frames([10, 10], sample_frames=5, seed=seed):
+            counts[drawn] += 1
+    assert counts.sum() == pytest.approx(400 * 5, rel=0.05)
+    assert counts.min() > 0.75 * counts.mean()
+
+
+def test_all_frames_are_drawn_where_the_bound_allows_it() -> None:
+    assert [drawn.tolist() for drawn in draw_frames([3, 2], 5, seed=0)] == [[0, 1, 2], [0, 1]]
+    assert draw_frames([], 5, seed=0) == []
