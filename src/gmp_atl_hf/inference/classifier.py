@@ -31,12 +31,13 @@ LONGEST_SECONDS = 60.0
 """Recordings longer than this are scored in windows of it unless other windows are asked for. Our choice: one emotion
 of a whole hour means little, and attention over an hour needs more memory than there is."""
 
-MOST_BATCH_SECONDS = 256.0
-"""Seconds of audio per batch unless asked for otherwise: 2 GB of a GPU's memory in the base shape."""
+MOST_BATCH_SECONDS = 128.0
+"""Seconds of audio per batch unless asked for otherwise. By the sizes of the first convolution's outputs, base and
+large shapes need 2 to 3 GB of a GPU's memory for it; not tuned on one."""
 
 CPU_ACTIVATION_BYTES = 32 << 20
-"""Size of the first convolution's output, the largest there is, up to which larger batches pay on a CPU. Measured per CPU
-second: a narrow model gains half from batches of 128 s, the base shape loses a tenth from batches of 16 s."""
+"""Size of the first convolution's output, the largest there is, up to which larger batches pay on a CPU. Measured per
+CPU second: the demo's narrow model gains a fifth from batches of 128 s, the base shape loses a tenth from 16 s."""
 
 
 class SpeechEmotionClassifier:
@@ -53,7 +54,7 @@ class SpeechEmotionClassifier:
         batch_seconds: Most seconds of audio per batch, padding included; None for what suits the device,
             see `default_batch_seconds`.
         dtype: `"float32"`, `"bfloat16"`, or None for bfloat16 on CUDA devices that have it and float32 elsewhere. It
-            says in what the encoder computes; pooling and head are always float32.
+            is the precision of autocast: weights, cosines and probabilities stay float32.
         longest_seconds: Recordings longer than this are scored in windows of it when no windows are asked for; None
             scores them in one piece, which takes memory and time that grow with the square of the length.
 
@@ -292,7 +293,8 @@ def default_batch_seconds(config: GMPATLConfig, device: torch.device) -> float:
         device: Where the computing is done.
 
     Returns:
-        256 on accelerators; on a CPU as many as keep the first convolution's output in 32 MiB, about 5 in the base shape.
+        128 on accelerators; on a CPU at most as many as keep the first convolution's output in 32 MiB, about 5 in the
+        base shape.
     """
     if device.type != "cpu":
         return MOST_BATCH_SECONDS

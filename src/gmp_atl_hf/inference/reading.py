@@ -21,6 +21,9 @@ from .windows import Span, Stretch, Windowing, cut_windows
 READ_AHEAD_SECONDS = 240.0
 """Seconds of audio that may wait for the model: 15 MB once decoded."""
 
+LONG_SECONDS = 60.0
+"""Recordings that are cut into windows and are longer than this are read block by block."""
+
 MOST_PADDING = 0.1
 """Largest share of padding in a batch: clips that would need more go into the next one."""
 
@@ -185,10 +188,6 @@ class Reader:
     def _held(self, index: int) -> int:
         """Samples in memory while a recording waits; one whose header says nothing is counted as half a minute."""
         return 0 if self._in_blocks(index) else self.estimates[index] or 30 * SAMPLING_RATE
-
-
-LONG_SECONDS = 60.0
-"""Recordings that are cut into windows and are longer than this are read block by block."""
 
 
 def run_ahead(iterable: Iterable[T]) -> Generator[T, None, None]:

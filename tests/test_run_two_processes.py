@@ -1,0 +1,86 @@
+"""A run under `accelerate launch` with two processes is the run of one process with the same clips in each update."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import gmp_atl_hf
+from runs import SPLIT, files_of, given_split, read_json, read_lines, run, write_corpus, write_recipe
+
+SOURCE = Path(gmp_atl_hf.__file__).parents[1]
+DROPOUTS = ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "final_dropout")
+FOLD = "gmp-atl/seed-0/fold-01"
+
+
+def launch(*words: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    # Port 0: any free one.
+    options = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "gmp_atl_hf.cli", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.two_processes
+def test_two_processes_run_as_one_does(tmp_path: Path) -> None:
+    root = write_corpus(tmp_path / "corpus", split=SPLIT)
+    recipe = given_split(
+        root,
+        variants=["gmp-atl", "multitask-only"],
+        backbone__layerdrop=0.0,
+        **{f"backbone__{name}": 0.0 for name in DROPOUTS},
+        **{f"stages__{stage}__num_train_epochs": 1 for stage in ("multitask", "retrain", "finetune")},
+        **{f"stages__{stage}__learning_rate": 1e-4 for stage in ("multitask", "retrain", "finetune")},
+    )
+    run(recipe, tmp_path / "one")
+    for stage in recipe["stages"].values():
+        stage["per_device_train_batch_size"] = 3
+    file = write_recipe(tmp_path / "two.yaml", recipe)
+    done = launch("run", str(file), "--output-dir", str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr[-4_000:]
+    assert done.stdout.count("Report:") == 1, "every process speaks"
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert files_of(two) == files_of(one)
+    assert read_json(two / "multitask-only/seed-0/fold-01/1-multitask/step.json")["same_as"]
+    for step in ("1-multitask", "3-retrain", "4-finetune"):
+        note = read_json(two / FOLD / step / "step.json")
+        assert note["inputs"]["processes"] == 2, "only one process was started"
+        trained, expected = (read_json(folder / FOLD / step / "training.json") for folder in (two, one))
+        assert trained["updates"] == expected["updates"] == 3
+        assert trained["best_step"] == expected["best_step"]
+        weights, reference = (load_file(folder / FOLD / step / "model.safetensors") for folder in (two, one))
+        for name, value in reference.items():
+            torch.testing.assert_close(weights[name], value, atol=1e-4, rtol=0, msg=lambda text, n=name: f"{n}: {text}")
+    labels = [pq.read_table(folder / FOLD / "2-pseudo-labels/labels.parquet").to_pylist() for folder in (two, one)]
+    assert labels[0] == labels[1]
+    predicted, expected = (read_lines(folder / FOLD / "predictions.jsonl") for folder in (two, one))
+    for row, other in zip(predicted, expected, strict=True):
+        assert {**row, "scores": None} == {**other, "scores": None}
+        np.testing.assert_allclose(list(row["scores"].values()), list(other["scores"].values()), atol=1e-3)
+    for variant, summary in read_json(one / "report.json")["variants"].items():
+        assert read_json(two / "report.json")["variants"][variant]["uar"] == summary["uar"]
+
+
+@pytest.mark.two_processes
+def test_two_processes_complain_once(tmp_path: Path) -> None:
+    recipe = given_split(write_corpus(tmp_path / "corpus", split=SPLIT), pseudo_labels__clusters=[9_000])
+    done = launch("run", str(write_recipe(tmp_path / "recipe.yaml", recipe)), "--output-dir", str(tmp_path / "run"))
+    assert done.returncode != 0
+    assert done.stderr.count("gmp-atl: error: ") == 1
+    assert "9000 clusters" in done.stderr
+    assert not (tmp_path / "run").exists()
