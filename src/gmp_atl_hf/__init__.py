@@ -12,8 +12,7 @@ from transformers import AutoConfig, AutoModelForAudioClassification
 
 from .modeling.configuration_gmp_atl import GMPATLConfig
 from .modeling.modeling_gmp_atl import HubertForGMPATL
-
-__version__ = "0.1.0"
+from .version import __version__
 
 AutoConfig.register(GMPATLConfig.model_type, GMPATLConfig, exist_ok=True)
 AutoModelForAudioClassification.register(GMPATLConfig, HubertForGMPATL, exist_ok=True)
@@ -46,6 +45,7 @@ __all__ = [
     "Recipe",
     "SpeechEmotionClassifier",
     "SpeechEmotionMetric",
+    "__version__",
     "attach_pseudo_labels",
     "extract_features",
     "load_corpus",

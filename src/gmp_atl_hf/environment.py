@@ -43,7 +43,7 @@ def package_version(name: str) -> str | None:
     except metadata.PackageNotFoundError:
         if name == "gmp-atl-hf":
             # Run from a source checkout, where only the package itself knows its version.
-            from . import __version__
+            from .version import __version__
 
             return __version__
         return None

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..errors import RequestError
+from ..version import __version__
 from .codebook import FeatureSource, Scale, read_codebooks, write_codebooks
 from .lloyd import Codebook, LloydSettings, Reduce, assign, fit_codebook, full_precision, one_process, squared_norms
 from .published import fit_published
