@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# OpenMP threads that wait by spinning cost up to ten times the time as soon as anything else runs on the machine.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: demo test lint install clean
 
 # The stamp is newer than the files that say what to install, so a second call starts at once.
