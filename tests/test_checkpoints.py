@@ -93,7 +93,8 @@ def test_fields_to_start_from_scratch_are_known_by_the_configuration_they_make()
 
 
 @pytest.mark.parametrize(
-    "fields", [{"num_attention_heads": 3}, {"conv_dim": [8]}, {"hidden_act": "nope"}, {"num_conv_pos_embedding_groups": 5}]
+    "fields",
+    [{"num_attention_heads": 3}, {"conv_dim": [8]}, {"hidden_act": "nope"}, {"num_conv_pos_embedding_groups": 5}],
 )
 def test_fields_that_make_no_hubert_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match="the fields make no HuBERT"):
@@ -150,9 +151,7 @@ def test_the_encoder_comes_from_the_checkpoint_and_new_heads_from_the_seed(huber
     assert first.config.layerdrop == 0
 
 
-def test_weights_pass_from_stage_to_stage_and_the_configuration_from_the_backbone(
-    hubert: Path, tmp_path: Path
-) -> None:
+def test_weights_pass_from_stage_to_stage_and_the_configuration_from_the_backbone(hubert: Path, tmp_path: Path) -> None:
     retrain = {**LABELS, "frame_scales": {"gmp_layer2_k3": 3}, "mask_time_prob": 0.8, "hidden_dropout": 0.4}
     model = load_model(HubertForGMPATLFrameClassification, hubert, 0, retrain)
     with torch.no_grad():

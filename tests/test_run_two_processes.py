@@ -21,7 +21,8 @@ DROPOUTS = ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_p
 FOLD = "gmp-atl/seed-0/fold-01"
 
 
-def launch(*words: str) -> subprocess.CompletedProcess[str]:
+def launch(*words: str) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of `gmp-atl` in two processes."""
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")]),
@@ -31,7 +32,14 @@ def launch(*words: str) -> subprocess.CompletedProcess[str]:
     # Port 0: any free one.
     options = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
     command = [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "gmp_atl_hf.cli", *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        said, complained = process.communicate(timeout=180)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # the launcher then ends its processes, which killing it would not
+        process.wait(30)
+        raise
+    return process.returncode, said, complained
 
 
 @pytest.mark.slow
@@ -50,9 +58,9 @@ def test_two_processes_run_as_one_does(tmp_path: Path) -> None:
     for stage in recipe["stages"].values():
         stage["per_device_train_batch_size"] = 3
     file = write_recipe(tmp_path / "two.yaml", recipe)
-    done = launch("run", str(file), "--output-dir", str(tmp_path / "two"))
-    assert done.returncode == 0, done.stderr[-4_000:]
-    assert done.stdout.count("Report:") == 1, "every process speaks"
+    status, said, complained = launch("run", str(file), "--output-dir", str(tmp_path / "two"))
+    assert status == 0, complained[-4_000:]
+    assert said.count("Report:") == 1, "every process speaks"
 
     one, two = tmp_path / "one", tmp_path / "two"
     assert files_of(two) == files_of(one)
@@ -79,8 +87,9 @@ def test_two_processes_run_as_one_does(tmp_path: Path) -> None:
 @pytest.mark.two_processes
 def test_two_processes_complain_once(tmp_path: Path) -> None:
     recipe = given_split(write_corpus(tmp_path / "corpus", split=SPLIT), pseudo_labels__clusters=[9_000])
-    done = launch("run", str(write_recipe(tmp_path / "recipe.yaml", recipe)), "--output-dir", str(tmp_path / "run"))
-    assert done.returncode != 0
-    assert done.stderr.count("gmp-atl: error: ") == 1
-    assert "9000 clusters" in done.stderr
+    file = write_recipe(tmp_path / "recipe.yaml", recipe)
+    status, _, complained = launch("run", str(file), "--output-dir", str(tmp_path / "run"))
+    assert status != 0
+    assert complained.count("gmp-atl: error: ") == 1
+    assert "9000 clusters" in complained
     assert not (tmp_path / "run").exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from accelerate import PartialState
 from transformers import HubertConfig, HubertModel, PreTrainedConfig, Wav2Vec2FeatureExtractor, set_seed
 from transformers.utils import logging
 
@@ -117,6 +118,8 @@ def scratch_config(fields: Mapping[str, Any]) -> HubertConfig:
 
 def save_scratch_backbone(fields: Mapping[str, Any], seed: int, folder: Path) -> None:
     """Write a randomly initialised backbone, so that every step starts from the same weights."""
+    if not PartialState().is_main_process:
+        return
     config = scratch_config(fields)
     set_seed(seed)
     with quiet_transformers():

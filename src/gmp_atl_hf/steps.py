@@ -85,12 +85,14 @@ def train(folder: Path, task: Training) -> None:
     model = load_model(task.model_class, task.start, task.seed, task.fields, config_from=task.config_from)
     feature_extractor = load_feature_extractor(task.config_from)
     arguments = make_arguments(folder / CHECKPOINTS, task.seed, task.arguments, evaluate=task.dev is not None)
+    # Looked up before there is a trainer: the first process to make one makes the folder.
+    checkpoint = _last_checkpoint(folder / CHECKPOINTS)
     callbacks: list[TrainerCallback] = [] if task.stop_at is None else [StopAtStep(task.stop_at)]
     with quiet_transformers():
         trainer = GMPATLTrainer(
             model, arguments, task.train, task.dev, feature_extractor, callbacks=callbacks, description=task.description
         )
-        trainer.train(resume_from_checkpoint=_last_checkpoint(folder / CHECKPOINTS))
+        trainer.train(resume_from_checkpoint=checkpoint)
         dev_logits = None
         if task.dev is not None and "labels" in model.target_names:
             dev_logits = np.asarray(trainer.predict(task.dev).predictions)
@@ -109,8 +111,6 @@ def train(folder: Path, task: Training) -> None:
 
 def _last_checkpoint(folder: Path) -> str | None:
     """Last complete checkpoint. The trainer state is written last; a folder without it was cut off in the middle."""
-    if not folder.is_dir():
-        return None
     if PartialState().is_main_process:
         for checkpoint in folder.glob("checkpoint-*"):
             try:
@@ -118,7 +118,7 @@ def _last_checkpoint(folder: Path) -> str | None:
             except (FileNotFoundError, ValueError):  # not there yet, or half written
                 shutil.rmtree(checkpoint)
     PartialState().wait_for_everyone()
-    last: str | None = get_last_checkpoint(str(folder))
+    last: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     return last
 
 
