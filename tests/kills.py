@@ -1,7 +1,7 @@
 """Runs that kill their own process at a given point, to see that the next one goes on from there.
 
-Each runs in a process forked from a server that has imported everything and computed nothing, which takes a tenth of the
-time of a fresh interpreter.
+Each runs in a process forked from a server that has imported everything and computed nothing, which takes a tenth of
+the time of a fresh interpreter.
 """
 
 from __future__ import annotations

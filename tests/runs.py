@@ -109,7 +109,7 @@ def run(recipe: Mapping[str, Any], folder: Path, **options: Any) -> dict[str, An
     return run_recipe(Recipe.from_dict(recipe), output_dir=folder, **options)
 
 
-# ---- looking at what a run wrote -----------------------------------------------------------------------------------
+# ---- looking at what a run wrote -------------------------------------------------------------------------------------
 
 
 def files_of(folder: Path) -> set[str]:

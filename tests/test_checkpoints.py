@@ -45,7 +45,7 @@ def encoder(model: Any) -> dict[str, torch.Tensor]:
     return weights_of(model.hubert)
 
 
-# ---- what a backbone is known by ----------------------------------------------------------------------------------------
+# ---- what a backbone is known by -------------------------------------------------------------------------------------
 
 
 def test_a_folder_is_known_by_its_weights_and_not_by_its_name(hubert: Path, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_fields_that_make_no_hubert_are_refused(fields: dict[str, Any]) -> None:
         scratch_config({**BACKBONE, **fields})
 
 
-# ---- from scratch -------------------------------------------------------------------------------------------------------
+# ---- from scratch ----------------------------------------------------------------------------------------------------
 
 
 def test_a_backbone_from_scratch_follows_from_its_seed(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_checkpoint_s_own_feature_extractor_is_kept_but_for_the_attention_mask
     assert (extractor.do_normalize, extractor.return_attention_mask) == (True, True)
 
 
-# ---- loading ------------------------------------------------------------------------------------------------------------
+# ---- loading ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [HubertForGMPATLMultiTask, HubertForGMPATLFrameClassification, HubertForGMPATL])

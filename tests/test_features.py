@@ -114,7 +114,7 @@ def test_batches_hold_neighbours_in_length_and_every_row_once() -> None:
     assert list(length_batches([], 1.0)) == []
 
 
-# ---- what identifies them ---------------------------------------------------------------------------------------------
+# ---- what identifies them --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fields", [{}, {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}])
@@ -160,7 +160,7 @@ def test_the_source_says_how_waveforms_were_prepared() -> None:
     assert plain.checkpoint == {1: encoder_hash(model, 1)}
 
 
-# ---- the sample -------------------------------------------------------------------------------------------------------
+# ---- the sample ------------------------------------------------------------------------------------------------------
 
 
 def test_a_sample_that_is_large_enough_holds_every_frame(model: GMPATLPreTrainedModel, table: Dataset) -> None:

@@ -140,7 +140,7 @@ def test_a_half_finished_training_from_another_learning_rate_is_begun_anew(
     assert results(tmp_path / "run") == results(tmp_path / "alone")
 
 
-# ---- nothing is repeated ----------------------------------------------------------------------------------------------
+# ---- nothing is repeated ---------------------------------------------------------------------------------------------
 
 
 def test_running_a_finished_recipe_again_does_nothing_and_says_so(
@@ -231,7 +231,7 @@ def test_predictions_are_made_again_when_only_the_test_recordings_have_changed(
     assert stamps(fold / "4-finetune") == trained
 
 
-# ---- what a step depends on --------------------------------------------------------------------------------------------
+# ---- what a step depends on ------------------------------------------------------------------------------------------
 
 
 def keys(recipe: dict[str, Any], folder: Path, processes: int | None = None) -> dict[str, str]:

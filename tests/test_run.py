@@ -81,7 +81,7 @@ def step_folders(folder: Path) -> list[Path]:
     return sorted(file.parent for file in folder.rglob("step.json"))
 
 
-# ---- the folder ----------------------------------------------------------------------------------------------------
+# ---- the folder ------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_writes_these_files_and_no_others(crossed: Path) -> None:
@@ -283,6 +283,16 @@ def test_every_row_is_labelled_by_the_nearest_centre_of_its_layer(single: Path, 
     assert MultiScaleKMeans.load(folder / "2-pseudo-labels").columns == list(centres)
     labels = {row["id"]: row for row in pq.read_table(folder / "2-pseudo-labels" / "labels.parquet").to_pylist()}
     assert len(labels) == 4 * 3 * 2
+    # Development rows are labelled, but the clusters have not seen them.
+    split = read_json(folder / "split.json")
+    frames = {"train": 0, "dev": 0}
+    for name, row in labels.items():
+        part = name.split("/")[1]
+        assert f"folder/{name.split('/')[3].split('_')[0]}" in split[part]
+        frames[part] += len(row["gmp_layer2_k3"])
+    for scale in read_json(folder / "2-pseudo-labels" / "codebooks.json")["scales"].values():
+        assert scale["frames"] == frames["train"]
+    assert frames["dev"] > 0
     for part in ("train", "dev"):
         file = sorted((split_corpus / part).rglob("*.wav"))[0]
         wave = torch.from_numpy(read_clip(str(file)))[None]
@@ -294,7 +304,7 @@ def test_every_row_is_labelled_by_the_nearest_centre_of_its_layer(single: Path, 
             assert row[name] == distances.argmin(1).tolist()
 
 
-# ---- the model ------------------------------------------------------------------------------------------------------
+# ---- the model -------------------------------------------------------------------------------------------------------
 
 
 def test_the_model_gives_the_scores_of_the_test_at_its_temperature(single: Path, split_corpus: Path) -> None:
@@ -335,7 +345,7 @@ def test_two_folders_hold_the_same_numbers(single: Path, split_corpus: Path, tmp
     assert first == second
 
 
-# ---- other corpora and settings -------------------------------------------------------------------------------------
+# ---- other corpora and settings --------------------------------------------------------------------------------------
 
 
 def listed_recipe(tmp_path: Path, genders: dict[str, str], **changes: Any) -> dict[str, Any]:

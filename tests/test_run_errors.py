@@ -61,7 +61,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refusal:
     return Refusal(tmp_path, capsys)
 
 
-# ---- the list -------------------------------------------------------------------------------------------------
+# ---- the list ------------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_right_one(corpus: Path, refused: Refusal) -> None:
@@ -207,7 +207,7 @@ def test_a_finished_model_of_another_variant_or_seed_is_refused_before_the_train
     assert "model is finished" in said
 
 
-# ---- and more ---------------------------------------------------------------------------------------------------------
+# ---- and more --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_a_variant_that_is_never_fine_tuned_is_refused(corpus: Path, refused: Re
     assert "half" in refused(recipe)
 
 
-# ---- backbones that are there, but will not do --------------------------------------------------------------------------
+# ---- backbones that are there, but will not do -----------------------------------------------------------------------
 
 
 def hubert_folder(folder: Path, **fields: Any) -> Path:

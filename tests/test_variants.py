@@ -18,13 +18,14 @@ NAMES = ["gmp-atl", "direct", "tapt", "multitask-only", "direct-long", "k4", "de
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Every built-in variant and two custom ones; `folder`, `report`, and the folders in which something was trained."""
+    """Every built-in variant and two custom ones: `folder`, `report` and the steps that were `performed`."""
     root = write_corpus(tmp_path_factory.mktemp("corpus"), split=SPLIT)
     recipe = given_split(
         root,
         final=False,
         stages__multitask__num_train_epochs=1,
         stages__retrain__num_train_epochs=2,
+        stages__retrain__model={"hidden_dropout": 0.3},
         stages__finetune__num_train_epochs=1.5,
         variants=[
             *NAMES[:5],
@@ -46,7 +47,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         for name in ("train", "make_pseudo_labels"):
             patch.setattr(plan, name, noted(getattr(plan, name)))
         report = run(recipe, folder)
-    return {"folder": folder, "report": report, "performed": performed, "recipe": recipe}
+    return {"folder": folder, "report": report, "performed": performed}
 
 
 def step(compared: dict[str, Any], variant: str, name: str) -> Path:
@@ -125,7 +126,8 @@ def test_a_variant_with_a_backbone_of_its_own_leaves_that_of_the_others_where_it
     assert read_json(step(compared, "deeper", "4-finetune") / "config.json")["num_hidden_layers"] == 4
 
 
-def test_no_stage_inherits_the_masks_of_the_one_before(compared: dict[str, Any]) -> None:
-    masks = {name: read_json(step(compared, "gmp-atl", name) / "config.json")["mask_time_prob"]
-             for name in ("1-multitask", "3-retrain", "4-finetune")}  # fmt: skip
-    assert masks == {"1-multitask": 0.05, "3-retrain": 0.8, "4-finetune": 0.05}
+def test_no_stage_inherits_masks_or_dropout_of_the_one_before(compared: dict[str, Any]) -> None:
+    stages = ("1-multitask", "3-retrain", "4-finetune")
+    configs = [read_json(step(compared, "gmp-atl", name) / "config.json") for name in stages]
+    assert [config["mask_time_prob"] for config in configs] == [0.05, 0.8, 0.05]
+    assert [config["hidden_dropout"] for config in configs] == [0.1, 0.3, 0.1]
