@@ -1,4 +1,4 @@
-# `make demo` and `make test` need only Python 3.10+ and make: each sets up its own environment first.
+# `make demo` and `make test` need only Python 3.11+ and make: each sets up its own environment first.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -30,4 +30,4 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV)

@@ -61,7 +61,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refusal:
     return Refusal(tmp_path, capsys)
 
 
-# ---- the list ------------------------------------------------------------------------------------------------
+# ---- requests that are refused ---------------------------------------------------------------------------------------
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_right_one(corpus: Path, refused: Refusal) -> None:

@@ -181,3 +181,11 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(OSError, match="no space"):
         write_text(tmp_path / "file", "new")
     assert (tmp_path / "file").read_text() == "old"
+
+
+def test_a_folder_that_no_run_has_made_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.txt").write_text("mine")
+    with pytest.raises(RequestError, match="in the way"):
+        StepFolder(tmp_path / "model", {"step": "model"}).refuse_contradiction()
+    assert (tmp_path / "model" / "thesis.txt").read_text() == "mine"

@@ -68,7 +68,9 @@ def describe_backbone(backbone: str | Mapping[str, Any]) -> dict[str, Any]:
         identity: dict[str, Any] = {"weights": hash_weights(weights)}
     else:
         identity = {"hub_id": backbone, "revision": getattr(config, "_commit_hash", None)}
-    return {**identity, "config": _plain(config)}
+    extractor = load_feature_extractor(backbone)
+    heard = {"sampling_rate": extractor.sampling_rate, "do_normalize": extractor.do_normalize}
+    return {**identity, "config": _plain(config), "feature_extractor": heard}
 
 
 def read_config(backbone: str) -> PreTrainedConfig:
@@ -184,12 +186,19 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
 
     Base checkpoints ship it off because the stock models cannot use the mask; ours need it for exact batches.
     """
+    folder = Path(checkpoint)
+    if folder.is_dir() and not (folder / "preprocessor_config.json").is_file():
+        # A checkpoint without one: HuBERT's convention is to normalise for layer-norm models only.
+        return default_feature_extractor(read_config(str(checkpoint)))
     try:
         with quiet_transformers():
             extractor = Wav2Vec2FeatureExtractor.from_pretrained(checkpoint)
-    except OSError:
-        # A checkpoint without one: HuBERT's convention is to normalise for layer-norm models only.
-        return default_feature_extractor(read_config(str(checkpoint)))
+    except (OSError, ValueError) as error:
+        raise RequestError(
+            f"the feature extractor of {checkpoint} cannot be read: {str(error).splitlines()[0]}",
+            "preprocessor_config.json, whole, or none at all",
+            "save it again with Wav2Vec2FeatureExtractor.save_pretrained",
+        ) from error
     extractor.return_attention_mask = True
     return extractor
 

@@ -74,9 +74,9 @@ def refuse_other_model(run: Run) -> None:
         RequestError: Names what has changed.
     """
     finished = run.output_dir / MODEL / STEP_FILE
-    if finished.is_file():
-        # The weights' key is known only once the folds are done; it follows from the rest.
-        StepFolder(finished.parent, {**read_json(finished)["inputs"], **_known_inputs(run)}).refuse_contradiction()
+    # The weights' key is known only once the folds are done; it follows from the rest.
+    before = read_json(finished)["inputs"] if finished.is_file() else {}
+    StepFolder(finished.parent, {**before, **_known_inputs(run)}).refuse_contradiction()
 
 
 def _folds(run: Run) -> tuple[str, int, list[PlannedFold]]:

@@ -39,7 +39,7 @@ class CorpusSpec:
     """Which recordings to read.
 
     Args:
-        name: A reader: emodb, demo, folder, csv or hub. Our choice; the paper reports IEMOCAP.
+        name: A reader: emodb, iemocap, demo, folder, csv or hub. Our choice; the paper reports IEMOCAP.
         root: The corpus folder or file; None for corpora that need none. A relative path starts at the folder the
             command is typed in; `${NAME}` is replaced by the environment variable. No part of the method.
         options: Every further key: the reader's own options. No part of the method.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,11 @@ def run_recipe(
     Raises:
         RequestError: The request is wrong; nothing has been trained.
     """
+    called = f"run_recipe({str(recipe)!r}" if not isinstance(recipe, Recipe) else f"run_recipe(<recipe {recipe.name}>"
+    called += "".join(f", {name}={value!r}" for name, value in (("folds", folds),) if value is not None) + ")"
     if not isinstance(recipe, Recipe):
-        command = command or f"gmp-atl run {recipe}"
         recipe = Recipe.from_yaml(recipe)
-    run = Run(recipe, Path(output_dir or Path("runs", recipe.name)), folds, command or f"run_recipe({recipe.name})")
+    run = Run(recipe, Path(output_dir or Path("runs", recipe.name)), folds, command or called)
     run.perform()
     return run.report()
 
@@ -84,7 +86,8 @@ class Run:
         self.recipe, self.output_dir, self.command = recipe, output_dir, command
         if output_dir.is_file():
             raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
-        self.state = PartialState()
+        # The main process alone makes the pseudo-labels; the others wait longer than a communication usually may.
+        self.state = PartialState(timeout=timedelta(hours=24))
         self.variants = _variants(recipe)
         described = {str(each.backbone): describe_backbone(each.backbone) for each in self.variants.values()}
         backbones = {name: described[str(each.backbone)] for name, each in self.variants.items()}
@@ -152,6 +155,8 @@ class Run:
         for planned in self.planned:
             if planned.fold.number in self.wanted:
                 self.perform_fold(planned)
+        if self.state.is_main_process:
+            write_report(self.make_report(), self.output_dir)  # before the final model: that may fail, these are done
         final = ship_final_model(self) if self.recipe.final else None
         if not self.made:
             self.say(f"All {len(self.found)} steps and tests were finished before; nothing was left to do.")
@@ -208,6 +213,7 @@ class Run:
             "protocol": self.protocol.kind,
             "test_speakers": len(planned.fold.test),
             "utterances": len(rows),
+            "command": self.command,
             **emotion_metrics(references, [number[row["predicted"]] for row in rows], len(number)),
         }
 
@@ -246,6 +252,11 @@ class Run:
                 results[planned.variant].append(FoldResult(planned.seed, planned.fold.number, rows))
         return results
 
+    def _commands(self) -> str:
+        """The commands behind the folds that are counted, in the order of the plan."""
+        metrics = [planned.folder / METRICS_FILE for planned in self.planned if self.tested(planned)]
+        return "; ".join(dict.fromkeys(read_json(file)["command"] for file in metrics)) or self.command
+
     def make_report(self) -> dict[str, Any]:
         """Compute the report of what has been tested so far."""
         table, info = self.corpus.table, self.corpus.info
@@ -256,7 +267,7 @@ class Run:
             protocol=self.protocol.describe(table),
             folds_total=len(self.folds),
             seeds=self.recipe.seeds,
-            command=self.command,
+            command=self._commands(),
             stamps=[SHUFFLED_STAMP] if any(each.data.shuffle_labels for each in self.variants.values()) else [],
             left_out=Counter(one.reason for one in self.corpus.left_out),
             corpus={

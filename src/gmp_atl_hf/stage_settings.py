@@ -78,7 +78,11 @@ def stage_model_fields(
     Returns:
         `GMPATLConfig` fields, JSON types.
     """
-    fields = {**DEFAULT_MODEL[stage], **recipe.model, **getattr(recipe.stages, stage).model}
+    common = dict(recipe.model)
+    if stage == "retrain":
+        # A recipe that turns SpecAugment down does not mean the masks whose frames retraining has to predict.
+        common = {name: value for name, value in common.items() if name not in DEFAULT_MODEL["retrain"]}
+    fields = {**DEFAULT_MODEL[stage], **common, **getattr(recipe.stages, stage).model}
     # Losses know no temperature, and one that a checkpoint was calibrated to is not that of its successor.
     fields["logit_temperature"] = 1.0
     fields["id2label"] = {str(index): label for index, label in enumerate(labels)}
@@ -108,7 +112,11 @@ def make_arguments(output_dir: Path, seed: int, settings: Mapping[str, Any], eva
         fixed |= {"eval_strategy": "no", "load_best_model_at_end": False, "metric_for_best_model": None}
         fixed |= {"early_stopping_patience": None}
     try:
-        return GMPATLTrainingArguments(**{**settings, **fixed})
+        arguments = GMPATLTrainingArguments(**{**settings, **fixed})
+        if not (arguments.bf16 or arguments.fp16):
+            # Precision is part of a step's key: an environment or a launcher's default must not change it unseen.
+            arguments.mixed_precision = "no"
+        return arguments
     except (ValueError, TypeError, ImportError) as error:
         raise RequestError(
             f"training arguments {json.dumps(dict(settings))}: {error}",
@@ -132,6 +140,8 @@ def check_stage_settings(recipe: Recipe, backbone_config: Mapping[str, Any], lab
     for stage in recipe.stages.performed:
         try:
             config = GMPATLConfig(**{**base, **stage_model_fields(recipe, stage, labels)})
+            if stage == "retrain" and config.frame_targets == "masked" and not config.masks_time:
+                raise ValueError("no frame would be masked, so there would be nothing to predict")
             for layer in recipe.pseudo_labels.layers if stage == "retrain" else ():
                 config.resolve_layer(layer)
             if _encoder_shapes(config) != shapes:

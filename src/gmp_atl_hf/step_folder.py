@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -117,9 +117,15 @@ class StepFolder:
         """Refuse a finished step that was made from other inputs.
 
         Raises:
-            RequestError: Names the first changed fields.
+            RequestError: Names the first changed fields, or the folder if somebody else's files are in it.
         """
         if not self.finished:
+            if self.path.exists() and not self._only_points:
+                raise RequestError(
+                    f"{self.path} is in the way: it was not made by a run",
+                    "nothing there, or a finished step",
+                    "choose another --output-dir, or move it away",
+                )
             return
         found = read_json(self.path / STEP_FILE)
         if found.get("key") == self.key:
@@ -134,6 +140,11 @@ class StepFolder:
             "the settings it was made from, or a folder of its own",
             "choose another --output-dir, change the setting back, or delete that folder to repeat the step",
         )
+
+    @property
+    def _only_points(self) -> bool:
+        """Whether the folder holds nothing but the pointer to another variant's step."""
+        return [file.name for file in self.path.iterdir()] == [STEP_FILE] if self.path.is_dir() else False
 
     @contextmanager
     def work(self, processes: Processes) -> Iterator[Path]:
@@ -173,15 +184,16 @@ class StepFolder:
             "seconds_since_last_start": round(time.perf_counter() - begun, 3),
         }
         write_json(self.working / STEP_FILE, note)
-        started.unlink()
-        if self.path.is_dir():
+        if self._only_points:
             shutil.rmtree(self.path)  # it pointed to another variant's step that is no longer there
+        started.unlink()
         self.working.replace(self.path)
 
     def point_to(self, other: Path) -> None:
         """Say that this step is the same as another variant's; nothing is copied."""
         relative = os.path.relpath(other, self.path)
         note = {"format_version": FORMAT_VERSION, "key": self.key, "inputs": self.inputs, "same_as": relative}
+        shutil.rmtree(self.working, ignore_errors=True)  # begun here, finished there
         write_json(self.path / STEP_FILE, note)
 
     def resolve(self) -> Path:
@@ -192,4 +204,4 @@ class StepFolder:
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")

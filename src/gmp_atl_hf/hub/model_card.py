@@ -16,6 +16,7 @@ _CROSS_VALIDATED = (
     "has itself not been tested: no speaker was left to test it on."
 )
 _ONE_FOLD = "The figures are those of this very model on speakers that it has never heard."
+_SEEDS = "The figures are means over several seeds, on speakers never heard; this model is that of the first seed."
 
 
 def write_model_card(folder: Path, report: Mapping[str, Any], cross_validated: bool, variant: str) -> None:
@@ -34,6 +35,7 @@ def write_model_card(folder: Path, report: Mapping[str, Any], cross_validated: b
     )
     figures, corpus, labels = report["variants"][variant], report["corpus"], report["labels"]
     seeds = ", ".join(map(str, figures["seeds"]))
+    one_fold = _SEEDS if len(figures["per_seed"]) > 1 else _ONE_FOLD
     stamps = "".join(f"\n> {stamp}\n" for stamp in report["stamps"])
     text = f"""---
 {data.to_yaml()}
@@ -59,7 +61,7 @@ classifier(waveform)  # numpy array, (samples,), float32, 16 kHz, mono
 
 {protocol_line(report)} Done: {figures["folds_done"]}, {figures["seeds_done"]} ({seeds}).
 
-{_CROSS_VALIDATED if cross_validated else _ONE_FOLD} Command: `{report["command"]}`.
+{_CROSS_VALIDATED if cross_validated else one_fold} Command: `{report["command"]}`.
 
 ## Training data
 

@@ -133,6 +133,11 @@ class GMPATLConfig(HubertConfig):
         """Number of emotion labels."""
         return len(self.id2label or {})
 
+    @property
+    def masks_time(self) -> bool:
+        """Whether any frame is ever masked."""
+        return self.apply_spec_augment and self.mask_time_prob > 0
+
     def resolve_layer(self, layer: int) -> int:
         """1-based transformer layer of a possibly negative one: -3 of 12 is layer 10 (the third-last).
 
