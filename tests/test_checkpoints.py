@@ -51,7 +51,7 @@ def encoder(model: Any) -> dict[str, torch.Tensor]:
 def test_a_folder_is_known_by_its_weights_and_not_by_its_name(hubert: Path, tmp_path: Path) -> None:
     shutil.copytree(hubert, tmp_path / "copy")
     described = describe_backbone(str(hubert))
-    assert set(described) == {"weights", "config"}
+    assert set(described) == {"weights", "config", "feature_extractor"}
     assert describe_backbone(str(tmp_path / "copy")) == described
     assert json.loads(json.dumps(described)) == described
     weights = bytearray((tmp_path / "copy" / "model.safetensors").read_bytes())

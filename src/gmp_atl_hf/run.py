@@ -60,7 +60,7 @@ def run_recipe(
     Raises:
         RequestError: The request is wrong; nothing has been trained.
     """
-    called = f"run_recipe({str(recipe)!r}" if not isinstance(recipe, Recipe) else f"run_recipe(<recipe {recipe.name}>"
+    called = f"run_recipe({str(recipe)!r}" if not isinstance(recipe, Recipe) else f"run_recipe({recipe.name}"
     called += "".join(f", {name}={value!r}" for name, value in (("folds", folds),) if value is not None) + ")"
     if not isinstance(recipe, Recipe):
         recipe = Recipe.from_yaml(recipe)

@@ -342,9 +342,7 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
             )
         counted = encoded.frame_mask
         if self.config.frame_targets == "masked":
-            if mask_time_indices is None:
-                raise ValueError('frame_targets="masked" needs mask_time_indices: without a mask no frame counts')
-            counted = counted & mask_time_indices
+            counted = counted & mask_time_indices if mask_time_indices is not None else torch.zeros_like(counted)
         parts = []
         for scale, head in enumerate(self.frame_heads.values()):
             chosen = counted & (frame_labels[:, :, scale] != IGNORED)
