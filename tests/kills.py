@@ -146,8 +146,8 @@ def around_the_file(ending: str, written: bool) -> None:
 
     del final_model
     for module in (run, step_folder, steps, model_card):
-        if hasattr(module, "write_text"):
-            _wrap(module, "write_text", here)
+        if hasattr(module, "write_whole"):
+            _wrap(module, "write_whole", here)
 
 
 def _wrap_method(owner: type, name: str, around: Callable[..., Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.files import write_whole
 from gmp_atl_hf.step_folder import (
     FORMAT_VERSION,
     STEP_FILE,
@@ -16,7 +17,6 @@ from gmp_atl_hf.step_folder import (
     key_of,
     read_json,
     write_json,
-    write_text,
 )
 
 INPUTS: dict[str, Any] = {"step": "1-multitask", "arguments": {"learning_rate": 0.1}, "layers": [1, 2]}
@@ -36,7 +36,7 @@ class OtherProcess(OneProcess):
 def make(path: Path, inputs: dict[str, Any] | None = None, content: str = "done") -> StepFolder:
     step = StepFolder(path, INPUTS if inputs is None else inputs)
     with step.work(OneProcess()) as folder:
-        write_text(folder / "result.txt", content)
+        write_whole(folder / "result.txt", content)
     return step
 
 
@@ -54,7 +54,7 @@ def test_a_finished_step_has_its_results_its_inputs_and_its_times(tmp_path: Path
 def test_a_step_that_fails_is_not_finished_and_leaves_what_it_had(tmp_path: Path) -> None:
     step = StepFolder(tmp_path / "step", INPUTS)
     with pytest.raises(ZeroDivisionError), step.work(OneProcess()) as folder:
-        write_text(folder / "half.txt", "half")
+        write_whole(folder / "half.txt", "half")
         raise ZeroDivisionError
     assert not step.finished
     assert not step.path.exists()
@@ -76,7 +76,7 @@ def test_the_time_of_the_first_start_is_kept_when_a_step_goes_on(tmp_path: Path,
 
 def test_half_a_step_made_from_other_inputs_is_begun_anew(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), StepFolder(tmp_path / "step", INPUTS).work(OneProcess()) as folder:
-        write_text(folder / "half.txt", "half")
+        write_whole(folder / "half.txt", "half")
         raise ZeroDivisionError
     with StepFolder(tmp_path / "step", {**INPUTS, "layers": [3]}).work(OneProcess()) as folder:
         assert not (folder / "half.txt").exists()
@@ -172,14 +172,14 @@ def test_a_pointer_to_a_step_that_was_made_again_from_other_settings_is_not_foll
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_text(tmp_path / "file", "old")
+    write_whole(tmp_path / "file", "old")
 
     def full_disk(self: Path, target: Path) -> Path:
         raise OSError("no space left")
 
     monkeypatch.setattr(Path, "replace", full_disk)
     with pytest.raises(OSError, match="no space"):
-        write_text(tmp_path / "file", "new")
+        write_whole(tmp_path / "file", "new")
     assert (tmp_path / "file").read_text() == "old"
 
 

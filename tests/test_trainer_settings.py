@@ -115,7 +115,7 @@ def test_settings_out_of_range_are_refused(field: str, value: Any, tmp_path: Pat
 
 
 def test_class_weights_of_the_wrong_number_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="2 entries for 3 emotions"):
+    with pytest.raises(ValueError, match="2 numbers for 3 emotions"):
         trainer_for(small_model(HubertForGMPATL), tmp_path, class_weights=[1.0, 2.0])
 
 

@@ -20,6 +20,7 @@ from .fingerprints import combine
 from .modeling.configuration_gmp_atl import GMPATLConfig
 from .modeling.frames_gmp_atl import frame_count
 from .pseudo_labels.features import draw_frames
+from .pseudo_labels.kmeans import column_name
 from .recipe import STAGE_NAMES, Recipe, StageName
 from .stage_settings import MODEL_CLASSES, STEP_NAMES, stage_arguments, stage_model_fields
 from .step_folder import StepFolder
@@ -288,7 +289,7 @@ class _FoldPlan:
 
     def _scales(self) -> dict[str, int]:
         config, spec = self._config(), self.recipe.pseudo_labels
-        return {f"gmp_layer{config.resolve_layer(layer)}_k{k}": k for layer in spec.layers for k in spec.clusters}
+        return {column_name(config.resolve_layer(layer), k): k for layer in spec.layers for k in spec.clusters}
 
     def _refuse_too_few_frames(self) -> None:
         spec, config = self.recipe.pseudo_labels, self._config()

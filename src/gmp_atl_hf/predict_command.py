@@ -8,12 +8,12 @@ import io
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import RequestError
+from .files import write_whole
 
 if TYPE_CHECKING:
     from .inference.inputs import Item
@@ -178,15 +178,7 @@ def _writable(output: Path) -> Path:
 
 def _write(output: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    handle, working = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(_encoded(text))
-        Path(working).chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
-        Path(working).replace(output)
-    except BaseException:
-        Path(working).unlink(missing_ok=True)
-        raise
+    write_whole(output, _encoded(text))
 
 
 def _print(text: str) -> None:
@@ -197,9 +189,3 @@ def _print(text: str) -> None:
 def _encoded(text: str) -> bytes:
     """UTF-8; file names that are no valid text keep their bytes as escapes, which JSON reads back."""
     return text.encode("utf-8", "backslashreplace")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -21,12 +21,13 @@ from .errors import RequestError
 from .evaluation.metrics import emotion_metrics
 from .evaluation.report import FoldResult, build_report, write_report
 from .evaluation.report_markdown import render_console
+from .files import write_whole
 from .final_model import refuse_other_model, ship_final_model
 from .fingerprints import combine, row_fingerprints
 from .plan import PlannedFold, PlannedStep, Planner
 from .recipe import Recipe
 from .stage_settings import check_stage_settings
-from .step_folder import read_json, write_json, write_text
+from .step_folder import read_json, write_json
 from .steps import predict, read_jsonl, write_jsonl
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -146,7 +147,7 @@ class Run:
     def perform(self) -> None:
         """Do every step and test that is not finished."""
         if self.state.is_main_process:
-            write_text(self.output_dir / "recipe.yaml", self.recipe.to_yaml())
+            write_whole(self.output_dir / "recipe.yaml", self.recipe.to_yaml())
             write_json(self.output_dir / "environment.json", describe_environment())
             left_out = [{"file": one.file, "reason": one.reason} for one in self.corpus.left_out]
             write_jsonl(self.output_dir / "left_out.jsonl", left_out)
@@ -155,7 +156,7 @@ class Run:
         for planned in self.planned:
             if planned.fold.number in self.wanted:
                 self.perform_fold(planned)
-        if self.state.is_main_process:
+        if self.made and self.recipe.final and self.state.is_main_process:
             write_report(self.make_report(), self.output_dir)  # before the final model: that may fail, these are done
         final = ship_final_model(self) if self.recipe.final else None
         if not self.made:

@@ -20,6 +20,7 @@ from .modeling.modeling_gmp_atl import (
 )
 from .recipe import Recipe, StageName
 from .training.arguments import GMPATLTrainingArguments
+from .training.checks import check_training_arguments
 
 MODEL_CLASSES: Mapping[StageName, type[GMPATLPreTrainedModel]] = {
     "multitask": HubertForGMPATLMultiTask,
@@ -147,7 +148,7 @@ def check_stage_settings(recipe: Recipe, backbone_config: Mapping[str, Any], lab
             if _encoder_shapes(config) != shapes:
                 raise ValueError("fields under `model` change the shape of the encoder, which its weights then not fit")
             arguments = make_arguments(Path("unused"), 0, stage_arguments(recipe, stage), evaluate=True)
-            _check_arguments(stage, arguments, labels)
+            check_training_arguments(arguments, stage == "retrain", len(labels))
         except RequestError as error:
             raise RequestError(f"stages.{stage}: {error.found}", error.expected, error.fix) from error
         except Exception as error:  # the strict dataclass raises classes of its own for each kind of fault
@@ -163,23 +164,6 @@ def _encoder_shapes(config: GMPATLConfig) -> dict[str, tuple[int, ...]]:
         tensors = HubertModel(config).state_dict()
     # Left out by HubertModel where nothing is masked, and made by our models when they need it.
     return {name: tuple(tensor.shape) for name, tensor in tensors.items() if name != "masked_spec_embed"}
-
-
-def _check_arguments(stage: StageName, arguments: GMPATLTrainingArguments, labels: list[str]) -> None:
-    """What the trainer would refuse only when the stages before it are done."""
-    if stage == "retrain" and arguments.early_stopping_patience is not None:
-        raise RequestError(
-            f"early_stopping_patience is {arguments.early_stopping_patience}",
-            "none: frame labels have no UAR to stop by, the last step is kept",
-            "choose the length by num_train_epochs or max_steps",
-        )
-    weights = arguments.class_weights
-    if stage != "retrain" and isinstance(weights, (list, tuple)) and len(weights) != len(labels):
-        raise RequestError(
-            f"class_weights has {len(weights)} numbers for {len(labels)} emotions",
-            f"one for each of {', '.join(labels)}",
-            "class_weights: balanced",
-        )
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

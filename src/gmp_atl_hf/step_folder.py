@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .errors import RequestError
+from .files import write_whole
 
 FORMAT_VERSION = 1
 """Part of every key; raised when what a step writes changes its meaning."""
@@ -40,16 +41,8 @@ class Processes(Protocol):
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON under a temporary name and rename it, so that the file is whole or not there."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text under a temporary name and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    """Write JSON, whole or not at all."""
+    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -19,13 +19,14 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
 from .checkpoints import load_feature_extractor, load_model, quiet_transformers
+from .files import write_whole
 from .modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
 from .pseudo_labels.attach import attach_pseudo_labels
 from .pseudo_labels.features import feature_source, sample_features
 from .pseudo_labels.kmeans import MultiScaleKMeans
 from .recipe import PseudoLabelSpec
 from .stage_settings import make_arguments
-from .step_folder import read_json, write_json, write_text
+from .step_folder import read_json, write_json
 from .training.stopping import StopAtStep
 from .training.trainer import GMPATLTrainer
 
@@ -237,7 +238,7 @@ def predict(checkpoint: Path, table: datasets.Dataset, batch_size: int) -> list[
 
 def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write one JSON object per line, whole or not at all."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

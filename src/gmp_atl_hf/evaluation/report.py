@@ -30,6 +30,7 @@ from gmp_atl_hf.evaluation.metrics import (
     war,
 )
 from gmp_atl_hf.evaluation.statistics import MIN_SPEAKERS, sign_flip_test, speaker_bootstrap, speaker_confusions
+from gmp_atl_hf.files import write_whole
 
 FORMAT_VERSION = 1
 NOT_SPEAKER_INDEPENDENT = "not speaker-independent"
@@ -185,13 +186,7 @@ def write_report(report: Mapping[str, Any], folder: str | os.PathLike[str]) -> l
     paths = []
     for relative, content in contents.items():
         path = Path(folder) / relative
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, content)
         paths.append(path)
     return paths
 

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from ..evaluation.report_markdown import percent, protocol_line
-from ..step_folder import write_text
+from ..files import write_whole
 
 _CROSS_VALIDATED = (
     "The figures are those of the cross-validation. This very model was then trained once more on every speaker and "
@@ -74,4 +74,4 @@ An emotion is not a fact about a person, and this model only tells which of its 
 It has heard the speakers, languages and rooms of its training data and nothing else. Do not decide about people
 with it.
 """
-    write_text(folder / "README.md", text)
+    write_whole(folder / "README.md", text)

@@ -140,9 +140,9 @@ class GMPATLPreTrainedModel(HubertPreTrainedModel):
             self.hubert, input_values, attention_mask, conv_features, frame_mask, frame_spans, mask_time_indices, layers
         )
 
-    def _encode_inputs(self, inputs: dict[str, Tensor | None], output_hidden_states: bool | None) -> EncodedSpeech:
-        wanted = tuple(range(1, self.config.num_hidden_layers + 1)) if output_hidden_states else ()
-        return self.encode(**inputs, layers=wanted)
+    @property
+    def _all_layers(self) -> tuple[int, ...]:
+        return tuple(range(1, self.config.num_hidden_layers + 1))
 
     def _output(
         self,
@@ -227,16 +227,9 @@ class HubertForGMPATLMultiTask(GMPATLPreTrainedModel):
         Returns:
             `loss`, `logits`, `gender_logits` and the parts of the loss.
         """
-        encoded = self._encode_inputs(
-            {
-                "input_values": input_values,
-                "attention_mask": attention_mask,
-                "conv_features": conv_features,
-                "frame_mask": frame_mask,
-                "frame_spans": frame_spans,
-                "mask_time_indices": mask_time_indices,
-            },
-            output_hidden_states,
+        layers = self._all_layers if output_hidden_states else ()
+        encoded = self.encode(
+            input_values, attention_mask, conv_features, frame_mask, frame_spans, mask_time_indices, layers
         )
         pooled = self.dropout(self.pooling(encoded.last_hidden_state, encoded.frame_mask))
         logits = self.emotion_classifier(pooled).float()
@@ -319,16 +312,9 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
         Raises:
             ValueError: `frame_labels` and the model disagree about scales or frames.
         """
-        encoded = self._encode_inputs(
-            {
-                "input_values": input_values,
-                "attention_mask": attention_mask,
-                "conv_features": conv_features,
-                "frame_mask": frame_mask,
-                "frame_spans": frame_spans,
-                "mask_time_indices": mask_time_indices,
-            },
-            output_hidden_states,
+        layers = self._all_layers if output_hidden_states else ()
+        encoded = self.encode(
+            input_values, attention_mask, conv_features, frame_mask, frame_spans, mask_time_indices, layers
         )
         hidden = self.dropout(encoded.last_hidden_state)
         if frame_labels is None:
@@ -406,16 +392,9 @@ class HubertForGMPATL(GMPATLPreTrainedModel):
             `logits = s·cos θ / T` (no margin, not even in training), and with labels the loss, which has the margin in
             training only and always T = 1.
         """
-        encoded = self._encode_inputs(
-            {
-                "input_values": input_values,
-                "attention_mask": attention_mask,
-                "conv_features": conv_features,
-                "frame_mask": frame_mask,
-                "frame_spans": frame_spans,
-                "mask_time_indices": mask_time_indices,
-            },
-            output_hidden_states,
+        layers = self._all_layers if output_hidden_states else ()
+        encoded = self.encode(
+            input_values, attention_mask, conv_features, frame_mask, frame_spans, mask_time_indices, layers
         )
         scores = self.classifier(self.dropout(self.pooling(encoded.last_hidden_state, encoded.frame_mask))).float()
         config = self.config

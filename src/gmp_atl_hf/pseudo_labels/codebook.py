@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import RequestError
+from ..files import write_whole
 
 FORMAT_VERSION = 1
 """Of `codebooks.json`; raised when the meaning of a field changes."""
@@ -133,8 +134,8 @@ def write_codebooks(
         "tensors": {"file": TENSORS_FILE, "sha256": hashlib.sha256(tensors).hexdigest()},
         "scales": {name: asdict(scale) for name, scale in scales.items()},
     }
-    _write_whole(folder / TENSORS_FILE, tensors)
-    _write_whole(folder / PROVENANCE_FILE, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(folder / TENSORS_FILE, tensors)
+    write_whole(folder / PROVENANCE_FILE, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_codebooks(folder: Path) -> tuple[dict[str, Tensor], dict[str, Scale], dict[str, Any]]:
@@ -177,9 +178,3 @@ def read_codebooks(folder: Path) -> tuple[dict[str, Tensor], dict[str, Scale], d
         if name not in centres or centres[name].ndim != 2 or len(centres[name]) != scale.k:
             raise RequestError(f"no {name} with {scale.k} centres in {folder / TENSORS_FILE}", "all scales", fix)
     return {name: centres[name].to(torch.float32) for name in scales}, scales, content
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_bytes(data)
-    temporary.replace(path)

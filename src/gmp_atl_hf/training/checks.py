@@ -6,12 +6,39 @@ import datasets
 
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel
+from .arguments import GMPATLTrainingArguments
 
 NEEDED = {
     "audio": "the encoded recording, `datasets.Audio(decode=False)`",
     "num_samples": "the clip's length in samples at 16 kHz",
     "emotion": "the emotion, `datasets.ClassLabel`",
 }
+
+
+def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: bool, emotions: int) -> None:
+    """Refuse settings that do not go with what is trained.
+
+    Args:
+        arguments: The settings.
+        frame_labels: Whether frame labels are predicted rather than emotions.
+        emotions: Number of emotions.
+
+    Raises:
+        RequestError: Early stopping on frame labels, or class weights for another number of emotions.
+    """
+    if frame_labels and arguments.early_stopping_patience is not None:
+        raise RequestError(
+            f"early_stopping_patience is {arguments.early_stopping_patience} for training on frame labels",
+            "none: frame labels have no UAR to stop by, the last step is kept",
+            "remove it, and choose the length by num_train_epochs or max_steps",
+        )
+    weights = arguments.class_weights
+    if not frame_labels and isinstance(weights, (list, tuple)) and len(weights) != emotions:
+        raise RequestError(
+            f"class_weights has {len(weights)} numbers for {emotions} emotions",
+            "one weight per emotion, in label order",
+            "class_weights: balanced",
+        )
 
 
 def check_training_table(table: datasets.Dataset, model: GMPATLPreTrainedModel) -> None:

@@ -17,12 +17,11 @@ from transformers.trainer_callback import TrainerCallback, TrainerControl, Train
 from transformers.trainer_utils import PredictionOutput
 
 from ..data.audio import SAMPLING_RATE
-from ..errors import RequestError
 from ..evaluation.metrics import emotion_metrics
 from ..modeling.losses_gmp_atl import IGNORED
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
 from .arguments import GMPATLTrainingArguments
-from .checks import check_training_table
+from .checks import check_training_arguments, check_training_table
 from .clips import TableClips
 from .collator import GMPATLDataCollator
 from .progress import TrainingProgress
@@ -76,16 +75,12 @@ class GMPATLTrainer(Trainer):
         for table in (train_dataset, eval_dataset):
             if table is not None:
                 check_training_table(table, model)
+        frame_labels = isinstance(model, HubertForGMPATLFrameClassification)
+        check_training_arguments(args, frame_labels, model.config.num_emotions)
         args = copy.copy(args)
-        if isinstance(model, HubertForGMPATLFrameClassification):
+        if frame_labels:
             # There is no UAR of frame labels; retraining keeps its last step.
             args.metric_for_best_model, args.load_best_model_at_end, args.greater_is_better = None, False, None
-            if args.early_stopping_patience is not None:
-                raise RequestError(
-                    f"early_stopping_patience is {args.early_stopping_patience} for training on frame labels",
-                    "none: frame labels have no UAR to stop by, the last step is kept",
-                    "remove it, and choose the length by num_train_epochs or max_steps",
-                )
         if args.n_gpu > 1:
             # One process on several GPUs (DataParallel) would cut up the denominators; `torchrun` uses them all.
             args._n_gpu = 1
@@ -194,8 +189,6 @@ class GMPATLTrainer(Trainer):
                 return None
             counts = np.bincount(np.asarray(self.train_dataset["emotion"]), minlength=classes)
             return torch.tensor(counts.sum() / (classes * np.maximum(counts, 1)), dtype=torch.float32)
-        if len(wanted) != classes:
-            raise ValueError(f"class_weights has {len(wanted)} entries for {classes} emotions; give one per emotion")
         return torch.tensor([float(weight) for weight in wanted])
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:

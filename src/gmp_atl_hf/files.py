@@ -1,0 +1,23 @@
+"""Files that are whole or not there: written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that nobody ever sees a part of it; the folder is made if it is missing.
+
+    Args:
+        path: The file.
+        content: Its content; text is encoded in UTF-8.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The process id keeps two processes that write the same file from renaming each other's half.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
