@@ -1,6 +1,7 @@
 """GMP-ATL speech emotion recognition as a Hugging Face extension.
 
-Importing the package registers its models with transformers' Auto classes and loads everything else on first use.
+Importing the package registers its models with transformers' Auto classes and its pipeline task with transformers'
+pipelines, and loads everything else on first use.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, AutoModelForAudioClassification
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .modeling.configuration_gmp_atl import GMPATLConfig
 from .modeling.modeling_gmp_atl import HubertForGMPATL
@@ -16,6 +18,12 @@ from .version import __version__
 
 AutoConfig.register(GMPATLConfig.model_type, GMPATLConfig, exist_ok=True)
 AutoModelForAudioClassification.register(GMPATLConfig, HubertForGMPATL, exist_ok=True)
+# By name, so that the class and what it reads audio with are loaded when the task is asked for, not now.
+PIPELINE_REGISTRY.supported_tasks["speech-emotion-recognition"] = {
+    "impl": f"{__name__}.inference.pipeline.SpeechEmotionRecognitionPipeline",
+    "pt": (AutoModelForAudioClassification,),
+    "type": "audio",
+}
 
 if TYPE_CHECKING:
     from .data.protocol import Protocol
