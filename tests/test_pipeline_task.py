@@ -1,9 +1,12 @@
-"""The pipeline task `speech-emotion-recognition`: the stock task's results, and recordings the stock task cannot take."""
+"""The pipeline task `speech-emotion-recognition`: the stock task's results, also of what that task cannot take."""
 
 from __future__ import annotations
 
 import functools
 import http.server
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 import torch
 from transformers import HubertForSequenceClassification, pipeline
 
+import gmp_atl_hf
 from audio_files import RATE, encoded, tone, write_audio
 from classifiers import make_classifier, score, values
 from gmp_atl_hf import SpeechEmotionClassifier
@@ -142,3 +146,12 @@ def test_models_of_others_work_too(tmp_path: Path):
     extractor.sampling_rate = 8_000
     with pytest.raises(RequestError, match="8000 Hz"):
         pipeline(TASK, model=model, feature_extractor=extractor)
+
+
+def test_announcing_the_task_loads_none_of_it():
+    code = "import sys, gmp_atl_hf; print([m for m in sys.modules if m.startswith('gmp_atl_hf.')])"
+    environment = {**os.environ, "PYTHONPATH": str(Path(gmp_atl_hf.__file__).parents[1])}
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert "inference.task" in out.stdout
+    assert "inference.pipeline" not in out.stdout
+    assert "data.audio" not in out.stdout

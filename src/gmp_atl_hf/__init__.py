@@ -10,20 +10,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, AutoModelForAudioClassification
-from transformers.pipelines import PIPELINE_REGISTRY
 
+from .inference.task import register_task
 from .modeling.configuration_gmp_atl import GMPATLConfig
 from .modeling.modeling_gmp_atl import HubertForGMPATL
 from .version import __version__
 
 AutoConfig.register(GMPATLConfig.model_type, GMPATLConfig, exist_ok=True)
 AutoModelForAudioClassification.register(GMPATLConfig, HubertForGMPATL, exist_ok=True)
-# By name, so that the class and what it reads audio with are loaded when the task is asked for, not now.
-PIPELINE_REGISTRY.supported_tasks["speech-emotion-recognition"] = {
-    "impl": f"{__name__}.inference.pipeline.SpeechEmotionRecognitionPipeline",
-    "pt": (AutoModelForAudioClassification,),
-    "type": "audio",
-}
+register_task()
 
 if TYPE_CHECKING:
     from .data.protocol import Protocol
