@@ -1,6 +1,6 @@
 """Which small encoder learns most per CPU second: short pre-trainings of several shapes on the same frame labels.
 
-    python benchmarks/shapes.py SPEECH.csv [--seconds 240] [--shapes deep,wide]
+    python benchmarks/shapes.py SPEECH.csv [--seconds 240] [--shapes "192 x 6;256 x 4"]
 
 Each shape is trained for the same CPU seconds on clusters of MFCCs and then asked for the masked frames of speakers
 that it has not heard. Printed: parameters, updates, masked frames right, and audio seconds encoded per CPU second.
@@ -32,12 +32,13 @@ from gmp_atl_hf.steps import read_pseudo_labels
 
 CLUSTERS = (100,)
 SHAPES: dict[str, dict[str, Any]] = {
-    "wide": {},
-    "shallow": {"num_hidden_layers": 4},
-    "deep": {"hidden_size": 192, "num_hidden_layers": 8, "intermediate_size": 768},
-    "narrow": {"hidden_size": 192, "num_hidden_layers": 6, "intermediate_size": 768},
-    "narrow-ear": {"hidden_size": 192, "intermediate_size": 768, "conv_dim": [32, 64, 192]},
+    "192 x 6": {},
+    "192 x 4": {"num_hidden_layers": 4},
+    "256 x 6": {"hidden_size": 256, "intermediate_size": 1024, "conv_dim": [32, 64, 256]},
+    "256 x 4": {"hidden_size": 256, "intermediate_size": 1024, "conv_dim": [32, 64, 256], "num_hidden_layers": 4},
+    "192 x 6, wider ear": {"conv_dim": [64, 128, 192]},
 }
+"""Changes to the recipe's backbone; "256 x 4" is four layers of width 256."""
 
 
 class StopAfter(TrainerCallback):
@@ -56,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("speech")
     parser.add_argument("--seconds", type=float, default=240)
-    parser.add_argument("--shapes", default=",".join(SHAPES))
+    parser.add_argument("--shapes", default=";".join(SHAPES))
     given = parser.parse_args()
     recipe = PretrainRecipe.from_yaml("pretrain-mini", [f"corpus.root={given.speech}"])
     assert not isinstance(recipe.backbone, str)
@@ -68,7 +69,7 @@ def main() -> None:
         spec = PseudoLabelSpec((1,), CLUSTERS, "backbone", recipe.sample_frames, recipe.seed)
         make_mfcc_labels(Path(folder), config, spec, speech.train, speech.dev, "MFCC labels")
         train, dev = (read_pseudo_labels(Path(folder), part) for part in (speech.train, speech.dev))
-        for name in given.shapes.split(","):
+        for name in given.shapes.split(";"):
             scales = {f"gmp_layer0_k{k}": k for k in CLUSTERS}
             shape = {**recipe.backbone, **recipe.model, **SHAPES[name], "frame_scales": scales}
             set_seed(recipe.seed)
