@@ -25,6 +25,7 @@ from .predictions import Prediction, WindowScores
 from .reading import Heard, Piece, Reader, run_ahead
 from .scoring import make_scorer
 from .windows import Windowing, coverage_weights
+from .workers import compute_ahead
 
 LONGEST_SECONDS = 60.0
 """Recordings longer than this are scored in windows of it unless other windows are asked for. Our choice: one emotion
@@ -165,21 +166,19 @@ class SpeechEmotionClassifier:
         return [self._prediction(item, heard) for item, heard in zip(inputs, reader.heard, strict=True)]
 
     def _score_all(self, reader: Reader, bar: Any) -> None:
-        """Score batch by batch; a batch is fetched after the next one has been handed to the device."""
+        """Batches are read while others are computed; on a CPU several at once, if there are several."""
         scorer = self._scorer
         batches = (
             (pieces, scorer.prepare([piece.waveform for piece in pieces]))
             for pieces in reader.batches(self.batch_seconds, scorer.padded)
         )
-        running: tuple[list[Piece], Tensor] | None = None
-        with closing(run_ahead(batches)) as prepared:
-            for pieces, batch in prepared:
-                scores = scorer.score(batch)
-                if running is not None:
-                    _keep(reader.heard, *running, bar)
-                running = pieces, scores
-        if running is not None:
-            _keep(reader.heard, *running, bar)
+        several = bar.total > self.batch_seconds
+        with (
+            closing(run_ahead(batches)) as prepared,
+            closing(compute_ahead(scorer.score, prepared, scorer.side_by_side and several)) as scored,
+        ):
+            for pieces, scores in scored:
+                _keep(reader.heard, pieces, scores, bar)
 
     def _prediction(self, item: Item, heard: Heard) -> Prediction:
         if heard.problem is not None:

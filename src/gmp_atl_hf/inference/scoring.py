@@ -20,6 +20,8 @@ class Scorer(Protocol):
 
     padded: bool
     """Whether clips of a batch are filled up to the longest."""
+    side_by_side: bool
+    """Whether several batches are best computed at once, each by one thread of the CPU."""
 
     def prepare(self, waveforms: Sequence[FloatArray]) -> Any:
         """Make a batch of (samples,) float32 waveforms at 16 kHz; runs in another thread than `score`."""
@@ -40,6 +42,7 @@ class PaddedScorer:
     """
 
     padded = True
+    side_by_side = False
 
     def __init__(self, model: HubertForGMPATL, feature_extractor: Any, half: bool = False) -> None:
         self.model, self.feature_extractor, self.half = model, feature_extractor, half
@@ -81,6 +84,7 @@ class PackedScorer:
     """
 
     padded = False
+    side_by_side = True
 
     def __init__(self, model: HubertForGMPATL, feature_extractor: Any, int8: bool = False) -> None:
         self.model, self.feature_extractor = PackedModel(model, int8), feature_extractor
