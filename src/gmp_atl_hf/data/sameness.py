@@ -72,7 +72,7 @@ def odd_sounds(corpus: str, heard: Sequence[tuple[Recording, Sound]]) -> list[st
         problems.append(f"{corpus} has the same sound under several names: {'; '.join(words)}{rest}")
     if silent:
         rest = f" and {len(silent) - _SHOWN} more" if len(silent) > _SHOWN else ""
-        problems.append(f"{len(silent)} recordings of {corpus} are silent: {', '.join(silent[:_SHOWN])}{rest}")
+        problems.append(f"{corpus} has silent recordings ({len(silent)}): {', '.join(silent[:_SHOWN])}{rest}")
     return problems
 
 

@@ -86,7 +86,7 @@ def read(root: Path | None, fold: int = 1, audio_root: str | None = None) -> Ite
         session = own.session if own else None
         yield Recording(key, path, words.get(emotion, emotion), speaker, gender, session, PARTS[part])
     for word, count in sorted(unmapped.items()):
-        yield Remark(f"the label {word!r} of {count} recordings is not in label_map.json and stays as it is")
+        yield Remark(f"label_map.json does not name the label {word!r} (recordings: {count}), so it stays as it is")
 
 
 def _audio_root(folder: Path, wanted: str | None) -> Path:

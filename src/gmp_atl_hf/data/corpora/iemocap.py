@@ -48,7 +48,7 @@ TURN = re.compile(r"Ses(?P<session>\d\d)[FM]_\w+_(?P<speaker>[FM])\d+")
         },
         speakers=10,
         genders={"female": 5, "male": 5},
-        hours=12.4,
+        hours=12,
         protocol="leave-one-session-out",
         language="en",
     )

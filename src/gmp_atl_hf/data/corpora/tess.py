@@ -70,4 +70,4 @@ def read(root: Path | None) -> Iterator[Item]:
     gone = [f"{who}_{word}_{how}" for who, word, how in product(("OAF", "YAF"), words, EMOTIONS)]
     gone = [name for name in gone if tuple(name.split("_")) not in there]
     if gone:
-        yield Remark(f"{len(gone)} recordings of words that tess has otherwise are missing, such as {gone[0]}")
+        yield Remark(f"tess lacks recordings of words that it has otherwise ({len(gone)}), such as {gone[0]}")
