@@ -325,17 +325,17 @@ MELD = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Seas
 
 def meld(root: Path) -> Path:
     rows = {
-        "train": [("Hi", "Ross", "joy", 0, 0), ("“Oh, no”", "Rachel and Phoebe", "surprise", 0, 1)],
-        "dev": [("Hey", "The Waiter", "neutral", 0, 0), ("Gone", "Joey", "fear", 110, 7)],
-        "test": [("Ho", "Monica", "disgust", 0, 0), ("Hm", "Monica", "boredom", 0, 1)],
+        "train": [("Hi\x85 you", "Ross", "joy", 0, 0), ('"“Oh, no”"', "Rachel and Phoebe", "surprise", 0, 1)],
+        "dev": [('"Hey\nyou"', "The Waiter", "neutral", 0, 0), ("Gone", "Joey", "fear", 110, 7)],
+        "test": [("“Ho”", "Monica", "disgust", 0, 0), ("Hm", "Monica", "boredom", 0, 1)],
     }
     for part, lines in rows.items():
         text = "".join(
-            f'{n},"{said}",{who},{how},neutral,{dia},{utt},8,21,"00:16:16,059","00:16:21,731"\n'
+            f'{n},{said},{who},{how},neutral,{dia},{utt},8,21,"00:16:16,059","00:16:21,731"\n'
             for n, (said, who, how, dia, utt) in enumerate(lines, start=1)
         )
         (root / f"{part}_sent_emo.csv").parent.mkdir(parents=True, exist_ok=True)
-        (root / f"{part}_sent_emo.csv").write_text(MELD + text, encoding="cp1252" if part == "train" else "utf-8")
+        (root / f"{part}_sent_emo.csv").write_text(MELD + text, encoding="cp1252" if part == "test" else "utf-8")
     return root
 
 

@@ -152,7 +152,8 @@ def refuse_duplicates(ids: Iterable[str]) -> None:
         raise RequestError(
             f"{len(again)} ids occur more than once: {some(again)}",
             "every recording once",
-            "remove the copies; two corpora of the same reader need a corpus_name each",
+            "remove the copies; two corpora of the same reader need a corpus_name each; a reader of your own gives "
+            "each recording a name of its own, such as f'{speaker}/{path.stem}' where speakers have folders",
         )
 
 

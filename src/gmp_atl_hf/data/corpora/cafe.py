@@ -69,4 +69,4 @@ def read(root: Path | None) -> Iterator[Item]:
             continue
         path, name = one
         gender = "male" if int(name["actor"]) % 2 else "female"
-        yield Recording(path.stem, path, EMOTIONS[name["emotion"].upper()], name["actor"], gender)
+        yield Recording(path.stem, path, EMOTIONS[name["emotion"]], name["actor"], gender)

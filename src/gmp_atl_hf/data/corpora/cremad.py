@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .base import CorpusInfo, Item, LeftOut, Recording, audio_files, register_corpus
-from .naming import named_files
+from .naming import lines_of, named_files
 
 EMOTIONS = {
     "ANG": "anger",
@@ -70,13 +70,13 @@ def read(root: Path | None) -> Iterator[Item]:
             yield one
             continue
         path, name = one
-        yield Recording(path.stem, path, EMOTIONS[name["emotion"].upper()], name["speaker"], genders[name["speaker"]])
+        yield Recording(path.stem, path, EMOTIONS[name["emotion"]], name["speaker"], genders[name["speaker"]])
 
 
 def _demographics(root: Path) -> dict[str, str]:
     """Give actor to gender as the table beside the recordings says, where it is there."""
     tables = [folder / "VideoDemographics.csv" for folder in (root, root.parent)]
     for table in filter(Path.is_file, tables):
-        rows = csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines())
+        rows = csv.DictReader(lines_of(table.read_text(encoding="utf-8-sig")))
         return {row["ActorID"].strip(): row["Sex"].strip().lower() for row in rows}
     return {}

@@ -25,6 +25,7 @@ from .base import (
     existing_folder,
     register_corpus,
 )
+from .naming import lines_of
 
 READERS = {"msppodcast": "msp-podcast"}
 """EmoBox' name of a data set to ours, where they differ."""
@@ -102,7 +103,7 @@ def _audio_root(folder: Path, wanted: str | None) -> Path:
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Give the rows of a list with their line numbers, checked for the fields that are needed."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines_of(path.read_text(encoding="utf-8")), start=1):
         if not line.strip():
             continue
         try:

@@ -59,5 +59,5 @@ def read(root: Path | None) -> Iterator[Item]:
             yield one
             continue
         path, name = one
-        actor = name["actor"].lower()
-        yield Recording(path.stem.lower(), path, EMOTIONS[name["emotion"].lower()], actor, actor[0])
+        actor = name["actor"]
+        yield Recording(path.stem.lower(), path, EMOTIONS[name["emotion"]], actor, actor[0])

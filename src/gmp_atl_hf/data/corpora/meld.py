@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ...errors import RequestError
 from .base import UNKNOWN_SPEAKER, CorpusInfo, Item, LeftOut, Recording, audio_files, existing_folder, register_corpus
+from .naming import lines_of
 
 EMOTIONS = {
     "anger": "anger",
@@ -113,7 +114,7 @@ def _rows(folder: Path, part: str) -> list[dict[str, str]]:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = raw.decode("cp1252", errors="replace")  # copies that a spreadsheet program has saved
-    return list(csv.DictReader(text.splitlines()))
+    return list(csv.DictReader(lines_of(text)))
 
 
 def _refuse_videos(folder: Path) -> None:

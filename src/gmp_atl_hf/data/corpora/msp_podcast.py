@@ -22,6 +22,7 @@ from .base import (
     existing_folder,
     register_corpus,
 )
+from .naming import lines_of
 
 EMOTIONS = {
     "A": "anger",
@@ -109,7 +110,7 @@ def _rows(folder: Path) -> list[dict[str, str]]:
         raise RequestError(
             f"there is no table of labels in {folder} or its folder Labels", " or ".join(TABLES), "correct corpus.root"
         )
-    reader = csv.DictReader(table.read_text(encoding="utf-8-sig", errors="replace").splitlines())
+    reader = csv.DictReader(lines_of(table.read_text(encoding="utf-8-sig", errors="replace")))
     names = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = names
     missing = [name for name in COLUMNS if name not in names]

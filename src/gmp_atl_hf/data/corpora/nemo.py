@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ...errors import RequestError
 from .base import CorpusInfo, Item, LeftOut, Recording, audio_files, existing_folder, register_corpus
+from .naming import lines_of
 
 EMOTIONS = {
     "anger": "anger",
@@ -55,7 +56,7 @@ def read(root: Path | None) -> Iterator[Item]:
         raise RequestError(f"there is no {table}", "nEMO's folder with data.tsv", "give that folder as corpus.root")
     files = {path.name: path for path in audio_files(root)}
     # No quoting: Polish quotation marks in the sentences are text.
-    rows = csv.DictReader(table.read_text("utf-8-sig").splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
+    rows = csv.DictReader(lines_of(table.read_text("utf-8-sig")), delimiter="\t", quoting=csv.QUOTE_NONE)
     for row in rows:
         name = row["file_id"].strip()
         path, emotion = files.pop(name, None), EMOTIONS.get(row["emotion"].strip())

@@ -65,9 +65,8 @@ def read(root: Path | None) -> Iterator[Item]:
             yield one
             continue
         path, name = one
-        speaker = (name["speaker"] or path.parent.name).upper()
+        speaker, code = (name["speaker"] or path.parent.name).upper(), name["emotion"]
         if speaker in SPEAKERS:
-            code = name["emotion"].lower()
             yield Recording(f"{speaker}_{code}{name['sentence']}", path, EMOTIONS[code], speaker, "male")
         else:
             yield LeftOut(path.name, f"neither its name nor its folder is one of {', '.join(SPEAKERS)}")

@@ -63,7 +63,7 @@ def read(root: Path | None) -> Iterator[Item]:
             yield one
             continue
         path, name = one
-        speaker, word, emotion = SPEAKERS[name["speaker"].upper()], name["word"].lower(), name["emotion"].lower()
+        speaker, word, emotion = SPEAKERS[name["speaker"]], name["word"].lower(), name["emotion"]
         there.add((speaker, word, emotion))
         yield Recording(f"{speaker}_{word}_{emotion}", path, EMOTIONS[emotion], speaker, "female")
     words = sorted({word for _, word, _ in there})
