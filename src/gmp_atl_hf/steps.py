@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow.parquet  # type: ignore[import-untyped]
 from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerState
@@ -21,9 +21,21 @@ from transformers.trainer_utils import get_last_checkpoint
 from .checkpoints import load_feature_extractor, load_model, quiet_transformers
 from .files import write_whole
 from .modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
-from .pseudo_labels.attach import attach_pseudo_labels
-from .pseudo_labels.features import feature_source, sample_features
+from .pseudo_labels.codebook import PROVENANCE_FILE
+from .pseudo_labels.features import BATCH_SECONDS, feature_source, hidden_states_of, sample_features
 from .pseudo_labels.kmeans import MultiScaleKMeans
+from .pseudo_labels.label_file import (
+    COPY_FILE,
+    LABELS_FILE,
+    copy_for_mapping,
+    join_parts,
+    map_labels,
+    part_path,
+    put_beside,
+    write_part,
+)
+from .pseudo_labels.labels import label_windows, windows_of
+from .pseudo_labels.team import Team
 from .recipe import PseudoLabelSpec
 from .stage_settings import make_arguments
 from .step_folder import read_json, write_json
@@ -31,7 +43,6 @@ from .training.stopping import StopAtStep
 from .training.trainer import GMPATLTrainer
 
 CHECKPOINTS = "checkpoints"
-LABELS_FILE = "labels.parquet"
 TRAINING_FILE = "training.json"
 DEV_LOGITS_FILE = "dev_logits.jsonl"
 
@@ -151,6 +162,10 @@ def make_pseudo_labels(
 ) -> None:
     """Step 2: cluster hidden states of the training speakers and label every frame of training and development rows.
 
+    The processes share the clips to extract, the frames to fit and the rows to label; what is written is the same,
+    bit for bit, as long as each has as many threads. Memory does not depend on the size of the corpus. A step that was
+    cut off keeps its codebooks and the windows that are labelled.
+
     Written: `codebooks.safetensors`, `codebooks.json` and `labels.parquet` (id and one column per scale).
 
     Args:
@@ -162,39 +177,69 @@ def make_pseudo_labels(
         dev: Development rows, labelled for logging only.
         description: What the progress bars say.
     """
-    state = PartialState()
-    if state.is_main_process:
-        model = load_model(model_class, checkpoint, spec.seed).to(state.device)
-        extractor = load_feature_extractor(checkpoint)
-        source = feature_source(model, spec.layers, extractor)
-        sample = sample_features(
-            model, train, spec.layers, extractor, spec.sample_frames, spec.seed, f"{description}: features"
-        )
+    state, team = PartialState(), Team.of_launch()
+    model = load_model(model_class, checkpoint, spec.seed).to(state.device)
+    extractor = load_feature_extractor(checkpoint)
+    source = feature_source(model, spec.layers, extractor)
+    share = f", process 1 of {team.count}" if team.count > 1 else ""
+
+    def bar(what: str) -> str | None:
+        return f"{description}: {what}{share}" if state.is_main_process else None
+
+    # Whoever is here first cannot have written them: fitting needs all processes.
+    if (folder / PROVENANCE_FILE).is_file():
+        kmeans = MultiScaleKMeans.load(folder)
+    else:
         kmeans = MultiScaleKMeans(clusters=spec.clusters, seed=spec.seed)
-        kmeans.fit(sample, source, sorted(set(train["speaker"])))
-        kmeans.save(folder)
-        rows = train if dev is None else datasets.concatenate_datasets([train, dev])
-        slim = rows.select_columns(["id", "audio", "num_samples"])
-        labelled = attach_pseudo_labels(slim, kmeans, model, extractor, description=f"{description}: frame labels")
-        labelled.select_columns(["id", *kmeans.columns]).to_parquet(str(folder / LABELS_FILE))
+        sample = sample_features(
+            model, train, spec.layers, extractor, spec.sample_frames, spec.seed, bar("frames to cluster"), team=team
+        )
+        kmeans.fit(
+            sample.features,
+            source,
+            sorted(set(train["speaker"])),
+            initial=sample.initial(kmeans.seeding_frames, spec.seed),
+            pieces=team.mine(sample.pieces),
+            team=team,
+            device=state.device if state.device.type == "cuda" else None,
+        )
+        del sample
+        if state.is_main_process:
+            kmeans.save(folder)
+    rows = train if dev is None else datasets.concatenate_datasets([train, dev])
+    rows = rows.select_columns(["id", "audio", "num_samples"])
+    windows = windows_of(len(rows))
+    left = [window for window in team.mine(windows) if not part_path(folder, window).is_file()]
+    extract = hidden_states_of(model, kmeans.layers, extractor)
+    for window, labels in label_windows(extract, kmeans, source, rows, left, BATCH_SECONDS, bar("frame labels")):
+        write_part(folder, window, rows["id"][window.start : window.stop], labels)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        join_parts(folder, windows)
     state.wait_for_everyone()
 
 
-def read_pseudo_labels(folder: Path, table: datasets.Dataset) -> datasets.Dataset:
-    """Put the label columns of a finished step 2 beside the rows of a table.
+@contextmanager
+def pseudo_labels_of(step: Path, scratch: Path) -> Iterator[Callable[[datasets.Dataset], datasets.Dataset]]:
+    """Read the labels of a finished step 2, from the disk and not into memory.
 
     Args:
-        folder: The finished step.
-        table: Training or development rows that the step has labelled.
+        step: The finished step.
+        scratch: Folder that all processes see, where a copy lies for as long as the block lasts.
 
-    Returns:
-        The table with its `gmp_layer{L}_k{K}` columns.
+    Yields:
+        What puts the `gmp_layer{L}_k{K}` columns beside the rows of a table that the step has labelled.
     """
-    # Not `Dataset.from_parquet`, which leaves a copy in the user's cache.
-    labels = datasets.Dataset(pyarrow.parquet.read_table(folder / LABELS_FILE))
-    place = {name: row for row, name in enumerate(labels["id"])}
-    matching = labels.select([place[name] for name in table["id"]]).remove_columns(["id"]).flatten_indices()
-    return datasets.concatenate_datasets([table, matching], axis=1)
+    state = PartialState()
+    copy = scratch / COPY_FILE
+    if state.is_main_process:
+        copy_for_mapping(step / LABELS_FILE, copy)
+    state.wait_for_everyone()
+    labels = map_labels(copy)
+    yield lambda table: put_beside(table, labels)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        copy.unlink()
 
 
 def predict(checkpoint: Path, table: datasets.Dataset, batch_size: int) -> list[dict[str, Any]]:

@@ -53,10 +53,6 @@ class Team:
         """This process's share of some items: every `count`-th, from its own."""
         return items[self.index :: self.count]
 
-    def owns(self, number: int) -> bool:
-        """Whether the item of that number is in this process's share."""
-        return number % self.count == self.index
-
     def highest(self, value: float) -> float:
         """The largest of the values that the processes give."""
         values = torch.zeros(self.count, dtype=torch.float64)
