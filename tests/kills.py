@@ -119,21 +119,6 @@ def after_the_clusters() -> None:
     _wrap(steps, "label_windows", lambda original, *args, **kwargs: die())
 
 
-def after_some_labels() -> None:
-    """In pseudo-labels, when some windows of the table are labelled and some are not."""
-    from gmp_atl_hf import steps
-    from gmp_atl_hf.pseudo_labels import labels
-
-    labels.WINDOW_ROWS = 10
-
-    def last(original: Any, folder: Path, window: range, *args: Any) -> None:
-        if window.start == 10:
-            die()
-        original(folder, window, *args)
-
-    _wrap(steps, "write_part", last)
-
-
 def in_the_weights(stage: str) -> None:
     """At the end of a training, when half of the finished model is written."""
     from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel

@@ -91,7 +91,6 @@ POINTS: list[tuple[str, dict[str, Any]]] = [
     ("in_the_weights", {"stage": "1-multitask"}),
     ("while_checkpoints_are_deleted", {"stage": "1-multitask"}),
     ("after_the_clusters", {}),
-    ("after_some_labels", {}),
     ("around_the_file", {"ending": "2-pseudo-labels.unfinished/step.json", "written": True}),
     ("after_step", {"stage": "3-retrain", "step": 3}),  # after a checkpoint in the middle of an epoch
     ("after_step", {"stage": "3-retrain", "step": 5}),

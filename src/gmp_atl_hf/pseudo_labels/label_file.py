@@ -26,7 +26,7 @@ PARTS_PER_GROUP = 8
 
 def part_path(folder: Path, window: range) -> Path:
     """Where the labels of a window wait until all are there; it exists whole or not at all."""
-    return folder / PARTS_FOLDER / f"{window.start:09d}.parquet"
+    return folder / PARTS_FOLDER / f"{window.start:09d}-{window.stop:09d}.parquet"
 
 
 def write_part(folder: Path, window: range, ids: Sequence[str], labels: WindowLabels) -> None:

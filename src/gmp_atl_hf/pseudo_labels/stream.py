@@ -27,5 +27,5 @@ def shown(stream: Stream, clips: int, description: str | None) -> Stream:
     """
     with closing(stream), tqdm(total=clips, desc=description, unit="clip", disable=description is None) as bar:
         for item in stream:
+            bar.update()  # first, for whoever has the last clip does not ask for more
             yield item
-            bar.update()
