@@ -19,7 +19,7 @@ import gmp_atl_hf
 from gmp_atl_hf import steps
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLMultiTask
-from gmp_atl_hf.pseudo_labels import batches, label_file, labels, sample
+from gmp_atl_hf.pseudo_labels import batches, label_file, labels, sample, step
 from gmp_atl_hf.pseudo_labels.kmeans import MultiScaleKMeans
 from gmp_atl_hf.pseudo_labels.label_file import LABELS_FILE, PARTS_FOLDER
 from runs import digests, files_of
@@ -118,7 +118,7 @@ def test_every_row_of_both_tables_is_labelled_in_their_order(given: Path, alone:
 def test_a_step_that_was_cut_off_keeps_codebooks_and_labelled_windows(
     given: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, written = steps.write_part, []
+    write, written = step.write_part, []
 
     def stop(folder: Path, window: range, *rest: Any) -> None:
         if len(written) == 3:
@@ -126,14 +126,14 @@ def test_a_step_that_was_cut_off_keeps_codebooks_and_labelled_windows(
         written.append(window)
         write(folder, window, *rest)
 
-    monkeypatch.setattr(steps, "write_part", stop)
+    monkeypatch.setattr(step, "write_part", stop)
     with pytest.raises(KeyboardInterrupt):
         make_labels.make(given, tmp_path)
     assert len(list((tmp_path / PARTS_FOLDER).iterdir())) == 3
     # Two processes could go on from here as well: windows do not depend on them.
     resumed: list[range] = []
-    monkeypatch.setattr(steps, "write_part", lambda *given: (resumed.append(given[1]), write(*given)))
-    monkeypatch.setattr(steps, "sample_features", None)
+    monkeypatch.setattr(step, "write_part", lambda *given: (resumed.append(given[1]), write(*given)))
+    monkeypatch.setattr(step, "take_sample", None)
     make_labels.make(given, tmp_path)
     assert [window.start for window in resumed] == list(range(15, 41, 5))
     assert digests(tmp_path, *RESULTS) == digests(alone, *RESULTS)

@@ -20,22 +20,11 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from .checkpoints import load_feature_extractor, load_model, quiet_transformers
 from .files import write_whole
+from .modeling.frames_gmp_atl import frame_count
 from .modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
-from .pseudo_labels.codebook import PROVENANCE_FILE
-from .pseudo_labels.features import BATCH_SECONDS, feature_source, hidden_states_of, sample_features
-from .pseudo_labels.kmeans import MultiScaleKMeans
-from .pseudo_labels.label_file import (
-    COPY_FILE,
-    LABELS_FILE,
-    copy_for_mapping,
-    join_parts,
-    map_labels,
-    part_path,
-    put_beside,
-    write_part,
-)
-from .pseudo_labels.labels import label_windows, windows_of
-from .pseudo_labels.team import Team
+from .pseudo_labels.features import BATCH_SECONDS, feature_source, hidden_states_of
+from .pseudo_labels.label_file import COPY_FILE, LABELS_FILE, copy_for_mapping, map_labels, put_beside
+from .pseudo_labels.step import cluster_and_label
 from .recipe import PseudoLabelSpec
 from .stage_settings import make_arguments
 from .step_folder import read_json, write_json
@@ -162,10 +151,6 @@ def make_pseudo_labels(
 ) -> None:
     """Step 2: cluster hidden states of the training speakers and label every frame of training and development rows.
 
-    The processes share the clips to extract, the frames to fit and the rows to label; what is written is the same,
-    bit for bit, as long as each has as many threads. Memory does not depend on the size of the corpus. A step that was
-    cut off keeps its codebooks and the windows that are labelled.
-
     Written: `codebooks.safetensors`, `codebooks.json` and `labels.parquet` (id and one column per scale).
 
     Args:
@@ -177,46 +162,23 @@ def make_pseudo_labels(
         dev: Development rows, labelled for logging only.
         description: What the progress bars say.
     """
-    state, team = PartialState(), Team.of_launch()
-    model = load_model(model_class, checkpoint, spec.seed).to(state.device)
+    model = load_model(model_class, checkpoint, spec.seed).to(PartialState().device)
     extractor = load_feature_extractor(checkpoint)
-    source = feature_source(model, spec.layers, extractor)
-    share = f", process 1 of {team.count}" if team.count > 1 else ""
-
-    def bar(what: str) -> str | None:
-        return f"{description}: {what}{share}" if state.is_main_process else None
-
-    # Whoever is here first cannot have written them: fitting needs all processes.
-    if (folder / PROVENANCE_FILE).is_file():
-        kmeans = MultiScaleKMeans.load(folder)
-    else:
-        kmeans = MultiScaleKMeans(clusters=spec.clusters, seed=spec.seed)
-        sample = sample_features(
-            model, train, spec.layers, extractor, spec.sample_frames, spec.seed, bar("frames to cluster"), team=team
-        )
-        kmeans.fit(
-            sample.features,
-            source,
-            sorted(set(train["speaker"])),
-            initial=sample.initial(kmeans.seeding_frames, spec.seed),
-            pieces=team.mine(sample.pieces),
-            team=team,
-            device=state.device if state.device.type == "cuda" else None,
-        )
-        del sample
-        if state.is_main_process:
-            kmeans.save(folder)
-    rows = train if dev is None else datasets.concatenate_datasets([train, dev])
-    rows = rows.select_columns(["id", "audio", "num_samples"])
-    windows = windows_of(len(rows))
-    left = [window for window in team.mine(windows) if not part_path(folder, window).is_file()]
-    extract = hidden_states_of(model, kmeans.layers, extractor)
-    for window, labels in label_windows(extract, kmeans, source, rows, left, BATCH_SECONDS, bar("frame labels")):
-        write_part(folder, window, rows["id"][window.start : window.stop], labels)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        join_parts(folder, windows)
-    state.wait_for_everyone()
+    config = model.config
+    cluster_and_label(
+        folder,
+        hidden_states_of(model, spec.layers, extractor),
+        feature_source(model, spec.layers, extractor),
+        config.hidden_size,
+        [frame_count(n, config.conv_kernel, config.conv_stride) for n in train["num_samples"]],
+        train,
+        dev,
+        clusters=spec.clusters,
+        sample_frames=spec.sample_frames,
+        seed=spec.seed,
+        batch_seconds=BATCH_SECONDS,
+        description=description,
+    )
 
 
 @contextmanager

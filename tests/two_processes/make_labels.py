@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gmp_atl_hf import steps
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLMultiTask
-from gmp_atl_hf.pseudo_labels import batches, labels, sample
+from gmp_atl_hf.pseudo_labels import batches, labels, sample, step
 from gmp_atl_hf.recipe import PseudoLabelSpec
 
 SPEC = PseudoLabelSpec(layers=(-1, -2), clusters=(3, 6), sample_frames=180, seed=4)
@@ -34,13 +34,13 @@ if __name__ == "__main__":
     state = PartialState(cpu=True, timeout=timedelta(seconds=100))
     (given, made), share = map(Path, sys.argv[1:3]), state.process_index
     windows: list[int] = []
-    write = steps.write_part
+    write = step.write_part
 
     def noted(folder: Path, window: range, *rest: object) -> None:
         windows.append(window.start)
         write(folder, window, *rest)  # type: ignore[arg-type]
 
-    steps.write_part = noted
+    step.write_part = noted
     make(given, made)
     (made / f"share-{share}-of-{state.num_processes}").write_text(" ".join(map(str, windows)))
     state.destroy_process_group()

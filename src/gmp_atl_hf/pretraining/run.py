@@ -33,7 +33,7 @@ from ..pseudo_labels.kmeans import column_name
 from ..recipe import PseudoLabelSpec
 from ..stage_settings import DEFAULT_MODEL, make_arguments
 from ..step_folder import StepFolder, read_json, write_json
-from ..steps import TRAINING_FILE, Training, make_pseudo_labels, read_pseudo_labels, train, write_jsonl
+from ..steps import TRAINING_FILE, Training, make_pseudo_labels, pseudo_labels_of, train, write_jsonl
 from ..training.checks import check_training_arguments
 from .curves import describe_labels, draw_curves, label_agreement
 from .labels import make_mfcc_labels
@@ -249,15 +249,15 @@ class _Pretraining:
         if iteration.training.finished:
             return
         labels = iteration.labels.path
-        with iteration.training.work(self.state) as folder:
+        with iteration.training.work(self.state) as folder, pseudo_labels_of(labels, folder) as labelled:
             task = Training(
                 model_class=HubertForGMPATLFrameClassification,
                 start=self._before(iteration) if iteration.spec.start == "previous" else self.begin,
                 config_from=self.begin,
                 fields=self._fields(iteration.scales),
                 arguments=iteration.arguments,
-                train=read_pseudo_labels(labels, self.speech.train),
-                dev=read_pseudo_labels(labels, self.speech.dev),
+                train=labelled(self.speech.train),
+                dev=labelled(self.speech.dev),
                 seed=self.recipe.seed,
                 description=f"iteration {iteration.number}",
             )
