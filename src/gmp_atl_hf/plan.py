@@ -201,8 +201,15 @@ class _FoldPlan:
         # The permutation follows from the run's seed.
         return {**inputs, "labels_shuffled_with_seed": self.seed} if self.recipe.data.shuffle_labels else inputs
 
-    def _add(self, name: str, path: Path, inputs: Mapping[str, Any], perform: Callable[[Path], None]) -> None:
-        self.steps[name] = self.planner.register(PlannedStep(StepFolder(path, inputs), perform))
+    def _add(
+        self,
+        name: str,
+        path: Path,
+        inputs: Mapping[str, Any],
+        perform: Callable[[Path], None],
+        manner: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.steps[name] = self.planner.register(PlannedStep(StepFolder(path, inputs, manner or {}), perform))
 
     # ---- the steps -----------------------------------------------------------------------------------------------
 
@@ -238,9 +245,7 @@ class _FoldPlan:
             "backbone": self._source_inputs("backbone"),
             "start": self._source_inputs(start),
             "model": fields,
-            "arguments": arguments,
-            # Each has a batch of its own, so they decide which clips an update sees.
-            "processes": self.planner.processes,
+            "arguments": self._keyed_arguments(stage),
         }
         if labels is not None:
             inputs["pseudo_labels"] = labels.key
@@ -264,7 +269,8 @@ class _FoldPlan:
                 )
                 train(folder, task)
 
-        self._add(stage, path, inputs, perform)
+        # Each process has a batch of its own, so they decide which clips an update sees.
+        self._add(stage, path, inputs, perform, {"processes": self.planner.processes})
 
     def _label_step(self) -> None:
         spec = self.recipe.pseudo_labels
@@ -314,6 +320,13 @@ class _FoldPlan:
         arguments = stage_arguments(self.recipe, stage)
         if stage == "finetune" and self.recipe.stages.finetune.same_updates_as_all:
             arguments["max_steps"] = sum(self._updates(stage_arguments(self.recipe, each)) for each in STAGE_NAMES)
+        return arguments
+
+    def _keyed_arguments(self, stage: StageName) -> dict[str, Any]:
+        """What a training's arguments follow from; they themselves may depend on the number of processes."""
+        arguments = stage_arguments(self.recipe, stage)
+        if stage == "finetune" and self.recipe.stages.finetune.same_updates_as_all:
+            return {**arguments, "same_updates_as": {each: stage_arguments(self.recipe, each) for each in STAGE_NAMES}}
         return arguments
 
     def _updates(self, arguments: Mapping[str, Any]) -> int:
