@@ -28,6 +28,7 @@ from .pseudo_labels.step import cluster_and_label
 from .recipe import PseudoLabelSpec
 from .stage_settings import make_arguments
 from .step_folder import read_json, write_json
+from .training.repeatable import repeatable
 from .training.stopping import StopAtStep
 from .training.trainer import GMPATLTrainer
 
@@ -89,7 +90,7 @@ def train(folder: Path, task: Training) -> None:
     # Looked up before there is a trainer: the first process to make one makes the folder.
     checkpoint = _last_checkpoint(folder / CHECKPOINTS)
     callbacks: list[TrainerCallback] = [] if task.stop_at is None else [StopAtStep(task.stop_at)]
-    with quiet_transformers():
+    with quiet_transformers(), repeatable(state.device):
         trainer = GMPATLTrainer(
             model, arguments, task.train, task.dev, feature_extractor, callbacks=callbacks, description=task.description
         )
@@ -162,23 +163,25 @@ def make_pseudo_labels(
         dev: Development rows, labelled for logging only.
         description: What the progress bars say.
     """
-    model = load_model(model_class, checkpoint, spec.seed).to(PartialState().device)
+    device = PartialState().device
+    model = load_model(model_class, checkpoint, spec.seed).to(device)
     extractor = load_feature_extractor(checkpoint)
     config = model.config
-    cluster_and_label(
-        folder,
-        hidden_states_of(model, spec.layers, extractor),
-        feature_source(model, spec.layers, extractor),
-        config.hidden_size,
-        [frame_count(n, config.conv_kernel, config.conv_stride) for n in train["num_samples"]],
-        train,
-        dev,
-        clusters=spec.clusters,
-        sample_frames=spec.sample_frames,
-        seed=spec.seed,
-        batch_seconds=BATCH_SECONDS,
-        description=description,
-    )
+    with repeatable(device):
+        cluster_and_label(
+            folder,
+            hidden_states_of(model, spec.layers, extractor),
+            feature_source(model, spec.layers, extractor),
+            config.hidden_size,
+            [frame_count(n, config.conv_kernel, config.conv_stride) for n in train["num_samples"]],
+            train,
+            dev,
+            clusters=spec.clusters,
+            sample_frames=spec.sample_frames,
+            seed=spec.seed,
+            batch_seconds=BATCH_SECONDS,
+            description=description,
+        )
 
 
 @contextmanager
@@ -218,7 +221,7 @@ def predict(checkpoint: Path, table: datasets.Dataset, batch_size: int) -> list[
     model = load_model(HubertForGMPATL, checkpoint, seed=0)
     settings = {"per_device_eval_batch_size": batch_size, "disable_tqdm": True}
     # The trainer makes its output folder even if it writes nothing.
-    with quiet_transformers(), tempfile.TemporaryDirectory() as unused:
+    with quiet_transformers(), repeatable(PartialState().device), tempfile.TemporaryDirectory() as unused:
         trainer = GMPATLTrainer(
             model,
             make_arguments(Path(unused), 0, settings, evaluate=False),
