@@ -216,8 +216,9 @@ def show(result: dict[str, Any]) -> None:
         reached = "" if side["our_inertia_to_theirs_worst"] <= 1 else "NOT REACHED: "
         print(
             f"ours at the inertia of {name}: {reached}{side['seconds']:.2f} s "
-            f"({side['cpu_seconds']:.2f} s of processor), {side['ratio_seconds']:.2f} times as fast ({side['ratio_cpu_seconds']:.2f}), inertia / its at worst "
-            f"{side['our_inertia_to_theirs_worst']:.4f}, settings {[LADDER[rung] for rung in side['rungs']]}",
+            f"({side['cpu_seconds']:.2f} s of processor), {side['ratio_seconds']:.2f} times as fast "
+            f"({side['ratio_cpu_seconds']:.2f}), inertia / its at worst {side['our_inertia_to_theirs_worst']:.4f}, "
+            f"settings {[LADDER[rung] for rung in side['rungs']]}",
             flush=True,
         )
 
