@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ from .errors import RequestError
 from .fingerprints import combine
 from .modeling.configuration_gmp_atl import GMPATLConfig
 from .modeling.frames_gmp_atl import frame_count
-from .pseudo_labels.features import draw_frames
 from .pseudo_labels.kmeans import column_name
 from .recipe import STAGE_NAMES, Recipe, StageName
 from .stage_settings import MODEL_CLASSES, STEP_NAMES, stage_arguments, stage_model_fields
 from .step_folder import StepFolder
-from .steps import Training, make_pseudo_labels, read_pseudo_labels, train
+from .steps import Training, make_pseudo_labels, pseudo_labels_of, train
 from .training.sampler import StepBatchSampler
+
+Labeller = Callable[[datasets.Dataset], datasets.Dataset]
+"""Puts frame labels beside the rows of a table, where a training needs them."""
 
 
 @dataclass(frozen=True)
@@ -198,8 +201,15 @@ class _FoldPlan:
         # The permutation follows from the run's seed.
         return {**inputs, "labels_shuffled_with_seed": self.seed} if self.recipe.data.shuffle_labels else inputs
 
-    def _add(self, name: str, path: Path, inputs: Mapping[str, Any], perform: Callable[[Path], None]) -> None:
-        self.steps[name] = self.planner.register(PlannedStep(StepFolder(path, inputs), perform))
+    def _add(
+        self,
+        name: str,
+        path: Path,
+        inputs: Mapping[str, Any],
+        perform: Callable[[Path], None],
+        manner: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.steps[name] = self.planner.register(PlannedStep(StepFolder(path, inputs, manner or {}), perform))
 
     # ---- the steps -----------------------------------------------------------------------------------------------
 
@@ -235,9 +245,7 @@ class _FoldPlan:
             "backbone": self._source_inputs("backbone"),
             "start": self._source_inputs(start),
             "model": fields,
-            "arguments": arguments,
-            # Each has a batch of its own, so they decide which clips an update sees.
-            "processes": self.planner.processes,
+            "arguments": self._keyed_arguments(stage),
         }
         if labels is not None:
             inputs["pseudo_labels"] = labels.key
@@ -245,21 +253,24 @@ class _FoldPlan:
             inputs["stop_at"] = stop_at
 
         def perform(folder: Path) -> None:
-            task = Training(
-                model_class=MODEL_CLASSES[stage],
-                start=source(),
-                config_from=config_from(),
-                fields=fields,
-                arguments=arguments,
-                train=train_rows if labels is None else read_pseudo_labels(labels.resolve(), train_rows),
-                dev=dev_rows if labels is None or not dev_rows else read_pseudo_labels(labels.resolve(), dev_rows),
-                seed=seed,
-                stop_at=stop_at,
-                description=description,
-            )
-            train(folder, task)
+            unlabelled: Labeller = _as_it_is
+            with nullcontext(unlabelled) if labels is None else pseudo_labels_of(labels.resolve(), folder) as labelled:
+                task = Training(
+                    model_class=MODEL_CLASSES[stage],
+                    start=source(),
+                    config_from=config_from(),
+                    fields=fields,
+                    arguments=arguments,
+                    train=labelled(train_rows),
+                    dev=None if dev_rows is None else labelled(dev_rows),
+                    seed=seed,
+                    stop_at=stop_at,
+                    description=description,
+                )
+                train(folder, task)
 
-        self._add(stage, path, inputs, perform)
+        # Each process has a batch of its own, so they decide which clips an update sees.
+        self._add(stage, path, inputs, perform, {"processes": self.planner.processes})
 
     def _label_step(self) -> None:
         spec = self.recipe.pseudo_labels
@@ -295,11 +306,8 @@ class _FoldPlan:
         spec, config = self.recipe.pseudo_labels, self._config()
         clusters, sample = max(spec.clusters), spec.sample_frames
         counts = [frame_count(n, config.conv_kernel, config.conv_stride) for n in self.train["num_samples"]]
-        frames = drawn = sum(counts)
-        if sample < frames:
-            # Every clip rounds its share, so a few frames less than asked for may be drawn.
-            near = sample - len(counts) < clusters
-            drawn = min(sample, sum(map(len, draw_frames(counts, sample, spec.seed)))) if near else sample
+        frames = sum(counts)
+        drawn = min(frames, sample)
         if drawn < clusters:
             what = f"sample_frames {sample}" if sample < frames else f"{frames} frames in the training rows"
             raise RequestError(
@@ -312,6 +320,13 @@ class _FoldPlan:
         arguments = stage_arguments(self.recipe, stage)
         if stage == "finetune" and self.recipe.stages.finetune.same_updates_as_all:
             arguments["max_steps"] = sum(self._updates(stage_arguments(self.recipe, each)) for each in STAGE_NAMES)
+        return arguments
+
+    def _keyed_arguments(self, stage: StageName) -> dict[str, Any]:
+        """What a training's arguments follow from; they themselves may depend on the number of processes."""
+        arguments = stage_arguments(self.recipe, stage)
+        if stage == "finetune" and self.recipe.stages.finetune.same_updates_as_all:
+            return {**arguments, "same_updates_as": {each: stage_arguments(self.recipe, each) for each in STAGE_NAMES}}
         return arguments
 
     def _updates(self, arguments: Mapping[str, Any]) -> int:
@@ -328,3 +343,7 @@ class _FoldPlan:
             batch_seconds=arguments.get("batch_seconds"),
         )
         return math.ceil(sampler.steps * arguments["num_train_epochs"])
+
+
+def _as_it_is(table: datasets.Dataset) -> datasets.Dataset:
+    return table

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import datasets
@@ -13,14 +15,15 @@ import torch
 from scipy.fft import dct
 from scipy.signal import savgol_filter
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
 from ..data.audio import SAMPLING_RATE, read_clip
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count
+from ..pseudo_labels.ahead import ahead
 from ..pseudo_labels.codebook import FeatureSource
+from ..pseudo_labels.stream import Extract, Stream
 
 LAYER = 0
 """MFCCs stand below the first transformer layer; their columns are `gmp_layer0_k{K}`."""
@@ -114,23 +117,23 @@ def mfccs(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.NDArra
     return np.concatenate([static, *deltas])[:, ::2].T
 
 
-def stream_mfccs(
-    table: datasets.Dataset, config: GMPATLConfig, description: str | None = None
-) -> Iterator[tuple[int, dict[int, Tensor]]]:
-    """Stream the MFCCs of a table, as `extract_features` streams hidden states.
+def mfccs_of(config: GMPATLConfig) -> Extract:
+    """MFCCs of a table's rows, as sampling and labelling want them; clips are worked on in threads.
 
     Args:
-        table: The table, with `audio`.
         config: The model's configuration.
-        description: What the progress bar says; None for no bar.
-
-    Yields:
-        Row of the table and {0: (frames, 39) float32}.
     """
-    clips: Any = table.select_columns(["audio"])
-    rows = tqdm(range(len(table)), desc=description, unit="clip", disable=description is None)
-    for row in rows:
-        yield row, {LAYER: torch.from_numpy(mfcc_frames(read_clip(clips[row]["audio"]), config))}
+
+    def extract(table: datasets.Dataset, batches: Iterable[Sequence[int]]) -> Stream:
+        clips: Any = table.select_columns(["audio"])
+
+        def read(row: int) -> tuple[int, dict[int, Tensor]]:
+            return row, {LAYER: torch.from_numpy(mfcc_frames(read_clip(clips[row]["audio"]), config))}
+
+        with closing(ahead(read, chain.from_iterable(batches))) as frames:
+            yield from frames
+
+    return extract
 
 
 def _geometry(config: GMPATLConfig) -> tuple[int, int]:

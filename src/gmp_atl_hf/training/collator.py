@@ -14,7 +14,7 @@ from ..data.audio import SAMPLING_RATE, read_clip
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count, hop_length
 from ..modeling.losses_gmp_atl import IGNORED
-from .masks import draw_span, draw_time_mask
+from .masks import draw_feature_mask, draw_span, draw_time_mask
 from .sampler import ClipKey
 
 
@@ -30,7 +30,7 @@ class GMPATLDataCollator:
         config: The model's configuration: frame arithmetic and mask settings.
         targets: Which of `labels`, `gender_labels` and `frame_labels` to give.
         training: Draw masks and crops. In evaluation whole clips are heard and only frame targets are masked, the
-            same frames every time.
+            same frames every time, and no channels.
         max_seconds: Longest stretch of a clip in training, seconds; None never cuts.
         seed: Seed of masks and crops.
 
@@ -76,6 +76,8 @@ class GMPATLDataCollator:
         longest = max(stop - start for start, stop in spans)
         if self.training or "frame_labels" in self.targets:
             batch["mask_time_indices"] = self._masks(spans, longest, generators)
+        if self.training and self.config.masks_channels:
+            batch["mask_feature_indices"] = self._channel_masks(generators)
         if "labels" in self.targets and "emotion" in rows[0]:
             batch["labels"] = self._labels(rows, keys, "emotion")
         if "gender_labels" in self.targets and "gender" in rows[0]:
@@ -101,6 +103,21 @@ class GMPATLDataCollator:
                 stop - start, probability, config.mask_time_length, config.mask_time_min_masks, rng
             )
         return torch.from_numpy(masks)
+
+    def _channel_masks(self, generators: Sequence[np.random.Generator]) -> Tensor:
+        config = self.config
+        # Drawn after the frames, whose masks shall not depend on these settings.
+        masks = [
+            draw_feature_mask(
+                config.hidden_size,
+                config.mask_feature_prob,
+                config.mask_feature_length,
+                config.mask_feature_min_masks,
+                rng,
+            )
+            for rng in generators
+        ]
+        return torch.from_numpy(np.stack(masks))
 
     def _labels(self, rows: Sequence[Mapping[str, Any]], keys: Sequence[ClipKey], column: str) -> Tensor:
         values = [
