@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 from datasets.fingerprint import Hasher
 
+from ..front_end.cache import FrontEndCache
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from .features import BATCH_SECONDS, extract_features, feature_source
 from .kmeans import MultiScaleKMeans
@@ -23,6 +24,7 @@ def attach_pseudo_labels(
     feature_extractor: Any,
     batch_seconds: float = BATCH_SECONDS,
     description: str = "Attaching pseudo-labels",
+    cache: FrontEndCache | None = None,
 ) -> datasets.Dataset:
     """Label every frame of a table at every scale.
 
@@ -33,6 +35,7 @@ def attach_pseudo_labels(
         feature_extractor: Its feature extractor.
         batch_seconds: Seconds of audio per batch of the extraction, padding included.
         description: What the progress bar says.
+        cache: As for `extract_features`.
 
     Returns:
         The table with a column `gmp_layer{L}_k{K}` per scale, each a list of int32, one per frame.
@@ -48,7 +51,7 @@ def attach_pseudo_labels(
     def label(_rows: dict[str, Any], indices: list[int]) -> dict[str, list[np.ndarray]]:
         part = table.select(order[indices])
         labels: dict[str, list[Any]] = {column: [None] * len(indices) for column in kmeans.columns}
-        for row, states in extract_features(model, part, kmeans.layers, feature_extractor, batch_seconds):
+        for row, states in extract_features(model, part, kmeans.layers, feature_extractor, batch_seconds, cache=cache):
             for column, values in kmeans.predict(states, source).items():
                 labels[column][row] = values.cpu().numpy()
         return labels

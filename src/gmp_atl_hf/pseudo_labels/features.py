@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..data.audio import SAMPLING_RATE
+from ..front_end.cache import FrontEndCache
 from ..modeling.frames_gmp_atl import frame_count
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..training.clips import TableClips
@@ -69,6 +70,7 @@ def extract_features(
     feature_extractor: Any,
     batch_seconds: float = BATCH_SECONDS,
     description: str | None = None,
+    cache: FrontEndCache | None = None,
 ) -> Iterator[tuple[int, dict[int, Tensor]]]:
     """Stream the hidden states of a table, in eval mode and without masking.
 
@@ -81,13 +83,14 @@ def extract_features(
         feature_extractor: The checkpoint's feature extractor.
         batch_seconds: Seconds of audio per batch, padding included.
         description: What the progress bar says; None for no bar.
+        cache: Cache of this model's front end, filled or not; None computes its output.
 
     Yields:
         Row of the table and, for each resolved layer, (frames, hidden) float32 on the model's device; rows come in
         order of length.
     """
     resolved = tuple(model.config.resolve_layer(layer) for layer in layers)
-    clips = TableClips(table, ())
+    clips = TableClips(table, (), cache)
     collate = GMPATLDataCollator(feature_extractor, model.config, targets=(), training=False)
     was_training = model.training
     model.train(False)
@@ -136,6 +139,7 @@ def sample_features(
     sample_frames: int,
     seed: int = 0,
     description: str | None = None,
+    cache: FrontEndCache | None = None,
 ) -> dict[int, Tensor]:
     """Draw frames to fit clusters on: all of them, or a seeded uniform share of every clip.
 
@@ -147,6 +151,7 @@ def sample_features(
         sample_frames: Most frames to keep.
         seed: Seed of the draw; a clip's share depends on (seed, row) alone.
         description: What the progress bar says; None for no bar.
+        cache: As for `extract_features`.
 
     Returns:
         Resolved layer → (frames, hidden) float32 on the CPU, at most `sample_frames` rows.
@@ -158,7 +163,7 @@ def sample_features(
     resolved = tuple(config.resolve_layer(layer) for layer in layers)
     total = int(min(starts[-1], sample_frames))
     sample = {layer: torch.empty(total, config.hidden_size) for layer in resolved}
-    for row, states in extract_features(model, table, layers, feature_extractor, description=description):
+    for row, states in extract_features(model, table, layers, feature_extractor, description=description, cache=cache):
         # Rounding up in every clip can exceed the bound by a few frames of the last clips.
         drawn = rows[row][: max(0, total - int(starts[row]))]
         for layer, values in states.items():
