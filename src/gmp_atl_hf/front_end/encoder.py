@@ -75,7 +75,8 @@ class FrontEnd:
 @contextmanager
 def _full_precision() -> Iterator[None]:
     """Keep a GPU from convolving in TF32, which has as few bits as float16: rounding twice would be seen."""
-    convolutions: Any = torch.backends.cudnn.conv
+    cudnn: Any = torch.backends.cudnn
+    convolutions = cudnn.conv
     before = convolutions.fp32_precision
     convolutions.fp32_precision = "ieee"
     try:
