@@ -14,6 +14,7 @@ from .environment import package_version
 from .errors import RequestError
 from .predict_command import add_predict_arguments, predict
 from .prepare_command import add_prepare_arguments, prepare
+from .pretrain_command import add_pretrain_arguments, pretrain
 from .recipe_convert import did_you_mean, known_names
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ VERBS: dict[str, Verb] = {
     "run": Verb("train and test as a recipe says; the same command again continues", add_run_arguments, perform_run),
     "prepare": Verb("read a corpus and say what is in it", add_prepare_arguments, perform_prepare),
     "predict": Verb("emotions of recordings, by a trained model", add_predict_arguments, predict),
+    "pretrain": Verb("train a HuBERT of one's own on plain speech", add_pretrain_arguments, pretrain),
     "recipes": Verb("list the packaged recipes", add_no_arguments, perform_recipes),
     "env": Verb("versions and hardware, for a bug report", add_no_arguments, perform_env),
 }

@@ -12,6 +12,9 @@ from ...errors import RequestError
 from .base import CorpusInfo, LeftOut, Recording, register_corpus
 from .fields import column_of_field
 
+UNLABELLED = "unlabelled"
+"""The one label of recordings that have none."""
+
 _JSON_LINES = {".jsonl", ".ndjson", ".json"}
 
 
@@ -36,7 +39,7 @@ def read(
     Args:
         root: The file itself, or the folder it is in.
         columns: Field to column: `{file: path, emotion: label, speaker: spk}`; fields not named are looked for under
-            their own names.
+            their own names. `emotion: null` reads plain speech, all of it under the one label "unlabelled".
         manifest: The file's name, when `root` is a folder.
         audio_root: The folder that relative paths start at; the file's own folder by default.
 
@@ -49,7 +52,11 @@ def read(
     table = _manifest(root, manifest)
     base = table.parent if audio_root is None else Path(audio_root).expanduser()
     names, rows = _rows(table)
-    found = column_of_field(columns, names, str(table), needed=("file", "emotion", "speaker"))
+    # Plain speech for pre-training has no emotions, and says so.
+    labelled = not (columns is not None and "emotion" in columns and columns["emotion"] is None)
+    needed = ("file", "emotion", "speaker") if labelled else ("file", "speaker")
+    asked = columns if labelled else {name: column for name, column in (columns or {}).items() if name != "emotion"}
+    found = column_of_field(asked, names, str(table), needed=needed)
     for number, row in rows:
         fields = {field: row.get(column, "") for field, column in found.items()}
         file = fields["file"]
@@ -61,8 +68,9 @@ def read(
         yield Recording(
             Path(shown).as_posix(),
             base / file,
-            fields["emotion"],
-            fields["speaker"],
+            fields.get("emotion", UNLABELLED),
+            # Nobody tests on plain speech, so there a speaker may be unknown.
+            fields["speaker"] if labelled else fields["speaker"] or "unknown",
             gender=fields.get("gender"),
             session=fields.get("session"),
             split=fields.get("split"),
