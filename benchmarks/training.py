@@ -13,8 +13,11 @@ by seconds. The cache is full before anything is timed; what filling costs is me
 
 Seconds run from the first optimiser step's begin to the last one's end. In the default size the cache holds random
 features for most clips, since only their shape matters to the time; `--full` computes them all. On a machine that
-others use too, set OMP_NUM_THREADS=1 and read the processor seconds. Random batches differ much in padding: few steps
-make the stock side's figure uncertain.
+others use too, set OMP_NUM_THREADS=1 and read the processor seconds.
+
+Batches differ much in how long their longest clip is, and a few of them could show anything. So each kind is drawn 300
+times, and the turns take the draws whose work per second of audio is nearest to the mean of all. Stock and `cache` get
+the same random batches.
 """
 
 from __future__ import annotations
@@ -55,7 +58,9 @@ from gmp_atl_hf.checkpoints import quiet_transformers
 from gmp_atl_hf.data.audio import SAMPLING_RATE, read_clip
 from gmp_atl_hf.front_end.cache import FrontEndCache
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
+from gmp_atl_hf.training.sampler import StepBatchSampler
 
+DRAWS = 300
 EMOTIONS = ["anger", "happiness", "neutral", "sadness"]
 SHAPES: Mapping[str, Mapping[str, Any]] = {
     "tiny": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
@@ -158,6 +163,8 @@ class Bench:
         self.extractor = Wav2Vec2FeatureExtractor(do_normalize=masked, return_attention_mask=masked)
         self.batch_seconds = float(self.samples.mean() / SAMPLING_RATE * self.clips)
         self.cache_folder = folder / "front-end"
+        names = dict(enumerate(EMOTIONS))
+        self.config = GMPATLConfig(**self.shape, id2label=names, label2id={name: row for row, name in names.items()})
         self.common: dict[str, Any] = {
             "max_steps": self.steps,
             "per_device_train_batch_size": self.clips,
@@ -189,25 +196,25 @@ class Bench:
             batch = self.extractor(waveforms, sampling_rate=SAMPLING_RATE, padding=True, return_tensors="pt")
             return {**batch, "labels": torch.tensor([row["emotion"] for row in rows])}
 
-        rows = [{"row": row, "emotion": emotion} for row, emotion in enumerate(self.table["emotion"])]
-        settings = {**self.common, "seed": seed, "dataloader_num_workers": 0}  # nothing to decode
+        emotions = self.table["emotion"]
+        rows = [{"row": row, "emotion": emotions[row]} for batch in self.draw(seed, False) for row in batch]
+        settings = {**self.common, "dataloader_num_workers": 0}  # nothing to decode
         watch = Stopwatch(self.device)
         trainer = Trainer(
             model,
-            TrainingArguments(output_dir=str(self.folder / "stock"), **settings),
+            TrainingArguments(output_dir=str(self.folder / "stock"), train_sampling_strategy="sequential", **settings),
             data_collator=collate,
             train_dataset=rows,
             callbacks=[watch],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-        # Accelerate reads one batch ahead.
         return self._timed(watch, seen[: self.steps], front_end=True)
 
     def ours(self, seed: int, sampler: bool = True, cache: bool = True) -> Timed:
         """Our model and trainer, with or without batches by seconds and the cache."""
         set_seed(0)
-        model = HubertForGMPATL(self._config())
+        model = HubertForGMPATL(self.config)
         watch = Stopwatch(self.device)
         arguments = GMPATLTrainingArguments(
             output_dir=str(self.folder / "ours"),
@@ -227,12 +234,11 @@ class Bench:
             front_end_cache=self.cache_folder if cache else False,
         )
         trainer.train()
-        batches = [[key.row for key in batch] for batch in trainer.get_train_dataloader().batch_sampler]
-        return self._timed(watch, batches[: self.steps], front_end=not cache)
+        return self._timed(watch, self.draw(seed, sampler), front_end=not cache)
 
     @property
     def sides(self) -> dict[str, Callable[[int], Timed]]:
-        """What is compared, by name; each is given the turn's seed."""
+        """What is compared, by name; each is given the seed of its batches."""
         return {
             "stock": self.stock,
             "sampler": lambda seed: self.ours(seed, cache=False),
@@ -242,14 +248,27 @@ class Bench:
 
     # ---- around them ---------------------------------------------------------------------------------------------
 
-    def _config(self) -> GMPATLConfig:
-        names = dict(enumerate(EMOTIONS))
-        return GMPATLConfig(**self.shape, id2label=names, label2id={name: row for row, name in names.items()})
+    def draw(self, seed: int, by_seconds: bool) -> list[list[int]]:
+        """Rows of a turn's batches; the trainer's sampler draws the same from this seed."""
+        sampler = StepBatchSampler(
+            self.samples.tolist(), self.clips, seed=seed, batch_seconds=self.batch_seconds if by_seconds else None
+        )
+        return [[key.row for key in batch] for batch in sampler][: self.steps]
+
+    def typical_seeds(self, by_seconds: bool, count: int) -> list[int]:
+        """Seeds whose batches make as much work per second of audio, padding included, as batches do on average."""
+        work = []
+        for seed in range(DRAWS):
+            batches = self.draw(seed, by_seconds)
+            padded = sum(len(batch) * self._flops(int(self.samples[batch].max()), False) for batch in batches)
+            work.append(padded / sum(int(self.samples[batch].sum()) for batch in batches))
+        distance = np.abs(np.asarray(work) - np.mean(work))
+        return np.argsort(distance, kind="stable")[:count].tolist()
 
     def fill(self) -> float:
         """Fill the cache, and say how many seconds of audio are decoded, computed, rounded and written per second."""
         set_seed(0)
-        model = HubertForGMPATL(self._config()).to(self.device)
+        model = HubertForGMPATL(self.config).to(self.device)
         cache = FrontEndCache(self.cache_folder, model, self.extractor)
         names, rows = cache.names(self.table), range(len(self.table))
         computed = rows if self.arguments.full else rows[:4]
@@ -275,7 +294,7 @@ class Bench:
 
     def _flops(self, samples: int, front_end: bool) -> float:
         """Floating-point operations that one clip needs in a training step, padding not counted."""
-        config = self._config()
+        config = self.config
         total, steps, before = 0.0, samples, 1
         for width, kernel, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True):
             steps = (steps - kernel) // stride + 1
@@ -306,16 +325,17 @@ class Bench:
 
 
 def compare(bench: Bench, repeats: int, warm: bool = True) -> dict[str, list[Timed]]:
-    """All sides in turn, ``repeats`` times with another seed and another order."""
+    """All sides in turn, ``repeats`` times with other batches and in another order."""
     runs: dict[str, list[Timed]] = {name: [] for name in bench.sides}
     names = list(bench.sides)
-    for seed in range(-1 if warm else 0, repeats):
-        for name in names[seed % len(names) :] + names[: seed % len(names)]:
-            timed = bench.sides[name](max(seed, 0))
-            if seed >= 0:  # the first turn sets up threads, kernels and memory
+    seeds = {name: bench.typical_seeds(name in ("sampler", "ours"), repeats) for name in names}
+    for turn in range(-1 if warm else 0, repeats):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            timed = bench.sides[name](seeds[name][turn])
+            if turn >= 0:  # the turn before sets up threads, kernels and memory
                 runs[name].append(timed)
                 spent = f"{timed.seconds:8.2f} s ({timed.cpu_seconds:.2f} processor)"
-                print(f"  turn {seed + 1}: {name:<8} {spent} for {timed.audio:7.1f} s of audio", flush=True)
+                print(f"  turn {turn + 1}: {name:<8} {spent} for {timed.audio:7.1f} s of audio", flush=True)
     return runs
 
 

@@ -67,22 +67,24 @@ class FrontEnd:
         layers = self.layers if layers is None else layers
         device = next(layers.parameters()).device
         inputs = self.feature_extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt").input_values
-        with torch.autocast(device.type, enabled=False), _full_precision():
+        with torch.autocast(device.type, enabled=False), _full_precision(device):
             features = layers(inputs.to(device))[0].T
         return rounded(features.contiguous().cpu().numpy())
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def _full_precision(device: torch.device) -> Iterator[None]:
     """Keep a GPU from convolving in TF32, which has as few bits as float16: rounding twice would be seen."""
+    if device.type != "cuda":
+        yield
+        return
     cudnn: Any = torch.backends.cudnn
-    convolutions = cudnn.conv
-    before = convolutions.fp32_precision
-    convolutions.fp32_precision = "ieee"
+    before = cudnn.conv.fp32_precision
+    cudnn.conv.fp32_precision = "ieee"
     try:
         yield
     finally:
-        convolutions.fp32_precision = before
+        cudnn.conv.fp32_precision = before
 
 
 def rounded(features: npt.NDArray[np.float32]) -> ConvFeatures:
