@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet  # type: ignore[import-untyped]
 
-from ..steps import LABELS_FILE
+from ..pseudo_labels.label_file import LABELS_FILE
 
 MOST_FRAMES = 500_000
 """Frames that the agreement of two labellings is counted on, the first ones; enough for three digits."""

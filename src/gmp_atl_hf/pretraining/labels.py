@@ -5,18 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import datasets
-import pyarrow  # type: ignore[import-untyped]
-import pyarrow.parquet  # type: ignore[import-untyped]
-import torch
-from accelerate import PartialState
 
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count
-from ..pseudo_labels.features import draw_frames
-from ..pseudo_labels.kmeans import MultiScaleKMeans
+from ..pseudo_labels.features import BATCH_SECONDS
+from ..pseudo_labels.step import cluster_and_label
 from ..recipe import PseudoLabelSpec
-from ..steps import LABELS_FILE
-from .mfcc import DIMENSIONS, LAYER, mfcc_source, stream_mfccs
+from .mfcc import DIMENSIONS, mfcc_source, mfccs_of
 
 
 def make_mfcc_labels(
@@ -39,25 +34,17 @@ def make_mfcc_labels(
         dev: Development rows.
         description: What the progress bars say.
     """
-    state = PartialState()
-    if state.is_main_process:
-        counts = [frame_count(n, config.conv_kernel, config.conv_stride) for n in train["num_samples"]]
-        drawn = draw_frames(counts, spec.sample_frames, spec.seed)
-        sample = torch.empty(sum(map(len, drawn)), DIMENSIONS)
-        filled = 0
-        for row, frames in stream_mfccs(train, config, f"{description}: MFCCs"):
-            chosen = frames[LAYER][torch.from_numpy(drawn[row])]
-            sample[filled : filled + len(chosen)] = chosen
-            filled += len(chosen)
-        kmeans = MultiScaleKMeans(clusters=spec.clusters, seed=spec.seed)
-        source = mfcc_source()
-        kmeans.fit({LAYER: sample}, source, sorted(set(train["speaker"])))
-        kmeans.save(folder)
-        rows = datasets.concatenate_datasets([train, dev])
-        labels: dict[str, list[object]] = {column: [] for column in kmeans.columns}
-        for _, frames in stream_mfccs(rows, config, f"{description}: frame labels"):
-            for column, values in kmeans.predict(frames, source).items():
-                labels[column].append(values.numpy())
-        columns = {name: pyarrow.array(values, pyarrow.list_(pyarrow.int32())) for name, values in labels.items()}
-        pyarrow.parquet.write_table(pyarrow.table({"id": rows["id"][:], **columns}), folder / LABELS_FILE)
-    state.wait_for_everyone()
+    cluster_and_label(
+        folder,
+        mfccs_of(config),
+        mfcc_source(),
+        DIMENSIONS,
+        [frame_count(n, config.conv_kernel, config.conv_stride) for n in train["num_samples"]],
+        train,
+        dev,
+        clusters=spec.clusters,
+        sample_frames=spec.sample_frames,
+        seed=spec.seed,
+        batch_seconds=BATCH_SECONDS,
+        description=description,
+    )

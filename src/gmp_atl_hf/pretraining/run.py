@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,10 @@ from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification
 from ..pseudo_labels.kmeans import column_name
 from ..recipe import PseudoLabelSpec
+from ..run_lock import only_run_in
 from ..stage_settings import DEFAULT_MODEL, make_arguments
-from ..step_folder import StepFolder, read_json, write_json
-from ..steps import TRAINING_FILE, Training, make_pseudo_labels, read_pseudo_labels, train, write_jsonl
+from ..step_folder import PATIENCE, StepFolder, read_json, write_json
+from ..steps import TRAINING_FILE, Training, make_pseudo_labels, pseudo_labels_of, train, write_jsonl
 from ..training.checks import check_training_arguments
 from .curves import describe_labels, draw_curves, label_agreement
 from .labels import make_mfcc_labels
@@ -77,7 +77,8 @@ def run_pretraining(
     if not isinstance(recipe, PretrainRecipe):
         recipe = PretrainRecipe.from_yaml(recipe)
     folder = Path(output_dir or Path("runs", recipe.name))
-    return _Pretraining(recipe, folder, command or f"run_pretraining({recipe.name})").perform()
+    with only_run_in(folder, PartialState(timeout=PATIENCE)):
+        return _Pretraining(recipe, folder, command or f"run_pretraining({recipe.name})").perform()
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class _Pretraining:
         self.recipe, self.output_dir, self.command = recipe, output_dir, command
         if output_dir.is_file():
             raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
-        self.state = PartialState(timeout=timedelta(hours=24))
+        self.state = PartialState(timeout=PATIENCE)
         self.backbone = describe_backbone(recipe.backbone)
         fields: Mapping[str, Any] = self.backbone.get("scratch") or self.backbone["config"]
         self.base = {name: value for name, value in fields.items() if name not in ("model_type", "architectures")}
@@ -249,15 +250,15 @@ class _Pretraining:
         if iteration.training.finished:
             return
         labels = iteration.labels.path
-        with iteration.training.work(self.state) as folder:
+        with iteration.training.work(self.state) as folder, pseudo_labels_of(labels, folder) as labelled:
             task = Training(
                 model_class=HubertForGMPATLFrameClassification,
                 start=self._before(iteration) if iteration.spec.start == "previous" else self.begin,
                 config_from=self.begin,
                 fields=self._fields(iteration.scales),
                 arguments=iteration.arguments,
-                train=read_pseudo_labels(labels, self.speech.train),
-                dev=read_pseudo_labels(labels, self.speech.dev),
+                train=labelled(self.speech.train),
+                dev=labelled(self.speech.dev),
                 seed=self.recipe.seed,
                 description=f"iteration {iteration.number}",
             )
