@@ -166,7 +166,8 @@ def _metadata(facts: RunFacts, model_id: str | None, licence: str | None) -> str
         model_name=(model_id or report["name"]).split("/")[-1],
         eval_results=results,
     )
-    return yaml.safe_dump(data.to_dict(), sort_keys=False, allow_unicode=True, width=1000).strip()
+    fields: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000).strip()
 
 
 def _environment() -> jinja2.Template:
@@ -231,13 +232,13 @@ def _kind_of_speech(names: str) -> str:
     kinds = names.lower().split("+")
     if "demo" in kinds:
         return (
-            "Its voices are synthetic (espeak-ng), and their emotions are rules for pitch, speed and loudness. It shows "
-            "that the method runs, and says nothing about human speech."
+            "Its voices are synthetic (espeak-ng), and their emotions are rules for pitch, speed and loudness. It "
+            "shows that the method runs, and says nothing about human speech."
         )
     if any(kind in _ACTED for kind in kinds):
         return (
-            "It has learnt from acted speech. Actors show emotions more strongly and more clearly than people have them: "
-            "expect it to be much worse on speech that nobody performed."
+            "It has learnt from acted speech. Actors show emotions more strongly and more clearly than people have "
+            "them: expect it to be much worse on speech that nobody performed."
         )
     return (
         "Most corpora of emotional speech are acted. If this one is, expect the model to be much worse on speech that "
@@ -260,7 +261,9 @@ def _versions(environment: Mapping[str, Any] | None) -> str:
     if environment is None:
         return "Versions are not known"
     found = {name: version for name, version in environment["packages"].items() if version is not None}
-    wanted = [f"{name} {found[name]}" for name in ("gmp-atl-hf", "torch", "transformers", "accelerate") if name in found]
+    wanted = [
+        f"{name} {found[name]}" for name in ("gmp-atl-hf", "torch", "transformers", "accelerate") if name in found
+    ]
     return ", ".join([f"Python {environment['python']}", *wanted])
 
 

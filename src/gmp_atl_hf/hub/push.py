@@ -19,13 +19,13 @@ from huggingface_hub import (
     get_token,
 )
 from huggingface_hub.errors import (
-    HFValidationError,
     HfHubHTTPError,
+    HFValidationError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ..errors import RequestError
 from .model_card import CARD_FILE, FIGURE_FILE, draw_figure, hub_dataset, metric_results, render_card

@@ -39,7 +39,8 @@ def files_of_space(space_id: str, model_id: str) -> list[HubFile]:
         "short_description": "Emotions that a recording of speech sounds like",
     }
     front = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)
-    readme = f"---\n{front}---\n\nThe page of [{model_id}](https://huggingface.co/{model_id}); its card says what it can't do.\n"
+    link = f"[{model_id}](https://huggingface.co/{model_id})"
+    readme = f"---\n{front}---\n\nThe page of {link}; the model's card says what it can't do.\n"
     files = [
         HubFile("README.md", readme.encode()),
         HubFile("app.py", page / "app.py"),

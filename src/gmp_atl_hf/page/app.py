@@ -27,8 +27,9 @@ WIDEST_SECONDS = 10.0
 
 _TITLE = "What does it sound like?"
 _LIMITS = (
-    "An emotion is not a fact about a person. The model says which of its labels a recording sounds most like, to people "
-    "who labelled recordings like those it has learnt from; it always answers. Do not decide about anybody with it."
+    "An emotion is not a fact about a person. The model says which of its labels a recording sounds most like, to "
+    "people who labelled recordings like those it has learnt from; it always answers. Do not decide about anybody with "
+    "it."
 )
 _NOTHING_YET = "<p style='opacity: 0.6'>A recording longer than one window has its emotions drawn over time here.</p>"
 _CSS = """
@@ -106,7 +107,9 @@ def score(classifier: SpeechEmotionClassifier, audio: str, window: float) -> tup
         raise gr.Error(prediction.error.replace(audio, Path(audio).name), print_exception=False)
     windows = [Scored(one.start, one.end, one.scores) for one in prediction.windows or []]
     if len(windows) < 2:
-        note = f"The recording is no longer than {window:g} s, so it was heard as a whole; there is no course over time."
+        note = (
+            f"The recording is no longer than {window:g} s, so it was heard as a whole; there is no course over time."
+        )
         return prediction.scores, f"<p style='opacity: 0.6'>{escape(note)}</p>"
     return prediction.scores, timeline_svg(windows, classifier.labels)
 

@@ -51,9 +51,7 @@ def flatten_windows(windows: Sequence[Scored]) -> list[Scored]:
                 break
             if one.end > start:
                 covering.append(one)
-        mean = {
-            label: sum(one.scores[label] for one in covering) / len(covering) for label in covering[0].scores
-        }
+        mean = {label: sum(one.scores[label] for one in covering) / len(covering) for label in covering[0].scores}
         columns.append(Scored(start, end, mean))
     return columns
 
