@@ -16,13 +16,16 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard, constants, parse_eval_result_entries
+from transformers import pipeline
 
 import gmp_atl_hf
-from gmp_atl_hf import HubertForGMPATL
+from gmp_atl_hf import GMPATLTrainer, GMPATLTrainingArguments, HubertForGMPATL
+from gmp_atl_hf.checkpoints import default_feature_extractor
 from gmp_atl_hf.cli import main
+from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.hub.push import hide_paths
 from hub_server import TOKEN, Hub, serve_hub
-from models import make_clips
+from models import build, make_clips
 from runs import EMOTIONS, SPLIT, given_split, read_json, run, write_corpus
 
 LENGTHS = (4_000, 16_000, 400)
@@ -248,3 +251,31 @@ def test_a_hub_that_cannot_be_reached_is_told(
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert main(["push", str(finished), "ana/tones"]) == 2
     assert "http://127.0.0.1:9 cannot be reached" in capsys.readouterr().err
+
+
+def make_trainer(folder: Path, repo_id: str | None) -> GMPATLTrainer:
+    model = build(HubertForGMPATL)
+    arguments = GMPATLTrainingArguments(str(folder), hub_model_id=repo_id, use_cpu=True, hub_token=TOKEN)
+    arguments.eval_strategy = arguments.save_strategy = "no"
+    return GMPATLTrainer(model, arguments, processing_class=default_feature_extractor(model.config))
+
+
+def test_a_trainer_pushes_what_the_pipeline_can_load_and_no_pickle(hub: Hub, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path / "out", "ana/trained")
+    commit = trainer.push_to_hub("Trained", private=True)
+    assert commit.commit_message == "Trained" and hub.repositories["ana/trained"].private
+    sent = hub.files("ana/trained")
+    code = {name for name in SENT if name.endswith("_gmp_atl.py")}
+    assert set(sent) == code | {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
+    card = sent["README.md"].decode()
+    assert 'model="ana/trained"' in card and "without a test" in card
+    assert TOKEN.encode() not in b"".join(sent.values())
+    for name, content in sent.items():
+        (tmp_path / name).write_bytes(content)
+    classifier = pipeline("audio-classification", model=str(tmp_path))
+    assert len(classifier(np.zeros(16_000, np.float32), top_k=None)) == 4
+
+
+def test_a_trainer_without_a_repository_says_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="hub_model_id is not set"):
+        make_trainer(tmp_path, None).push_to_hub()
