@@ -173,7 +173,9 @@ def test_step_json_says_what_the_step_was_made_from(crossed: Path) -> None:
     assert len(folders) == 1 + 2 * (4 + 1) + 4 + 1
     for folder in folders:
         note = read_json(folder / "step.json")
-        assert {"format_version", "key", "inputs", "started", "finished", "seconds_since_last_start"} == set(note)
+        assert {"format_version", "key", "inputs", "manner", "started", "finished", "seconds_since_last_start"} == set(
+            note
+        )
         assert note["inputs"]["step"] in (*STEPS, "backbone", "model")
     for fold in ("fold-01", "fold-02"):
         inputs = {step: read_json(crossed / "gmp-atl/seed-0" / fold / step / "step.json")["inputs"] for step in STEPS}

@@ -67,7 +67,7 @@ def test_two_processes_run_as_one_does(tmp_path: Path) -> None:
     assert read_json(two / "multitask-only/seed-0/fold-01/1-multitask/step.json")["same_as"]
     for step in ("1-multitask", "3-retrain", "4-finetune"):
         note = read_json(two / FOLD / step / "step.json")
-        assert note["inputs"]["processes"] == 2, "only one process was started"
+        assert note["manner"] == {"processes": 2}, "only one process was started"
         trained, expected = (read_json(folder / FOLD / step / "training.json") for folder in (two, one))
         assert trained["updates"] == expected["updates"] == 3
         assert trained["best_step"] == expected["best_step"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,9 @@ from .final_model import describe_final_model, refuse_other_model, ship_final_mo
 from .fingerprints import combine, row_fingerprints
 from .plan import PlannedFold, PlannedStep, Planner
 from .recipe import Recipe
+from .run_lock import only_run_in
 from .stage_settings import check_stage_settings
-from .step_folder import read_json, write_json
+from .step_folder import PATIENCE, STEP_FILE, read_json, write_json
 from .steps import predict, read_jsonl, write_jsonl
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -65,9 +65,11 @@ def run_recipe(
     called += "".join(f", {name}={value!r}" for name, value in (("folds", folds),) if value is not None) + ")"
     if not isinstance(recipe, Recipe):
         recipe = Recipe.from_yaml(recipe)
-    run = Run(recipe, Path(output_dir or Path("runs", recipe.name)), folds, command or called)
-    run.perform()
-    return run.report()
+    folder = Path(output_dir or Path("runs", recipe.name))
+    with only_run_in(folder, PartialState(timeout=PATIENCE)):
+        run = Run(recipe, folder, folds, command or called)
+        run.perform()
+        return run.report()
 
 
 class Run:
@@ -87,8 +89,7 @@ class Run:
         self.recipe, self.output_dir, self.command = recipe, output_dir, command
         if output_dir.is_file():
             raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
-        # The main process alone makes the pseudo-labels; the others wait longer than a communication usually may.
-        self.state = PartialState(timeout=timedelta(hours=24))
+        self.state = PartialState(timeout=PATIENCE)
         self.variants = _variants(recipe)
         described = {str(each.backbone): describe_backbone(each.backbone) for each in self.variants.values()}
         backbones = {name: described[str(each.backbone)] for name, each in self.variants.items()}
@@ -153,6 +154,11 @@ class Run:
             write_jsonl(self.output_dir / "left_out.jsonl", left_out)
         for problem in self.corpus.problems:
             self.say(f"Note: {problem}")
+        if others := self._process_counts() - {self.state.num_processes}:
+            self.say(
+                f"Note: finished trainings ran in {_listed(others)} processes, this run has "
+                f"{self.state.num_processes}: updates of theirs and of new ones see different numbers of clips."
+            )
         for planned in self.planned:
             if planned.fold.number in self.wanted:
                 self.perform_fold(planned)
@@ -175,7 +181,13 @@ class Run:
         if self.tested(planned):
             self.found.add(planned.folder)
             return
-        rows = predict(planned.finetune.resolve(), planned.test, planned.batch_size)
+        rows = predict(
+            planned.finetune.resolve(),
+            planned.test,
+            planned.batch_size,
+            f"{planned.variant} · seed {planned.seed} · {planned.folder.name} · test",
+            planned.front_end_cache,
+        )
         if self.state.is_main_process:
             write_json(planned.folder / "split.json", planned.fold.to_json())
             write_jsonl(planned.folder / PREDICTIONS_FILE, rows)
@@ -201,6 +213,23 @@ class Run:
                 step.perform(folder)
         self.made.add(step.folder.path)
         self.state.wait_for_everyone()
+
+    def _process_counts(self) -> set[int]:
+        """In how many processes the finished trainings of this recipe ran."""
+        steps = [step.folder for planned in self.planned for step in planned.steps if step.folder.finished]
+        notes = [read_json(step.resolve() / STEP_FILE) for step in steps]
+        return {note["manner"]["processes"] for note in notes if "processes" in note.get("manner", {})}
+
+    def _stamps(self) -> list[str]:
+        """What must stand beside every number."""
+        stamps = [SHUFFLED_STAMP] if any(each.data.shuffle_labels for each in self.variants.values()) else []
+        counts = self._process_counts()
+        if len(counts) > 1:
+            stamps.append(
+                f"Trainings ran in {_listed(counts)} processes: with the same settings their updates saw different "
+                "numbers of clips."
+            )
+        return stamps
 
     def _fold_metrics(self, planned: PlannedFold, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         number = {label: index for index, label in enumerate(self.labels)}
@@ -271,7 +300,7 @@ class Run:
             folds_total=len(self.folds),
             seeds=self.recipe.seeds,
             command=self._commands(),
-            stamps=[SHUFFLED_STAMP] if any(each.data.shuffle_labels for each in self.variants.values()) else [],
+            stamps=self._stamps(),
             left_out=Counter(one.reason for one in self.corpus.left_out),
             corpus={
                 "name": info.name,
@@ -285,6 +314,10 @@ class Run:
             },
             environment=read_json(self.output_dir / "environment.json"),
         )
+
+
+def _listed(numbers: set[int]) -> str:
+    return " and ".join(map(str, sorted(numbers)))
 
 
 def _variants(recipe: Recipe) -> dict[str, Recipe]:
