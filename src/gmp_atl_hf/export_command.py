@@ -30,7 +30,7 @@ def export(arguments: argparse.Namespace) -> int:
     if missing:
         raise RequestError(f"{', '.join(missing)} not installed", "the extra `onnx`", 'pip install -e ".[onnx]"')
     from .checkpoints import load_feature_extractor
-    from .inference.classifier import load_emotion_model
+    from .inference.loading import load_emotion_model
     from .inference.export import describe_export, export_onnx
 
     model = load_emotion_model(arguments.model)
