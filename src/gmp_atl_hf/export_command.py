@@ -30,8 +30,8 @@ def export(arguments: argparse.Namespace) -> int:
     if missing:
         raise RequestError(f"{', '.join(missing)} not installed", "the extra `onnx`", 'pip install -e ".[onnx]"')
     from .checkpoints import load_feature_extractor
-    from .inference.loading import load_emotion_model
     from .inference.export import describe_export, export_onnx
+    from .inference.loading import load_emotion_model
 
     model = load_emotion_model(arguments.model)
     report = export_onnx(model, load_feature_extractor(arguments.model), output, int8=arguments.int8)
