@@ -13,6 +13,8 @@ from .checkpoints import load_feature_extractor, load_model, quiet_transformers
 from .data.fold import Fold
 from .evaluation.calibration import fit_temperature
 from .hub.model_card import write_model_card
+from .hub.run_facts import MODEL, USAGE_FILE
+from .hub.usage import write_usage
 from .modeling.modeling_gmp_atl import HubertForGMPATL
 from .plan import PlannedFold
 from .stage_settings import STEP_NAMES
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from .run import Run
 
 ALL_SPEAKERS = "all-speakers"
-MODEL = "model"
 
 
 def ship_final_model(run: Run) -> str:
@@ -62,6 +63,24 @@ def ship_final_model(run: Run) -> str:
                 _write_model(run, working, chosen, folds)
         run.made.add(folder.path)
     return f"Model: {folder.path}"
+
+
+def describe_final_model(run: Run) -> None:
+    """Write the card of a finished model, or bring it up to date with the report; without a model do nothing.
+
+    The card's example is executed once for each model. The rest costs no computing, so every run may do it.
+
+    Args:
+        run: The run, its report written.
+    """
+    model = run.output_dir / MODEL
+    if not (model / STEP_FILE).is_file():
+        return
+    if not (model / USAGE_FILE).is_file():
+        variant, seed, folds = _folds(run)
+        row = folds[0].test[0]
+        write_usage(model, row, run.labels[row["emotion"]], trained_on=len(folds) > 1)
+    write_model_card(run.output_dir)
 
 
 def refuse_other_model(run: Run) -> None:
@@ -114,7 +133,6 @@ def _write_model(run: Run, folder: Path, chosen: PlannedFold, folds: Sequence[Pl
     with quiet_transformers():
         model.save_pretrained(folder)
     load_feature_extractor(source).save_pretrained(folder)
-    write_model_card(folder, run.make_report(), cross_validated=len(folds) > 1, variant=chosen.variant)
 
 
 def _temperature(run: Run, folds: Sequence[PlannedFold]) -> float:

@@ -21,7 +21,7 @@ from .evaluation.metrics import emotion_metrics
 from .evaluation.report import FoldResult, build_report, write_report
 from .evaluation.report_markdown import render_console
 from .files import write_whole
-from .final_model import refuse_other_model, ship_final_model
+from .final_model import describe_final_model, refuse_other_model, ship_final_model
 from .fingerprints import combine, row_fingerprints
 from .plan import PlannedFold, PlannedStep, Planner
 from .recipe import Recipe
@@ -268,6 +268,8 @@ class Run:
         report = self.make_report()
         if self.state.is_main_process:
             write_report(report, self.output_dir)
+            if self.recipe.final:
+                describe_final_model(self)
             self.say(render_console(report))
             self.say(f"Report: {self.output_dir / 'report.md'}")
         self.state.wait_for_everyone()
