@@ -35,9 +35,9 @@ CLUSTERS = (100,)
 SHAPES: dict[str, dict[str, Any]] = {
     "192 x 6": {},
     "192 x 4": {"num_hidden_layers": 4},
-    "256 x 6": {"hidden_size": 256, "intermediate_size": 1024, "conv_dim": [32, 64, 256]},
-    "256 x 4": {"hidden_size": 256, "intermediate_size": 1024, "conv_dim": [32, 64, 256], "num_hidden_layers": 4},
-    "192 x 6, wider ear": {"conv_dim": [64, 128, 192]},
+    "256 x 6": {"hidden_size": 256, "intermediate_size": 1024, "conv_dim": [64, 128, 256]},
+    "256 x 4": {"hidden_size": 256, "intermediate_size": 1024, "conv_dim": [64, 128, 256], "num_hidden_layers": 4},
+    "192 x 6, short filters": {"conv_dim": [32, 64, 192], "conv_kernel": [20, 15, 4], "conv_stride": [10, 8, 4]},
 }
 """Changes to the recipe's backbone; "256 x 4" is four layers of width 256."""
 
