@@ -28,7 +28,7 @@ from gmp_atl_hf.pretraining.run import DEFAULT_ARGUMENTS
 from gmp_atl_hf.pretraining.speech import divide_speech
 from gmp_atl_hf.recipe import PseudoLabelSpec
 from gmp_atl_hf.stage_settings import make_arguments
-from gmp_atl_hf.steps import read_pseudo_labels
+from gmp_atl_hf.steps import pseudo_labels_of
 
 CLUSTERS = (100,)
 SHAPES: dict[str, dict[str, Any]] = {
@@ -68,31 +68,32 @@ def main() -> None:
         config = GMPATLConfig(**recipe.backbone)
         spec = PseudoLabelSpec((1,), CLUSTERS, "backbone", recipe.sample_frames, recipe.seed)
         make_mfcc_labels(Path(folder), config, spec, speech.train, speech.dev, "MFCC labels")
-        train, dev = (read_pseudo_labels(Path(folder), part) for part in (speech.train, speech.dev))
-        for name in given.shapes.split(";"):
-            scales = {f"gmp_layer0_k{k}": k for k in CLUSTERS}
-            shape = {**recipe.backbone, **recipe.model, **SHAPES[name], "frame_scales": scales}
-            set_seed(recipe.seed)
-            model = HubertForGMPATLFrameClassification(GMPATLConfig(**shape))
-            settings = {**DEFAULT_ARGUMENTS, **recipe.arguments, "max_seconds": recipe.data.max_seconds}
-            settings |= {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 50, "max_steps": 100_000}
-            arguments = make_arguments(Path(folder, name), recipe.seed, {**settings, "disable_tqdm": True}, False)
-            extractor = default_feature_extractor(model.config)
-            stop = StopAfter(given.seconds)
-            trainer = GMPATLTrainer(model, arguments, train, dev, extractor, callbacks=[stop])
-            trainer.train()
-            metrics = trainer.evaluate()
-            rows.append(
-                {
-                    "shape": name,
-                    "parameters": sum(p.numel() for p in model.hubert.parameters()),
-                    "updates": trainer.state.global_step,
-                    "masked_frames_right": round(metrics[f"eval_accuracy_{next(iter(scales))}"], 4),
-                    "loss": round(metrics["eval_loss"], 4),
-                    "encoded_seconds_per_cpu_second": round(_speed(model), 1),
-                }
-            )
-            print(rows[-1], flush=True)
+        with pseudo_labels_of(Path(folder), Path(folder)) as labelled:
+            train, dev = labelled(speech.train), labelled(speech.dev)
+            for name in given.shapes.split(";"):
+                scales = {f"gmp_layer0_k{k}": k for k in CLUSTERS}
+                shape = {**recipe.backbone, **recipe.model, **SHAPES[name], "frame_scales": scales}
+                set_seed(recipe.seed)
+                model = HubertForGMPATLFrameClassification(GMPATLConfig(**shape))
+                settings = {**DEFAULT_ARGUMENTS, **recipe.arguments, "max_seconds": recipe.data.max_seconds}
+                settings |= {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 50, "max_steps": 100_000}
+                arguments = make_arguments(Path(folder, name), recipe.seed, {**settings, "disable_tqdm": True}, False)
+                extractor = default_feature_extractor(model.config)
+                stop = StopAfter(given.seconds)
+                trainer = GMPATLTrainer(model, arguments, train, dev, extractor, callbacks=[stop])
+                trainer.train()
+                metrics = trainer.evaluate()
+                rows.append(
+                    {
+                        "shape": name,
+                        "parameters": sum(p.numel() for p in model.hubert.parameters()),
+                        "updates": trainer.state.global_step,
+                        "masked_frames_right": round(metrics[f"eval_accuracy_{next(iter(scales))}"], 4),
+                        "loss": round(metrics["eval_loss"], 4),
+                        "encoded_seconds_per_cpu_second": round(_speed(model), 1),
+                    }
+                )
+                print(rows[-1], flush=True)
     print(json.dumps({"cpu_seconds": given.seconds, "rows": rows, "environment": describe_environment()}))
 
 
