@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from .corpora_command import add_corpora_arguments, corpora
 from .environment import package_version
 from .errors import RequestError
 from .predict_command import add_predict_arguments, predict
@@ -83,6 +84,12 @@ def perform_prepare(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def perform_corpora(arguments: argparse.Namespace) -> int:
+    """List the corpora that can be read by name."""
+    say(corpora(arguments))
+    return DONE
+
+
 def add_no_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare nothing: the verb takes no arguments."""
 
@@ -109,6 +116,7 @@ def perform_env(arguments: argparse.Namespace) -> int:
 
 VERBS: dict[str, Verb] = {
     "run": Verb("train and test as a recipe says; the same command again continues", add_run_arguments, perform_run),
+    "corpora": Verb("list the corpora that can be read by name", add_corpora_arguments, perform_corpora),
     "prepare": Verb("read a corpus and say what is in it", add_prepare_arguments, perform_prepare),
     "predict": Verb("emotions of recordings, by a trained model", add_predict_arguments, predict),
     "pretrain": Verb("train a HuBERT of one's own on plain speech", add_pretrain_arguments, pretrain),

@@ -18,6 +18,7 @@ from .data.fold import Fold, select
 from .data.labels import shuffle_labels
 from .errors import RequestError
 from .fingerprints import combine
+from .front_end.encoder import PRECISION
 from .modeling.configuration_gmp_atl import GMPATLConfig
 from .modeling.frames_gmp_atl import frame_count
 from .pseudo_labels.kmeans import column_name
@@ -26,6 +27,7 @@ from .stage_settings import MODEL_CLASSES, STEP_NAMES, stage_arguments, stage_mo
 from .step_folder import StepFolder
 from .steps import Training, make_pseudo_labels, pseudo_labels_of, train
 from .training.sampler import StepBatchSampler
+from .training.trainer import FRONT_END_FOLDER
 
 Labeller = Callable[[datasets.Dataset], datasets.Dataset]
 """Puts frame labels beside the rows of a table, where a training needs them."""
@@ -62,6 +64,7 @@ class PlannedFold:
         steps: In their order; the last is the fine-tuning.
         test: Rows to test on.
         batch_size: Clips per batch of the test.
+        front_end_cache: Folder of the front-end cache for the test, or None.
     """
 
     variant: str
@@ -71,6 +74,7 @@ class PlannedFold:
     steps: tuple[PlannedStep, ...]
     test: datasets.Dataset
     batch_size: int
+    front_end_cache: Path | None = None
 
     @property
     def finetune(self) -> StepFolder:
@@ -174,7 +178,8 @@ class _FoldPlan:
             self._training_step(stage)
         batch_size = stage_arguments(self.recipe, "finetune").get("per_device_eval_batch_size", 8)
         steps = tuple(self.steps.values())
-        return PlannedFold(self.variant, self.seed, self.fold, self.folder, steps, self.test, batch_size)
+        cache = self._front_end_cache("finetune")
+        return PlannedFold(self.variant, self.seed, self.fold, self.folder, steps, self.test, batch_size, cache)
 
     # ---- where weights come from ---------------------------------------------------------------------------------
 
@@ -189,6 +194,22 @@ class _FoldPlan:
         if start == "backbone" and "backbone" not in self.steps:
             return self.backbone
         return {"step": start, "key": self.steps[start].folder.key}
+
+    def _front_end_cache(self, start: str) -> Path | None:
+        """Folder of the front-end cache for a model whose front end is still the backbone's; None for any other.
+
+        A front end that was trained is that of one stage of one fold and seed: nobody would find its features again.
+        """
+        wanted = self.recipe.data.front_end_cache
+        if wanted is False or self.recipe.data.augment != "none":
+            return None
+        while start != "backbone":
+            stage = next(each for each in STAGE_NAMES if each == start)
+            arguments = stage_arguments(self.recipe, stage)
+            if not (arguments.get("freeze_feature_encoder", True) or arguments.get("freeze_encoder", False)):
+                return None
+            start = self.recipe.stages.start_of(stage)
+        return self.planner.output_dir / FRONT_END_FOLDER if wanted is True else Path(str(wanted))
 
     def _data_inputs(self) -> dict[str, Any]:
         ids = [*self.train["id"], *(self.dev["id"] if self.dev is not None else [])]
@@ -251,6 +272,9 @@ class _FoldPlan:
             inputs["pseudo_labels"] = labels.key
         if stop_at is not None:
             inputs["stop_at"] = stop_at
+        cache = self._front_end_cache(stage)
+        if cache is not None:
+            inputs["front_end"] = PRECISION
 
         def perform(folder: Path) -> None:
             unlabelled: Labeller = _as_it_is
@@ -266,6 +290,7 @@ class _FoldPlan:
                     seed=seed,
                     stop_at=stop_at,
                     description=description,
+                    front_end_cache=cache,
                 )
                 train(folder, task)
 
@@ -288,9 +313,12 @@ class _FoldPlan:
             "sample_frames": spec.sample_frames,
             "seed": spec.seed,
         }
+        cache = self._front_end_cache(spec.source)
+        if cache is not None:
+            inputs["front_end"] = PRECISION
 
         def perform(folder: Path) -> None:
-            make_pseudo_labels(folder, model_class, source(), spec, train_rows, dev_rows, description)
+            make_pseudo_labels(folder, model_class, source(), spec, train_rows, dev_rows, description, cache)
 
         self._add("pseudo-labels", path, inputs, perform)
 

@@ -181,7 +181,13 @@ class Run:
         if self.tested(planned):
             self.found.add(planned.folder)
             return
-        rows = predict(planned.finetune.resolve(), planned.test, planned.batch_size)
+        rows = predict(
+            planned.finetune.resolve(),
+            planned.test,
+            planned.batch_size,
+            f"{planned.variant} · seed {planned.seed} · {planned.folder.name} · test",
+            planned.front_end_cache,
+        )
         if self.state.is_main_process:
             write_json(planned.folder / "split.json", planned.fold.to_json())
             write_jsonl(planned.folder / PREDICTIONS_FILE, rows)

@@ -20,6 +20,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from .checkpoints import load_feature_extractor, load_model, quiet_transformers
 from .files import write_whole
+from .front_end.cache import FrontEndCache
 from .modeling.frames_gmp_atl import frame_count
 from .modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
 from .pseudo_labels.features import BATCH_SECONDS, feature_source, hidden_states_of
@@ -52,6 +53,7 @@ class Training:
         seed: Seed of everything random.
         stop_at: Last optimiser step, or None for the whole length.
         description: What the progress bar says.
+        front_end_cache: Folder of the front-end cache; None computes the front end in every epoch.
     """
 
     model_class: type[GMPATLPreTrainedModel]
@@ -64,6 +66,7 @@ class Training:
     seed: int
     stop_at: int | None = None
     description: str | None = None
+    front_end_cache: Path | None = None
 
 
 def train(folder: Path, task: Training) -> None:
@@ -92,7 +95,14 @@ def train(folder: Path, task: Training) -> None:
     callbacks: list[TrainerCallback] = [] if task.stop_at is None else [StopAtStep(task.stop_at)]
     with quiet_transformers(), repeatable(state.device):
         trainer = GMPATLTrainer(
-            model, arguments, task.train, task.dev, feature_extractor, callbacks=callbacks, description=task.description
+            model,
+            arguments,
+            task.train,
+            task.dev,
+            feature_extractor,
+            callbacks=callbacks,
+            description=task.description,
+            front_end_cache=task.front_end_cache or False,
         )
         trainer.train(resume_from_checkpoint=checkpoint)
         dev_logits = None
@@ -149,6 +159,7 @@ def make_pseudo_labels(
     train: datasets.Dataset,
     dev: datasets.Dataset | None,
     description: str,
+    front_end_cache: Path | None = None,
 ) -> None:
     """Step 2: cluster hidden states of the training speakers and label every frame of training and development rows.
 
@@ -162,15 +173,20 @@ def make_pseudo_labels(
         train: Training rows; clusters see nothing else.
         dev: Development rows, labelled for logging only.
         description: What the progress bars say.
+        front_end_cache: Folder of the front-end cache; None computes the front end once more.
     """
     device = PartialState().device
     model = load_model(model_class, checkpoint, spec.seed).to(device)
     extractor = load_feature_extractor(checkpoint)
     config = model.config
+    cache = None if front_end_cache is None else FrontEndCache(front_end_cache, model, extractor)
+    if cache is not None:
+        rows = train if dev is None else datasets.concatenate_datasets([train, dev])
+        cache.fill(rows.select_columns(["id", "audio", "num_samples"]), description)
     with repeatable(device):
         cluster_and_label(
             folder,
-            hidden_states_of(model, spec.layers, extractor),
+            hidden_states_of(model, spec.layers, extractor, cache),
             feature_source(model, spec.layers, extractor),
             config.hidden_size,
             [frame_count(n, config.conv_kernel, config.conv_stride) for n in train["num_samples"]],
@@ -207,25 +223,35 @@ def pseudo_labels_of(step: Path, scratch: Path) -> Iterator[Callable[[datasets.D
         copy.unlink()
 
 
-def predict(checkpoint: Path, table: datasets.Dataset, batch_size: int) -> list[dict[str, Any]]:
+def predict(
+    checkpoint: Path,
+    table: datasets.Dataset,
+    batch_size: int,
+    description: str | None = None,
+    front_end_cache: Path | None = None,
+) -> list[dict[str, Any]]:
     """Test a fine-tuned model.
 
     Args:
         checkpoint: Folder of the model.
         table: Rows to predict.
         batch_size: Clips per device and batch; it does not change the scores.
+        description: What the progress bar of the front end says; None for no bar.
+        front_end_cache: Folder of the front-end cache; None computes the front end.
 
     Returns:
         Rows of `predictions.jsonl`, in the table's order.
     """
     model = load_model(HubertForGMPATL, checkpoint, seed=0)
-    settings = {"per_device_eval_batch_size": batch_size, "disable_tqdm": True}
+    settings = {"per_device_eval_batch_size": batch_size, "disable_tqdm": description is None}
     # The trainer makes its output folder even if it writes nothing.
     with quiet_transformers(), repeatable(PartialState().device), tempfile.TemporaryDirectory() as unused:
         trainer = GMPATLTrainer(
             model,
             make_arguments(Path(unused), 0, settings, evaluate=False),
             processing_class=load_feature_extractor(checkpoint),
+            description=description,
+            front_end_cache=front_end_cache or False,
         )
         logits = np.asarray(trainer.predict(table).predictions, dtype=np.float64)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -432,7 +432,7 @@ class HubertForGMPATL(GMPATLPreTrainedModel):
             mask_feature_indices,
             layers,
         )
-        scores = self.classifier(self.dropout(self.pooling(encoded.last_hidden_state, encoded.frame_mask))).float()
+        scores, logits = self.score_frames(encoded.last_hidden_state, encoded.frame_mask)
         config = self.config
         angular = config.emotion_loss == "am-softmax"
         parts = []
@@ -441,8 +441,17 @@ class HubertForGMPATL(GMPATLPreTrainedModel):
             parts = [am_softmax_sums(scores, labels, config.am_softmax_scale, margin, class_weights)]
         elif labels is not None:
             parts = [cross_entropy_sums(scores, labels, class_weights)]
-        logits = (config.am_softmax_scale * scores if angular else scores) / config.logit_temperature
         return self._output(parts, loss_denominators, encoded, return_dict, logits=logits)
+
+    def score_frames(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The emotion head: (batch, frames, hidden) and (batch, frames) bool → scores and logits, (batch, emotions).
+
+        Scores are cosines under AM-Softmax; `logits = s·cos θ / T`.
+        """
+        config = self.config
+        scores = self.classifier(self.dropout(self.pooling(hidden, mask))).float()
+        scaled = config.am_softmax_scale * scores if config.emotion_loss == "am-softmax" else scores
+        return scores, scaled / config.logit_temperature
 
 
 HubertForGMPATL.register_for_auto_class("AutoModelForAudioClassification")  # type: ignore[no-untyped-call]

@@ -35,6 +35,9 @@ WINDOW = 400
 
 _MEL_FILTERS = 23
 _FFT = 512
+_SMALLEST_SPREAD = 0.1
+"""Of a dimension that hardly changes, such as all of them in silence: it stays near zero instead of being blown up."""
+
 _DELTA_SPAN = 5
 """Vectors that a delta is fitted over: two before, two after, as in the Kaldi toolkit."""
 
@@ -47,16 +50,17 @@ def mfcc_source() -> FeatureSource:
         "deltas": 2,
         "mel_filters": _MEL_FILTERS,
         "window_samples": WINDOW,
+        "normalised": "mean and variance of the clip",
     }
     return FeatureSource("mfcc", {LAYER: "none"}, (LAYER,), settings)
 
 
 def mfcc_frames(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.NDArray[np.float32]:
-    """Thirteen MFCCs with first and second differences, one vector per frame of the model.
+    """What is clustered: the vectors of `mfccs`, each dimension brought to mean 0 and variance 1 over the clip.
 
-    The windows are centred on what each frame of the model hears. They are taken twice as often as the model makes
-    frames, 10 ms for a usual HuBERT, so that differences see the speech as the published recipe does (fairseq's HuBERT
-    example), and every second vector is kept.
+    The published recipe (fairseq's HuBERT example) does not do that. But a HuBERT with group norm cannot hear how loud
+    a recording is, so labels that depend on the level, the microphone or the voice's average could not be predicted,
+    and they are not what it shall learn.
 
     Args:
         waveform: (samples,) float32 at 16 kHz, at least one frame.
@@ -68,13 +72,30 @@ def mfcc_frames(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.
     Raises:
         RequestError: The model's frames are an odd number of samples apart.
     """
+    vectors = mfccs(waveform, config)
+    spread = np.maximum(vectors.std(axis=0), _SMALLEST_SPREAD)
+    return ((vectors - vectors.mean(axis=0)) / spread).astype(np.float32)
+
+
+def mfccs(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.NDArray[np.float64]:
+    """Thirteen MFCCs with first and second differences, one vector per frame of the model.
+
+    The windows are centred on what each frame of the model hears. They are taken twice as often as the model makes
+    frames, 10 ms for a usual HuBERT, so that differences see the speech as the published recipe does, and every second
+    vector is kept.
+
+    Args:
+        waveform: (samples,) float32 at 16 kHz, at least one frame.
+        config: The model's configuration.
+
+    Returns:
+        (frames, 39) float64: coefficients, their changes per 10 ms, and the changes of those.
+    """
     hop, field = _geometry(config)
     frames = frame_count(len(waveform), config.conv_kernel, config.conv_stride)
-    steps = 2 * frames - 1
     # Where a window reaches beyond the clip there is silence.
-    before = max((WINDOW - field) // 2, 0)
-    skip = max((field - WINDOW) // 2, 0)
-    needed = (steps - 1) * (hop // 2) + WINDOW
+    before, skip = max((WINDOW - field) // 2, 0), max((field - WINDOW) // 2, 0)
+    needed = 2 * (frames - 1) * (hop // 2) + WINDOW
     padded = np.pad(waveform.astype(np.float64), (before, max(needed - len(waveform), 0) + WINDOW))[skip:][:needed]
     log_mel = spectrogram(
         # To the range of 16-bit samples, for which the floor below is meant.
@@ -93,7 +114,7 @@ def mfcc_frames(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.
     )
     static = dct(log_mel, type=2, axis=0, norm="ortho")[:COEFFICIENTS]
     deltas = [savgol_filter(static, _DELTA_SPAN, polyorder=n, deriv=n, axis=1, mode="nearest") for n in (1, 2)]
-    return np.ascontiguousarray(np.concatenate([static, *deltas])[:, ::2].T, dtype=np.float32)
+    return np.concatenate([static, *deltas])[:, ::2].T
 
 
 def mfccs_of(config: GMPATLConfig) -> Extract:

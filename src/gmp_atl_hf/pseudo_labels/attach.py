@@ -9,6 +9,7 @@ import datasets
 import numpy as np
 from datasets.fingerprint import Hasher
 
+from ..front_end.cache import FrontEndCache
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from .features import BATCH_SECONDS, feature_source, hidden_states_of
 from .kmeans import MultiScaleKMeans
@@ -23,6 +24,7 @@ def attach_pseudo_labels(
     feature_extractor: Any,
     batch_seconds: float = BATCH_SECONDS,
     description: str = "Attaching pseudo-labels",
+    cache: FrontEndCache | None = None,
 ) -> datasets.Dataset:
     """Label every frame of a table at every scale.
 
@@ -33,6 +35,7 @@ def attach_pseudo_labels(
         feature_extractor: Its feature extractor.
         batch_seconds: Seconds of audio per batch of the extraction, padding included.
         description: What the progress bar says.
+        cache: As for `extract_features`.
 
     Returns:
         The table with a column `gmp_layer{L}_k{K}` per scale, each a list of int32, one per frame.
@@ -43,7 +46,7 @@ def attach_pseudo_labels(
     source = feature_source(model, kmeans.layers, feature_extractor)
     kmeans.check_source(source)
     windows = windows_of(len(table))
-    extract = hidden_states_of(model, kmeans.layers, feature_extractor)
+    extract = hidden_states_of(model, kmeans.layers, feature_extractor, cache)
     features = datasets.Features({column: datasets.List(datasets.Value("int32")) for column in kmeans.columns})
     with closing(label_windows(extract, kmeans, source, table, windows, batch_seconds)) as stream:
 

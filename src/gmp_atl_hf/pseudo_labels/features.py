@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..data.audio import SAMPLING_RATE
+from ..front_end.cache import FrontEndCache
 from ..modeling.frames_gmp_atl import frame_count
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..training.clips import TableClips
@@ -75,6 +76,7 @@ def extract_features(
     batch_seconds: float = BATCH_SECONDS,
     description: str | None = None,
     batches: Iterable[Sequence[int]] | None = None,
+    cache: FrontEndCache | None = None,
 ) -> Stream:
     """Stream the hidden states of a table, in eval mode and without masking.
 
@@ -89,13 +91,14 @@ def extract_features(
         batch_seconds: Seconds of audio per batch, padding included.
         description: What the progress bar says; None for no bar.
         batches: The rows to extract and which of them together; by default all rows in order of length.
+        cache: Cache of this model's front end, filled or not; None computes its output.
 
     Yields:
         Row of the table and, for each resolved layer, (frames, hidden) float32 on the model's device; rows come in
         the order of the batches.
     """
     resolved = tuple(model.config.resolve_layer(layer) for layer in layers)
-    clips = TableClips(table, ())
+    clips = TableClips(table, (), cache)
     collate = GMPATLDataCollator(feature_extractor, model.config, targets=(), training=False)
     clips_to_come = None
     if batches is None:
@@ -126,17 +129,20 @@ def _moved(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]
     return {name: value.to(device) for name, value in inputs.items()}
 
 
-def hidden_states_of(model: GMPATLPreTrainedModel, layers: Sequence[int], feature_extractor: Any) -> Extract:
+def hidden_states_of(
+    model: GMPATLPreTrainedModel, layers: Sequence[int], feature_extractor: Any, cache: FrontEndCache | None = None
+) -> Extract:
     """`extract_features` of one model, as sampling and labelling want it.
 
     Args:
         model: Any GMP-ATL model.
         layers: Transformer layers, 1-based or negative from the top.
         feature_extractor: The checkpoint's feature extractor.
+        cache: As for `extract_features`.
     """
 
     def extract(table: datasets.Dataset, batches: Iterable[Sequence[int]]) -> Stream:
-        return extract_features(model, table, layers, feature_extractor, batches=batches)
+        return extract_features(model, table, layers, feature_extractor, batches=batches, cache=cache)
 
     return extract
 
@@ -151,6 +157,7 @@ def sample_features(
     description: str | None = None,
     batch_seconds: float = BATCH_SECONDS,
     team: Team = ALONE,
+    cache: FrontEndCache | None = None,
 ) -> Sample:
     """Draw frames to fit clusters on: all of them, or exactly so many, every frame as likely as every other.
 
@@ -164,6 +171,7 @@ def sample_features(
         description: What the progress bar says; None for no bar.
         batch_seconds: Seconds of audio per batch, padding included.
         team: The processes that share the work.
+        cache: As for `extract_features`.
 
     Returns:
         This process's part: resolved layer → (frames, hidden) float32 on the CPU, in order of the clips' lengths.
@@ -172,5 +180,5 @@ def sample_features(
     counts = [frame_count(n, config.conv_kernel, config.conv_stride) for n in table["num_samples"]]
     draw = FrameDraw(counts, sample_frames, seed)
     resolved = tuple(config.resolve_layer(layer) for layer in layers)
-    extract = hidden_states_of(model, layers, feature_extractor)
+    extract = hidden_states_of(model, layers, feature_extractor, cache)
     return take_sample(extract, table, draw, resolved, config.hidden_size, batch_seconds, team, description)

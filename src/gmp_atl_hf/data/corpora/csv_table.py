@@ -11,6 +11,7 @@ from pathlib import Path
 from ...errors import RequestError
 from .base import CorpusInfo, LeftOut, Recording, register_corpus
 from .fields import column_of_field
+from .naming import lines_of
 
 UNLABELLED = "unlabelled"
 """The one label of recordings that have none."""
@@ -97,12 +98,12 @@ def _rows(table: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     except UnicodeDecodeError as error:
         raise RequestError(f"{table} is not UTF-8 text ({error.reason})", "UTF-8", "save it as UTF-8") from error
     if table.suffix.lower() in _JSON_LINES:
-        lines = enumerate(text.splitlines(), start=1)
+        lines = enumerate(lines_of(text), start=1)
         rows = [(number, _json_row(table, number, line)) for number, line in lines if line.strip()]
         return list(dict.fromkeys(name for _, row in rows for name in row)), rows
     header = text.partition("\n")[0]
     delimiter = max(",\t;|", key=header.count)
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, restval="", strict=True)
+    reader = csv.DictReader(lines_of(text), delimiter=delimiter, restval="", strict=True)
     names = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = names
     rows = []
