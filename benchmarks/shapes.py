@@ -68,7 +68,7 @@ def main() -> None:
         config = GMPATLConfig(**recipe.backbone)
         spec = PseudoLabelSpec((1,), CLUSTERS, "backbone", recipe.sample_frames, recipe.seed)
         make_mfcc_labels(Path(folder), config, spec, speech.train, speech.dev, "MFCC labels")
-        with pseudo_labels_of(Path(folder), Path(folder, "scratch")) as labelled:
+        with pseudo_labels_of(Path(folder), Path(folder)) as labelled:
             parts = labelled(speech.train), labelled(speech.dev)
             rows = [learn(name, recipe, *parts, given.seconds, Path(folder)) for name in given.shapes.split(";")]
     print(json.dumps({"cpu_seconds": given.seconds, "rows": rows, "environment": describe_environment()}))

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from .checkpoints import describe_backbone
@@ -23,11 +22,12 @@ from .evaluation.report_markdown import render_console
 from .files import write_whole
 from .final_model import describe_final_model, refuse_other_model, ship_final_model
 from .fingerprints import combine, row_fingerprints
+from .launch import join_processes
 from .plan import PlannedFold, PlannedStep, Planner
 from .recipe import Recipe
 from .run_lock import only_run_in
 from .stage_settings import check_stage_settings
-from .step_folder import PATIENCE, STEP_FILE, read_json, write_json
+from .step_folder import STEP_FILE, read_json, write_json
 from .steps import predict, read_jsonl, write_jsonl
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -66,7 +66,7 @@ def run_recipe(
     if not isinstance(recipe, Recipe):
         recipe = Recipe.from_yaml(recipe)
     folder = Path(output_dir or Path("runs", recipe.name))
-    with only_run_in(folder, PartialState(timeout=PATIENCE)):
+    with only_run_in(folder, join_processes()):
         run = Run(recipe, folder, folds, command or called)
         run.perform()
         return run.report()
@@ -89,7 +89,7 @@ class Run:
         self.recipe, self.output_dir, self.command = recipe, output_dir, command
         if output_dir.is_file():
             raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
-        self.state = PartialState(timeout=PATIENCE)
+        self.state = join_processes()
         self.variants = _variants(recipe)
         described = {str(each.backbone): describe_backbone(each.backbone) for each in self.variants.values()}
         backbones = {name: described[str(each.backbone)] for name, each in self.variants.items()}
