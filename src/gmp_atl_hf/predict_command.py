@@ -69,9 +69,9 @@ def predict(arguments: argparse.Namespace) -> int:
         _write(output, text)
     failed = [one for one in predictions if one.error is not None]
     for one in failed:
-        print(f"gmp-atl: not scored: {one.error}", file=sys.stderr)
+        _tell(f"not scored: {one.error}")
     if failed:
-        print(f"gmp-atl: {len(failed)} of {len(predictions)} recordings could not be scored", file=sys.stderr)
+        _tell(f"{len(failed)} of {len(predictions)} recordings could not be scored")
     return 1 if failed else 0
 
 
@@ -107,7 +107,7 @@ def find_recordings(paths: Sequence[str]) -> list[Item]:
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         names = ", ".join(map(str, others[:3]))
-        print(f"gmp-atl: no recordings by their endings, passed over: {names}{more}", file=sys.stderr)
+        _tell(f"no recordings by their endings, passed over: {names}{more}")
     return expand_inputs(paths)[0]
 
 
@@ -193,6 +193,10 @@ def _write(output: Path, text: str) -> None:
 def _print(text: str) -> None:
     sys.stdout.write(_encoded(text).decode("utf-8"))
     sys.stdout.flush()
+
+
+def _tell(text: str) -> None:
+    print(f"gmp-atl: {_encoded(text).decode('utf-8')}", file=sys.stderr)
 
 
 def _encoded(text: str) -> bytes:
