@@ -132,6 +132,9 @@ VERBS: dict[str, Verb] = {
 }
 """Every verb of the command, in the order of `--help`."""
 
+CONTINUE = frozenset({"run", "pretrain"})
+"""Verbs that go on where they stopped when they are called again; the others begin anew."""
+
 
 def parse_folds(text: str) -> tuple[int, ...]:
     """Read fold numbers.
@@ -205,7 +208,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(f"{PROGRAM}: error: {error}")
         return WRONG_REQUEST
     except KeyboardInterrupt:
-        complain(f"{PROGRAM}: interrupted; running the same command again continues where it stopped")
+        again = "; running the same command again continues where it stopped" if words[0] in CONTINUE else ""
+        complain(f"{PROGRAM}: interrupted{again}")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone, as with `gmp-atl … | head`: nothing is left to say, and nowhere to say it.

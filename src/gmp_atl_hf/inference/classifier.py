@@ -71,7 +71,7 @@ class SpeechEmotionClassifier:
         longest_seconds: float | None = LONGEST_SECONDS,
     ) -> None:
         self.device = model.device if device is None else resolve_device(device)
-        self.precision = resolve_precision(precision, model.config, self.device)
+        self.precision = resolve_precision(precision, self.device)
         if batch_seconds is None:
             batch_seconds = default_batch_seconds(model.config, self.device)
         if not batch_seconds > 0:
@@ -109,6 +109,7 @@ class SpeechEmotionClassifier:
             RequestError: There is no such model, it has no trained emotion head, or an argument is wrong.
         """
         chosen = resolve_device(device)
+        resolve_precision(precision, chosen)  # a wrong one is refused before the model is loaded
         model = load_emotion_model(os.fspath(model_id_or_folder))
         extractor = load_feature_extractor(os.fspath(model_id_or_folder))
         return cls(model, extractor, chosen, batch_seconds, precision, longest_seconds)
