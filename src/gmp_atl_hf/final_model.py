@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,18 +110,51 @@ def _best_step(planned: PlannedFold, step: str) -> int:
 def _write_model(run: Run, folder: Path, chosen: PlannedFold, folds: Sequence[PlannedFold]) -> None:
     source = chosen.finetune.resolve()
     model = load_model(HubertForGMPATL, source, seed=0)
-    model.config.logit_temperature = _temperature(run, folds)
+    model.config.logit_temperature = development_temperature(run, folds) or 1.0
     with quiet_transformers():
         model.save_pretrained(folder)
     load_feature_extractor(source).save_pretrained(folder)
     write_model_card(folder, run.make_report(), cross_validated=len(folds) > 1, variant=chosen.variant)
 
 
-def _temperature(run: Run, folds: Sequence[PlannedFold]) -> float:
+def refresh_card(run: Run, report: Mapping[str, Any]) -> None:
+    """Let the card of a finished model follow the report, which grows with seeds and variants.
+
+    Args:
+        run: The run.
+        report: Its report.
+    """
+    folder = run.output_dir / MODEL
+    if not run.made or not run.recipe.final or not (folder / STEP_FILE).is_file():
+        return
+    variant, _, folds = _folds(run)
+    if report["variants"][variant]["utterances"]:
+        write_model_card(folder, report, cross_validated=len(folds) > 1, variant=variant)
+
+
+def development_temperature(run: Run, folds: Sequence[PlannedFold]) -> float | None:
+    """Fit the temperature on development logits, each scored by its own fold's model.
+
+    Args:
+        run: The run.
+        folds: One fold or several, their fine-tuning done.
+
+    Returns:
+        The temperature; None without development speakers: there is nothing honest to calibrate on.
+
+    Raises:
+        RequestError: A test speaker of a fold is among those that the fold's own temperature would be fitted on.
+    """
     number = {label: index for index, label in enumerate(run.labels)}
-    files = [planned.finetune.resolve() / DEV_LOGITS_FILE for planned in folds]
-    rows = [row for file in files if file.is_file() for row in read_jsonl(file)]
+    speaker_of = dict(zip(run.corpus.table["id"], run.corpus.table["speaker"], strict=True))
+    rows = []
+    for planned in folds:
+        file = planned.finetune.resolve() / DEV_LOGITS_FILE
+        own = read_jsonl(file) if file.is_file() else []
+        planned.untouched.refuse_recordings((row["id"] for row in own), "calibration")
+        planned.untouched.refuse_speakers((speaker_of[row["id"]] for row in own), "calibration would hear")
+        rows += own
     if not rows:
-        return 1.0  # no development speakers: nothing honest to calibrate on
+        return None
     logits = np.asarray([row["logits"] for row in rows])
     return fit_temperature(logits, [number[row["emotion"]] for row in rows])
