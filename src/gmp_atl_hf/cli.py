@@ -10,8 +10,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from .compare_command import add_compare_arguments, compare
 from .environment import package_version
 from .errors import RequestError
+from .evaluate_command import add_evaluate_arguments, evaluate
 from .predict_command import add_predict_arguments, predict
 from .prepare_command import add_prepare_arguments, prepare
 from .recipe_convert import did_you_mean, known_names
@@ -109,6 +111,8 @@ def perform_env(arguments: argparse.Namespace) -> int:
 VERBS: dict[str, Verb] = {
     "run": Verb("train and test as a recipe says; the same command again continues", add_run_arguments, perform_run),
     "prepare": Verb("read a corpus and say what is in it", add_prepare_arguments, perform_prepare),
+    "evaluate": Verb("test a model on a corpus that it has not heard", add_evaluate_arguments, evaluate),
+    "compare": Verb("two runs or variants, paired over speakers", add_compare_arguments, compare),
     "predict": Verb("emotions of recordings, by a trained model", add_predict_arguments, predict),
     "recipes": Verb("list the packaged recipes", add_no_arguments, perform_recipes),
     "env": Verb("versions and hardware, for a bug report", add_no_arguments, perform_env),

@@ -96,7 +96,10 @@ def save(figure: Any, kind: str) -> bytes:
     """Write a figure as `png` or `svg`; the same figure gives the same bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    FigureCanvasAgg(figure)
+    if figure.get_layout_engine() is not None:
+        FigureCanvasAgg(figure)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # once is enough for both files
     buffer = io.BytesIO()
     # Version and date would change the bytes from day to day.
     metadata: dict[str, Any] = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
@@ -107,5 +110,6 @@ def save(figure: Any, kind: str) -> bytes:
 def footnote(figure: Any, report: Mapping[str, Any], lines: Sequence[str] = ()) -> None:
     """Say below a picture what it needs to travel without its page: notes, protocol, stamps."""
     width = round(figure.get_size_inches()[0] * 16)
-    told = [part for line in (*lines, protocol_line(report)) for part in textwrap.wrap(line, width)]
-    figure.supxlabel("\n".join([*told, *report["stamps"]]), fontsize=7.5, color=GREY, x=0.01, ha="left")
+    told = [*(stamp.upper() for stamp in report["stamps"]), *lines, protocol_line(report)]
+    wrapped = [part for line in told for part in textwrap.wrap(line, width)]
+    figure.supxlabel("\n".join(wrapped), fontsize=7.5, color=GREY, x=0.01, ha="left")

@@ -119,9 +119,8 @@ def variants_figure(report: Mapping[str, Any]) -> Any:
                 if len(summary["per_seed"]) > 1:
                     seeds = [100 * own["uar"] for own in summary["per_seed"]]
                     axes.plot(seeds, [place] * len(seeds), "|", color=INK, markersize=9, markeredgewidth=1.0)
-                axes.annotate(
-                    f"{value:.1f}", (value, place), (0, 6), textcoords="offset points", ha="center", fontsize=7.5
-                )
+                # At the edge, where no mark can be in the way.
+                axes.text(1.015, place, f"{value:.1f}", transform=axes.get_yaxis_transform(), va="center")
             axes.plot(value, place + offset, marker, color=colour, markersize=size, markeredgecolor="white")
     chance = {round(100 * summary["chance_uar"], 6) for summary in done.values()}
     if len(chance) == 1:
@@ -133,6 +132,7 @@ def variants_figure(report: Mapping[str, Any]) -> Any:
         axes.plot([], [], "|", color=INK, markersize=9, label="UAR of each seed")
     if len(chance) == 1:
         axes.plot([], [], color=GREY, linestyle=(0, (2, 3)), linewidth=1.0, label="chance")
+    axes.text(1.015, -0.75, "UAR", transform=axes.get_yaxis_transform(), va="center", fontweight="bold", fontsize=8.5)
     axes.set_yticks(range(len(done)), list(done))
     axes.set_ylim(len(done) - 0.45, -0.6)
     axes.set_xlabel("percent")
@@ -183,7 +183,7 @@ def speakers_figure(report: Mapping[str, Any], variant: str) -> Any:
     axes.set_title(f"{variant}: UAR of each test speaker")
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
-    figure.legend(loc="outside lower left", ncols=4, handletextpad=0.4, columnspacing=1.2)
+    figure.legend(loc="outside upper left", ncols=4, handletextpad=0.4, columnspacing=1.2)
     lines = (
         ["bars: 95 % from resampling the speaker's own utterances"]
         if any(values["uar_ci95"] for _, values in speakers)
@@ -209,7 +209,7 @@ def reliability_figure(report: Mapping[str, Any], variant: str) -> Any:
     upper.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (2, 3)), linewidth=1.0, label="perfect")
     width = 1 / calibration["bins"]
     starts = width * np.arange(calibration["bins"])
-    series = [("as trained", calibration["reliability"], calibration["ece"], VERMILLION, "o")]
+    series = [("as given", calibration["reliability"], calibration["ece"], VERMILLION, "o")]
     if calibration["reliability_calibrated"] is not None:
         after = calibration["reliability_calibrated"]
         series.append(("calibrated", after, calibration["ece_calibrated"], BLUE, "s"))
@@ -224,13 +224,14 @@ def reliability_figure(report: Mapping[str, Any], variant: str) -> Any:
             confidence, accuracy, s=sizes, color=colour, marker=marker, edgecolor="white", zorder=3, label=label
         )
         half = width / (len(series) + 0.6)
-        lower.bar(starts + half * (place + 0.3), 100 * counts / counts.sum(), half, align="edge", color=colour)
+        shares = 100 * counts / counts.sum()
+        lower.bar(starts + half * (place + 0.3), shares, half, align="edge", color=colour)
     upper.set_ylabel("accuracy")
     upper.set_ylim(-0.02, 1.02)
     upper.set_aspect("auto")
     upper.set_title(f"{variant}: are scores what they say?")
     upper.grid()
-    upper.legend(loc="upper left", markerscale=0.75)
+    figure.legend(loc="outside upper left", ncols=1, markerscale=0.75)
     lower.set_xlim(0, 1)
     lower.set_xlabel("confidence: score of the predicted emotion")
     lower.set_ylabel("utterances, %")

@@ -50,7 +50,8 @@ def learning_figure(report: Mapping[str, Any], variant: str, logs: Sequence[Trai
             name = _part(key.removeprefix("eval_accuracy_").removeprefix("eval_"))
             _curve(lower, mine, key, colour, "-", name, scale=100)
         if known:
-            lower.legend(loc="lower right", fontsize=7.5, handlelength=1.4)
+            title = "accuracy of masked frames" if stage == "retrain" else None
+            lower.legend(loc="lower right", fontsize=7.5, handlelength=1.4, title=title, title_fontsize=7.5)
             lower.set_ylim(bottom=0)
         else:
             lower.text(
@@ -87,6 +88,7 @@ def clusters_figure(report: Mapping[str, Any], variant: str, usage: Sequence[Clu
     grid = figure.subplots(
         2 * len(usage), 1, squeeze=False, height_ratios=[part for _ in usage for part in (0.32, height)]
     )
+    figure.get_layout_engine().set(h_pad=0.02, hspace=0.0)
     picture = None
     for number, one in enumerate(usage):
         bars, axes = grid[2 * number : 2 * number + 2, 0]
@@ -110,7 +112,7 @@ def clusters_figure(report: Mapping[str, Any], variant: str, usage: Sequence[Clu
         layer, k = one.scale.removeprefix("gmp_layer").split("_k")
         bars.set_title(
             f"layer {layer}, K = {k}: {one.used} used, perplexity {one.perplexity:.0f}, "
-            f"tell {percent(one.explained)} % of the emotion",
+            f"{percent(one.explained)} % of the emotion's entropy explained",
             fontsize=9,
         )
         for spine in axes.spines.values():

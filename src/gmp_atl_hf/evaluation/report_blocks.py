@@ -279,13 +279,12 @@ def _calibration(variant: str, summary: Mapping[str, Any]) -> Iterator[Block]:
     yield Heading("Calibration", 3)
     yield Place("reliability", variant)
     after = calibration["ece_calibrated"]
-    text = f"{percent(calibration['ece'])} % with {calibration['bins']} bins, scores as they are trained"
-    text += (
-        f"; {percent(after)} % once each fold's scores are divided by the temperature that its own development "
-        "speakers ask for"
-        if after is not None
-        else "; not calibrated, since no development speakers are left to do it on"
-    )
+    text = f"{percent(calibration['ece'])} % with {calibration['bins']} bins, scores as the model gives them"
+    if after is not None:
+        text += (
+            f"; {percent(after)} % once each fold's logits are divided by the temperature that its own development "
+            "speakers ask for"
+        )
     yield Paragraph(f"{text}.", "Expected calibration error:")
 
 
