@@ -130,6 +130,20 @@ def test_a_test_speaker_in_calibration_stops_the_run(
         run(given_split(corpus, variants=["direct"], final=False), tmp_path / "run")
 
 
+def test_development_speakers_of_other_folds_calibrate_nothing_that_they_are_tested_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = run_module.development_temperature
+
+    def leaking(one: Any, folds: Any, untouched: Untouched) -> Any:
+        everything = [each for each in one.planned if one.tested(each) or each in folds]
+        return honest(one, everything, untouched)
+
+    monkeypatch.setattr(run_module, "development_temperature", leaking)
+    with pytest.raises(RequestError, match=r"calibration would hear the test recording"):
+        run(recipe_dict(write_corpus(tmp_path / "corpus"), variants=["direct"], final=False), tmp_path / "run")
+
+
 def test_a_model_that_has_heard_a_test_speaker_is_not_tested(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from .checkpoints import load_feature_extractor, load_model, quiet_transformers
 from .data.fold import Fold
+from .data.guard import NOTHING_TESTED, Untouched
 from .evaluation.calibration import fit_temperature
 from .hub.model_card import write_model_card
 from .modeling.modeling_gmp_atl import HubertForGMPATL
@@ -132,18 +133,21 @@ def refresh_card(run: Run, report: Mapping[str, Any]) -> None:
         write_model_card(folder, report, cross_validated=len(folds) > 1, variant=variant)
 
 
-def development_temperature(run: Run, folds: Sequence[PlannedFold]) -> float | None:
+def development_temperature(
+    run: Run, folds: Sequence[PlannedFold], untouched: Untouched = NOTHING_TESTED
+) -> float | None:
     """Fit the temperature on development logits, each scored by its own fold's model.
 
     Args:
         run: The run.
         folds: One fold or several, their fine-tuning done.
+        untouched: What will be scored at this temperature; development speakers of one fold are the test of another.
 
     Returns:
         The temperature; None without development speakers: there is nothing honest to calibrate on.
 
     Raises:
-        RequestError: A test speaker of a fold is among those that the fold's own temperature would be fitted on.
+        RequestError: A test speaker is among those that the temperature would be fitted on.
     """
     number = {label: index for index, label in enumerate(run.labels)}
     speaker_of = dict(zip(run.corpus.table["id"], run.corpus.table["speaker"], strict=True))
@@ -151,8 +155,9 @@ def development_temperature(run: Run, folds: Sequence[PlannedFold]) -> float | N
     for planned in folds:
         file = planned.finetune.resolve() / DEV_LOGITS_FILE
         own = read_jsonl(file) if file.is_file() else []
-        planned.untouched.refuse_recordings((row["id"] for row in own), "calibration")
-        planned.untouched.refuse_speakers((speaker_of[row["id"]] for row in own), "calibration would hear")
+        for tested in (planned.untouched, untouched):
+            tested.refuse_recordings((row["id"] for row in own), "calibration")
+            tested.refuse_speakers((speaker_of[row["id"]] for row in own), "calibration would hear")
         rows += own
     if not rows:
         return None

@@ -247,7 +247,7 @@ class Run:
             "utterances": len(rows),
             "command": self.command,
             "stamps": [*self.stamps, *([] if planned.fold.speaker_independent else [NOT_SPEAKER_INDEPENDENT])],
-            "temperature": development_temperature(self, [planned]),
+            "temperature": development_temperature(self, [planned], planned.untouched),
             **emotion_metrics(references, [number[row["predicted"]] for row in rows], len(number)),
         }
 
