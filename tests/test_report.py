@@ -326,7 +326,7 @@ def test_the_files_are_written_whole_and_name_their_figures(
     tmp_path: Path, full: dict[str, Any], pictures: None
 ) -> None:
     paths = [path.relative_to(tmp_path).as_posix() for path in write_report(full, tmp_path)]
-    kinds = ("confusion", "speakers", *(["reliability"] if full["variants"]["direct"]["calibration"] else []))
+    kinds = ("confusion", *(["reliability"] if full["variants"]["direct"]["calibration"] else []), "speakers")
     names = ["variants", *(f"{kind}-{one}" for one in ("1-gmp-atl", "2-direct") for kind in kinds)]
     figures = [f"figures/{name}.png" for name in names]
     drawn = [f"figures/{name}.{kind}" for name in names for kind in ("png", "svg")]

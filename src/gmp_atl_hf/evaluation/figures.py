@@ -48,8 +48,8 @@ def _figures(report: Mapping[str, Any], details: Details) -> Iterator[tuple[Plac
         if summary["utterances"]:
             for kind, title, draw in (
                 ("confusion", "Confusion matrix", plots.confusion_figure),
-                ("speakers", "UAR of each test speaker", plots.speakers_figure),
                 ("reliability", "Reliability diagram", plots.reliability_figure),
+                ("speakers", "UAR of each test speaker", plots.speakers_figure),
             ):
                 if kind != "reliability" or summary["calibration"] is not None:
                     yield Place(kind, variant), f"{kind}-{suffix}", f"{title} of {variant}", draw(report, variant)

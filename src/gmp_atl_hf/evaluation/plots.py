@@ -163,8 +163,8 @@ def speakers_figure(report: Mapping[str, Any], variant: str) -> Any:
         if values["uar_ci95"]:
             low, high = (100 * bound for bound in values["uar_ci95"])
             axes.plot([low, high], [place, place], color=colour, linewidth=2.0 if named else 0.6, alpha=0.45)
-        size = 5.5 if named else 2.2
-        axes.plot(100 * values["uar"], place, marker, color=colour, markersize=size, markeredgecolor="white")
+        edge = {"markersize": 5.5, "markeredgecolor": "white"} if named else {"markersize": 3, "markeredgewidth": 0}
+        axes.plot(100 * values["uar"], place, marker, color=colour, **edge)
     axes.axvline(100 * summary["uar"]["pooled"], color=INK, linewidth=1.0, label=f"all: {_uar(summary)} %")
     axes.axvline(100 * summary["chance_uar"], color=GREY, linestyle=(0, (2, 3)), linewidth=1.0, label="chance")
     for gender, group in summary["per_gender"].items():

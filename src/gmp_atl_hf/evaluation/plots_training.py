@@ -28,6 +28,8 @@ def learning_figure(report: Mapping[str, Any], variant: str, logs: Sequence[Trai
     Returns:
         The figure.
     """
+    from matplotlib.ticker import MaxNLocator
+
     stages = [stage for stage in STAGE_TITLES if any(one.stage == stage for one in logs)]
     figure = new_figure(max(4.6, 3.35 * len(stages)), 5.0)
     grid = figure.subplots(2, len(stages), squeeze=False, sharex="col", height_ratios=[1.25, 1])
@@ -54,20 +56,24 @@ def learning_figure(report: Mapping[str, Any], variant: str, logs: Sequence[Trai
             lower.legend(loc="lower right", fontsize=7.5, handlelength=1.4, title=title, title_fontsize=7.5)
             lower.set_ylim(bottom=0)
         else:
+            lower.set_yticks([])
             lower.text(
                 0.5, 0.5, "no development speakers", ha="center", va="center", color=GREY, transform=lower.transAxes
             )
         lower.set_xlabel("epoch")
+        lower.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
         lower.grid(axis="y")
         if stage != "retrain" and known:
             _best_epochs(lower, mine)
     grid[0, 0].set_ylabel("loss (solid: training,\ndashed: development)")
     grid[1, 0].set_ylabel("development, %")
     runs = len({(one.seed, one.fold) for one in logs})
-    lines = [f"{variant}: mean of {runs} trainings, band one standard deviation; marks at the bottom: epochs kept"]
-    if runs == 1:
-        lines = [f"{variant}: one training; mark at the bottom: epoch kept"]
-    footnote(figure, report, lines)
+    line = (
+        f"{variant}: mean of {runs} trainings, band one standard deviation" if runs > 1 else f"{variant}: one training"
+    )
+    if any("eval_uar" in entry for one in logs for entry in one.log):
+        line += "; marks at the bottom: epochs kept"
+    footnote(figure, report, [line])
     return figure
 
 

@@ -157,15 +157,16 @@ def utterance_bootstrap(
         seed: Seed of the resampling.
 
     Returns:
-        The 2.5th and the 97.5th percentile, or None for fewer than ten utterances.
+        The 2.5th and the 97.5th percentile, or None for fewer than ten utterances, and where all are right or all
+        wrong: resampling them would give an interval of no width, which nobody should believe.
 
     Raises:
         ValueError: If nothing is given or a label is out of range.
     """
     true = label_indices(references, num_labels, "references")
-    if true.size < MIN_UTTERANCES:
-        return None
     hits = (np.atleast_2d(predictions_per_seed) == true).mean(axis=0)
+    if true.size < MIN_UTTERANCES or hits.min() == hits.max():
+        return None
     generator = np.random.default_rng(seed)
     recalls = [
         own[generator.integers(own.size, size=(samples, own.size))].mean(axis=1)
