@@ -100,7 +100,7 @@ POINTS: list[tuple[str, dict[str, Any]]] = [
     ("after_step", {"stage": "4-finetune", "step": 8}),  # one evaluation of patience is used up
     ("while_checkpoints_are_deleted", {"stage": "4-finetune"}),
     ("around_the_file", {"ending": "fold-01/metrics.json", "written": False}),
-    ("around_the_file", {"ending": "model.unfinished/README.md", "written": False}),
+    ("around_the_file", {"ending": "model/README.md", "written": False}),
 ]
 
 

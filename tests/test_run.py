@@ -45,10 +45,10 @@ FILES = {
     "2-pseudo-labels": {"codebooks.json", "codebooks.safetensors", "labels.parquet", "step.json"},
     "3-retrain": MODEL | {"configuration_gmp_atl.py"},
     "4-finetune": MODEL | CLASSIFIER_CODE | {"dev_logits.jsonl"},
-    "model": (MODEL | CLASSIFIER_CODE | {"README.md"}) - {"training.json"},
+    "model": (MODEL | CLASSIFIER_CODE | {"README.md", "confusion.png", "usage.json"}) - {"training.json"},
 }
 FOLD_FILES = {"split.json", "predictions.jsonl", "metrics.json"}
-TOP_FILES = {"recipe.yaml", "environment.json", "left_out.jsonl", "report.json", "report.md"}
+TOP_FILES = {"recipe.yaml", "environment.json", "left_out.jsonl", "report.json", "report.md", "report.html"}
 
 
 @pytest.fixture(scope="module")

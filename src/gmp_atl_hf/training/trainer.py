@@ -18,6 +18,7 @@ from transformers.trainer_callback import TrainerCallback, TrainerControl, Train
 from transformers.trainer_utils import PredictionOutput
 
 from ..data.audio import SAMPLING_RATE
+from ..errors import RequestError
 from ..evaluation.metrics import emotion_metrics
 from ..front_end.cache import FrontEndCache
 from ..modeling.losses_gmp_atl import IGNORED
@@ -344,6 +345,46 @@ class GMPATLTrainer(Trainer):
         rows, labels = np.asarray(output.label_ids).T
         order = np.argsort(rows)
         return PredictionOutput(np.asarray(logits)[order], labels[order], output.metrics)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Send model, feature extractor, code and a card to `args.hub_model_id`, as one commit and without pickle.
+
+        Args:
+            commit_message: Message of the commit.
+            blocking: No other way is offered; see Raises.
+            token: A token in place of `args.hub_token` or the one that is stored.
+            revision: Branch to commit to; None for `args.hub_revision`, or the main one.
+            private: Whether a new repository is private; None for `args.hub_private_repo`.
+            kwargs: What the stock trainer puts on its own card; nothing here.
+
+        Returns:
+            The `CommitInfo`, on the first process; None on others.
+
+        Raises:
+            RequestError: No repository is named, `blocking` is False, nobody is logged in, or the Hub refuses.
+        """
+        from ..hub.trainer_push import push_trainer
+
+        args = self.args
+        if args.hub_model_id is None or not blocking:
+            raise RequestError(
+                "hub_model_id is not set" if args.hub_model_id is None else "blocking is False",
+                "a repository to push to, and the time to wait for it",
+                'GMPATLTrainingArguments(hub_model_id="owner/name"), trainer.push_to_hub()',
+            )
+        if not self.is_world_process_zero():
+            return None
+        private = args.hub_private_repo if private is None else private
+        message, revision = commit_message or "End of training", revision or args.hub_revision
+        return push_trainer(self, args.hub_model_id, message, private, revision, token or args.hub_token)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save without the pickled arguments: nothing reads them back, and no pickle shall be left behind."""
