@@ -114,9 +114,9 @@ def while_checkpoints_are_deleted(stage: str) -> None:
 
 def after_the_clusters() -> None:
     """In pseudo-labels, when the codebooks are there and the frame labels are not."""
-    from gmp_atl_hf import steps
+    from gmp_atl_hf.pseudo_labels import step
 
-    _wrap(steps, "attach_pseudo_labels", lambda original, *args, **kwargs: die())
+    _wrap(step, "label_windows", lambda original, *args, **kwargs: die())
 
 
 def in_the_weights(stage: str) -> None:

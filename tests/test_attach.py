@@ -12,6 +12,7 @@ from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLMultiTask
 from gmp_atl_hf.pseudo_labels import attach
+from gmp_atl_hf.pseudo_labels import labels as labels_of_windows
 from gmp_atl_hf.pseudo_labels.attach import attach_pseudo_labels
 from gmp_atl_hf.pseudo_labels.features import extract_features, feature_source, sample_features
 from gmp_atl_hf.pseudo_labels.kmeans import MultiScaleKMeans
@@ -34,7 +35,9 @@ def model() -> GMPATLPreTrainedModel:
 def kmeans(table: Dataset, model: GMPATLPreTrainedModel) -> MultiScaleKMeans:
     layers = (-1, -2)
     sample = sample_features(model, table, layers, feature_extractor(), sample_frames=300)
-    return MultiScaleKMeans((4, 6)).fit(sample, feature_source(model, layers, feature_extractor()), ["tones/1"])
+    return MultiScaleKMeans((4, 6)).fit(
+        sample.features, feature_source(model, layers, feature_extractor()), ["tones/1"]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +82,9 @@ def test_labels_do_not_depend_on_batches_or_on_the_order_of_rows(
     kmeans: MultiScaleKMeans,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(attach, "MAP_ROWS", 3)
+    for module in (attach, labels_of_windows):
+        monkeypatch.setattr(module, "WINDOW_ROWS", 3)
+    monkeypatch.setattr(labels_of_windows, "LABELLED_FRAMES", 10)
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(0)).tolist()
     again = attach_pseudo_labels(table.select(order), kmeans, model, feature_extractor(), batch_seconds=0.5)
     assert again["id"] == [f"tones/{row}" for row in order]
@@ -119,7 +124,7 @@ def test_an_encoder_that_differs_only_above_the_layer_is_not_refused(table: Data
     model = small_model(HubertForGMPATLMultiTask, num_hidden_layers=3)
     layers, extractor = (1,), feature_extractor()
     sample = sample_features(model, table, layers, extractor, 200)
-    kmeans = MultiScaleKMeans((4,)).fit(sample, feature_source(model, layers, extractor), ["tones/1"])
+    kmeans = MultiScaleKMeans((4,)).fit(sample.features, feature_source(model, layers, extractor), ["tones/1"])
     with torch.no_grad():
         model.hubert.encoder.layers[2].final_layer_norm.weight.mul_(3)
     assert attach_pseudo_labels(table, kmeans, model, extractor).column_names[-1] == "gmp_layer1_k4"

@@ -103,6 +103,46 @@ def test_masks_and_crops_hang_on_seed_epoch_and_row_alone() -> None:
     assert drawn(4, []) != alone
 
 
+def test_channels_are_masked_for_each_clip_alone_and_only_in_training() -> None:
+    table = speech_table(6)
+
+    def masking(**fields: Any) -> GMPATLDataCollator:
+        return GMPATLDataCollator(feature_extractor(), training_config(**fields), EVERYTHING, seed=5)
+
+    channels: dict[str, Any] = {"mask_feature_prob": 0.3, "mask_feature_length": 4}
+    keys = [ClipKey(row, epoch=2) for row in range(6)]
+    rows = [{**table[row], "key": key} for row, key in enumerate(keys)]
+    with_channels, without = masking(**channels), masking()
+    batch = with_channels(rows)
+    masks = batch["mask_feature_indices"]
+    assert masks.shape == (6, 32) and masks.dtype == torch.bool
+    assert masks.any(1).all() and not masks.all(1).any()
+    assert len({tuple(mask) for mask in masks.tolist()}) > 1
+    for row in (1, 4):  # whoever is beside it
+        assert torch.equal(with_channels(rows[row : row + 1])["mask_feature_indices"][0], masks[row])
+    later = [{**row, "key": ClipKey(index, epoch=3)} for index, row in enumerate(rows)]
+    assert not torch.equal(with_channels(later)["mask_feature_indices"], masks)
+    # Frames are masked as ever.
+    assert torch.equal(batch["mask_time_indices"], without(rows)["mask_time_indices"])
+    assert "mask_feature_indices" not in without(rows)
+    assert "mask_feature_indices" not in dataclasses.replace(with_channels, training=False)(rows)
+    assert "mask_feature_indices" not in masking(apply_spec_augment=False, **channels)(rows)
+
+
+def test_a_training_with_masked_channels_learns_from_what_is_left() -> None:
+    model = small_model(HubertForGMPATL, mask_feature_prob=0.5, mask_feature_length=8).train()
+    table = speech_table(3)
+    collate = GMPATLDataCollator(feature_extractor(), model.config)
+    batch = collate([table[row] for row in range(3)])
+    model(**batch).loss.backward()
+    projection = model.hubert.feature_projection.projection.weight.grad
+    masked = batch["mask_feature_indices"].all(0)
+    assert projection[~batch["mask_feature_indices"].any(0)].abs().sum() > 0
+    assert not projection[masked].any()
+    whole = {name: value for name, value in batch.items() if name != "mask_feature_indices"}
+    assert not torch.equal(model(**batch).logits, model(**whole).logits)
+
+
 def test_labels_are_cut_by_the_same_crop_as_the_frames() -> None:
     table = speech_table(6, shortest=8_000, longest=16_000)
     config = training_config()

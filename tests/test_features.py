@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from datasets import Dataset
@@ -13,14 +14,12 @@ from datasets import Dataset
 from gmp_atl_hf.data.audio import read_clip
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL, HubertForGMPATLMultiTask
-from gmp_atl_hf.pseudo_labels.features import (
-    draw_frames,
-    encoder_hash,
-    extract_features,
-    feature_source,
-    length_batches,
-    sample_features,
-)
+from gmp_atl_hf.pseudo_labels import sample as sampling
+from gmp_atl_hf.pseudo_labels.ahead import ahead
+from gmp_atl_hf.pseudo_labels.batches import length_batches
+from gmp_atl_hf.pseudo_labels.features import encoder_hash, extract_features, feature_source, sample_features
+from gmp_atl_hf.pseudo_labels.sample import FrameDraw
+from gmp_atl_hf.pseudo_labels.team import Team
 from tables import feature_extractor, small_model, speech_table
 
 
@@ -160,63 +159,138 @@ def test_the_source_says_how_waveforms_were_prepared() -> None:
     assert plain.checkpoint == {1: encoder_hash(model, 1)}
 
 
+# ---- reading ahead ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_read_ahead_comes_in_order_and_not_all_at_once() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(1_000):
+            taken.append(number)
+            yield number
+
+    results = ahead(lambda number: number * number, items())
+    assert [next(results) for _ in range(10)] == [number * number for number in range(10)]
+    assert len(taken) < 20
+    assert list(results) == [number * number for number in range(10, 1_000)]
+
+
+def test_a_clip_that_cannot_be_read_ends_the_stream_where_it_stands(
+    model: GMPATLPreTrainedModel, table: Dataset
+) -> None:
+    broken = [*table]
+    broken[3] = {**broken[3], "audio": {"path": "broken.wav", "bytes": b"RIFF"}}
+    table = Dataset(pa.Table.from_pylist(broken, schema=table.features.arrow_schema))
+    model.train()
+    found = []
+    with pytest.raises(ValueError, match=r"broken\.wav"):
+        for row, _ in extract_features(model, table, (1,), feature_extractor(), batches=[[0, 1], [3, 2], [4]]):
+            found.append(row)
+    assert found == [0, 1]
+    assert model.training
+
+
 # ---- the sample ------------------------------------------------------------------------------------------------------
 
 
+def sample(model: GMPATLPreTrainedModel, table: Dataset, frames: int, **options: Any) -> dict[int, torch.Tensor]:
+    return dict(sample_features(model, table, (1, 2), feature_extractor(), frames, **options).features)
+
+
 def test_a_sample_that_is_large_enough_holds_every_frame(model: GMPATLPreTrainedModel, table: Dataset) -> None:
-    sample = sample_features(model, table, (1, 2), feature_extractor(), sample_frames=10**6)
+    found = sample(model, table, 10**6)
     every = states(model, table, (1, 2))
+    order = np.argsort(table["num_samples"], kind="stable")
     for layer in (1, 2):
-        torch.testing.assert_close(sample[layer], torch.cat([one[layer] for one in every]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(found[layer], torch.cat([every[row][layer] for row in order]), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("bound", [1, 7, 50, 100])
-def test_a_sample_never_exceeds_its_bound_and_holds_real_frames(
+def test_a_sample_holds_exactly_as_many_frames_as_asked_for_and_real_ones(
     model: GMPATLPreTrainedModel, table: Dataset, bound: int
 ) -> None:
-    sample = sample_features(model, table, (2,), feature_extractor(), sample_frames=bound)[2]
-    assert len(sample) <= bound
-    assert len(sample) >= bound - len(table)
+    found = sample(model, table, bound)[2]
+    assert len(found) == bound
     every = torch.cat([one[2] for one in states(model, table, (2,))])
-    if len(sample):
-        exact = torch.cdist(sample, every, compute_mode="donot_use_mm_for_euclid_dist")
-        assert exact.min(1).values.max() < 1e-5
+    exact = torch.cdist(found, every, compute_mode="donot_use_mm_for_euclid_dist")
+    assert exact.min(1).values.max() < 1e-5
+    assert len(set(exact.argmin(1).tolist())) == bound
 
 
 def test_a_sample_depends_on_its_seed_and_on_nothing_that_was_drawn_before(
     model: GMPATLPreTrainedModel, table: Dataset
 ) -> None:
-    def sample(seed: int) -> torch.Tensor:
+    def drawn(seed: int) -> torch.Tensor:
         np.random.seed(seed + 7), torch.manual_seed(seed + 8)
-        return sample_features(model, table, (2,), feature_extractor(), sample_frames=60, seed=seed)[2]
+        return sample(model, table, 60, seed=seed)[2]
 
-    first = sample(0)
-    assert torch.equal(first, sample(0))
-    other = sample(1)
-    assert other.shape != first.shape or not torch.equal(first, other)
+    first = drawn(0)
+    assert torch.equal(first, drawn(0))
+    assert not torch.equal(drawn(1), first)
 
 
-def test_the_frames_drawn_of_a_clip_depend_on_seed_row_and_share_alone() -> None:
-    one = draw_frames([40, 60, 100], sample_frames=50, seed=3)
-    # The same share with other clips behind it.
-    two = draw_frames([40, 60, 300], sample_frames=100, seed=3)
-    assert all(np.array_equal(a, b) for a, b in zip(one[:2], two[:2], strict=True))
-    for drawn, count in zip(one, [40, 60, 100], strict=True):
-        assert len(set(drawn.tolist())) == len(drawn)
+@pytest.mark.parametrize("processes", [2, 3, 7])
+def test_processes_share_the_very_frames_that_one_would_draw(
+    model: GMPATLPreTrainedModel, table: Dataset, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "SHORTEST_PIECE", 16)
+    options: dict[str, Any] = {"batch_seconds": 0.5, "seed": 3}
+    whole = sample_features(model, table, (1, 2), feature_extractor(), 90, **options)
+    ends = np.cumsum(whole.pieces)
+    assert len(ends) > 4
+    shares = [
+        sample_features(model, table, (1, 2), feature_extractor(), 90, team=Team(index, processes), **options)
+        for index in range(processes)
+    ]
+    for layer in (1, 2):
+        pieces = np.split(whole.features[layer].numpy(), ends[:-1])
+        for index, share in enumerate(shares):
+            assert share.pieces == whole.pieces
+            mine = [torch.from_numpy(piece) for piece in pieces[index::processes]]
+            assert torch.equal(share.features[layer], torch.cat([*mine, torch.empty(0, 32)]))
+        # What each gives to the frames to seed from adds up to what one process draws.
+        for count in (40, 10**6):
+            total = sum(share.initial(count, 5)[layer] for share in shares)
+            assert torch.equal(total, whole.initial(count, 5)[layer])  # type: ignore[arg-type]
+            assert len(whole.initial(count, 5)[layer]) == min(count, 90)
+
+
+def test_every_frame_is_as_likely_as_every_other_and_there_are_exactly_as_many_as_asked_for() -> None:
+    counts = np.zeros(10)
+    for seed in range(400):
+        draw = FrameDraw([10, 3, 10], sample_frames=5, seed=seed)
+        assert draw.kept.sum() == 5
+        for row in (0, 2):
+            counts[draw.frames_of(row)] += 1
+    assert counts.sum() == pytest.approx(400 * 5 * 20 / 23, rel=0.03)
+    assert counts.min() > 0.75 * counts.mean()
+
+
+def test_the_frames_of_a_clip_are_different_and_its_share_of_all() -> None:
+    draw = FrameDraw([40, 60, 100], sample_frames=50, seed=3)
+    for row, count in enumerate([40, 60, 100]):
+        drawn = draw.frames_of(row)
+        assert len(drawn) == draw.kept[row] == len(set(drawn.tolist()))
         assert (np.diff(drawn) > 0).all()
         assert drawn.max() < count
         assert abs(len(drawn) - count / 4) <= 1
 
 
-def test_every_frame_is_as_likely_as_every_other() -> None:
-    counts = np.zeros(10)
-    for seed in range(400):
-        for drawn in draw_frames([10, 10], sample_frames=5, seed=seed):
-            counts[drawn] += 1
-    assert counts.sum() == pytest.approx(400 * 5, rel=0.05)
-    assert counts.min() > 0.75 * counts.mean()
-
-
 def test_all_frames_are_drawn_where_the_bound_allows_it() -> None:
-    assert [drawn.tolist() for drawn in draw_frames([3, 2], 5, seed=0)] == [[0, 1, 2], [0, 1]]
-    assert draw_frames([], 5, seed=0) == []
+    draw = FrameDraw([3, 2], 5, seed=0)
+    assert [draw.frames_of(row).tolist() for row in draw.rows] == [[0, 1, 2], [0, 1]]
+    assert FrameDraw([], 5, seed=0).kept.tolist() == []
+
+
+def test_of_a_very_large_corpus_only_so_many_clips_are_heard() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(30, 500, 5_000)
+    draw = FrameDraw(counts.tolist(), sample_frames=1_000, seed=0)
+    heard = counts[draw.rows].sum()
+    assert 8_000 <= heard < 8_500
+    assert draw.kept.sum() == draw.kept[draw.rows].sum() == 1_000
+    assert not np.array_equal(draw.rows, FrameDraw(counts.tolist(), 1_000, seed=1).rows)
+    # Long clips are as likely to be heard as short ones: the mean length heard is that of all.
+    means = [counts[FrameDraw(counts.tolist(), 1_000, seed=seed).rows].mean() for seed in range(200)]
+    assert np.mean(means) == pytest.approx(counts.mean(), rel=0.03)

@@ -69,6 +69,27 @@ def test_masked_frames_take_the_mask_embedding_as_in_the_stock_model(shape: str)
 
 
 @SHAPES
+@torch.no_grad()
+def test_masked_channels_are_zero_in_every_frame_as_in_the_stock_model(shape: str) -> None:
+    hubert = build_backbone(shape, mask_feature_prob=0.3, mask_feature_length=4, mask_time_prob=0.0)
+    channels = torch.zeros(1, 32, dtype=torch.bool)
+    channels[0, 5:13] = True
+    seen: list[Tensor] = []
+    hook = hubert.encoder.register_forward_pre_hook(lambda _, given, named: seen.append(given[0]), with_kwargs=True)
+    clip = make_clips([9_000])[0][None]
+    encode_speech(hubert, clip)
+    ours = encode_speech(hubert, clip, mask_feature_indices=channels).last_hidden_state
+    hook.remove()
+    whole, masked = seen
+    assert not masked[:, :, 5:13].any()
+    kept = ~channels[0]
+    assert torch.equal(masked[:, :, kept], whole[:, :, kept])
+    # The stock model draws the channels itself; given ours, it has the same hidden states.
+    stock = hubert.encoder(whole * kept).last_hidden_state
+    assert apart(ours, stock) < 1e-5
+
+
+@SHAPES
 @pytest.mark.parametrize("model_class", MODELS)
 @torch.no_grad()
 def test_a_mask_on_padding_changes_nothing(model_class: type[GMPATLPreTrainedModel], shape: str) -> None:

@@ -303,6 +303,8 @@ def test_a_field_of_a_plainly_wrong_kind_is_refused(changes: dict[str, Any], wor
 def test_every_packaged_recipe_loads_with_all_names_right() -> None:
     assert {"demo", "emodb"} <= set(packaged_recipes())
     for name in packaged_recipes():
+        if name.startswith("pretrain-"):
+            continue  # another kind of recipe: see test_pretraining.py
         made = Recipe.from_yaml(name)
         assert made.name == name
         made.check_field_names()

@@ -9,6 +9,7 @@ import pytest
 
 from gmp_atl_hf import plan
 from gmp_atl_hf.cli import main
+from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.recipe import Recipe
 from gmp_atl_hf.run import Run
 from kills import run_until
@@ -99,7 +100,7 @@ POINTS: list[tuple[str, dict[str, Any]]] = [
     ("after_step", {"stage": "4-finetune", "step": 8}),  # one evaluation of patience is used up
     ("while_checkpoints_are_deleted", {"stage": "4-finetune"}),
     ("around_the_file", {"ending": "fold-01/metrics.json", "written": False}),
-    ("around_the_file", {"ending": "model.unfinished/README.md", "written": False}),
+    ("around_the_file", {"ending": "model/README.md", "written": False}),
 ]
 
 
@@ -313,8 +314,40 @@ def test_keys_do_not_change_with_names_and_what_else_is_asked_for(keyed: dict[st
     assert keys(changed, tmp_path / "other") == before
 
 
-def test_keys_of_trainings_change_with_the_number_of_processes(keyed: dict[str, Any], tmp_path: Path) -> None:
-    """Two processes see twice the clips in an update: half a training of one must not be continued by two."""
-    one, two = keys(keyed, tmp_path), keys(keyed, tmp_path, processes=2)
-    assert {step for step in one if one[step] != two[step]} == ALL
-    assert keys(keyed, tmp_path, processes=1) == one
+@pytest.mark.parametrize("variant", ["gmp-atl", "direct-long"])
+def test_what_is_finished_stays_finished_under_another_number_of_processes(
+    keyed: dict[str, Any], tmp_path: Path, variant: str
+) -> None:
+    recipe = changed_recipe(keyed, variants=[variant])
+    assert keys(recipe, tmp_path, processes=2) == keys(recipe, tmp_path)
+
+
+def test_the_updates_of_all_stages_decide_how_long_a_training_is(keyed: dict[str, Any], tmp_path: Path) -> None:
+    recipe = changed_recipe(keyed, variants=["direct-long"])
+    longer = changed_recipe(recipe, stages__retrain__num_train_epochs=9)
+    assert keys(recipe, tmp_path)["4-finetune"] != keys(longer, tmp_path)["4-finetune"]
+
+
+def test_folds_trained_in_different_numbers_of_processes_are_reported_as_such(
+    split_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = given_split(split_corpus, variants=["direct"], final=False, stages__finetune__num_train_epochs=1)
+    assert run(recipe, tmp_path / "run")["stamps"] == []
+    step = tmp_path / "run" / "direct/seed-0/fold-01/4-finetune/step.json"
+    step.write_text(step.read_text().replace('"processes": 1', '"processes": 4'))
+    capsys.readouterr()
+    assert run(recipe, tmp_path / "run")["stamps"] == [], "one number, though not this run's"
+    assert "Note: finished trainings ran in 4 processes, this run has 1" in capsys.readouterr().out
+    [stamp] = run(changed_recipe(recipe, seeds=[0, 1]), tmp_path / "run")["stamps"]
+    assert "Trainings ran in 1 and 4 processes" in stamp
+
+
+def test_half_a_training_is_not_continued_by_another_number_of_processes(
+    split_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = given_split(split_corpus, variants=["direct"], final=False, stages__finetune__num_train_epochs=3)
+    run_until(recipe, tmp_path / "run", "after_step", stage="4-finetune", step=2)
+    started = next((tmp_path / "run").rglob("started.json"))
+    started.write_text(started.read_text().replace('"processes": 1', '"processes": 2'))
+    with pytest.raises(RequestError, match=r"4-finetune\.unfinished was begun otherwise: processes: 2 → 1"):
+        run(recipe, tmp_path / "run")

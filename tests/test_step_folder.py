@@ -46,7 +46,7 @@ def test_a_finished_step_has_its_results_its_inputs_and_its_times(tmp_path: Path
     assert {file.name for file in step.path.iterdir()} == {"result.txt", STEP_FILE}
     assert not step.working.exists()
     note = read_json(step.path / STEP_FILE)
-    assert set(note) == {"format_version", "key", "inputs", "started", "finished", "seconds_since_last_start"}
+    assert set(note) == {"format_version", "key", "inputs", "manner", "started", "finished", "seconds_since_last_start"}
     assert (note["format_version"], note["key"], note["inputs"]) == (FORMAT_VERSION, step.key, INPUTS)
     assert note["started"] <= note["finished"]
 
@@ -80,6 +80,23 @@ def test_half_a_step_made_from_other_inputs_is_begun_anew(tmp_path: Path) -> Non
         raise ZeroDivisionError
     with StepFolder(tmp_path / "step", {**INPUTS, "layers": [3]}).work(OneProcess()) as folder:
         assert not (folder / "half.txt").exists()
+
+
+def test_half_a_step_is_not_continued_in_another_manner_and_a_finished_one_stays_finished(tmp_path: Path) -> None:
+    two, one = (StepFolder(tmp_path / "step", INPUTS, {"processes": number}) for number in (2, 1))
+    assert one.key == two.key
+    with pytest.raises(ZeroDivisionError), two.work(OneProcess()):
+        raise ZeroDivisionError
+    with pytest.raises(RequestError, match=r"(?s)step\.unfinished was begun otherwise: processes: 2 → 1.*delete"):
+        one.refuse_contradiction()
+    # Half a step from other inputs is begun anew in any case.
+    StepFolder(tmp_path / "step", {**INPUTS, "layers": [3]}, {"processes": 1}).refuse_contradiction()
+    two.refuse_contradiction()
+    with two.work(OneProcess()):
+        pass
+    one.refuse_contradiction()
+    assert one.finished
+    assert read_json(one.path / STEP_FILE)["manner"] == {"processes": 2}
 
 
 def test_only_the_main_process_keeps_the_folder(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,8 +47,9 @@ def register(items: list[Recording | LeftOut], name: str = "mine", **info: objec
 
 
 def clip(file: str, emotion: str = "angry", speaker: str = "03", samples: int = 800, **more: object) -> Recording:
-    """A recording that is held in memory."""
-    return Recording(file, None, emotion, speaker, audio_bytes=encoded(samples), **more)  # type: ignore[arg-type]
+    """A recording that is held in memory; another file has another sound."""
+    sound = encoded(tone(samples, seed=zlib.crc32(f"{file} {speaker}".encode())))
+    return Recording(file, None, emotion, speaker, audio_bytes=sound, **more)  # type: ignore[arg-type]
 
 
 def refused(*args: object, **kwargs: object) -> RequestError:

@@ -103,6 +103,7 @@ CASES = {
         7,
     ),
     "retraining, on frames": (HubertForGMPATLFrameClassification, {**BY_STEPS, "max_seconds": 0.2}, 5),
+    "fine-tuning, the front end cached": (HubertForGMPATL, {**BY_STEPS, "freeze_feature_encoder": True}, 5),
     "fine-tuning, batches by seconds": (HubertForGMPATL, {**BY_STEPS, "batch_seconds": 1.5}, 5),
 }
 

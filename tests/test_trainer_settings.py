@@ -16,6 +16,7 @@ from gmp_atl_hf.modeling.modeling_gmp_atl import (
     HubertForGMPATLFrameClassification,
     HubertForGMPATLMultiTask,
 )
+from gmp_atl_hf.stage_settings import make_arguments
 from gmp_atl_hf.training.arguments import GMPATLTrainingArguments
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from tables import LABELS, changed, feature_extractor, small_model, speech_table, training_arguments, weights_of
@@ -252,3 +253,8 @@ def test_same_seed_same_training_and_another_seed_another(tmp_path: Path) -> Non
     first = trained(1)
     assert changed(first, trained(1)) == set()
     assert changed(first, trained(2)) != set()
+
+
+def test_bf16_without_a_gpu_means_the_processors(tmp_path: Path) -> None:
+    arguments = make_arguments(tmp_path, 0, {"bf16": True}, evaluate=False)
+    assert arguments.bf16 and arguments.use_cpu != torch.accelerator.is_available()

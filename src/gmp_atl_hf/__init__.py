@@ -1,6 +1,7 @@
 """GMP-ATL speech emotion recognition as a Hugging Face extension.
 
-Importing the package registers its models with transformers' Auto classes and loads everything else on first use.
+Importing the package registers its models with transformers' Auto classes and its pipeline task with transformers'
+pipelines, and loads everything else on first use.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, AutoModelForAudioClassification
 
+from .inference.task import register_task
 from .modeling.configuration_gmp_atl import GMPATLConfig
 from .modeling.modeling_gmp_atl import HubertForGMPATL
 from .version import __version__
 
 AutoConfig.register(GMPATLConfig.model_type, GMPATLConfig, exist_ok=True)
 AutoModelForAudioClassification.register(GMPATLConfig, HubertForGMPATL, exist_ok=True)
+register_task()
 
 if TYPE_CHECKING:
     from .data.protocol import Protocol

@@ -22,6 +22,9 @@ from .modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 Model = TypeVar("Model", bound=GMPATLPreTrainedModel)
 
 CONFIG_CLASSES: Mapping[str, type[PreTrainedConfig]] = {each.model_type: each for each in (HubertConfig, GMPATLConfig)}
+SHIPPED_BACKBONES = Path(__file__).resolve().parent / "backbones"
+"""Encoders that come with the package, by the names of their folders."""
+
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
@@ -40,6 +43,15 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def locate(checkpoint: str | Path) -> str:
+    """Give the folder of an encoder that comes with the package; any other name is a folder or Hub id already.
+
+    `mini` is ours; a folder of the same name is `./mini`.
+    """
+    folder = SHIPPED_BACKBONES / str(checkpoint)
+    return str(folder) if str(checkpoint).isidentifier() and (folder / "config.json").is_file() else str(checkpoint)
+
+
 def describe_backbone(backbone: str | Mapping[str, Any]) -> dict[str, Any]:
     """Say what a backbone is, for keys and reports, and refuse one that does not exist.
 
@@ -55,7 +67,7 @@ def describe_backbone(backbone: str | Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(backbone, str):
         return {"scratch": _plain(scratch_config(backbone))}
     config = read_config(backbone)
-    folder = Path(backbone)
+    folder = Path(locate(backbone))
     if folder.is_dir():
         weights = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
         if weights is None:
@@ -81,13 +93,14 @@ def read_config(backbone: str) -> PreTrainedConfig:
     """
     try:
         with quiet_transformers():
-            kind = PreTrainedConfig.get_config_dict(backbone)[0].get("model_type")
+            folder = locate(backbone)
+            kind = PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
             config_class = CONFIG_CLASSES.get(str(kind))
             if config_class is None:
                 raise RequestError(
                     f"the backbone {backbone} is a {kind!r} model", "a HuBERT", "backbone: facebook/hubert-base-ls960"
                 )
-            return config_class.from_pretrained(backbone)
+            return config_class.from_pretrained(folder)
     except RequestError:
         raise
     except Exception as error:  # of transformers, huggingface_hub and its strict dataclass: one class for each fault
@@ -155,9 +168,13 @@ def load_model(
     set_seed(seed)
     try:
         with quiet_transformers():
-            config = GMPATLConfig.from_pretrained(config_from or checkpoint, **_with_int_ids(fields or {}))
+            config = GMPATLConfig.from_pretrained(locate(config_from or checkpoint), **_with_int_ids(fields or {}))
             loaded: Any = model_class.from_pretrained(
-                checkpoint, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+                locate(checkpoint),
+                config=config,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
     except (ValueError, TypeError) as error:
         raise RequestError(
@@ -186,13 +203,13 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
 
     Base checkpoints ship it off because the stock models cannot use the mask; ours need it for exact batches.
     """
-    folder = Path(checkpoint)
+    folder = Path(locate(checkpoint))
     if folder.is_dir() and not (folder / "preprocessor_config.json").is_file():
         # A checkpoint without one: HuBERT's convention is to normalise for layer-norm models only.
         return default_feature_extractor(read_config(str(checkpoint)))
     try:
         with quiet_transformers():
-            extractor = Wav2Vec2FeatureExtractor.from_pretrained(checkpoint)
+            extractor = Wav2Vec2FeatureExtractor.from_pretrained(locate(checkpoint))
     except (OSError, ValueError) as error:
         raise RequestError(
             f"the feature extractor of {checkpoint} cannot be read: {str(error).splitlines()[0]}",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -13,11 +15,25 @@ def write_whole(path: Path, content: str | bytes) -> None:
         path: The file.
         content: Its content; text is encoded in UTF-8.
     """
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write a file piece by piece; it gets its name when the block ends, and nothing stays if the block fails.
+
+    Args:
+        path: The file; its folder is made if it is missing.
+
+    Yields:
+        Where to write meanwhile.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The process id keeps two processes that write the same file from renaming each other's half.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from .data.fold import Fold
 from .data.guard import NOTHING_TESTED, Untouched
 from .evaluation.calibration import fit_temperature
 from .hub.model_card import write_model_card
+from .hub.run_facts import MODEL, USAGE_FILE
+from .hub.usage import write_usage
 from .modeling.modeling_gmp_atl import HubertForGMPATL
 from .plan import PlannedFold
 from .stage_settings import STEP_NAMES
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from .run import Run
 
 ALL_SPEAKERS = "all-speakers"
-MODEL = "model"
 
 
 def ship_final_model(run: Run) -> str:
@@ -63,6 +64,24 @@ def ship_final_model(run: Run) -> str:
                 _write_model(run, working, chosen, folds)
         run.made.add(folder.path)
     return f"Model: {folder.path}"
+
+
+def describe_final_model(run: Run) -> None:
+    """Write the card of a finished model, or bring it up to date with the report; without a model do nothing.
+
+    The card's example is executed once for each model. The rest costs no computing, so every run may do it.
+
+    Args:
+        run: The run, its report written.
+    """
+    model = run.output_dir / MODEL
+    if not (model / STEP_FILE).is_file():
+        return
+    if not (model / USAGE_FILE).is_file():
+        variant, seed, folds = _folds(run)
+        row = folds[0].test[0]
+        write_usage(model, row, run.labels[row["emotion"]], trained_on=len(folds) > 1)
+    write_model_card(run.output_dir)
 
 
 def refuse_other_model(run: Run) -> None:
@@ -115,22 +134,6 @@ def _write_model(run: Run, folder: Path, chosen: PlannedFold, folds: Sequence[Pl
     with quiet_transformers():
         model.save_pretrained(folder)
     load_feature_extractor(source).save_pretrained(folder)
-    write_model_card(folder, run.make_report(), cross_validated=len(folds) > 1, variant=chosen.variant)
-
-
-def refresh_card(run: Run, report: Mapping[str, Any]) -> None:
-    """Let the card of a finished model follow the report, which grows with seeds and variants.
-
-    Args:
-        run: The run.
-        report: Its report.
-    """
-    folder = run.output_dir / MODEL
-    if not run.made or not run.recipe.final or not (folder / STEP_FILE).is_file():
-        return
-    variant, _, folds = _folds(run)
-    if report["variants"][variant]["utterances"]:
-        write_model_card(folder, report, cross_validated=len(folds) > 1, variant=variant)
 
 
 def development_temperature(

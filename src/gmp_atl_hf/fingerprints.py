@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import datasets
 
 EDGE_BYTES = 1 << 16
+PLACES = 4
+# Path, size and time of last change → hash: folds and stages ask for the same recordings again and again.
+_known_hashes: dict[tuple[str, int, int], str] = {}
 
 
 def row_fingerprints(table: datasets.Dataset) -> dict[str, str]:
@@ -35,6 +39,20 @@ def row_fingerprints(table: datasets.Dataset) -> dict[str, str]:
     return fingerprints
 
 
+def recording_hashes(table: datasets.Dataset) -> list[str]:
+    """Hash what is heard in each row, and nothing else: the same recording in another corpus has the same hash.
+
+    Of an audio file its size and up to 256 KiB count, which is all of a usual clip and four places of a longer one.
+
+    Args:
+        table: The table.
+
+    Returns:
+        SHA-256 in hexadecimal for each row.
+    """
+    return [_recording_hash(row["audio"]) for row in table.select_columns(["audio"])]
+
+
 def combine(fingerprints: Mapping[str, str], ids: Sequence[str]) -> str:
     """Hash of some rows in their order."""
     return hashlib.sha256("".join(fingerprints[name] for name in ids).encode()).hexdigest()
@@ -49,3 +67,24 @@ def _audio_facts(audio: Mapping[str, Any]) -> list[int]:
         head = file.read(EDGE_BYTES)
         file.seek(max(size - EDGE_BYTES, 0))
         return [size, zlib.crc32(file.read(EDGE_BYTES), zlib.crc32(head))]
+
+
+def _recording_hash(audio: Mapping[str, Any]) -> str:
+    if audio["bytes"] is not None:
+        return _hash_places(io.BytesIO(audio["bytes"]), len(audio["bytes"]))
+    path = Path(audio["path"])
+    state = path.stat()
+    identity = (str(path), state.st_size, state.st_mtime_ns)
+    if identity not in _known_hashes:
+        with path.open("rb") as file:
+            _known_hashes[identity] = _hash_places(file, state.st_size)
+    return _known_hashes[identity]
+
+
+def _hash_places(file: BinaryIO, size: int) -> str:
+    digest = hashlib.sha256(str(size).encode())
+    last = max(size - EDGE_BYTES, 0)
+    for place in range(PLACES):
+        file.seek(last * place // (PLACES - 1))
+        digest.update(file.read(EDGE_BYTES))
+    return digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,19 @@ from .data.guard import Untouched
 from .data.labels import shuffle_labels
 from .errors import RequestError
 from .fingerprints import combine
+from .front_end.encoder import PRECISION
 from .modeling.configuration_gmp_atl import GMPATLConfig
 from .modeling.frames_gmp_atl import frame_count
-from .pseudo_labels.features import draw_frames
 from .pseudo_labels.kmeans import column_name
 from .recipe import STAGE_NAMES, Recipe, StageName
 from .stage_settings import MODEL_CLASSES, STEP_NAMES, stage_arguments, stage_model_fields
 from .step_folder import StepFolder
-from .steps import Training, make_pseudo_labels, read_pseudo_labels, train
+from .steps import Training, make_pseudo_labels, pseudo_labels_of, train
 from .training.sampler import StepBatchSampler
+from .training.trainer import FRONT_END_FOLDER
+
+Labeller = Callable[[datasets.Dataset], datasets.Dataset]
+"""Puts frame labels beside the rows of a table, where a training needs them."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class PlannedFold:
         test: Rows to test on.
         batch_size: Clips per batch of the test.
         untouched: What of the test nothing may touch before.
+        front_end_cache: Folder of the front-end cache for the test, or None.
     """
 
     variant: str
@@ -73,6 +79,7 @@ class PlannedFold:
     test: datasets.Dataset
     batch_size: int
     untouched: Untouched
+    front_end_cache: Path | None = None
 
     @property
     def finetune(self) -> StepFolder:
@@ -182,8 +189,18 @@ class _FoldPlan:
             self._training_step(stage)
         batch_size = stage_arguments(self.recipe, "finetune").get("per_device_eval_batch_size", 8)
         steps = tuple(self.steps.values())
+        cache = self._front_end_cache("finetune")
         return PlannedFold(
-            self.variant, self.seed, self.fold, self.folder, steps, self.train, self.test, batch_size, self.untouched
+            self.variant,
+            self.seed,
+            self.fold,
+            self.folder,
+            steps,
+            self.train,
+            self.test,
+            batch_size,
+            self.untouched,
+            cache,
         )
 
     # ---- where weights come from ---------------------------------------------------------------------------------
@@ -200,6 +217,22 @@ class _FoldPlan:
             return self.backbone
         return {"step": start, "key": self.steps[start].folder.key}
 
+    def _front_end_cache(self, start: str) -> Path | None:
+        """Folder of the front-end cache for a model whose front end is still the backbone's; None for any other.
+
+        A front end that was trained is that of one stage of one fold and seed: nobody would find its features again.
+        """
+        wanted = self.recipe.data.front_end_cache
+        if wanted is False or self.recipe.data.augment != "none":
+            return None
+        while start != "backbone":
+            stage = next(each for each in STAGE_NAMES if each == start)
+            arguments = stage_arguments(self.recipe, stage)
+            if not (arguments.get("freeze_feature_encoder", True) or arguments.get("freeze_encoder", False)):
+                return None
+            start = self.recipe.stages.start_of(stage)
+        return self.planner.output_dir / FRONT_END_FOLDER if wanted is True else Path(str(wanted))
+
     def _data_inputs(self) -> dict[str, Any]:
         ids = [*self.train["id"], *(self.dev["id"] if self.dev is not None else [])]
         inputs = {
@@ -214,8 +247,15 @@ class _FoldPlan:
         # The permutation follows from the run's seed.
         return {**inputs, "labels_shuffled_with_seed": self.seed} if self.recipe.data.shuffle_labels else inputs
 
-    def _add(self, name: str, path: Path, inputs: Mapping[str, Any], perform: Callable[[Path], None]) -> None:
-        self.steps[name] = self.planner.register(PlannedStep(StepFolder(path, inputs), perform))
+    def _add(
+        self,
+        name: str,
+        path: Path,
+        inputs: Mapping[str, Any],
+        perform: Callable[[Path], None],
+        manner: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.steps[name] = self.planner.register(PlannedStep(StepFolder(path, inputs, manner or {}), perform))
 
     # ---- the steps -----------------------------------------------------------------------------------------------
 
@@ -254,33 +294,38 @@ class _FoldPlan:
             "backbone": self._source_inputs("backbone"),
             "start": self._source_inputs(start),
             "model": fields,
-            "arguments": arguments,
-            # Each has a batch of its own, so they decide which clips an update sees.
-            "processes": self.planner.processes,
+            "arguments": self._keyed_arguments(stage),
         }
         if labels is not None:
             inputs["pseudo_labels"] = labels.key
         if stop_at is not None:
             inputs["stop_at"] = stop_at
+        cache = self._front_end_cache(stage)
+        if cache is not None:
+            inputs["front_end"] = PRECISION
 
         def perform(folder: Path) -> None:
-            task = Training(
-                model_class=MODEL_CLASSES[stage],
-                start=source(),
-                config_from=config_from(),
-                fields=fields,
-                arguments=arguments,
-                train=train_rows if labels is None else read_pseudo_labels(labels.resolve(), train_rows),
-                dev=dev_rows if labels is None or not dev_rows else read_pseudo_labels(labels.resolve(), dev_rows),
-                seed=seed,
-                stop_at=stop_at,
-                description=description,
-                codebooks=None if labels is None else labels.resolve(),
-                untouched=untouched,
-            )
-            train(folder, task)
+            unlabelled: Labeller = _as_it_is
+            with nullcontext(unlabelled) if labels is None else pseudo_labels_of(labels.resolve(), folder) as labelled:
+                task = Training(
+                    model_class=MODEL_CLASSES[stage],
+                    start=source(),
+                    config_from=config_from(),
+                    fields=fields,
+                    arguments=arguments,
+                    train=labelled(train_rows),
+                    dev=None if dev_rows is None else labelled(dev_rows),
+                    seed=seed,
+                    stop_at=stop_at,
+                    description=description,
+                    front_end_cache=cache,
+                    codebooks=None if labels is None else labels.resolve(),
+                    untouched=untouched,
+                )
+                train(folder, task)
 
-        self._add(stage, path, inputs, perform)
+        # Each process has a batch of its own, so they decide which clips an update sees.
+        self._add(stage, path, inputs, perform, {"processes": self.planner.processes})
 
     def _label_step(self) -> None:
         spec = self.recipe.pseudo_labels
@@ -298,9 +343,12 @@ class _FoldPlan:
             "sample_frames": spec.sample_frames,
             "seed": spec.seed,
         }
+        cache = self._front_end_cache(spec.source)
+        if cache is not None:
+            inputs["front_end"] = PRECISION
 
         def perform(folder: Path) -> None:
-            make_pseudo_labels(folder, model_class, source(), spec, train_rows, dev_rows, description, untouched)
+            make_pseudo_labels(folder, model_class, source(), spec, train_rows, dev_rows, description, untouched, cache)
 
         self._add("pseudo-labels", path, inputs, perform)
 
@@ -316,11 +364,8 @@ class _FoldPlan:
         spec, config = self.recipe.pseudo_labels, self._config()
         clusters, sample = max(spec.clusters), spec.sample_frames
         counts = [frame_count(n, config.conv_kernel, config.conv_stride) for n in self.train["num_samples"]]
-        frames = drawn = sum(counts)
-        if sample < frames:
-            # Every clip rounds its share, so a few frames less than asked for may be drawn.
-            near = sample - len(counts) < clusters
-            drawn = min(sample, sum(map(len, draw_frames(counts, sample, spec.seed)))) if near else sample
+        frames = sum(counts)
+        drawn = min(frames, sample)
         if drawn < clusters:
             what = f"sample_frames {sample}" if sample < frames else f"{frames} frames in the training rows"
             raise RequestError(
@@ -333,6 +378,13 @@ class _FoldPlan:
         arguments = stage_arguments(self.recipe, stage)
         if stage == "finetune" and self.recipe.stages.finetune.same_updates_as_all:
             arguments["max_steps"] = sum(self._updates(stage_arguments(self.recipe, each)) for each in STAGE_NAMES)
+        return arguments
+
+    def _keyed_arguments(self, stage: StageName) -> dict[str, Any]:
+        """What a training's arguments follow from; they themselves may depend on the number of processes."""
+        arguments = stage_arguments(self.recipe, stage)
+        if stage == "finetune" and self.recipe.stages.finetune.same_updates_as_all:
+            return {**arguments, "same_updates_as": {each: stage_arguments(self.recipe, each) for each in STAGE_NAMES}}
         return arguments
 
     def _updates(self, arguments: Mapping[str, Any]) -> int:
@@ -349,3 +401,7 @@ class _FoldPlan:
             batch_seconds=arguments.get("batch_seconds"),
         )
         return math.ceil(sampler.steps * arguments["num_train_epochs"])
+
+
+def _as_it_is(table: datasets.Dataset) -> datasets.Dataset:
+    return table

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .errors import RequestError
+from .files import write_whole
 from .recipe_variants import parse_override
 
 if TYPE_CHECKING:
@@ -15,11 +20,12 @@ if TYPE_CHECKING:
 
 _QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 _SHOWN = 10
+_SPEAKERS_SHOWN = 30
 
 
 def add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `gmp-atl prepare`."""
-    parser.add_argument("name", metavar="NAME", help="a corpus reader, such as emodb, folder, csv or hub")
+    parser.add_argument("name", metavar="NAME", help="a corpus reader (gmp-atl corpora lists them), or a file of yours")
     parser.add_argument("root", metavar="ROOT", nargs="?", help="the corpus folder or file")
     parser.add_argument(
         "--options",
@@ -29,6 +35,7 @@ def add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="what a recipe gives under corpus, such as short_clips=drop",
     )
+    parser.add_argument("--picture", metavar="FILE.png", help="draw emotions by gender, lengths and speakers as well")
     parser.add_argument("--all", action="store_true", help=f"list every left-out recording, not the first {_SHOWN}")
 
 
@@ -45,9 +52,29 @@ def prepare(arguments: argparse.Namespace) -> str:
         RequestError: When the corpus cannot be read as asked.
     """
     options = dict(parse_override(text) for text in arguments.options)
+    picture = None if arguments.picture is None else Path(arguments.picture)
+    if picture is not None:
+        _check_picture(picture)
     from .data.table import read_corpus  # loads datasets
 
-    return format_corpus(read_corpus(arguments.name, arguments.root, **options), None if arguments.all else _SHOWN)
+    corpus = read_corpus(arguments.name, arguments.root, **options)
+    text = format_corpus(corpus, None if arguments.all else _SHOWN)
+    if picture is None:
+        return text
+    from .corpus_picture import corpus_png
+
+    write_whole(picture, corpus_png(corpus))
+    return f"{text}\n\npicture: {picture}"
+
+
+def _check_picture(path: Path) -> None:
+    """Refuse before the reading what cannot be drawn after it."""
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise RequestError(f"the picture is to be {path}", "a file that ends in .png", "--picture corpus.png")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise RequestError(
+            "matplotlib is not installed", "matplotlib, to draw a picture", 'pip install "gmp-atl-hf[plots]"'
+        )
 
 
 def format_corpus(corpus: Corpus, shown: int | None = _SHOWN) -> str:
@@ -77,11 +104,31 @@ def format_corpus(corpus: Corpus, shown: int | None = _SHOWN) -> str:
     names = ("shortest", "5 %", "median", "95 %", "longest")
     quantiles = [seconds[round(q * (len(seconds) - 1))] for q in _QUANTILES]
     lengths = ", ".join(f"{name} {value:.2f} s" for name, value in zip(names, quantiles, strict=True))
-    lines += ["", f"lengths: {lengths}", ""]
+    lines += ["", f"lengths: {lengths}", *_speakers(corpus), ""]
+    if corpus.info.protocol:
+        lines += [f"protocol that suits it: {corpus.info.protocol}", ""]
+    if corpus.info.caution:
+        lines += [f"caution: {corpus.info.caution}", ""]
     lines += _left_out(corpus.left_out, shown)
     if corpus.problems:
         lines += ["", "problems:", *(f"  {problem}" for problem in corpus.problems)]
     return "\n".join(lines)
+
+
+def _speakers(corpus: Corpus) -> list[str]:
+    """How many speakers of which gender there are, and how much the least and the most talkative of them say."""
+    from .data.speakers import Speakers
+
+    found = Speakers.of(corpus.table)
+    counts = Counter(found.genders.values())
+    genders = [(counts["female"], "female"), (counts["male"], "male"), (counts[None], "of unknown gender")]
+    who = ", ".join(f"{number} {word}" for number, word in genders if number)
+    spoken = sorted(found.recordings.values())
+    lines = [f"speakers: {who}; recordings of each: {spoken[0]} to {spoken[-1]}, median {spoken[len(spoken) // 2]}"]
+    if len(spoken) <= _SPEAKERS_SHOWN:
+        each = ", ".join(f"{name.partition('/')[2]} {found.recordings[name]}" for name in found.names)
+        lines += textwrap.wrap(each, 100, initial_indent="  ", subsequent_indent="  ")
+    return lines
 
 
 def _emotions_by_gender(corpus: Corpus) -> list[str]:

@@ -63,12 +63,25 @@ class DataSpec:
             looks like; the report is stamped. No part of the method.
         short_clips: What to do with clips too short for one frame (25 ms): stop with their names (`error`), `pad` them
             with zeros, or list them and `drop` them. Our choice.
+        front_end_cache: Where the output of a frozen convolution front end is kept, in half precision, so that it is
+            computed once rather than in every epoch of every stage: true for `front-end` inside the run's folder, a
+            folder of one's own, or false to do without. About 184 MB for each hour of audio. No part of the method.
     """
 
     max_seconds: float | None = field(default=10.0, metadata={"above": 0})
     augment: Literal["none"] = "none"
     shuffle_labels: bool = False
     short_clips: Literal["error", "pad", "drop"] = "error"
+    front_end_cache: bool | str = field(default=True, metadata={"expand": True})
+
+    def __post_init__(self) -> None:
+        cache = self.front_end_cache
+        if isinstance(cache, str) and cache.strip().lower() in ("", "true", "false", "yes", "no", "on", "off"):
+            raise RequestError(
+                f"`data.front_end_cache` is the text {cache!r}",
+                "true, false, or a folder",
+                "front_end_cache: true, without quotes",
+            )
 
 
 @dataclass(frozen=True)

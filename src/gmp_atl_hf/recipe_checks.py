@@ -35,7 +35,7 @@ __all__ = [
 FOLDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 """Names that may name a folder of a run."""
 
-RESERVED_NAMES = frozenset({"corpus", "figures", "model", "backbone"})
+RESERVED_NAMES = frozenset({"corpus", "figures", "model", "backbone", "front-end"})
 """Folders that a run has of its own; no variant may take their names."""
 
 _BEST = "leave it out: the best epoch is the one with the highest eval_uar"

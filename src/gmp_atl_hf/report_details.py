@@ -11,9 +11,10 @@ import pyarrow.parquet  # type: ignore[import-untyped]
 from .evaluation.details import ClusterUsage, Details, TrainingLog
 from .plan import PlannedFold
 from .pseudo_labels.codebook import PROVENANCE_FILE
+from .pseudo_labels.label_file import LABELS_FILE
 from .stage_settings import STEP_NAMES
 from .step_folder import read_json
-from .steps import LABELS_FILE, TRAINING_FILE
+from .steps import TRAINING_FILE
 
 if TYPE_CHECKING:
     from .run import Run

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from .checkpoints import describe_backbone
@@ -23,14 +21,16 @@ from .evaluation.metrics import emotion_metrics
 from .evaluation.report import NOT_SPEAKER_INDEPENDENT, FoldResult, build_report, write_report
 from .evaluation.report_markdown import render_console
 from .files import write_whole
-from .final_model import development_temperature, refresh_card, refuse_other_model, ship_final_model
+from .final_model import describe_final_model, development_temperature, refuse_other_model, ship_final_model
 from .fingerprints import combine, row_fingerprints
 from .heard import heard_by_description
+from .launch import join_processes
 from .plan import PlannedFold, PlannedStep, Planner, known_genders
 from .recipe import Recipe
 from .report_details import collect_details
+from .run_lock import only_run_in
 from .stage_settings import check_stage_settings
-from .step_folder import read_json, write_json
+from .step_folder import STEP_FILE, read_json, write_json
 from .steps import predict, read_jsonl, write_jsonl
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -69,9 +69,11 @@ def run_recipe(
     called += "".join(f", {name}={value!r}" for name, value in (("folds", folds),) if value is not None) + ")"
     if not isinstance(recipe, Recipe):
         recipe = Recipe.from_yaml(recipe)
-    run = Run(recipe, Path(output_dir or Path("runs", recipe.name)), folds, command or called)
-    run.perform()
-    return run.report()
+    folder = Path(output_dir or Path("runs", recipe.name))
+    with only_run_in(folder, join_processes()):
+        run = Run(recipe, folder, folds, command or called)
+        run.perform()
+        return run.report()
 
 
 class Run:
@@ -91,8 +93,7 @@ class Run:
         self.recipe, self.output_dir, self.command = recipe, output_dir, command
         if output_dir.is_file():
             raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
-        # The main process alone makes the pseudo-labels; the others wait longer than a communication usually may.
-        self.state = PartialState(timeout=timedelta(hours=24))
+        self.state = join_processes()
         self.variants = _variants(recipe)
         described = {str(each.backbone): describe_backbone(each.backbone) for each in self.variants.values()}
         backbones = {name: described[str(each.backbone)] for name, each in self.variants.items()}
@@ -184,6 +185,11 @@ class Run:
             write_jsonl(self.output_dir / "left_out.jsonl", left_out)
         for problem in (*self.corpus.problems, *self.notes):
             self.say(f"Note: {problem}")
+        if others := self._process_counts() - {self.state.num_processes}:
+            self.say(
+                f"Note: finished trainings ran in {_listed(others)} processes, this run has "
+                f"{self.state.num_processes}: updates of theirs and of new ones see different numbers of clips."
+            )
         for planned in self.planned:
             if planned.fold.number in self.wanted:
                 self.perform_fold(planned)
@@ -206,7 +212,14 @@ class Run:
         if self.tested(planned):
             self.found.add(planned.folder)
             return
-        rows = predict(planned.finetune.resolve(), planned.test, planned.batch_size, planned.untouched)
+        rows = predict(
+            planned.finetune.resolve(),
+            planned.test,
+            planned.batch_size,
+            planned.untouched,
+            f"{planned.variant} · seed {planned.seed} · {planned.folder.name} · test",
+            planned.front_end_cache,
+        )
         if self.state.is_main_process:
             write_json(planned.folder / "split.json", planned.fold.to_json())
             write_jsonl(planned.folder / PREDICTIONS_FILE, rows)
@@ -232,6 +245,20 @@ class Run:
                 step.perform(folder)
         self.made.add(step.folder.path)
         self.state.wait_for_everyone()
+
+    def _process_counts(self) -> set[int]:
+        """In how many processes the finished trainings of this recipe ran."""
+        steps = [step.folder for planned in self.planned for step in planned.steps if step.folder.finished]
+        notes = [read_json(step.resolve() / STEP_FILE) for step in steps]
+        return {note["manner"]["processes"] for note in notes if "processes" in note.get("manner", {})}
+
+    def _process_stamps(self) -> list[str]:
+        """What must stand beside every number if not all trainings ran in as many processes."""
+        counts = self._process_counts()
+        if len(counts) < 2:
+            return []
+        different = "with the same settings their updates saw different numbers of clips"
+        return [f"Trainings ran in {_listed(counts)} processes: {different}."]
 
     def _fold_metrics(self, planned: PlannedFold, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         number = {label: index for index, label in enumerate(self.labels)}
@@ -272,7 +299,8 @@ class Run:
         report = self.make_report()
         if self.state.is_main_process:
             write_report(report, self.output_dir, collect_details(self))
-            refresh_card(self, report)
+            if self.recipe.final:
+                describe_final_model(self)
             self.say(render_console(report))
             self.say(f"Report: {self.output_dir / 'report.html'} (and report.md, report.json)")
         self.state.wait_for_everyone()
@@ -304,7 +332,7 @@ class Run:
             folds_total=len(self.folds),
             seeds=self.recipe.seeds,
             command=self._commands(),
-            stamps=self.stamps,
+            stamps=[*self.stamps, *self._process_stamps()],
             notes=self.notes,
             left_out=Counter(one.reason for one in self.corpus.left_out),
             corpus={
@@ -319,6 +347,10 @@ class Run:
             },
             environment=read_json(self.output_dir / "environment.json"),
         )
+
+
+def _listed(numbers: set[int]) -> str:
+    return " and ".join(map(str, sorted(numbers)))
 
 
 def _variants(recipe: Recipe) -> dict[str, Recipe]:

@@ -109,6 +109,9 @@ def make_arguments(output_dir: Path, seed: int, settings: Mapping[str, Any], eva
         RequestError: A value that transformers refuses.
     """
     fixed: dict[str, Any] = {"output_dir": str(output_dir), "seed": seed}
+    if settings.get("bf16") and not torch.accelerator.is_available():
+        # transformers takes bf16 for a GPU's unless told so; processors multiply such matrices too.
+        fixed["use_cpu"] = True
     if not evaluate:
         fixed |= {"eval_strategy": "no", "load_best_model_at_end": False, "metric_for_best_model": None}
         fixed |= {"early_stopping_patience": None}

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,7 +58,7 @@ def key_of(inputs: Mapping[str, Any]) -> str:
 
 def differences(before: Any, after: Any, path: str = "") -> list[str]:
     """Name the fields in which two nested settings differ, as `path: before → after`."""
-    if isinstance(before, dict) and isinstance(after, dict):
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
         found = []
         for key in sorted({*before, *after}):
             where = f"{path}.{key}" if path else str(key)
@@ -79,10 +79,13 @@ class StepFolder:
     Args:
         path: The folder, relative or absolute.
         inputs: All that the step depends on, JSON types only.
+        manner: How it is done, where another manner would do as well but half a step cannot be continued in it: the
+            number of processes of a training. A finished step stays finished whatever its manner.
     """
 
     path: Path
     inputs: Mapping[str, Any]
+    manner: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -107,12 +110,13 @@ class StepFolder:
         return (target / STEP_FILE).is_file() and read_json(target / STEP_FILE)["key"] == key
 
     def refuse_contradiction(self) -> None:
-        """Refuse a finished step that was made from other inputs.
+        """Refuse a finished step that was made from other inputs, and half a one that was begun in another manner.
 
         Raises:
             RequestError: Names the first changed fields, or the folder if somebody else's files are in it.
         """
         if not self.finished:
+            self._refuse_other_manner()
             if self.path.exists() and not self._only_points:
                 raise RequestError(
                     f"{self.path} is in the way: it was not made by a run",
@@ -133,6 +137,16 @@ class StepFolder:
             "the settings it was made from, or a folder of its own",
             "choose another --output-dir, change the setting back, or delete that folder to repeat the step",
         )
+
+    def _refuse_other_manner(self) -> None:
+        started = self.working / _STARTED_FILE
+        begun = read_json(started) if started.is_file() else {}
+        if begun.get("key") == self.key and begun.get("manner", {}) != dict(self.manner):
+            raise RequestError(
+                f"{self.working} was begun otherwise: " + "; ".join(differences(begun.get("manner", {}), self.manner)),
+                "a half-finished step is continued as it was begun: each process has a batch of its own",
+                "start as many processes as before, or delete that folder to begin the step anew",
+            )
 
     @property
     def _only_points(self) -> bool:
@@ -157,7 +171,7 @@ class StepFolder:
             if working.is_dir() and not (started.is_file() and read_json(started)["key"] == self.key):
                 shutil.rmtree(working)
             if not started.is_file():
-                write_json(started, {"key": self.key, "started": _now()})
+                write_json(started, {"key": self.key, "manner": self.manner, "started": _now()})
         processes.wait_for_everyone()
         begun = time.perf_counter()
         yield working
@@ -172,6 +186,7 @@ class StepFolder:
             "format_version": FORMAT_VERSION,
             "key": self.key,
             "inputs": self.inputs,
+            "manner": self.manner,
             "started": read_json(started)["started"],
             "finished": _now(),
             "seconds_since_last_start": round(time.perf_counter() - begun, 3),

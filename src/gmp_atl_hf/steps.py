@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow.parquet  # type: ignore[import-untyped]
 from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerState
@@ -21,19 +21,21 @@ from transformers.trainer_utils import get_last_checkpoint
 from .checkpoints import load_feature_extractor, load_model, quiet_transformers
 from .data.guard import NOTHING_TESTED, Untouched
 from .files import write_whole
+from .front_end.cache import FrontEndCache
 from .heard import heard_by_codebooks, heard_by_model
+from .modeling.frames_gmp_atl import frame_count
 from .modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
-from .pseudo_labels.attach import attach_pseudo_labels
-from .pseudo_labels.features import feature_source, sample_features
-from .pseudo_labels.kmeans import MultiScaleKMeans
+from .pseudo_labels.features import BATCH_SECONDS, feature_source, hidden_states_of
+from .pseudo_labels.label_file import COPY_FILE, LABELS_FILE, copy_for_mapping, map_labels, put_beside
+from .pseudo_labels.step import cluster_and_label
 from .recipe import PseudoLabelSpec
 from .stage_settings import make_arguments
 from .step_folder import read_json, write_json
+from .training.repeatable import repeatable
 from .training.stopping import StopAtStep
 from .training.trainer import GMPATLTrainer
 
 CHECKPOINTS = "checkpoints"
-LABELS_FILE = "labels.parquet"
 TRAINING_FILE = "training.json"
 DEV_LOGITS_FILE = "dev_logits.jsonl"
 
@@ -55,6 +57,7 @@ class Training:
         description: What the progress bar says.
         codebooks: Folder of the codebooks that frame labels come from, for retraining.
         untouched: What will be tested: nothing of it may be in any of the above.
+        front_end_cache: Folder of the front-end cache; None computes the front end in every epoch.
     """
 
     model_class: type[GMPATLPreTrainedModel]
@@ -69,6 +72,7 @@ class Training:
     description: str | None = None
     codebooks: Path | None = None
     untouched: Untouched = NOTHING_TESTED
+    front_end_cache: Path | None = None
 
     def heard(self) -> list[str]:
         """Whom the trained model will have heard, after making sure that nobody of the test is among them.
@@ -115,9 +119,16 @@ def train(folder: Path, task: Training) -> None:
     # Looked up before there is a trainer: the first process to make one makes the folder.
     checkpoint = _last_checkpoint(folder / CHECKPOINTS)
     callbacks: list[TrainerCallback] = [] if task.stop_at is None else [StopAtStep(task.stop_at)]
-    with quiet_transformers():
+    with quiet_transformers(), repeatable(state.device):
         trainer = GMPATLTrainer(
-            model, arguments, task.train, task.dev, feature_extractor, callbacks=callbacks, description=task.description
+            model,
+            arguments,
+            task.train,
+            task.dev,
+            feature_extractor,
+            callbacks=callbacks,
+            description=task.description,
+            front_end_cache=task.front_end_cache or False,
         )
         trainer.train(resume_from_checkpoint=checkpoint)
         dev_logits = None
@@ -176,6 +187,7 @@ def make_pseudo_labels(
     dev: datasets.Dataset | None,
     description: str,
     untouched: Untouched = NOTHING_TESTED,
+    front_end_cache: Path | None = None,
 ) -> None:
     """Step 2: cluster hidden states of the training speakers and label every frame of training and development rows.
 
@@ -190,6 +202,7 @@ def make_pseudo_labels(
         dev: Development rows, labelled for logging only.
         description: What the progress bars say.
         untouched: What will be tested: nothing of it may be clustered or labelled.
+        front_end_cache: Folder of the front-end cache; None computes the front end once more.
 
     Raises:
         RequestError: A test speaker would be clustered or labelled, or the model has heard one.
@@ -197,43 +210,61 @@ def make_pseudo_labels(
     untouched.refuse_rows(train, "k-means")
     untouched.refuse_rows(dev, "frame labelling")
     untouched.refuse_speakers(heard_by_model(checkpoint), f"the checkpoint {checkpoint} has heard")
-    state = PartialState()
-    if state.is_main_process:
-        model = load_model(model_class, checkpoint, spec.seed).to(state.device)
-        extractor = load_feature_extractor(checkpoint)
-        source = feature_source(model, spec.layers, extractor)
-        sample = sample_features(
-            model, train, spec.layers, extractor, spec.sample_frames, spec.seed, f"{description}: features"
-        )
-        kmeans = MultiScaleKMeans(clusters=spec.clusters, seed=spec.seed)
-        kmeans.fit(sample, source, sorted(set(train["speaker"])))
-        kmeans.save(folder)
+    device = PartialState().device
+    model = load_model(model_class, checkpoint, spec.seed).to(device)
+    extractor = load_feature_extractor(checkpoint)
+    config = model.config
+    cache = None if front_end_cache is None else FrontEndCache(front_end_cache, model, extractor)
+    if cache is not None:
         rows = train if dev is None else datasets.concatenate_datasets([train, dev])
-        slim = rows.select_columns(["id", "audio", "num_samples"])
-        labelled = attach_pseudo_labels(slim, kmeans, model, extractor, description=f"{description}: frame labels")
-        labelled.select_columns(["id", *kmeans.columns]).to_parquet(str(folder / LABELS_FILE))
-    state.wait_for_everyone()
+        cache.fill(rows.select_columns(["id", "audio", "num_samples"]), description)
+    with repeatable(device):
+        cluster_and_label(
+            folder,
+            hidden_states_of(model, spec.layers, extractor, cache),
+            feature_source(model, spec.layers, extractor),
+            config.hidden_size,
+            [frame_count(n, config.conv_kernel, config.conv_stride) for n in train["num_samples"]],
+            train,
+            dev,
+            clusters=spec.clusters,
+            sample_frames=spec.sample_frames,
+            seed=spec.seed,
+            batch_seconds=BATCH_SECONDS,
+            description=description,
+        )
 
 
-def read_pseudo_labels(folder: Path, table: datasets.Dataset) -> datasets.Dataset:
-    """Put the label columns of a finished step 2 beside the rows of a table.
+@contextmanager
+def pseudo_labels_of(step: Path, scratch: Path) -> Iterator[Callable[[datasets.Dataset], datasets.Dataset]]:
+    """Read the labels of a finished step 2, from the disk and not into memory.
 
     Args:
-        folder: The finished step.
-        table: Training or development rows that the step has labelled.
+        step: The finished step.
+        scratch: Folder that all processes see, where a copy lies for as long as the block lasts.
 
-    Returns:
-        The table with its `gmp_layer{L}_k{K}` columns.
+    Yields:
+        What puts the `gmp_layer{L}_k{K}` columns beside the rows of a table that the step has labelled.
     """
-    # Not `Dataset.from_parquet`, which leaves a copy in the user's cache.
-    labels = datasets.Dataset(pyarrow.parquet.read_table(folder / LABELS_FILE))
-    place = {name: row for row, name in enumerate(labels["id"])}
-    matching = labels.select([place[name] for name in table["id"]]).remove_columns(["id"]).flatten_indices()
-    return datasets.concatenate_datasets([table, matching], axis=1)
+    state = PartialState()
+    copy = scratch / COPY_FILE
+    if state.is_main_process:
+        copy_for_mapping(step / LABELS_FILE, copy)
+    state.wait_for_everyone()
+    labels = map_labels(copy)
+    yield lambda table: put_beside(table, labels)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        copy.unlink()
 
 
 def predict(
-    checkpoint: str | Path, table: datasets.Dataset, batch_size: int, untouched: Untouched = NOTHING_TESTED
+    checkpoint: str | Path,
+    table: datasets.Dataset,
+    batch_size: int,
+    untouched: Untouched = NOTHING_TESTED,
+    description: str | None = None,
+    front_end_cache: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Test a fine-tuned model.
 
@@ -242,6 +273,8 @@ def predict(
         table: Rows to predict.
         batch_size: Clips per device and batch; it does not change the scores.
         untouched: What the model must not have heard: the test speakers, unless they are shared and that is allowed.
+        description: What the progress bar of the front end says; None for no bar.
+        front_end_cache: Folder of the front-end cache; None computes the front end.
 
     Returns:
         Rows of `predictions.jsonl`, in the table's order.
@@ -251,13 +284,15 @@ def predict(
     """
     untouched.refuse_speakers(heard_by_model(checkpoint), f"the model {checkpoint} has heard")
     model = load_model(HubertForGMPATL, checkpoint, seed=0)
-    settings = {"per_device_eval_batch_size": batch_size, "disable_tqdm": True}
+    settings = {"per_device_eval_batch_size": batch_size, "disable_tqdm": description is None}
     # The trainer makes its output folder even if it writes nothing.
-    with quiet_transformers(), tempfile.TemporaryDirectory() as unused:
+    with quiet_transformers(), repeatable(PartialState().device), tempfile.TemporaryDirectory() as unused:
         trainer = GMPATLTrainer(
             model,
             make_arguments(Path(unused), 0, settings, evaluate=False),
             processing_class=load_feature_extractor(checkpoint),
+            description=description,
+            front_end_cache=front_end_cache or False,
         )
         logits = np.asarray(trainer.predict(table).predictions, dtype=np.float64)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -44,8 +44,10 @@ AudioSource: TypeAlias = (
 )
 
 _CONVERT = "convert it to wav or flac, for example: ffmpeg -i INPUT OUTPUT.wav"
-_REPLACE = "copy the file again from its source, or leave it out"
-_EXACT_FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "AIFF", "AU", "W64", "RF64", "NIST"})
+REPLACE = "copy the file again from its source, or leave it out"
+EXACT_FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "AIFF", "AU", "W64", "RF64", "NIST"})
+"""Formats of libsndfile whose header knows the length to the sample; elsewhere it may be an estimate."""
+
 # Some recorders write the size of the whole file where the size of the sound belongs: that much is no sign of damage.
 _HEADER_SLACK_BYTES = 128
 # Programs that write to a pipe cannot know the size and put in a huge one.
@@ -74,7 +76,7 @@ def read_audio(source: AudioSource, sampling_rate: int = SAMPLING_RATE) -> Float
         (16000,)
     """
     name, samples, rate = _samples_and_rate(source)
-    return _mono(name, samples, rate, sampling_rate)
+    return mix_to_mono(name, samples, rate, sampling_rate)
 
 
 def read_clip(source: AudioSource) -> FloatArray:
@@ -109,15 +111,15 @@ def audio_length(source: AudioSource) -> int:
     Raises:
         RequestError: As `read_audio`, though damage behind an intact header goes unseen.
     """
-    name, encoded = _encoded(source)
+    name, encoded = audio_file(source)
     if encoded is None:
         return int(read_audio(source).shape[0])
-    with _opened(name, encoded) as file:
-        if file.format in _EXACT_FORMATS and file.frames > 0:
-            _refuse_truncated_header(name, file)
+    with open_audio(name, encoded) as file:
+        if file.format in EXACT_FORMATS and file.frames > 0:
+            refuse_truncated(name, file)
             # soxr rounds to the nearest sample, halves up.
             return int((2 * file.frames * SAMPLING_RATE + file.samplerate) // (2 * file.samplerate))
-    return int(_mono(name, *_decode(name, encoded), SAMPLING_RATE).shape[0])
+    return int(mix_to_mono(name, *_decode(name, encoded), SAMPLING_RATE).shape[0])
 
 
 def source_name(source: object) -> str:
@@ -140,26 +142,28 @@ def source_name(source: object) -> str:
     return str(getattr(source, "name", None) or f"an object of type {type(source).__name__}")
 
 
-def _mono(name: str, samples: FloatArray, rate: int, sampling_rate: int) -> FloatArray:
+def mix_to_mono(name: str, samples: FloatArray, rate: int, sampling_rate: int) -> FloatArray:
     """Check samples of shape (samples, channels), mix and resample them to shape (samples,)."""
     if samples.shape[0] == 0:
-        raise RequestError(f"{name} holds no samples", "a recording with sound", _REPLACE)
+        raise RequestError(f"{name} holds no samples", "a recording with sound", REPLACE)
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float64).astype(np.float32)
     if not np.isfinite(mono).all():
         count = int((~np.isfinite(samples)).sum())
         raise RequestError(
-            f"{name} holds {count} samples that are not finite numbers (NaN or infinity)", "finite samples", _REPLACE
+            f"{name} holds {count} samples that are not finite numbers (NaN or infinity)",
+            "finite samples",
+            REPLACE,
         )
     if rate != sampling_rate:
         mono = soxr.resample(mono, rate, sampling_rate, quality="HQ")
     if mono.shape[0] == 0:
-        raise RequestError(f"{name} is shorter than one sample at {sampling_rate} Hz", "a longer recording", _REPLACE)
+        raise RequestError(f"{name} is shorter than one sample at {sampling_rate} Hz", "a longer recording", REPLACE)
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
 def _samples_and_rate(source: AudioSource) -> tuple[str, FloatArray, int]:
     """Give name, samples of shape (samples, channels) and their rate in Hz."""
-    name, encoded = _encoded(source)
+    name, encoded = audio_file(source)
     if encoded is not None:
         return (name, *_decode(name, encoded))
     if isinstance(source, tuple) and len(source) == 2:
@@ -179,7 +183,7 @@ def _samples_and_rate(source: AudioSource) -> tuple[str, FloatArray, int]:
     return name, _as_float(name, np.asarray(array)), int(rate)
 
 
-def _encoded(source: AudioSource) -> tuple[str, Path | bytes | None]:
+def audio_file(source: AudioSource) -> tuple[str, Path | bytes | None]:
     """Give the name and the audio file (a path or its bytes); None in place of the file for arrays."""
     name = source_name(source)
     if isinstance(source, (bytes, bytearray)):
@@ -200,7 +204,7 @@ def _encoded(source: AudioSource) -> tuple[str, Path | bytes | None]:
     return name, None
 
 
-def _opened(name: str, encoded: Path | bytes) -> soundfile.SoundFile:
+def open_audio(name: str, encoded: Path | bytes) -> soundfile.SoundFile:
     """Open an audio file, or say why it cannot be one."""
     if isinstance(encoded, Path):
         if not encoded.exists():
@@ -217,9 +221,10 @@ def _opened(name: str, encoded: Path | bytes) -> soundfile.SoundFile:
     else:
         head = encoded[:64]
     if not head:
-        raise RequestError(f"{name} is empty (0 bytes)", "an audio file", _REPLACE)
+        raise RequestError(f"{name} is empty (0 bytes)", "an audio file", REPLACE)
     try:
-        return soundfile.SoundFile(str(encoded) if isinstance(encoded, Path) else io.BytesIO(encoded))
+        # As bytes: soundfile itself cannot spell names that are no valid text.
+        return soundfile.SoundFile(os.fsencode(encoded) if isinstance(encoded, Path) else io.BytesIO(encoded))
     except (soundfile.LibsndfileError, TypeError) as error:
         # soundfile answers TypeError to endings such as .raw, whose files do not say what they are.
         kind, fix = _looks_like(head)
@@ -229,27 +234,29 @@ def _opened(name: str, encoded: Path | bytes) -> soundfile.SoundFile:
 
 def _decode(name: str, encoded: Path | bytes) -> tuple[FloatArray, int]:
     """Decode an audio file to samples of shape (samples, channels), float32, and their rate in Hz."""
-    with _opened(name, encoded) as file:
+    with open_audio(name, encoded) as file:
         promised = file.frames
         try:
             samples: FloatArray = file.read(dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise RequestError(
-                f"{name} is damaged or ends early ({error.error_string.rstrip('.')})", "a complete audio file", _REPLACE
+                f"{name} is damaged or ends early ({error.error_string.rstrip('.')})",
+                "a complete audio file",
+                REPLACE,
             ) from error
-        _refuse_truncated_header(name, file)
+        refuse_truncated(name, file)
         # The length in an mp3 header may be an estimate; only a gap that no estimate makes counts.
-        slack = 0 if file.format in _EXACT_FORMATS else max(promised // 20, 10_000)
+        slack = 0 if file.format in EXACT_FORMATS else max(promised // 20, 10_000)
         if samples.shape[0] < promised - slack:
             raise RequestError(
                 f"{name} ends early: its header promises {promised} samples, {samples.shape[0]} are there",
                 "a complete audio file",
-                _REPLACE,
+                REPLACE,
             )
         return samples, int(file.samplerate)
 
 
-def _refuse_truncated_header(name: str, file: soundfile.SoundFile) -> None:
+def refuse_truncated(name: str, file: soundfile.SoundFile) -> None:
     """Refuse a file that is shorter than it says; libsndfile itself only notes it in its log."""
     log = file.extra_info
     sizes = re.search(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", log, flags=re.MULTILINE)
@@ -259,10 +266,10 @@ def _refuse_truncated_header(name: str, file: soundfile.SoundFile) -> None:
             raise RequestError(
                 f"{name} ends early: its header promises {promised} bytes of sound, {there} are there",
                 "a complete audio file",
-                _REPLACE,
+                REPLACE,
             )
     if "ended unexpectedly" in log or "Junk after the last page" in log:
-        raise RequestError(f"{name} ends early: its last ogg page is cut off", "a complete audio file", _REPLACE)
+        raise RequestError(f"{name} ends early: its last ogg page is cut off", "a complete audio file", REPLACE)
 
 
 def _looks_like(head: bytes) -> tuple[str, str]:
@@ -276,7 +283,7 @@ def _looks_like(head: bytes) -> tuple[str, str]:
     if head[4:8] == b"ftyp" or head.startswith(b"\x1a\x45\xdf\xa3"):
         return "is an mp4, m4a or webm file, which cannot be read", _CONVERT
     if head.startswith((b"RIFF", b"fLaC", b"OggS", b"ID3", b"FORM")):
-        return "starts like audio but is damaged or ends early", _REPLACE
+        return "starts like audio but is damaged or ends early", REPLACE
     return "is not audio that can be read", _CONVERT
 
 

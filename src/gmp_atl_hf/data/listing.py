@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import RequestError
 from .columns import gender_word, split_word
-from .corpora import CorpusInfo, CorpusReader, LeftOut, Recording, corpus_reader
+from .corpora import UNKNOWN_SPEAKER, CorpusInfo, CorpusReader, LeftOut, Recording, Remark, corpus_reader, leftovers
 
 
 @dataclass(frozen=True)
@@ -53,18 +53,23 @@ def list_recordings(
         RequestError: When the corpus, its folder, an option, a speaker or a gender is not as it should be.
     """
     reader = corpus_reader(name)
-    called = corpus_name or name
+    called = corpus_name or reader.info.name
     _check_options(name, reader, options)
     folder = _existing_root(name, reader.info, root)
     recordings: list[Recording] = []
     left_out: list[LeftOut] = []
+    remarks: list[str] = []
     for item in reader.read(folder, **options):
         if isinstance(item, LeftOut):
             left_out.append(item)
+        elif isinstance(item, Remark):
+            remarks.append(item.text)
         elif not item.emotion.strip():
             left_out.append(LeftOut(item.file, "it has no emotion label"))
         else:
             recordings.append(_tidy(called, item))
+    if reader.info.needs_root and folder is not None and folder.is_dir():
+        left_out += leftovers(folder)
     if not recordings:
         why = (
             f"; {len(left_out)} were left out, the first ({left_out[0].file}): {left_out[0].reason}" if left_out else ""
@@ -73,8 +78,13 @@ def list_recordings(
         raise RequestError(
             f"{name} found no recordings{where}{why}", reader.info.layout, "give the corpus' folder as corpus.root"
         )
+    if reader.info.copies:
+        recordings, copies = _first_of_each(recordings, folder)
+        left_out += copies
     refuse_duplicates(f"{called}/{recording.file}" for recording in recordings)
-    problems = _differences(reader.info, recordings) + _two_genders(recordings)
+    problems = (
+        _differences(reader.info, recordings) + _two_genders(recordings) + _unknown_speakers(recordings) + remarks
+    )
     info = replace(reader.info, name=called)
     return Listed(called, info, recordings, with_prefix(called, left_out), problems)
 
@@ -142,7 +152,8 @@ def refuse_duplicates(ids: Iterable[str]) -> None:
         raise RequestError(
             f"{len(again)} ids occur more than once: {some(again)}",
             "every recording once",
-            "remove the copies; two corpora of the same reader need a corpus_name each",
+            "remove the copies; two corpora of the same reader need a corpus_name each; a reader of your own gives "
+            "each recording a name of its own, such as f'{speaker}/{path.stem}' where speakers have folders",
         )
 
 
@@ -163,10 +174,34 @@ def _differences(info: CorpusInfo, recordings: Sequence[Recording]) -> list[str]
         for word, files in (("missing", wanted - there), ("not part of the complete corpus", there - wanted)):
             if files:
                 problems.append(f"{len(files)} files of {info.name} are {word}: {some(sorted(files), 20)}")
-    speakers = len({recording.speaker for recording in recordings})
-    if info.speakers is not None and speakers != info.speakers:
-        problems.append(f"{info.name} has {speakers} speakers instead of {info.speakers}")
+    speakers = {recording.speaker: recording.gender for recording in recordings}
+    if info.speakers is not None and len(speakers) != info.speakers:
+        problems.append(f"{info.name} has {len(speakers)} speakers instead of {info.speakers}")
+    for gender, number in info.genders.items():
+        having = sum(one == gender for one in speakers.values())
+        if having != number:
+            problems.append(f"{info.name} has {having} {gender} speakers instead of {number}")
     return problems
+
+
+def _first_of_each(recordings: Sequence[Recording], folder: Path | None) -> tuple[list[Recording], list[LeftOut]]:
+    """Keep the first of several recordings of the same name; name the others by their place below the folder."""
+    first: dict[str, Recording] = {}
+    copies = []
+    for recording in recordings:
+        if first.setdefault(recording.file, recording) is not recording:
+            path = recording.path
+            inside = path is not None and folder is not None and path.is_relative_to(folder)
+            name = path.relative_to(folder).as_posix() if inside and path and folder else recording.file
+            copies.append(LeftOut(name, "another copy of a recording that is read"))
+    return list(first.values()), copies
+
+
+def _unknown_speakers(recordings: Sequence[Recording]) -> list[str]:
+    """Say that a split by speaker proves nothing for recordings whose speaker is not known."""
+    count = sum(recording.speaker == UNKNOWN_SPEAKER for recording in recordings)
+    who = "nobody knows whether they are also in another part of a split"
+    return [f"the speaker of {count} of {len(recordings)} recordings is not known: {who}"] if count else []
 
 
 def _two_genders(recordings: Sequence[Recording]) -> list[str]:

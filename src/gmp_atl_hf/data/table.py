@@ -17,6 +17,7 @@ from .columns import COLUMNS, make_table, validate_table
 from .corpora import CorpusInfo, LeftOut, Recording, corpus_names
 from .labels import LabelMap, apply_label_map, check_label_map, replace_column
 from .listing import Listed, list_recordings, refuse_duplicates, some, with_prefix
+from .sameness import Sound, hear, odd_sounds
 
 __all__ = [
     "COLUMNS",
@@ -237,9 +238,9 @@ def _source(recording: Recording) -> dict[str, Any]:
 def _to_table(corpus: Listed, handle: _Handling) -> Corpus:
     """Measure every recording and build the table from those that are fit to use."""
     recordings = sorted(corpus.recordings, key=lambda recording: recording.file)
-    lengths = _lengths(corpus.name, [_source(recording) for recording in recordings], handle.check_audio)
+    sounds = _sounds(corpus.name, [_source(recording) for recording in recordings], handle.check_audio)
     left_out = list(corpus.left_out)
-    broken = [(r.file, error) for r, error in zip(recordings, lengths, strict=True) if isinstance(error, RequestError)]
+    broken = [(r.file, error) for r, error in zip(recordings, sounds, strict=True) if isinstance(error, RequestError)]
     if broken and handle.unreadable == "error":
         raise RequestError(
             f"{len(broken)} of {len(recordings)} recordings of {corpus.name} cannot be read:"
@@ -249,7 +250,8 @@ def _to_table(corpus: Listed, handle: _Handling) -> Corpus:
             f"{broken[0][1].fix}; or leave out all such files (they are listed): unreadable: drop",
         )
     left_out += with_prefix(corpus.name, [LeftOut(file, error.found) for file, error in broken])
-    rows = [(r, length) for r, length in zip(recordings, lengths, strict=True) if isinstance(length, int)]
+    heard = [(r, sound) for r, sound in zip(recordings, sounds, strict=True) if isinstance(sound, Sound)]
+    rows = [(r, sound.num_samples) for r, sound in heard]
     short = [(r.file, length) for r, length in rows if length < MINIMUM_SAMPLES]
     if short and handle.short_clips == "error":
         named = [f"{corpus.name}/{file} has {n} samples ({1000 * n / SAMPLING_RATE:.1f} ms)" for file, n in short]
@@ -270,21 +272,22 @@ def _to_table(corpus: Listed, handle: _Handling) -> Corpus:
             "loosen labels, short_clips or unreadable",
         )
     left_out.sort(key=lambda one: one.file)
-    return Corpus(_build(corpus.name, rows), left_out, corpus.info, corpus.problems)
+    problems = corpus.problems + odd_sounds(corpus.name, heard)
+    return Corpus(_build(corpus.name, rows), left_out, corpus.info, problems)
 
 
-def _lengths(name: str, sources: Sequence[AudioSource], decode: bool) -> list[int | RequestError]:
-    """Give the number of samples at 16 kHz of each recording, or what is wrong with it."""
+def _sounds(name: str, sources: Sequence[AudioSource], decode: bool) -> list[Sound | RequestError]:
+    """Give the length of each recording and what tells it from others, or what is wrong with it."""
 
-    def length(source: AudioSource) -> int | RequestError:
+    def sound(source: AudioSource) -> Sound | RequestError:
         try:
-            return len(read_audio(source)) if decode else audio_length(source)
+            return hear(read_audio(source)) if decode else Sound(audio_length(source))
         except RequestError as error:
             return error
 
     # Decoding and resampling leave the interpreter lock, so threads are enough and nothing has to be copied.
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        work = pool.map(length, sources)
+        work = pool.map(sound, sources)
         return list(tqdm(work, total=len(sources), desc=f"checking recordings of {name}", unit="clip", disable=None))
 
 

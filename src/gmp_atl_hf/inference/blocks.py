@@ -9,16 +9,16 @@ import soundfile
 import soxr
 
 from ..data.audio import (
-    _EXACT_FORMATS,
-    _REPLACE,
+    EXACT_FORMATS,
+    REPLACE,
     SAMPLING_RATE,
     AudioSource,
     FloatArray,
-    _encoded,
-    _mono,
-    _opened,
-    _refuse_truncated_header,
+    audio_file,
+    mix_to_mono,
+    open_audio,
     read_audio,
+    refuse_truncated,
 )
 from ..errors import RequestError
 
@@ -42,12 +42,12 @@ def read_blocks(source: AudioSource, block_seconds: float = BLOCK_SECONDS) -> It
     Raises:
         RequestError: As `read_audio`, at the block where the damage is.
     """
-    name, encoded = _encoded(source)
+    name, encoded = audio_file(source)
     if encoded is None:
         yield read_audio(source)
         return
-    with _opened(name, encoded) as file:
-        _refuse_truncated_header(name, file)
+    with open_audio(name, encoded) as file:
+        refuse_truncated(name, file)
         rate = int(file.samplerate)
         stream = None if rate == SAMPLING_RATE else soxr.ResampleStream(rate, SAMPLING_RATE, 1, quality="HQ")
         read = given = 0
@@ -58,17 +58,17 @@ def read_blocks(source: AudioSource, block_seconds: float = BLOCK_SECONDS) -> It
                 raise RequestError(
                     f"{name} is damaged after {read / rate:.1f} s ({error.error_string.rstrip('.')})",
                     "a complete audio file",
-                    _REPLACE,
+                    REPLACE,
                 ) from error
             if not len(samples):
                 break
             read += len(samples)
-            mono = _mono(name, samples, rate, rate)  # checks and mixes; resampling has to know what came before
+            mono = mix_to_mono(name, samples, rate, rate)  # checks and mixes; resampling has to know what came before
             block = mono if stream is None else stream.resample_chunk(mono)
             given += len(block)
             if len(block):
                 yield block
-        _refuse_truncated_header(name, file)
+        refuse_truncated(name, file)
         _refuse_early_end(name, file, read)
         if stream is not None:
             block = stream.resample_chunk(np.empty(0, dtype=np.float32), last=True)
@@ -76,15 +76,15 @@ def read_blocks(source: AudioSource, block_seconds: float = BLOCK_SECONDS) -> It
             if len(block):
                 yield block
         if not given:
-            raise RequestError(f"{name} holds no samples", "a recording with sound", _REPLACE)
+            raise RequestError(f"{name} holds no samples", "a recording with sound", REPLACE)
 
 
 def _refuse_early_end(name: str, file: soundfile.SoundFile, read: int) -> None:
     # The length in an mp3 header may be an estimate; only a gap that no estimate makes counts.
-    slack = 0 if file.format in _EXACT_FORMATS else max(file.frames // 20, 10_000)
+    slack = 0 if file.format in EXACT_FORMATS else max(file.frames // 20, 10_000)
     if read < file.frames - slack:
         raise RequestError(
             f"{name} ends early: its header promises {file.frames} samples, {read} are there",
             "a complete audio file",
-            _REPLACE,
+            REPLACE,
         )

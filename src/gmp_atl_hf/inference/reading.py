@@ -96,11 +96,12 @@ class Reader:
         windowing = self._windowing(samples)
         return windowing.count(samples) * min(windowing.size, samples) if windowing else samples
 
-    def batches(self, batch_seconds: float) -> Iterator[list[Piece]]:
+    def batches(self, batch_seconds: float, padded: bool = True) -> Iterator[list[Piece]]:
         """Fill batches with neighbours in length, longest first: what takes most memory is tried at once.
 
         Args:
             batch_seconds: Most seconds of audio in a batch, padding included; one longer piece is a batch of its own.
+            padded: Whether the pieces of a batch will be filled up to the longest of them.
 
         Yields:
             Pieces of all readable recordings. When it ends, `heard` tells lengths and problems.
@@ -110,8 +111,8 @@ class Reader:
         longest = filled = 0
         for piece in self._pieces():
             length = len(piece.waveform)
-            padded = max(longest, length) * (len(batch) + 1)
-            if batch and (padded > limit or padded - filled - length > MOST_PADDING * padded):
+            size = max(longest, length) * (len(batch) + 1) if padded else filled + length
+            if batch and (size > limit or size - filled - length > MOST_PADDING * size):
                 yield batch
                 batch, longest, filled = [], 0, 0
             batch.append(piece)

@@ -30,12 +30,15 @@ class Windowing:
     hop: int
 
     @classmethod
-    def from_seconds(cls, window: float | None, hop: float | None = None) -> Windowing | None:
+    def from_seconds(
+        cls, window: float | None, hop: float | None = None, shortest: int = MINIMUM_SAMPLES
+    ) -> Windowing | None:
         """Check what was asked for.
 
         Args:
             window: Seconds of a window; None for no windows.
             hop: Seconds from window to window; None for windows side by side.
+            shortest: Samples of one frame of the model.
 
         Returns:
             The windows in samples, or None.
@@ -47,9 +50,9 @@ class Windowing:
             if hop is None:
                 return None
             raise RequestError(f"hop is {hop} but there is no window", "both, or window alone", "give window too")
-        shortest = MINIMUM_SAMPLES / SAMPLING_RATE
-        if not (math.isfinite(window) and window >= shortest):
-            raise RequestError(f"window is {window}", f"seconds, at least {shortest} (one frame)", "window=10")
+        least = shortest / SAMPLING_RATE
+        if not (math.isfinite(window) and window >= least):
+            raise RequestError(f"window is {window}", f"seconds, at least {least} (one frame)", "window=10")
         if hop is None:
             hop = window
         if not (math.isfinite(hop) and round(hop * SAMPLING_RATE) >= 1):

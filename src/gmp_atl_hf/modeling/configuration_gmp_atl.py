@@ -142,6 +142,11 @@ class GMPATLConfig(HubertConfig):
         """Whether any frame is ever masked."""
         return self.apply_spec_augment and self.mask_time_prob > 0
 
+    @property
+    def masks_channels(self) -> bool:
+        """Whether any channel is ever masked in training."""
+        return self.apply_spec_augment and self.mask_feature_prob > 0
+
     def resolve_layer(self, layer: int) -> int:
         """1-based transformer layer of a possibly negative one: -3 of 12 is layer 10 (the third-last).
 

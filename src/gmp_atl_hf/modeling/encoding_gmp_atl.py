@@ -4,7 +4,7 @@ The modules are transformers' own; only the order of calls is ours. Two things d
 
 - Group norm (base checkpoints) runs over the valid frames of each clip. Over the padded batch its statistics would
   change with the longest neighbour (transformers#21534, #47739).
-- Time masks and crops come from the caller, for each clip, instead of being drawn here for the batch.
+- Masks and crops come from the caller, for each clip, instead of being drawn here for the batch.
 """
 
 from __future__ import annotations
@@ -48,11 +48,19 @@ def valid_group_norm(norm: nn.GroupNorm, features: Tensor, mask: Tensor) -> Tens
     # Autocast would run the sums in half precision; a mean over 30 s needs float32.
     with torch.autocast(features.device.type, enabled=False):
         values = features.float()
+        if values.device.type == "cpu" and not torch.compiler.is_exporting():
+            # Clip by clip with the library's own kernel: two thirds of the time, and a graph cannot loop over a batch.
+            steps, weight, bias = values.shape[-1], norm.weight.float(), norm.bias.float()
+            normed = [
+                nn.functional.group_norm(clip[:, :, :count], norm.num_groups, weight, bias, norm.eps)
+                for clip, count in zip(values.split(1), mask.sum(-1).clamp(min=1).tolist(), strict=True)
+            ]
+            return torch.cat([nn.functional.pad(one, (0, steps - one.shape[-1])) for one in normed]).to(features.dtype)
         weights = mask.to(values.dtype)
-        steps = weights.sum(-1).clamp(min=1)[:, None]
-        mean = torch.einsum("bct,bt->bc", values, weights) / steps
+        counts = weights.sum(-1).clamp(min=1)[:, None]
+        mean = torch.einsum("bct,bt->bc", values, weights) / counts
         centred = (values - mean[:, :, None]) * weights[:, None, :]
-        variance = torch.einsum("bct,bct->bc", centred, centred) / steps
+        variance = torch.einsum("bct,bct->bc", centred, centred) / counts
         scale = norm.weight.float() * torch.rsqrt(variance + norm.eps)
         return (centred * scale[:, :, None] + norm.bias.float()[:, None]).to(features.dtype)
 
@@ -94,6 +102,7 @@ def encode_speech(
     frame_mask: Tensor | None = None,
     frame_spans: Tensor | None = None,
     mask_time_indices: Tensor | None = None,
+    mask_feature_indices: Tensor | None = None,
     layers: tuple[int, ...] = (),
 ) -> EncodedSpeech:
     """Encode waveforms, or convolution features that were computed before.
@@ -107,6 +116,7 @@ def encode_speech(
         frame_spans: (batch, 2) int64 frames to keep of each clip (first, one after the last); None keeps all.
         mask_time_indices: (batch, kept frames) bool, True where the frame is replaced by the mask embedding. Frames
             beyond the clip are never masked.
+        mask_feature_indices: (batch, hidden) bool, True where a channel is zero in every frame.
         layers: 1-based transformer layers whose hidden states are wanted.
 
     Returns:
@@ -136,6 +146,8 @@ def encode_speech(
         # `where` keeps the mask embedding in the graph even if nothing is masked: processes must agree on gradients.
         masked = (mask_time_indices & mask)[:, :, None]
         hidden = torch.where(masked, hubert.masked_spec_embed.to(hidden.dtype), hidden)
+    if mask_feature_indices is not None:
+        hidden = hidden.masked_fill(mask_feature_indices[:, None], 0.0)
     states: dict[int, Tensor] = {}
     hooks = [_record(hubert, layer, states) for layer in layers]
     try:

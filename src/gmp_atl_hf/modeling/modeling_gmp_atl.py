@@ -133,11 +133,20 @@ class GMPATLPreTrainedModel(HubertPreTrainedModel):
         frame_mask: Tensor | None = None,
         frame_spans: Tensor | None = None,
         mask_time_indices: Tensor | None = None,
+        mask_feature_indices: Tensor | None = None,
         layers: tuple[int, ...] = (),
     ) -> EncodedSpeech:
         """Hidden states of a batch; arguments, shapes and errors are those of `encode_speech`."""
         return encode_speech(
-            self.hubert, input_values, attention_mask, conv_features, frame_mask, frame_spans, mask_time_indices, layers
+            self.hubert,
+            input_values,
+            attention_mask,
+            conv_features,
+            frame_mask,
+            frame_spans,
+            mask_time_indices,
+            mask_feature_indices,
+            layers,
         )
 
     @property
@@ -201,6 +210,7 @@ class HubertForGMPATLMultiTask(GMPATLPreTrainedModel):
         frame_mask: Tensor | None = None,
         frame_spans: Tensor | None = None,
         mask_time_indices: Tensor | None = None,
+        mask_feature_indices: Tensor | None = None,
         labels: Tensor | None = None,
         gender_labels: Tensor | None = None,
         class_weights: Tensor | None = None,
@@ -217,6 +227,7 @@ class HubertForGMPATLMultiTask(GMPATLPreTrainedModel):
             frame_mask: (batch, frames), 1 on valid frames of `conv_features`.
             frame_spans: (batch, 2) int64 frames to keep.
             mask_time_indices: (batch, kept frames) bool frames to mask.
+            mask_feature_indices: (batch, hidden) bool channels to mask.
             labels: (batch,) int64 emotions, -100 missing.
             gender_labels: (batch,) int64, 0 female, 1 male, -100 missing; without them the gender part is 0.
             class_weights: (emotions,) float32 weights of the emotion part.
@@ -229,7 +240,14 @@ class HubertForGMPATLMultiTask(GMPATLPreTrainedModel):
         """
         layers = self._all_layers if output_hidden_states else ()
         encoded = self.encode(
-            input_values, attention_mask, conv_features, frame_mask, frame_spans, mask_time_indices, layers
+            input_values,
+            attention_mask,
+            conv_features,
+            frame_mask,
+            frame_spans,
+            mask_time_indices,
+            mask_feature_indices,
+            layers,
         )
         pooled = self.dropout(self.pooling(encoded.last_hidden_state, encoded.frame_mask))
         logits = self.emotion_classifier(pooled).float()
@@ -286,6 +304,7 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
         frame_mask: Tensor | None = None,
         frame_spans: Tensor | None = None,
         mask_time_indices: Tensor | None = None,
+        mask_feature_indices: Tensor | None = None,
         frame_labels: Tensor | None = None,
         loss_denominators: Tensor | None = None,
         output_hidden_states: bool | None = None,
@@ -301,6 +320,7 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
             frame_spans: (batch, 2) int64 frames to keep.
             mask_time_indices: (batch, kept frames) bool frames to mask; with labels and `frame_targets="masked"` only
                 these count.
+            mask_feature_indices: (batch, hidden) bool channels to mask.
             frame_labels: (batch, kept frames, scales) int64 clusters, -100 where unknown or padding.
             loss_denominators: (scales,) float32 counts of the whole optimiser step.
             output_hidden_states: Return the output of every transformer layer.
@@ -314,7 +334,14 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
         """
         layers = self._all_layers if output_hidden_states else ()
         encoded = self.encode(
-            input_values, attention_mask, conv_features, frame_mask, frame_spans, mask_time_indices, layers
+            input_values,
+            attention_mask,
+            conv_features,
+            frame_mask,
+            frame_spans,
+            mask_time_indices,
+            mask_feature_indices,
+            layers,
         )
         hidden = self.dropout(encoded.last_hidden_state)
         if frame_labels is None:
@@ -367,6 +394,7 @@ class HubertForGMPATL(GMPATLPreTrainedModel):
         frame_mask: Tensor | None = None,
         frame_spans: Tensor | None = None,
         mask_time_indices: Tensor | None = None,
+        mask_feature_indices: Tensor | None = None,
         labels: Tensor | None = None,
         class_weights: Tensor | None = None,
         loss_denominators: Tensor | None = None,
@@ -382,6 +410,7 @@ class HubertForGMPATL(GMPATLPreTrainedModel):
             frame_mask: (batch, frames), 1 on valid frames of `conv_features`.
             frame_spans: (batch, 2) int64 frames to keep.
             mask_time_indices: (batch, kept frames) bool frames to mask.
+            mask_feature_indices: (batch, hidden) bool channels to mask.
             labels: (batch,) int64 emotions, -100 missing.
             class_weights: (emotions,) float32 class weights.
             loss_denominators: (1,) float32 count of the whole optimiser step.
@@ -394,9 +423,16 @@ class HubertForGMPATL(GMPATLPreTrainedModel):
         """
         layers = self._all_layers if output_hidden_states else ()
         encoded = self.encode(
-            input_values, attention_mask, conv_features, frame_mask, frame_spans, mask_time_indices, layers
+            input_values,
+            attention_mask,
+            conv_features,
+            frame_mask,
+            frame_spans,
+            mask_time_indices,
+            mask_feature_indices,
+            layers,
         )
-        scores = self.classifier(self.dropout(self.pooling(encoded.last_hidden_state, encoded.frame_mask))).float()
+        scores, logits = self.score_frames(encoded.last_hidden_state, encoded.frame_mask)
         config = self.config
         angular = config.emotion_loss == "am-softmax"
         parts = []
@@ -405,8 +441,17 @@ class HubertForGMPATL(GMPATLPreTrainedModel):
             parts = [am_softmax_sums(scores, labels, config.am_softmax_scale, margin, class_weights)]
         elif labels is not None:
             parts = [cross_entropy_sums(scores, labels, class_weights)]
-        logits = (config.am_softmax_scale * scores if angular else scores) / config.logit_temperature
         return self._output(parts, loss_denominators, encoded, return_dict, logits=logits)
+
+    def score_frames(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The emotion head: (batch, frames, hidden) and (batch, frames) bool → scores and logits, (batch, emotions).
+
+        Scores are cosines under AM-Softmax; `logits = s·cos θ / T`.
+        """
+        config = self.config
+        scores = self.classifier(self.dropout(self.pooling(hidden, mask))).float()
+        scaled = config.am_softmax_scale * scores if config.emotion_loss == "am-softmax" else scores
+        return scores, scaled / config.logit_temperature
 
 
 HubertForGMPATL.register_for_auto_class("AutoModelForAudioClassification")  # type: ignore[no-untyped-call]

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from itertools import chain
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..data.audio import SAMPLING_RATE
+from ..front_end.cache import FrontEndCache
 from ..modeling.frames_gmp_atl import frame_count
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..training.clips import TableClips
 from ..training.collator import GMPATLDataCollator
+from .ahead import ahead
+from .batches import length_batches
 from .codebook import FeatureSource
+from .sample import FrameDraw, Sample, take_sample
+from .stream import Extract, Stream
+from .team import ALONE, Team
 
 BATCH_SECONDS = 64.0
 """Seconds of audio per batch of extraction, padding included. Our choice."""
@@ -69,10 +75,13 @@ def extract_features(
     feature_extractor: Any,
     batch_seconds: float = BATCH_SECONDS,
     description: str | None = None,
-) -> Iterator[tuple[int, dict[int, Tensor]]]:
+    batches: Iterable[Sequence[int]] | None = None,
+    cache: FrontEndCache | None = None,
+) -> Stream:
     """Stream the hidden states of a table, in eval mode and without masking.
 
-    Batches hold clips of like length; the memory needed does not depend on the number of clips.
+    Batches hold clips of like length; the memory needed does not depend on the number of clips. The next batches are
+    decoded while the model works on one.
 
     Args:
         model: Any GMP-ATL model; its mode is restored afterwards.
@@ -81,51 +90,61 @@ def extract_features(
         feature_extractor: The checkpoint's feature extractor.
         batch_seconds: Seconds of audio per batch, padding included.
         description: What the progress bar says; None for no bar.
+        batches: The rows to extract and which of them together; by default all rows in order of length.
+        cache: Cache of this model's front end, filled or not; None computes its output.
 
     Yields:
         Row of the table and, for each resolved layer, (frames, hidden) float32 on the model's device; rows come in
-        order of length.
+        the order of the batches.
     """
     resolved = tuple(model.config.resolve_layer(layer) for layer in layers)
-    clips = TableClips(table, ())
+    clips = TableClips(table, (), cache)
     collate = GMPATLDataCollator(feature_extractor, model.config, targets=(), training=False)
+    clips_to_come = None
+    if batches is None:
+        batches, clips_to_come = length_batches(table["num_samples"], batch_seconds), len(table)
+
+    def read(rows: Sequence[int]) -> tuple[Sequence[int], dict[str, Tensor]]:
+        return rows, collate([clips[row] for row in rows])
+
     was_training = model.training
     model.train(False)
-    bar = tqdm(total=len(table), desc=description, unit="clip", disable=description is None)
+    bar = tqdm(total=clips_to_come, desc=description, unit="clip", disable=description is None)
     try:
-        for rows in length_batches(table["num_samples"], batch_seconds):
-            batch = {name: value.to(model.device) for name, value in collate([clips[row] for row in rows]).items()}
-            with torch.inference_mode():
-                encoded = model.encode(**batch, layers=resolved)
-            counts = encoded.frame_mask.sum(-1).tolist()
-            for index, row in enumerate(rows):
-                yield row, {layer: encoded.hidden_states[layer][index, : counts[index]].float() for layer in resolved}
-            bar.update(len(rows))
+        with closing(ahead(read, batches)) as loaded:
+            for rows, inputs in loaded:
+                with torch.inference_mode():
+                    encoded = model.encode(**_moved(inputs, model.device), layers=resolved)
+                counts = encoded.frame_mask.sum(-1).tolist()
+                for index, row in enumerate(rows):
+                    states = encoded.hidden_states
+                    yield row, {layer: states[layer][index, : counts[index]].float() for layer in resolved}
+                bar.update(len(rows))
     finally:
         bar.close()
         model.train(was_training)
 
 
-def length_batches(samples: Sequence[int], batch_seconds: float) -> Iterator[list[int]]:
-    """Cut rows into batches of neighbours in length.
+def _moved(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: value.to(device) for name, value in inputs.items()}
+
+
+def hidden_states_of(
+    model: GMPATLPreTrainedModel, layers: Sequence[int], feature_extractor: Any, cache: FrontEndCache | None = None
+) -> Extract:
+    """`extract_features` of one model, as sampling and labelling want it.
 
     Args:
-        samples: Length of each row in samples at 16 kHz.
-        batch_seconds: Most seconds per batch, padding included; a single longer clip makes a batch of its own.
-
-    Yields:
-        Rows of a batch, shortest batch first.
+        model: Any GMP-ATL model.
+        layers: Transformer layers, 1-based or negative from the top.
+        feature_extractor: The checkpoint's feature extractor.
+        cache: As for `extract_features`.
     """
-    limit = batch_seconds * SAMPLING_RATE
-    lengths = np.asarray(samples)
-    batch: list[int] = []
-    for row in np.argsort(lengths, kind="stable").tolist():
-        if batch and (len(batch) + 1) * int(lengths[row]) > limit:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
+
+    def extract(table: datasets.Dataset, batches: Iterable[Sequence[int]]) -> Stream:
+        return extract_features(model, table, layers, feature_extractor, batches=batches, cache=cache)
+
+    return extract
 
 
 def sample_features(
@@ -136,53 +155,30 @@ def sample_features(
     sample_frames: int,
     seed: int = 0,
     description: str | None = None,
-) -> dict[int, Tensor]:
-    """Draw frames to fit clusters on: all of them, or a seeded uniform share of every clip.
+    batch_seconds: float = BATCH_SECONDS,
+    team: Team = ALONE,
+    cache: FrontEndCache | None = None,
+) -> Sample:
+    """Draw frames to fit clusters on: all of them, or exactly so many, every frame as likely as every other.
 
     Args:
         model: Any GMP-ATL model.
         table: The training rows, and nothing else.
         layers: Transformer layers, 1-based or negative from the top.
         feature_extractor: The checkpoint's feature extractor.
-        sample_frames: Most frames to keep.
-        seed: Seed of the draw; a clip's share depends on (seed, row) alone.
+        sample_frames: Most frames to keep, in all processes.
+        seed: Seed of the draw.
         description: What the progress bar says; None for no bar.
+        batch_seconds: Seconds of audio per batch, padding included.
+        team: The processes that share the work.
+        cache: As for `extract_features`.
 
     Returns:
-        Resolved layer → (frames, hidden) float32 on the CPU, at most `sample_frames` rows.
+        This process's part: resolved layer → (frames, hidden) float32 on the CPU, in order of the clips' lengths.
     """
     config = model.config
-    frames = [frame_count(n, config.conv_kernel, config.conv_stride) for n in table["num_samples"]]
-    rows = draw_frames(frames, sample_frames, seed)
-    starts = np.concatenate([[0], np.cumsum([len(drawn) for drawn in rows])])
+    counts = [frame_count(n, config.conv_kernel, config.conv_stride) for n in table["num_samples"]]
+    draw = FrameDraw(counts, sample_frames, seed)
     resolved = tuple(config.resolve_layer(layer) for layer in layers)
-    total = int(min(starts[-1], sample_frames))
-    sample = {layer: torch.empty(total, config.hidden_size) for layer in resolved}
-    for row, states in extract_features(model, table, layers, feature_extractor, description=description):
-        # Rounding up in every clip can exceed the bound by a few frames of the last clips.
-        drawn = rows[row][: max(0, total - int(starts[row]))]
-        for layer, values in states.items():
-            sample[layer][starts[row] : starts[row] + len(drawn)] = values.cpu()[torch.from_numpy(drawn)]
-    return sample
-
-
-def draw_frames(counts: Sequence[int], sample_frames: int, seed: int) -> list[np.ndarray]:
-    """Draw the same share of every clip's frames.
-
-    Args:
-        counts: Frames of each clip.
-        sample_frames: About how many to draw of all; each clip rounds its share up or down.
-        seed: Seed of the draw; which frames of a clip are drawn depends on it, the clip's row and the share.
-
-    Returns:
-        For each clip (drawn,) int64, ascending.
-    """
-    share = min(1.0, sample_frames / max(sum(counts), 1))
-    if share >= 1.0:
-        return [np.arange(count) for count in counts]
-    drawn = []
-    for row, count in enumerate(counts):
-        rng = np.random.default_rng([seed, row])
-        kept = int(share * count + rng.random())
-        drawn.append(np.sort(rng.choice(count, size=min(kept, count), replace=False)))
-    return drawn
+    extract = hidden_states_of(model, layers, feature_extractor, cache)
+    return take_sample(extract, table, draw, resolved, config.hidden_size, batch_seconds, team, description)

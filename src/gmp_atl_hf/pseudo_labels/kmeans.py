@@ -15,9 +15,10 @@ from torch import Tensor
 from ..errors import RequestError
 from ..version import __version__
 from .codebook import FeatureSource, Scale, read_codebooks, write_codebooks
-from .lloyd import Codebook, LloydSettings, Reduce, assign, fit_codebook, full_precision, one_process, squared_norms
+from .lloyd import Codebook, LloydSettings, Shard, assign, fit_codebook, full_precision
 from .published import fit_published
 from .seeding import SeedingSettings, Subsample, sample_frames
+from .team import ALONE, Team
 
 __all__ = ["FeatureSource", "MultiScaleKMeans", "column_name"]
 
@@ -129,6 +130,11 @@ class MultiScaleKMeans:
             digest.update(name.encode() + self._centres[name].cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    @property
+    def seeding_frames(self) -> int:
+        """How many frames `fit` seeds from, where there are as many."""
+        return max(self.seeding.init_frames, FRAMES_PER_CLUSTER * max(self.clusters))
+
     def fit(
         self,
         features: Mapping[int, Tensor],
@@ -136,12 +142,15 @@ class MultiScaleKMeans:
         speakers: Sequence[str],
         *,
         initial: Mapping[int, Tensor] | None = None,
-        reduce: Reduce = one_process,
+        pieces: Sequence[int] | None = None,
+        team: Team = ALONE,
+        device: torch.device | str | None = None,
     ) -> MultiScaleKMeans:
         """Fits a codebook for every layer and K.
 
-        Several processes may each hold a part of the frames: they give ``reduce`` (the sum over processes) and
-        ``initial``, and end with the codebooks that one process would have found, up to the rounding of sums.
+        Several processes may each hold a part of the frames: they give their ``team`` and ``initial``, and end with
+        the codebooks that one process would have found: to the last bit where the frames come in the same ``pieces``
+        (runs that are never split between processes), up to the rounding of sums otherwise.
 
         Args:
             features: Layer → (frames, channels) floating point, finite, any device; of training speakers only.
@@ -149,7 +158,9 @@ class MultiScaleKMeans:
             speakers: Whose frames they are, in all processes.
             initial: Layer → (frames, channels) frames to seed from, the same in all processes; drawn from ``features``
                 when not given.
-            reduce: Turns a float64 tensor of this process into the sum over all processes.
+            pieces: Lengths of the runs that this process's frames are made of; one run if not given.
+            team: The processes that share the frames.
+            device: Where to fit, one layer at a time; where the features are if not given.
 
         Returns:
             Itself.
@@ -160,13 +171,14 @@ class MultiScaleKMeans:
         if set(features) != set(provenance.layers):
             found = f"features of layers {sorted(features)}"
             raise RequestError(found, f"layers {list(provenance.layers)} as their source says", "extract them together")
-        if reduce is not one_process and (initial is None or self.backend == "sklearn"):
+        if team.count > 1 and (initial is None or self.backend == "sklearn"):
             raise ValueError("several processes need backend='torch' and `initial`, the same frames in each of them")
         centres: dict[str, Tensor] = {}
         scales: dict[str, Scale] = {}
         for layer in provenance.layers:
             drawn = None if initial is None else initial[layer]
-            for clusters, codebook in self._fit_layer(layer, features[layer], drawn, reduce).items():
+            frames = features[layer] if device is None else features[layer].to(device)
+            for clusters, codebook in self._fit_layer(layer, frames, drawn, pieces, team).items():
                 name = column_name(layer, clusters)
                 centres[name] = codebook.centres
                 scales[name] = _scale(layer, codebook, provenance, speakers)
@@ -260,17 +272,20 @@ class MultiScaleKMeans:
             raise RequestError(f"codebooks in {folder} without {missing}", "a codebook per layer and K", "fit again")
         return kmeans
 
-    def _fit_layer(self, layer: int, frames: Tensor, initial: Tensor | None, reduce: Reduce) -> dict[int, Codebook]:
+    def _fit_layer(
+        self, layer: int, frames: Tensor, initial: Tensor | None, pieces: Sequence[int] | None, team: Team
+    ) -> dict[int, Codebook]:
         """Fits every K on the frames (frames, channels) of one layer."""
         if frames.ndim != 2 or not frames.is_floating_point():
             found = f"features of layer {layer} of shape {tuple(frames.shape)} and type {frames.dtype}"
             raise RequestError(found, "(frames, channels), floating point", "give one row per frame")
+        if pieces is not None and sum(pieces) != len(frames):
+            raise ValueError(f"pieces of {sum(pieces)} frames for {len(frames)} frames of layer {layer}")
         frames = frames.detach()
-        largest = max(self.clusters)
-        total = int(reduce(torch.tensor([len(frames)], dtype=torch.float64, device=frames.device)))
+        total = int(team.reduce(torch.tensor([len(frames)])))
         if initial is None:
-            count = max(self.seeding.init_frames, FRAMES_PER_CLUSTER * largest)
-            initial = sample_frames(frames, count, self.seed)
+            initial = sample_frames(frames, self.seeding_frames, self.seed)
+        largest = max(self.clusters)
         for what, given in (("", total), (" to seed from", len(initial))):
             if given < largest:
                 raise RequestError(
@@ -279,36 +294,25 @@ class MultiScaleKMeans:
                     "smaller numbers in pseudo_labels.clusters, or more audio",
                 )
         initial = initial.float().cpu()
-        chunk = self.settings.chunk_frames
         with full_precision(frames.device):
             # Broken frames are left out of the origin only so that they can be counted: nothing is fitted on them.
             usable = torch.isfinite(initial.square().sum(1))
             origin = initial[usable].mean(0).to(frames.device)
-            norms = squared_norms(frames, origin, chunk)
-            bad = reduce(torch.isfinite(norms).logical_not().sum(dtype=torch.float64)[None])
-            if float(bad) > 0 or not bool(usable.all()):
+            shard = Shard.of(frames, origin, self.settings.chunk_frames, pieces, team)
+            if shard.broken or not bool(usable.all()):
                 raise RequestError(
-                    f"{int(bad)} of {total} frames of layer {layer} with values that are not finite (or beyond 1e18)",
+                    f"{shard.broken} of {total} frames of layer {layer} with values that are not finite "
+                    "(or beyond 1e18)",
                     "finite features",
                     "look for broken recordings, and for a model that diverged in training",
                 )
             subsample = Subsample.of(initial, self.seeding)
-        fitted: dict[int, Codebook] = {}
-        for k in self.clusters:
-            if self.backend == "sklearn":
-                fitted[k] = fit_published(frames, norms, origin, k, seed=self.seed, chunk_frames=chunk)
-            else:
-                fitted[k] = fit_codebook(
-                    frames,
-                    norms,
-                    subsample,
-                    k,
-                    seed=self.seed,
-                    settings=self.settings,
-                    seeding=self.seeding,
-                    reduce=reduce,
-                )
-        return fitted
+        if self.backend == "sklearn":
+            return {k: fit_published(shard, k, seed=self.seed) for k in self.clusters}
+        return {
+            k: fit_codebook(shard, subsample, k, seed=self.seed, settings=self.settings, seeding=self.seeding)
+            for k in self.clusters
+        }
 
 
 def _scale(layer: int, codebook: Codebook, source: FeatureSource, speakers: Sequence[str]) -> Scale:

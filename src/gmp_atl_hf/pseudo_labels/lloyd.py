@@ -1,13 +1,14 @@
 """Lloyd's k-means in torch: in chunks, on any device, in one process or several.
 
-Distances are float32 matrix products of centred frames, sums are gathered in float64. What a pass gathers (sums,
-counts, inertia) goes through one injected callable, ``reduce``, so that processes which each hold a part of the frames
-agree.
+Distances are float32 matrix products of centred frames, chunk by chunk. What a pass gathers (sums, counts, inertia) is
+added up over chunks, threads and processes in float64 and *exactly* (see `rounded`), so that the same chunks give the
+same bits whoever holds them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,20 +17,13 @@ import torch
 from torch import Tensor
 
 from .seeding import SeedingSettings, Subsample, nearest, seed_centres
-from .threads import one_thread_each, spans
+from .team import ALONE, Team
+from .threads import one_thread_each, portions
 
 Result = TypeVar("Result")
 
-Reduce = Callable[[Tensor], Tensor]
-"""Turns this process's float64 tensor into the sum over all processes, the same on each of them."""
-
 SAME_POINT = 1e-5
 """Points whose squared distance is below this share of the mean squared deviation count as one: float32 blurs them."""
-
-
-def one_process(gathered: Tensor) -> Tensor:
-    """The reduction of a single process: what was gathered is already all there is."""
-    return gathered
 
 
 @dataclass(frozen=True)
@@ -86,25 +80,96 @@ def full_precision(device: torch.device) -> Iterator[None]:
             backend.fp32_precision = precision
 
 
-def squared_norms(frames: Tensor, origin: Tensor, chunk_frames: int) -> Tensor:
-    """Squared distance of each frame from a common origin.
+@dataclass(frozen=True)
+class Shard:
+    """The frames that this process holds, and what is known of those of all processes.
 
     Args:
         frames: (frames, channels) floating point, any device.
-        origin: (channels,) float32, same device.
-        chunk_frames: Frames handled at once.
+        origin: (channels,) float32, same device: the common origin of all arithmetic.
+        norms: (frames,) float32 squared distances from it.
+        chunks: Runs of frames that are handled at once.
+        team: The processes that hold the rest.
+        total: Frames in all processes.
+        broken: How many of them have values that are not finite.
+        peak: The largest finite squared distance from the origin in all processes.
+    """
+
+    frames: Tensor
+    origin: Tensor
+    norms: Tensor
+    chunks: Sequence[range]
+    team: Team
+    total: int
+    broken: int
+    peak: float
+
+    @classmethod
+    def of(
+        cls,
+        frames: Tensor,
+        origin: Tensor,
+        chunk_frames: int,
+        pieces: Sequence[int] | None = None,
+        team: Team = ALONE,
+    ) -> Shard:
+        """Measures the frames that this process holds.
+
+        Args:
+            frames: (frames, channels) floating point, any device.
+            origin: (channels,) float32, same device.
+            chunk_frames: Frames handled at once, at most.
+            pieces: Lengths of the runs of frames that stay together however many processes there are; one run if not
+                given. Chunks end where they end, so that the same pieces give the same sums in any process.
+            team: The processes that hold the rest.
+        """
+        chunks = cut([len(frames)] if pieces is None else pieces, chunk_frames)
+        norms = torch.empty(len(frames), device=frames.device)
+
+        def measure(part: Sequence[range]) -> None:
+            for rows, chunk in _chunks(frames, part, origin):
+                norms[rows.start : rows.stop] = chunk.square().sum(1)
+
+        _on_portions(measure, frames.device, chunks)
+        finite = torch.isfinite(norms)
+        counts = torch.stack([torch.tensor(len(frames), device=norms.device), finite.logical_not().sum()])
+        total, broken = team.reduce(counts.double()).tolist()
+        peak = float(norms[finite].max()) if bool(finite.any()) else 0.0
+        return cls(frames, origin, norms, chunks, team, int(total), int(broken), team.highest(peak))
+
+
+def cut(pieces: Sequence[int], chunk_frames: int) -> list[range]:
+    """Cuts runs of frames, one behind the other, into chunks that never reach over the end of a run.
+
+    Args:
+        pieces: Length of each run.
+        chunk_frames: Most frames in a chunk.
 
     Returns:
-        (frames,) float32.
+        The frames of each chunk, in order.
     """
-    norms = torch.empty(len(frames), device=frames.device)
+    chunks, end = [], 0
+    for piece in pieces:
+        start, end = end, end + piece
+        chunks += [range(first, min(first + chunk_frames, end)) for first in range(start, end, chunk_frames)]
+    return chunks
 
-    def measure(span: range) -> None:
-        for start, chunk in _chunks(frames, span, origin, chunk_frames):
-            norms[start : start + len(chunk)] = chunk.square().sum(1)
 
-    _on_spans(measure, frames, chunk_frames)
-    return norms
+def rounded(values: Tensor, bound: float) -> Tensor:
+    """Rounds numbers so that their sum is exact, and therefore the same in any order (Demmel and Nguyen, 2013).
+
+    They become multiples of one small power of two, of which float64 holds every sum below the bound. What is lost is
+    2⁻⁵² of the bound per number, far less than the float32 arithmetic behind them has lost already.
+
+    Args:
+        values: Float64.
+        bound: No sum of them, nor of their absolute values, exceeds it.
+
+    Returns:
+        Float64, same shape.
+    """
+    shift = 1.5 * 2.0 ** (math.frexp(bound)[1] + 1)
+    return (values + shift) - shift
 
 
 def assign(frames: Tensor, centres: Tensor, chunk_frames: int) -> Tensor:
@@ -122,50 +187,46 @@ def assign(frames: Tensor, centres: Tensor, chunk_frames: int) -> Tensor:
     with full_precision(frames.device):
         origin = centres.mean(0)
         shifted = centres - origin
-        for start, chunk in _chunks(frames, range(len(frames)), origin, chunk_frames):
-            labels[start : start + len(chunk)] = nearest(chunk, shifted)[1]
+        for rows, chunk in _chunks(frames, cut([len(frames)], chunk_frames), origin):
+            labels[rows.start : rows.stop] = nearest(chunk, shifted)[1]
     return labels
 
 
 def fit_codebook(
-    frames: Tensor,
-    norms: Tensor,
+    shard: Shard,
     subsample: Subsample,
     clusters: int,
     *,
     seed: int = 0,
     settings: LloydSettings | None = None,
     seeding: SeedingSettings | None = None,
-    reduce: Reduce = one_process,
 ) -> Codebook:
     """Fits one codebook: centres seeded on a subsample, then passes over all frames until they bring little.
 
-    Every process calls this with its own ``frames`` and ``norms`` and the same everything else; each ends with the same
-    codebook. An unused centre moves to the frame of the subsample that lies farthest from its own centre.
+    Every process calls this with its own shard and the same everything else; each ends with the same codebook. An
+    unused centre moves to the frame of the subsample that lies farthest from its own centre.
 
     Args:
-        frames: (frames, channels) floating point: the part of the frames that this process holds, any device.
-        norms: (frames,) float32, their `squared_norms` around the subsample's origin.
+        shard: The part of the frames that this process holds, around the subsample's origin.
         subsample: What to seed from.
         clusters: K.
         seed: Of the seeding; the passes draw nothing.
         settings: Of the passes.
         seeding: Of the seeding.
-        reduce: Sum over processes.
 
     Returns:
-        The codebook, its centres on the device of ``frames``.
+        The codebook, its centres on the device of the frames.
     """
     settings = settings or LloydSettings()
+    device = shard.frames.device
     same_point = SAME_POINT * float(subsample.points.square().sum(1).mean())
-    with full_precision(frames.device):
-        origin = subsample.origin.to(frames.device)
-        seeds, used = seed_centres(subsample, clusters, seed, seeding or SeedingSettings())
-        centres = _repair(seeds, used, subsample.points, same_point)[0].to(frames.device)
+    with full_precision(device):
+        seeds, used = seed_centres(subsample, clusters, seed, seeding or SeedingSettings(), shard.team)
+        centres = _repair(seeds, used, subsample.points, same_point)[0].to(device)
         before = float("inf")
         iteration = 1
         while True:
-            sums, counts, inertia = lloyd_pass(frames, norms, origin, centres, settings.chunk_frames, reduce)
+            sums, counts, inertia = lloyd_pass(shard, centres)
             taken = counts > 0
             repaired, moved = _repair(centres.cpu(), taken.cpu(), subsample.points, same_point)
             little = before - inertia <= settings.tolerance * before if iteration > 1 else inertia <= 0
@@ -175,64 +236,65 @@ def fit_codebook(
             before = inertia
             iteration += 1
             means = (sums / counts.clamp(min=1)[:, None]).float()
-            centres = torch.where(taken[:, None], means, repaired.to(frames.device))
-    return Codebook(centres + origin, inertia, int(counts.sum()), iteration, int((~taken).sum()))
+            centres = torch.where(taken[:, None], means, repaired.to(device))
+    return Codebook(centres + shard.origin, inertia, shard.total, iteration, int((~taken).sum()))
 
 
-def lloyd_pass(
-    frames: Tensor, norms: Tensor, origin: Tensor, centres: Tensor, chunk_frames: int, reduce: Reduce
-) -> tuple[Tensor, Tensor, float]:
+def lloyd_pass(shard: Shard, centres: Tensor) -> tuple[Tensor, Tensor, float]:
     """What one look at all frames tells about some centres.
 
     Args:
-        frames: (frames, channels) floating point: the part of the frames that this process holds, any device.
-        norms: (frames,) float32, their `squared_norms` around the origin.
-        origin: (channels,) float32, same device.
-        centres: (clusters, channels) float32, around the origin, same device.
-        chunk_frames: Frames handled at once.
-        reduce: Sum over processes.
+        shard: The part of the frames that this process holds.
+        centres: (clusters, channels) float32, around the shard's origin, same device.
 
     Returns:
         Over all processes: (clusters, channels) float64 sums around the origin and (clusters,) float64 counts of the
         frames nearest to each centre, and the inertia of the centres.
     """
     clusters, channels = centres.shape
+    device = shard.frames.device
+    # A squared distance is at most (|frame| + |centre|)².
+    reach = (math.sqrt(shard.peak) + math.sqrt(float(centres.square().sum(1).max()))) ** 2
+    most_inertia, most_sum = shard.total * reach, shard.total * math.sqrt(shard.peak)
 
-    def gather(span: range) -> Tensor:
-        gathered = torch.zeros(clusters, channels + 2, dtype=torch.float64, device=frames.device)
-        for start, chunk in _chunks(frames, span, origin, chunk_frames):
+    def gather(part: Sequence[range]) -> Tensor:
+        gathered = torch.zeros(clusters, channels + 2, dtype=torch.float64, device=device)
+        for rows, chunk in _chunks(shard.frames, part, shard.origin):
             scores, labels = nearest(chunk, centres)
-            gathered[0, -1] += (scores + norms[start : start + len(chunk)]).clamp_(min=0).sum(dtype=torch.float64)
-            if frames.device.type == "cpu":
+            distances = (scores + shard.norms[rows.start : rows.stop]).clamp_(min=0)
+            gathered[0, -1] += rounded(distances.sum(dtype=torch.float64), most_inertia)
+            if device.type == "cpu":
                 sums = torch.zeros(clusters, channels).index_add_(0, labels, chunk)
                 counts = torch.bincount(labels, minlength=clusters)
             else:  # index_add_ adds in no fixed order on a GPU; a product with the one-hot labels does.
-                one_hot = torch.zeros(clusters, len(chunk), device=chunk.device).scatter_(0, labels[None], 1.0)
+                one_hot = torch.zeros(clusters, len(chunk), device=device).scatter_(0, labels[None], 1.0)
                 sums, counts = one_hot @ chunk, one_hot.sum(1)
-            gathered[:, :channels] += sums
+            gathered[:, :channels] += rounded(sums.double(), most_sum)
             gathered[:, channels] += counts
         return gathered
 
-    gathered = reduce(torch.stack(_on_spans(gather, frames, chunk_frames)).sum(0))
+    gathered = shard.team.reduce(torch.stack(_on_portions(gather, device, shard.chunks)).sum(0))
     return gathered[:, :channels], gathered[:, channels], float(gathered[0, -1])
 
 
-def _on_spans(work: Callable[[range], Result], frames: Tensor, chunk_frames: int) -> list[Result]:
-    """Runs the work on the frames: on the CPU in one span per thread, elsewhere in one."""
-    if frames.device.type != "cpu":
-        return [work(range(len(frames)))]
-    return one_thread_each(work, spans(len(frames), chunk_frames))
+def _on_portions(
+    work: Callable[[Sequence[range]], Result], device: torch.device, chunks: Sequence[range]
+) -> list[Result]:
+    """Runs the work on the chunks: on the CPU in one portion per thread, elsewhere in one."""
+    if device.type != "cpu":
+        return [work(chunks)]
+    return one_thread_each(work, portions(chunks))
 
 
-def _chunks(frames: Tensor, span: range, origin: Tensor, chunk_frames: int) -> Iterator[tuple[int, Tensor]]:
-    """Float32 chunks of a span of frames around the origin: a large common offset would cost the products their digits.
+def _chunks(frames: Tensor, chunks: Sequence[range], origin: Tensor) -> Iterator[tuple[range, Tensor]]:
+    """Float32 chunks of the frames around the origin: a large common offset would cost the products their digits.
 
     A chunk is overwritten by the next.
     """
-    buffer = torch.empty(min(chunk_frames, len(span)), frames.shape[1], device=frames.device)  # Fresh memory is slow.
-    for start in range(span.start, span.stop, chunk_frames):
-        chunk = frames[start : min(start + chunk_frames, span.stop)]
-        yield start, torch.sub(chunk, origin, out=buffer[: len(chunk)])
+    # Fresh memory is slow.
+    buffer = torch.empty(max(map(len, chunks), default=0), frames.shape[1], device=frames.device)
+    for rows in chunks:
+        yield rows, torch.sub(frames[rows.start : rows.stop], origin, out=buffer[: len(rows)])
 
 
 def _repair(centres: Tensor, taken: Tensor, initial: Tensor, same_point: float) -> tuple[Tensor, int]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from .lloyd import Codebook, full_precision, lloyd_pass, one_process
+from .lloyd import Codebook, Shard, full_precision, lloyd_pass
 
 
 def published_settings(clusters: int, seed: int) -> dict[str, Any]:
@@ -31,26 +30,22 @@ def published_settings(clusters: int, seed: int) -> dict[str, Any]:
     }
 
 
-def fit_published(
-    frames: Tensor, norms: Tensor, origin: Tensor, clusters: int, *, seed: int, chunk_frames: int
-) -> Codebook:
+def fit_published(shard: Shard, clusters: int, *, seed: int) -> Codebook:
     """HuBERT's published k-means, measured as our own is.
 
     Args:
-        frames: (frames, channels) floating point, any device; the fit itself runs on the CPU.
-        norms: (frames,) float32, their `squared_norms` around the origin.
-        origin: (channels,) float32, same device.
+        shard: The frames, all of them in this process; the fit itself runs on the CPU.
         clusters: K.
         seed: Of scikit-learn's draws.
-        chunk_frames: Frames handled at once when measuring.
 
     Returns:
-        The codebook, its centres on the device of ``frames``.
+        The codebook, its centres on the device of the frames.
     """
     from sklearn.cluster import MiniBatchKMeans
 
+    frames = shard.frames
     fitted = MiniBatchKMeans(**published_settings(clusters, seed)).fit(frames.float().cpu().numpy())
     centres = torch.from_numpy(fitted.cluster_centers_).float().to(frames.device)
     with full_precision(frames.device):
-        _, counts, inertia = lloyd_pass(frames, norms, origin, centres - origin, chunk_frames, one_process)
+        _, counts, inertia = lloyd_pass(shard, centres - shard.origin)
     return Codebook(centres, inertia, len(frames), int(fitted.n_iter_), int((counts == 0).sum()))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .team import ALONE, Team
 from .threads import one_thread_each
 
 CHUNK_POINTS = 2048
@@ -99,14 +100,17 @@ def nearest(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     return smallest.values, smallest.indices
 
 
-def seed_centres(subsample: Subsample, clusters: int, seed: int, settings: SeedingSettings) -> tuple[Tensor, Tensor]:
-    """First centres from a subsample.
+def seed_centres(
+    subsample: Subsample, clusters: int, seed: int, settings: SeedingSettings, team: Team = ALONE
+) -> tuple[Tensor, Tensor]:
+    """First centres from a subsample; the restarts are shared out over processes, and over the threads of each.
 
     Args:
         subsample: Where to look.
         clusters: K, at most the number of points.
         seed: Of all draws.
         settings: How many restarts and iterations.
+        team: The processes that share the restarts; all end with the centres of the best one.
 
     Returns:
         (clusters, channels) float32 centres around the subsample's origin, and (clusters,) bool, False where a centre
@@ -123,7 +127,13 @@ def seed_centres(subsample: Subsample, clusters: int, seed: int, settings: Seedi
         scores, labels = _nearest_in_chunks(subsample.projected, centres)
         return float(scores.sum(dtype=torch.float64)), labels
 
-    _, labels = min(one_thread_each(start, drawn.tolist()), key=lambda result: result[0])
+    numbers = range(settings.init_restarts)
+    found = dict(
+        zip(team.mine(numbers), one_thread_each(start, [int(drawn[n]) for n in team.mine(numbers)]), strict=True)
+    )
+    scores = torch.tensor([found[n][0] if n in found else 0.0 for n in numbers], dtype=torch.float64)
+    best = int(team.reduce(scores).argmin())
+    labels = team.reduce(found[best][1] if best in found else torch.zeros(len(subsample.points), dtype=torch.long))
     means, counts = _means(subsample.points, labels, clusters)
     return means, counts > 0
 

@@ -39,16 +39,14 @@ def one_thread_each(work: Callable[[Item], Result], items: Sequence[Item]) -> li
         torch.set_num_threads(threads)
 
 
-def spans(length: int, piece: int) -> list[range]:
-    """Cuts a length into one span per thread, each but the last made of whole pieces.
+def portions(items: Sequence[Item]) -> list[Sequence[Item]]:
+    """Cuts a sequence into one run of neighbours per thread.
 
     Args:
-        length: What to cut, e.g. the number of frames.
-        piece: Smallest unit, e.g. the frames of a chunk.
+        items: What to cut, e.g. the chunks of the frames.
 
     Returns:
-        At least one span, even of nothing.
+        At least one run, even of nothing.
     """
-    pieces = -(-length // piece)
-    size = max(-(-pieces // torch.get_num_threads()), 1) * piece
-    return [range(start, min(start + size, length)) for start in range(0, max(length, 1), size)]
+    size = max(-(-len(items) // torch.get_num_threads()), 1)
+    return [items[start : start + size] for start in range(0, max(len(items), 1), size)]

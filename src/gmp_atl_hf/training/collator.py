@@ -14,7 +14,7 @@ from ..data.audio import SAMPLING_RATE, read_clip
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count, hop_length
 from ..modeling.losses_gmp_atl import IGNORED
-from .masks import draw_span, draw_time_mask
+from .masks import draw_feature_mask, draw_span, draw_time_mask
 from .sampler import ClipKey
 
 
@@ -30,7 +30,7 @@ class GMPATLDataCollator:
         config: The model's configuration: frame arithmetic and mask settings.
         targets: Which of `labels`, `gender_labels` and `frame_labels` to give.
         training: Draw masks and crops. In evaluation whole clips are heard and only frame targets are masked, the
-            same frames every time.
+            same frames every time, and no channels.
         max_seconds: Longest stretch of a clip in training, seconds; None never cuts.
         seed: Seed of masks and crops.
 
@@ -50,7 +50,8 @@ class GMPATLDataCollator:
         """Make one batch.
 
         Args:
-            rows: Rows of the table; `waveform` (samples,) float32 and `key` are used where they are there.
+            rows: Rows of the table; `key`, and `waveform` (samples,) float32 or `conv_features` (frames, channels)
+                are used where they are there.
 
         Returns:
             Model inputs, see the `forward` of the models for names, shapes and dtypes.
@@ -58,24 +59,18 @@ class GMPATLDataCollator:
         Raises:
             ValueError: A row's frame labels do not fit its length.
         """
-        waveforms = [row["waveform"] if "waveform" in row else read_clip(row["audio"]) for row in rows]
         keys = [row.get("key", ClipKey(index)) for index, row in enumerate(rows)]
-        extracted = self.feature_extractor(
-            waveforms, sampling_rate=SAMPLING_RATE, padding=True, return_attention_mask=True, return_tensors="pt"
-        )
-        batch: dict[str, Tensor] = {
-            "input_values": extracted["input_values"],
-            "attention_mask": extracted["attention_mask"].long(),
-        }
-        config = self.config
-        frames = [frame_count(len(waveform), config.conv_kernel, config.conv_stride) for waveform in waveforms]
+        cached = "conv_features" in rows[0]
+        clips = [row["conv_features"] for row in rows] if cached else [_waveform(row) for row in rows]
+        frames = [len(clip) if cached else self._frame_count(len(clip)) for clip in clips]
         generators = [np.random.default_rng([self.seed, key.epoch, key.row]) for key in keys]
         spans = [draw_span(count, self._max_frames, rng) for count, rng in zip(frames, generators, strict=True)]
-        if any(stop - start < count for (start, stop), count in zip(spans, frames, strict=True)):
-            batch["frame_spans"] = torch.tensor(spans)
+        batch = _conv_features(clips, spans) if cached else self._input_values(clips, frames, spans)
         longest = max(stop - start for start, stop in spans)
         if self.training or "frame_labels" in self.targets:
             batch["mask_time_indices"] = self._masks(spans, longest, generators)
+        if self.training and self.config.masks_channels:
+            batch["mask_feature_indices"] = self._channel_masks(generators)
         if "labels" in self.targets and "emotion" in rows[0]:
             batch["labels"] = self._labels(rows, keys, "emotion")
         if "gender_labels" in self.targets and "gender" in rows[0]:
@@ -83,6 +78,21 @@ class GMPATLDataCollator:
         if "frame_labels" in self.targets:
             batch["frame_labels"] = self._frame_labels(rows, keys, frames, spans, longest)
         return batch
+
+    def _input_values(
+        self, waveforms: list[np.ndarray], frames: Sequence[int], spans: Sequence[tuple[int, int]]
+    ) -> dict[str, Tensor]:
+        """Whole waveforms; the model crops behind the front end."""
+        extracted = self.feature_extractor(
+            waveforms, sampling_rate=SAMPLING_RATE, padding=True, return_attention_mask=True, return_tensors="pt"
+        )
+        batch = {"input_values": extracted["input_values"], "attention_mask": extracted["attention_mask"].long()}
+        if any(stop - start < count for (start, stop), count in zip(spans, frames, strict=True)):
+            batch["frame_spans"] = torch.tensor(spans)
+        return batch
+
+    def _frame_count(self, samples: int) -> int:
+        return frame_count(samples, self.config.conv_kernel, self.config.conv_stride)
 
     @property
     def _max_frames(self) -> int | None:
@@ -101,6 +111,21 @@ class GMPATLDataCollator:
                 stop - start, probability, config.mask_time_length, config.mask_time_min_masks, rng
             )
         return torch.from_numpy(masks)
+
+    def _channel_masks(self, generators: Sequence[np.random.Generator]) -> Tensor:
+        config = self.config
+        # Drawn after the frames, whose masks shall not depend on these settings.
+        masks = [
+            draw_feature_mask(
+                config.hidden_size,
+                config.mask_feature_prob,
+                config.mask_feature_length,
+                config.mask_feature_min_masks,
+                rng,
+            )
+            for rng in generators
+        ]
+        return torch.from_numpy(np.stack(masks))
 
     def _labels(self, rows: Sequence[Mapping[str, Any]], keys: Sequence[ClipKey], column: str) -> Tensor:
         values = [
@@ -128,3 +153,18 @@ class GMPATLDataCollator:
                 if not key.ghost:
                     labels[index, : stop - start, scale] = torch.as_tensor(row[column][start:stop])
         return labels
+
+
+def _waveform(row: Mapping[str, Any]) -> np.ndarray:
+    return row["waveform"] if "waveform" in row else read_clip(row["audio"])
+
+
+def _conv_features(clips: Sequence[np.ndarray], spans: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+    """Crops of (frames, channels) features as they are stored, right-padded: only what is heard is read."""
+    lengths = np.array([stop - start for start, stop in spans])
+    shape = (len(clips), int(lengths.max()), clips[0].shape[1])
+    features = np.zeros(shape, dtype=np.result_type(*clips))
+    for row, clip, (start, stop) in zip(features, clips, spans, strict=True):
+        row[: stop - start] = clip[start:stop]
+    mask = np.arange(shape[1]) < lengths[:, None]
+    return {"conv_features": torch.from_numpy(features), "frame_mask": torch.from_numpy(mask)}

@@ -1,4 +1,4 @@
-"""Time masks and crops, drawn clip by clip, so that they do not depend on batches or processes."""
+"""Masks and crops, drawn clip by clip, so that they do not depend on batches or processes."""
 
 from __future__ import annotations
 
@@ -34,6 +34,24 @@ def draw_time_mask(
     for start in rng.choice(num_frames - span + 1, size=spans, replace=False):
         mask[start : start + span] = True
     return mask
+
+
+def draw_feature_mask(
+    num_channels: int, probability: float, length: int, min_masks: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Spans of channels to set to zero in all frames of a clip, drawn as spans of frames are.
+
+    Args:
+        num_channels: Width of the encoder.
+        probability: Share of the channels covered if spans did not overlap, 0 to 1.
+        length: Channels per span.
+        min_masks: Fewest spans, as far as there is room.
+        rng: The clip's own generator.
+
+    Returns:
+        (num_channels,) bool, True where masked; never all of them.
+    """
+    return draw_time_mask(num_channels, probability, length, min_masks, rng)
 
 
 def draw_span(num_frames: int, max_frames: int | None, rng: np.random.Generator) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from transformers.trainer_callback import TrainerCallback, TrainerControl, Train
 from transformers.trainer_utils import PredictionOutput
 
 from ..data.audio import SAMPLING_RATE
+from ..errors import RequestError
 from ..evaluation.metrics import emotion_metrics
+from ..front_end.cache import FrontEndCache
 from ..modeling.losses_gmp_atl import IGNORED
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
 from .arguments import GMPATLTrainingArguments
@@ -27,6 +30,9 @@ from .collator import GMPATLDataCollator
 from .progress import TrainingProgress
 from .sampler import StepBatchSampler
 from .stopping import StopAtEnd, StopWithoutImprovement
+
+FRONT_END_FOLDER = "front-end"
+"""Folder of the front-end cache inside an output folder."""
 
 
 class GMPATLTrainer(Trainer):
@@ -46,6 +52,9 @@ class GMPATLTrainer(Trainer):
         compute_metrics: Adds to the built-in metrics; gets emotion logits and labels.
         callbacks: Further callbacks.
         description: What the progress bar says.
+        front_end_cache: Where the output of a frozen front end is kept: a folder, True for `front-end` inside the
+            output folder, False to compute it anew in every epoch. Used only while the front end is frozen, without a
+            `data_collator` of one's own (which may want the waveform).
 
     Raises:
         RequestError: A table lacks a column that the model needs, its labels are not the model's, or early stopping is
@@ -70,6 +79,7 @@ class GMPATLTrainer(Trainer):
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         description: str | None = None,
+        front_end_cache: bool | str | os.PathLike[str] = True,
         **kwargs: Any,
     ) -> None:
         for table in (train_dataset, eval_dataset):
@@ -122,9 +132,41 @@ class GMPATLTrainer(Trainer):
             self.remove_callback(stock)
         if description is not None and not args.disable_tqdm:
             self.add_callback(TrainingProgress(description))
+        self._description = None if args.disable_tqdm else description
+        self._front_end_cache = front_end_cache
+        self.front_end_cache: FrontEndCache | None = None
+        self._known_clips: dict[int, tuple[datasets.Dataset, TableClips]] = {}
         self._reset_parts()
 
     # ---- what is trained on --------------------------------------------------------------------------------------
+
+    def _find_cache(self) -> FrontEndCache | None:
+        """The cache of the front end as it is now; None where it is trained, or somebody may want the waveform."""
+        trained = any(parameter.requires_grad for parameter in self.model.hubert.feature_extractor.parameters())
+        own_collator = type(self._train_collator) is not GMPATLDataCollator
+        cut_up = self.is_fsdp_enabled or self.is_deepspeed_enabled  # no process has the whole tensors
+        if self._front_end_cache is False or trained or own_collator or cut_up:
+            return None
+        inside = Path(self.args.output_dir or ".", FRONT_END_FOLDER)
+        return FrontEndCache(
+            inside if self._front_end_cache is True else self._front_end_cache, self.model, self.processing_class
+        )
+
+    def _clips(self, table: datasets.Dataset, start: bool = False) -> TableClips:
+        """Rows as the collators want them; what the cache lacks of them is computed now, by all processes.
+
+        Args:
+            table: The table.
+            start: Whether a training starts; while one goes on, a frozen front end cannot change.
+        """
+        if start or not self.is_in_train:
+            self.front_end_cache, self._known_clips = self._find_cache(), {}
+        if id(table) not in self._known_clips:
+            if self.front_end_cache is not None:
+                self.front_end_cache.fill(table, self._description, self.args.dataloader_num_workers)
+            # The table is kept as well: another one could get its id.
+            self._known_clips[id(table)] = table, TableClips(table, self._columns, self.front_end_cache)
+        return self._known_clips[id(table)][1]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of this process; sampler and collator know the processes, so Accelerate need not split them."""
@@ -145,7 +187,7 @@ class GMPATLTrainer(Trainer):
         self.remove_callback(_SetEpoch)
         self.add_callback(_SetEpoch(sampler))
         return DataLoader(
-            TableClips(table, self._columns),
+            self._clips(table, start=True),
             batch_sampler=sampler,
             collate_fn=self._train_collator,
             num_workers=args.dataloader_num_workers,
@@ -162,7 +204,7 @@ class GMPATLTrainer(Trainer):
         check_training_table(table, self.model)
         order = np.argsort(np.asarray(table["num_samples"]), kind="stable")
         loader: DataLoader[Any] = DataLoader(
-            _InOrder(TableClips(table, self._columns), order),
+            _InOrder(self._clips(table), order),
             batch_size=self.args.per_device_eval_batch_size,
             collate_fn=_WithRows(self.data_collator),
             num_workers=self.args.dataloader_num_workers,
@@ -303,6 +345,46 @@ class GMPATLTrainer(Trainer):
         rows, labels = np.asarray(output.label_ids).T
         order = np.argsort(rows)
         return PredictionOutput(np.asarray(logits)[order], labels[order], output.metrics)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Send model, feature extractor, code and a card to `args.hub_model_id`, as one commit and without pickle.
+
+        Args:
+            commit_message: Message of the commit.
+            blocking: No other way is offered; see Raises.
+            token: A token in place of `args.hub_token` or the one that is stored.
+            revision: Branch to commit to; None for `args.hub_revision`, or the main one.
+            private: Whether a new repository is private; None for `args.hub_private_repo`.
+            kwargs: What the stock trainer puts on its own card; nothing here.
+
+        Returns:
+            The `CommitInfo`, on the first process; None on others.
+
+        Raises:
+            RequestError: No repository is named, `blocking` is False, nobody is logged in, or the Hub refuses.
+        """
+        from ..hub.trainer_push import push_trainer
+
+        args = self.args
+        if args.hub_model_id is None or not blocking:
+            raise RequestError(
+                "hub_model_id is not set" if args.hub_model_id is None else "blocking is False",
+                "a repository to push to, and the time to wait for it",
+                'GMPATLTrainingArguments(hub_model_id="owner/name"), trainer.push_to_hub()',
+            )
+        if not self.is_world_process_zero():
+            return None
+        private = args.hub_private_repo if private is None else private
+        message, revision = commit_message or "End of training", revision or args.hub_revision
+        return push_trainer(self, args.hub_model_id, message, private, revision, token or args.hub_token)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save without the pickled arguments: nothing reads them back, and no pickle shall be left behind."""

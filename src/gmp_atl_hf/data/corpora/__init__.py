@@ -1,6 +1,7 @@
 """The registry: which corpus is read by which module.
 
-A new corpus is one file in this folder with one function under `@register_corpus(CorpusInfo(...))`, and one line here.
+A new corpus is one file with one function under `@register_corpus(CorpusInfo(...))`: anywhere, named by its path in a
+recipe (`corpus: {name: path/to/mine.py}`), or in this folder with one line here.
 """
 
 from __future__ import annotations
@@ -9,27 +10,60 @@ import difflib
 from importlib import import_module
 
 from ...errors import RequestError
-from .base import REGISTERED, CorpusInfo, CorpusReader, LeftOut, Recording, audio_files, register_corpus
+from .base import (
+    REGISTERED,
+    UNKNOWN_SPEAKER,
+    CorpusInfo,
+    CorpusReader,
+    Item,
+    LeftOut,
+    Recording,
+    Remark,
+    audio_files,
+    leftovers,
+    register_corpus,
+)
+from .naming import named_files
+from .outside import is_corpus_file, reader_from_file
 
 MODULES: dict[str, str] = {
+    "cafe": "cafe",
+    "cremad": "cremad",
     "csv": "csv_table",
     "demo": "demo",
+    "emobox": "emobox",
     "emodb": "emodb",
+    "emovo": "emovo",
+    "esd": "esd",
+    "esd-en": "esd",
+    "esd-zh": "esd",
     "folder": "folder",
     "hub": "hub",
     "iemocap": "iemocap",
+    "meld": "meld",
+    "msp-podcast": "msp_podcast",
+    "nemo": "nemo",
+    "ravdess": "ravdess",
+    "ravdess-song": "ravdess",
+    "savee": "savee",
+    "tess": "tess",
 }
 """Corpus name to module in this folder; imported only when the corpus is asked for."""
 
 __all__ = [
     "MODULES",
+    "UNKNOWN_SPEAKER",
     "CorpusInfo",
     "CorpusReader",
+    "Item",
     "LeftOut",
     "Recording",
+    "Remark",
     "audio_files",
     "corpus_names",
     "corpus_reader",
+    "leftovers",
+    "named_files",
     "register_corpus",
 ]
 
@@ -47,21 +81,24 @@ def corpus_reader(name: str) -> CorpusReader:
     """Find the reader of a corpus.
 
     Args:
-        name: The corpus' name, as in a recipe's `corpus.name`.
+        name: The corpus' name, as in a recipe's `corpus.name`, or the path of a Python file that registers one.
 
     Returns:
         Its facts and its reading function.
 
     Raises:
-        RequestError: When no corpus has that name.
+        RequestError: When no corpus has that name, or the file cannot be used.
     """
+    if is_corpus_file(name):
+        return reader_from_file(name, frozenset(MODULES))
     if name not in REGISTERED and name in MODULES:
         import_module(f".{MODULES[name]}", __name__)
     if name not in REGISTERED:
         near = difflib.get_close_matches(name, corpus_names(), n=1)
+        own = "use folder, csv, hub or a Python file (name: path/to/mine.py) to read recordings of your own"
         raise RequestError(
             f"no corpus is called {name!r}",
             f"one of {', '.join(corpus_names())}",
-            f"did you mean {near[0]!r}?" if near else "use folder, csv or hub to read recordings of your own",
+            f"did you mean {near[0]!r}?" if near else own,
         )
     return REGISTERED[name]

@@ -9,6 +9,9 @@ from pathlib import Path
 from ...errors import RequestError
 from ..audio import AUDIO_SUFFIXES
 
+UNKNOWN_SPEAKER = "unknown"
+"""What a reader gives as the speaker of a recording whose speaker is not known; may be many people."""
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -49,6 +52,17 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Remark:
+    """Something odd about this copy of a corpus, told among the problems; nothing that stops the work.
+
+    Args:
+        text: One sentence without a full stop.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True)
 class CorpusInfo:
     """Facts about a corpus that do not depend on the copy at hand.
 
@@ -58,13 +72,21 @@ class CorpusInfo:
         licence: Its licence; None when it depends on the data.
         citation: How to cite it, in one line; None when there is nothing to cite.
         layout: What the corpus folder looks like, as a sentence part; shown when nothing is found there.
-        expected: Number of recordings per emotion (the corpus' own words) in the complete corpus.
+        expected: Number of recordings per emotion (as the reader names them) in the complete corpus.
         expected_files: Gives the `Recording.file` of every recording of the complete corpus, so that a count that
             differs can be told by name. A function, so that a long list is only read when it is needed.
         speakers: Number of speakers in the complete corpus.
+        genders: Number of speakers of each gender in the complete corpus: `{"female": 5, "male": 5}`.
+        hours: Length of all recordings of the complete corpus, in hours.
         protocol: The `Protocol` kind that suits the corpus.
-        language: ISO 639 code of the language spoken.
+        language: ISO 639 code of the language spoken; several with `+` between them.
         needs_root: Whether the reader needs a folder or file to read from.
+        speakers_known: Whether the speaker of every recording is known. Where not, such recordings have the speaker
+            `UNKNOWN_SPEAKER`, and a split by speaker cannot be proven.
+        caution: What somebody who reads a figure for this corpus has to know, as a sentence without a full stop.
+        copies: Whether the corpus is handed around with recordings in it twice (an archive inside its own folder). Then
+            the first of several recordings of the same name is read and the others are listed; otherwise they are
+            refused.
     """
 
     name: str
@@ -75,13 +97,19 @@ class CorpusInfo:
     expected: Mapping[str, int] = field(default_factory=dict)
     expected_files: Callable[[], Iterable[str]] | None = None
     speakers: int | None = None
+    genders: Mapping[str, int] = field(default_factory=dict)
+    hours: float | None = None
     protocol: str = "leave-one-speaker-out"
     language: str | None = None
     needs_root: bool = True
+    speakers_known: bool = True
+    caution: str | None = None
+    copies: bool = False
 
 
-ReadFunction = Callable[..., Iterator[Recording | LeftOut]]
-"""`read(root: Path | None, **options)`: gives every recording of the corpus, and what it leaves out and why."""
+Item = Recording | LeftOut | Remark
+ReadFunction = Callable[..., Iterator[Item]]
+"""`read(root: Path | None, **options)`: gives every recording, what is left out and why, and remarks on this copy."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +127,9 @@ REGISTERED: dict[str, CorpusReader] = {}
 def register_corpus(info: CorpusInfo) -> Callable[[ReadFunction], ReadFunction]:
     """Make a reading function known under `info.name`.
 
-    The function takes the corpus' root (a Path, or None) and its own options by keyword, and yields `Recording` and
-    `LeftOut`. Its keyword parameters are the options a recipe may give; unknown ones are refused before it is called.
-    It need not decode audio, normalise genders, add prefixes, sort, or check counts: the table does.
+    The function takes the corpus' root (a Path, or None) and its own options by keyword, and yields `Recording`,
+    `LeftOut` and `Remark`. Its keyword parameters are the options a recipe may give; unknown ones are refused before
+    it is called. It need not decode audio, normalise genders, add prefixes, sort, or check counts: the table does.
 
     Args:
         info: The facts about the corpus.
@@ -125,7 +153,7 @@ def register_corpus(info: CorpusInfo) -> Callable[[ReadFunction], ReadFunction]:
 
 
 def audio_files(root: Path | None) -> list[Path]:
-    """Find every audio file below a folder, hidden files left aside.
+    """Find every audio file below a folder, what archive programs leave behind set aside (see `leftovers`).
 
     Args:
         root: The folder to look in, at any depth.
@@ -138,8 +166,26 @@ def audio_files(root: Path | None) -> list[Path]:
     """
     folder = existing_folder(root)
     found = [p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()]
-    visible = [p for p in found if not p.name.startswith(".")]
-    return sorted(visible, key=lambda p: p.relative_to(folder).as_posix())
+    return sorted((p for p in found if not _is_leftover(p, folder)), key=lambda p: p.relative_to(folder).as_posix())
+
+
+def leftovers(folder: Path) -> list[LeftOut]:
+    """List the files of a folder that look like recordings, or stand beside them, but are none.
+
+    Args:
+        folder: The folder to look in, at any depth.
+
+    Returns:
+        Hidden files (`._x.wav`, `.DS_Store`) and those below `__MACOSX`, by their path below the folder.
+    """
+    found = [p for p in folder.rglob("*") if _is_leftover(p, folder) and p.is_file()]
+    shown = [p for p in found if p.suffix.lower() in AUDIO_SUFFIXES or p.name.startswith("._") or p.name == ".DS_Store"]
+    names = sorted(p.relative_to(folder).as_posix() for p in shown)
+    return [LeftOut(name, "a hidden file that an archive program or file manager left behind") for name in names]
+
+
+def _is_leftover(path: Path, folder: Path) -> bool:
+    return path.name.startswith(".") or "__MACOSX" in path.relative_to(folder).parts
 
 
 def existing_folder(root: Path | None) -> Path:

@@ -11,6 +11,10 @@ from pathlib import Path
 from ...errors import RequestError
 from .base import CorpusInfo, LeftOut, Recording, register_corpus
 from .fields import column_of_field
+from .naming import lines_of
+
+UNLABELLED = "unlabelled"
+"""The one label of recordings that have none."""
 
 _JSON_LINES = {".jsonl", ".ndjson", ".json"}
 
@@ -36,7 +40,7 @@ def read(
     Args:
         root: The file itself, or the folder it is in.
         columns: Field to column: `{file: path, emotion: label, speaker: spk}`; fields not named are looked for under
-            their own names.
+            their own names. `emotion: null` reads plain speech, all of it under the one label "unlabelled".
         manifest: The file's name, when `root` is a folder.
         audio_root: The folder that relative paths start at; the file's own folder by default.
 
@@ -49,7 +53,11 @@ def read(
     table = _manifest(root, manifest)
     base = table.parent if audio_root is None else Path(audio_root).expanduser()
     names, rows = _rows(table)
-    found = column_of_field(columns, names, str(table), needed=("file", "emotion", "speaker"))
+    # Plain speech for pre-training has no emotions, and says so.
+    labelled = not (columns is not None and "emotion" in columns and columns["emotion"] is None)
+    needed = ("file", "emotion", "speaker") if labelled else ("file", "speaker")
+    asked = columns if labelled else {name: column for name, column in (columns or {}).items() if name != "emotion"}
+    found = column_of_field(asked, names, str(table), needed=needed)
     for number, row in rows:
         fields = {field: row.get(column, "") for field, column in found.items()}
         file = fields["file"]
@@ -61,8 +69,9 @@ def read(
         yield Recording(
             Path(shown).as_posix(),
             base / file,
-            fields["emotion"],
-            fields["speaker"],
+            fields.get("emotion", UNLABELLED),
+            # Nobody tests on plain speech, so there a speaker may be unknown.
+            fields["speaker"] if labelled else fields["speaker"] or "unknown",
             gender=fields.get("gender"),
             session=fields.get("session"),
             split=fields.get("split"),
@@ -89,12 +98,12 @@ def _rows(table: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     except UnicodeDecodeError as error:
         raise RequestError(f"{table} is not UTF-8 text ({error.reason})", "UTF-8", "save it as UTF-8") from error
     if table.suffix.lower() in _JSON_LINES:
-        lines = enumerate(text.splitlines(), start=1)
+        lines = enumerate(lines_of(text), start=1)
         rows = [(number, _json_row(table, number, line)) for number, line in lines if line.strip()]
         return list(dict.fromkeys(name for _, row in rows for name in row)), rows
     header = text.partition("\n")[0]
     delimiter = max(",\t;|", key=header.count)
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter, restval="", strict=True)
+    reader = csv.DictReader(lines_of(text), delimiter=delimiter, restval="", strict=True)
     names = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = names
     rows = []

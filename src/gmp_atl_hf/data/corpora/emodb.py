@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .base import CorpusInfo, LeftOut, Recording, audio_files, register_corpus
+from .base import CorpusInfo, Item, LeftOut, Recording, audio_files, register_corpus
 
 EMOTIONS = {
     "W": "anger",  # Wut
@@ -57,11 +57,13 @@ def complete_corpus() -> list[str]:
         },
         expected_files=complete_corpus,
         speakers=10,
+        genders={"female": 5, "male": 5},
+        hours=0.4,
         protocol="leave-one-speaker-out",
         language="de",
     )
 )
-def read(root: Path | None) -> Iterator[Recording | LeftOut]:
+def read(root: Path | None) -> Iterator[Item]:
     """List the recordings of EMO-DB.
 
     Args:

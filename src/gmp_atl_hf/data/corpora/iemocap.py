@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .base import CorpusInfo, LeftOut, Recording, existing_folder, register_corpus
+from .base import CorpusInfo, Item, LeftOut, Recording, existing_folder, register_corpus
 
 EMOTIONS = {
     "ang": "anger",
@@ -33,24 +33,41 @@ TURN = re.compile(r"Ses(?P<session>\d\d)[FM]_\w+_(?P<speaker>[FM])\d+")
         citation="C. Busso et al.: IEMOCAP: Interactive emotional dyadic motion capture database. Language Resources "
         "and Evaluation 42(4), 2008, pp. 335-359.",
         layout="Session1 to Session5, each with dialog/EmoEvaluation/*.txt and sentences/wav/<dialog>/<turn>.wav",
+        expected={
+            "anger": 1103,
+            "disgust": 2,
+            "excited": 1041,
+            "fear": 40,
+            "frustration": 1849,
+            "happiness": 595,
+            "neutral": 1708,
+            "other": 3,
+            "sadness": 1084,
+            "surprise": 107,
+            "no agreement": 2507,
+        },
         speakers=10,
+        genders={"female": 5, "male": 5},
+        hours=12,
         protocol="leave-one-session-out",
         language="en",
     )
 )
-def read(root: Path | None) -> Iterator[Recording | LeftOut]:
+def read(root: Path | None) -> Iterator[Item]:
     """List every annotated turn; which of the eleven labels are learnt is up to the recipe's `labels`.
 
     The speaker is the letter of the *turn* (…_M003). The letter behind the session number says who wore the markers
     and differs from it in half of the turns.
 
     Args:
-        root: The folder that holds `Session1` to `Session5`.
+        root: The folder that holds `Session1` to `Session5`, or the one above it.
 
     Yields:
         One recording per turn of the evaluation files.
     """
-    for evaluation in sorted(existing_folder(root).glob("Session*/dialog/EmoEvaluation/*.txt")):
+    folder = existing_folder(root)
+    inside = "Session*/dialog/EmoEvaluation/*.txt"
+    for evaluation in sorted(folder.glob(inside)) or sorted(folder.glob(f"*/{inside}")):
         if evaluation.name.startswith("."):
             continue
         wavs = evaluation.parents[2] / "sentences" / "wav" / evaluation.stem

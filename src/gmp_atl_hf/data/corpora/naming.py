@@ -1,0 +1,64 @@
+"""Corpora that say everything in their file names: one pattern, one table of codes, one look at each file."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from .base import LeftOut
+
+
+def lines_of(text: str) -> list[str]:
+    r"""Split a table into lines, for the module `csv`.
+
+    Not with `str.splitlines`, which also splits at characters that occur inside of sentences: the ellipsis of an older
+    encoding (U+0085) and U+2028.
+
+    Args:
+        text: The table.
+
+    Returns:
+        Its lines with their ends, which belong to the value inside of quotation marks.
+    """
+    return io.StringIO(text, newline="").readlines()
+
+
+def named_files(
+    files: Iterable[Path], pattern: str, example: str, codes: Mapping[str, Iterable[str]] | None = None
+) -> Iterator[tuple[Path, dict[str, str]] | LeftOut]:
+    r"""Match file names against the corpus' scheme.
+
+    Args:
+        files: The files, as `audio_files` gives them.
+        pattern: A regular expression with named groups that the whole name without its ending has to match; upper and
+            lower case are the same.
+        example: A name of the corpus, for the reason given where one does not match.
+        codes: Group of the pattern to the codes it may have, as they are spelt in your tables; a name may spell them in
+            upper or lower case.
+
+    Yields:
+        The file and what its name says: group to text ("" for a group that is not there), codes spelt as in `codes`; or
+        a `LeftOut` by file name for a name that does not fit.
+
+    Example:
+        >>> for one in named_files(audio_files(root), r"(?P<who>\d\d)(?P<what>[WF])", "03W"):
+        ...     if isinstance(one, LeftOut):
+        ...         yield one
+    """
+    compiled = re.compile(pattern, re.IGNORECASE)
+    known = {group: {code.lower(): code for code in allowed} for group, allowed in (codes or {}).items()}
+    for path in files:
+        match = compiled.fullmatch(path.stem)
+        if match is None:
+            yield LeftOut(path.name, f"its name is not built like {example}")
+            continue
+        fields = match.groupdict(default="")
+        wrong = [group for group, spelt in known.items() if fields[group].lower() not in spelt]
+        if wrong:
+            group = wrong[0]
+            allowed = ", ".join(sorted(known[group].values()))
+            yield LeftOut(path.name, f"{fields[group]!r} is no {group} of this corpus ({allowed})")
+        else:
+            yield path, fields | {group: spelt[fields[group].lower()] for group, spelt in known.items()}

@@ -1,0 +1,1 @@
+"""The output of a frozen convolution front end, computed once per recording and checkpoint."""

@@ -1,0 +1,118 @@
+"""One file per recording that is whole or not there, read through the page cache."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..errors import RequestError
+from ..files import write_whole
+from .encoder import PRECISION, ConvFeatures
+
+CHECKSUM_BYTES = 4
+_DTYPES = (np.dtype(PRECISION), np.dtype("float32"))
+_OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# Files that this process has read whole: path, size, time of last change. What a training maps was checked once.
+_sound: set[tuple[str, int, int]] = set()
+
+
+class FeatureStore:
+    """Features of recordings under one folder, as `<first two digits>/<name>.npy`.
+
+    A file is a plain `.npy` with a checksum behind it. Two processes may write the same one: both write the same
+    content, and the last rename wins.
+
+    Args:
+        folder: The folder; made when the first file is written.
+        channels: Channels of a frame; a file with others is damaged.
+    """
+
+    def __init__(self, folder: Path, channels: int) -> None:
+        self.folder, self.channels = folder, channels
+
+    def path(self, name: str) -> Path:
+        """File of a recording, there or not."""
+        return self.folder / name[:2] / f"{name}.npy"
+
+    def read(self, name: str) -> ConvFeatures | None:
+        """Map a recording's features into memory.
+
+        Args:
+            name: The recording.
+
+        Returns:
+            (frames, channels), read-only; None when it is not there, or damaged, which is said on the screen.
+        """
+        path = self.path(name)
+        try:
+            features: ConvFeatures = np.load(path, mmap_mode="r", allow_pickle=False)
+            state = path.stat()
+            identity = (str(path), state.st_size, state.st_mtime_ns)
+            if identity not in _sound:
+                self._check(features, path, state.st_size)
+                _sound.add(identity)
+        except FileNotFoundError:
+            return None
+        except (ValueError, EOFError, OSError) as error:  # what numpy says of a file that is no array, or a short one
+            tqdm.write(f"{path} is damaged ({error}): it is computed again")
+            return None
+        return features
+
+    def write(self, name: str, features: ConvFeatures) -> None:
+        """Write a recording's features.
+
+        Args:
+            name: The recording.
+            features: (frames, channels) float16 or float32.
+
+        Raises:
+            RequestError: The disk is full.
+        """
+        content = io.BytesIO()
+        np.save(content, features, allow_pickle=False)
+        content.write(_checksum(features))
+        try:
+            write_whole(self.path(name), content.getvalue())
+        except OSError as error:
+            if error.errno in _OUT_OF_SPACE:
+                raise out_of_space(self.folder, None) from error
+            raise
+
+    def _check(self, features: ConvFeatures, path: Path, size: int) -> None:
+        if features.dtype not in _DTYPES or features.ndim != 2 or features.shape[1] != self.channels:
+            raise ValueError(f"it holds {features.dtype} of shape {features.shape}")
+        with path.open("rb") as file:
+            file.seek(size - CHECKSUM_BYTES)
+            checksum = file.read()
+        header = getattr(features, "offset", 0)
+        if size != header + features.nbytes + CHECKSUM_BYTES or checksum != _checksum(features):
+            raise ValueError("its checksum is wrong")
+
+
+def _checksum(features: ConvFeatures) -> bytes:
+    start = zlib.crc32(f"{features.dtype.str}{features.shape}".encode())
+    return zlib.crc32(np.ascontiguousarray(features).data, start).to_bytes(CHECKSUM_BYTES, "little")
+
+
+def out_of_space(folder: Path, needed: int | None, free: int | None = None) -> RequestError:
+    """Say that the disk is too small.
+
+    Args:
+        folder: Where the features were to go.
+        needed: Bytes that are missing, if known.
+        free: Bytes that are free, if known.
+    """
+    wanted = "more room than there is" if needed is None else f"{needed / 1e9:.1f} GB"
+    there = "" if free is None else f"; {free / 1e9:.1f} GB are free"
+    return RequestError(
+        f"the front-end cache needs {wanted} in {os.fspath(folder)}{there}",
+        "about 184 MB for each hour of audio (512 channels, 50 frames a second, 2 bytes)",
+        "make room, or data.front_end_cache: /another/disk (false does without it, and computes the front end in "
+        "every epoch)",
+    )

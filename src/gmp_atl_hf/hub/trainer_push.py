@@ -1,0 +1,88 @@
+"""What `GMPATLTrainer.push_to_hub` sends: the model as a run would ship it, and a card of what the trainer knows."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from huggingface_hub import CommitInfo, ModelCardData
+
+from ..checkpoints import quiet_transformers
+from .model_card import CARD_FILE
+from .push import HubFile, push_files
+from .usage import CODE, MODEL_ID
+
+if TYPE_CHECKING:
+    from ..training.trainer import GMPATLTrainer
+
+
+def push_trainer(
+    trainer: GMPATLTrainer,
+    repo_id: str,
+    message: str,
+    private: bool | None,
+    revision: str | None,
+    token: str | None,
+) -> CommitInfo:
+    """Send the trainer's model as one commit.
+
+    Args:
+        trainer: The trainer.
+        repo_id: Id of the repository.
+        message: Message of the commit.
+        private: Whether a new repository is private; None for the owner's setting.
+        revision: Branch to commit to; None for the main one.
+        token: A token in place of the one that is stored.
+
+    Returns:
+        What the Hub says of the commit.
+
+    Raises:
+        RequestError: Nobody is logged in, the Hub cannot be reached, or it refuses.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        with quiet_transformers():
+            trainer.model.save_pretrained(folder)
+        if trainer.processing_class is not None:
+            trainer.processing_class.save_pretrained(folder)
+        files = [HubFile(one.name, one) for one in sorted(Path(folder).iterdir())]
+        files.append(HubFile(CARD_FILE, trainer_card(trainer, repo_id).encode()))
+        return push_files(files, repo_id, message=message, private=private, revision=revision, token=token)
+
+
+def trainer_card(trainer: GMPATLTrainer, repo_id: str) -> str:
+    """Write a card from what a trainer knows, which is no test.
+
+    Args:
+        trainer: The trainer.
+        repo_id: Id of the repository.
+
+    Returns:
+        Markdown with metadata in front.
+    """
+    config, state = trainer.model.config, trainer.state
+    emotions = "labels" in trainer.model.target_names
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="audio-classification" if emotions else "feature-extraction",
+        tags=["speech-emotion-recognition", "hubert", "gmp-atl"],
+    )
+    fields: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
+    names: dict[Any, str] = dict(config.id2label or {})
+    labels = ", ".join(names[number] for number in sorted(names))
+    known = f"Best development UAR while training: {100 * state.best_metric:.1f} %." if state.best_metric else ""
+    parts = [
+        f"---\n{yaml.safe_dump(fields, sort_keys=False)}---",
+        f"# {repo_id.split('/')[-1]}",
+        f"A `{type(trainer.model).__name__}`, trained with gmp_atl_hf after GMP-ATL "
+        "([arXiv 2405.02151](https://arxiv.org/abs/2405.02151)).",
+        f"Labels: {labels}." if emotions else "",
+        f"```python\n{CODE.replace(MODEL_ID, repo_id)}```" if type(trainer.model).__name__ == "HubertForGMPATL" else "",
+        f"{state.global_step} optimiser steps, seed {trainer.args.seed}. {known}".strip(),
+        "Nothing here says how good the model is on speakers that it has not heard: it was pushed by its trainer, "
+        "without a test. `gmp-atl run` tests a model and `gmp-atl push` sends it with a whole card.",
+        "An emotion is not a fact about a person. Do not decide about people with this model.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"

@@ -1,0 +1,1 @@
+"""The page to listen to: Gradio, on this machine or as a Space."""

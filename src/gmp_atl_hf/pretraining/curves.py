@@ -1,0 +1,105 @@
+"""What a pre-training is judged by before it is used: labels in use, their stability, and masked-frame accuracy."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet  # type: ignore[import-untyped]
+
+from ..pseudo_labels.label_file import LABELS_FILE
+
+MOST_FRAMES = 500_000
+"""Frames that the agreement of two labellings is counted on, the first ones; enough for three digits."""
+
+
+def describe_labels(folder: Path, scales: Mapping[str, int]) -> dict[str, dict[str, float]]:
+    """How evenly the clusters of each scale are used.
+
+    Args:
+        folder: A finished step of frame labels.
+        scales: Column → number of clusters.
+
+    Returns:
+        Column → `clusters`, `used`, and `perplexity`: 2 to the entropy of the labels in bits, so as many clusters as
+        would carry as much if all were used alike.
+    """
+    described = {}
+    for column, clusters in scales.items():
+        counts = np.bincount(_frames(folder, column), minlength=clusters)
+        shares = counts[counts > 0] / counts.sum()
+        perplexity = float(np.exp(-(shares * np.log(shares)).sum()))
+        described[column] = {"clusters": clusters, "used": int((counts > 0).sum()), "perplexity": round(perplexity, 2)}
+    return described
+
+
+def label_agreement(before: Path, after: Path) -> dict[str, dict[str, float]]:
+    """How much the labels of one iteration say about those of the next.
+
+    Args:
+        before: Finished step of frame labels.
+        after: That of the next iteration, on the same rows.
+
+    Returns:
+        New column → old column → normalised mutual information, 0 for unrelated labels, 1 for the same partition.
+    """
+    from sklearn.metrics import normalized_mutual_info_score
+
+    def read(folder: Path) -> dict[str, np.ndarray]:
+        names = pyarrow.parquet.read_schema(folder / LABELS_FILE).names
+        return {name: _frames(folder, name)[:MOST_FRAMES] for name in names if name != "id"}
+
+    old, new = read(before), read(after)
+    return {
+        name: {other: round(float(normalized_mutual_info_score(values, theirs)), 4) for other, theirs in old.items()}
+        for name, values in new.items()
+    }
+
+
+def draw_curves(report: Mapping[str, Any]) -> bytes:
+    """Draw loss and masked-frame accuracy of every iteration over its updates; needs the extra `plots`.
+
+    Args:
+        report: The report of a pre-training.
+
+    Returns:
+        A PNG file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    iterations = report["iterations"]
+    figure = Figure(figsize=(3.6 * len(iterations) + 0.6, 5.2), dpi=150, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots(2, len(iterations), squeeze=False, sharey="row")
+    for column, entry in enumerate(iterations):
+        upper, lower = axes[0][column], axes[1][column]
+        training = [(row["step"], row["loss"]) for row in entry["log"] if "loss" in row]
+        listening = [row for row in entry["log"] if "eval_loss" in row]
+        steps = [row["step"] for row in listening]
+        upper.plot(*zip(*training, strict=True), color="#888888", label="training")
+        upper.plot(steps, [row["eval_loss"] for row in listening], color="#1f5fa8", label="unheard speakers")
+        for name, facts in entry["labels"].items():
+            values = [100 * row[f"eval_accuracy_{name}"] for row in listening]
+            lower.plot(steps, values, label=f"{facts['clusters']:g} clusters (perplexity {facts['perplexity']:.0f})")
+        source = "MFCCs" if entry["features"] == "mfcc" else "hidden states"
+        upper.set_title(f"iteration {entry['iteration']}: labels from {source}", fontsize=9, loc="left")
+        lower.set_xlabel("updates")
+        for one in (upper, lower):
+            one.grid(alpha=0.25)
+            one.legend(fontsize=7, frameon=False)
+            one.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_ylabel("loss on masked frames")
+    axes[1][0].set_ylabel("masked frames right (%)")
+    buffer = io.BytesIO()
+    canvas.print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _frames(folder: Path, column: str) -> np.ndarray:
+    """All labels of a column, one clip after the other."""
+    values = pyarrow.parquet.read_table(folder / LABELS_FILE, columns=[column])[column]
+    return np.asarray(values.combine_chunks().flatten())

@@ -1,0 +1,50 @@
+"""Frame labels of the first iteration: clusters of MFCCs, written as step 2 of the method writes its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+
+from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.frames_gmp_atl import frame_count
+from ..pseudo_labels.features import BATCH_SECONDS
+from ..pseudo_labels.step import cluster_and_label
+from ..recipe import PseudoLabelSpec
+from .mfcc import DIMENSIONS, mfcc_source, mfccs_of
+
+
+def make_mfcc_labels(
+    folder: Path,
+    config: GMPATLConfig,
+    spec: PseudoLabelSpec,
+    train: datasets.Dataset,
+    dev: datasets.Dataset,
+    description: str,
+) -> None:
+    """Cluster the MFCCs of the training rows and label every frame of training and development rows.
+
+    Written: `codebooks.safetensors`, `codebooks.json` and `labels.parquet` (id and one column per scale).
+
+    Args:
+        folder: The step's folder, unfinished.
+        config: The model's configuration, for the geometry of its frames.
+        spec: Numbers of clusters and the sample; its layers and source are not used.
+        train: Training rows; clusters see nothing else.
+        dev: Development rows.
+        description: What the progress bars say.
+    """
+    cluster_and_label(
+        folder,
+        mfccs_of(config),
+        mfcc_source(),
+        DIMENSIONS,
+        [frame_count(n, config.conv_kernel, config.conv_stride) for n in train["num_samples"]],
+        train,
+        dev,
+        clusters=spec.clusters,
+        sample_frames=spec.sample_frames,
+        seed=spec.seed,
+        batch_seconds=BATCH_SECONDS,
+        description=description,
+    )

@@ -1,0 +1,152 @@
+"""What a pre-training is: dataclasses that a person can read in a minute, as Python or as YAML."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_type_hints
+
+from ..errors import RequestError
+from ..recipe import CorpusSpec, find_recipe
+from ..recipe_checks import FOLDER_NAME, convert, dump_yaml, load_yaml, split_rest, to_plain
+from ..recipe_variants import with_overrides
+
+_EXAMPLE = "see the recipe `pretrain-mini`"
+
+
+@dataclass(frozen=True)
+class SpeechSpec:
+    """Which part of the speech is used, and how.
+
+    Args:
+        max_seconds: Longest piece of a clip seen at once, in seconds; None for whole clips.
+        max_hours_per_speaker: No speaker gives more than this, so that one long recording does not become the whole
+            world; what is left out is listed. None for no limit. Clips without a named speaker count as one.
+        hours_of: Speaker as in the corpus → hours, in place of the common limit; null for no limit.
+        dev_speakers: Speakers that are only listened to, for the curves: those with the fewest clips, by the seed
+            among equals.
+        short_clips: What to do with clips too short for one frame: `error`, `pad` or `drop`.
+    """
+
+    max_seconds: float | None = field(default=10.0, metadata={"above": 0})
+    max_hours_per_speaker: float | None = field(default=None, metadata={"above": 0})
+    hours_of: Mapping[str, float | None] = field(default_factory=dict)
+    dev_speakers: int = field(default=8, metadata={"at_least": 1})
+    short_clips: Literal["error", "pad", "drop"] = "error"
+
+
+@dataclass(frozen=True)
+class IterationSpec:
+    """One round: cluster features, then train the model to predict the clusters of masked frames.
+
+    Args:
+        features: `mfcc`, or the `hidden-states` of the iteration before.
+        layers: Transformer layers of the hidden states, from 1, or from the top as -1, -2, ….
+        clusters: Numbers of clusters, one frame head each.
+        start: `scratch` begins with the untrained backbone, as HuBERT does; `previous` goes on from the iteration
+            before, which costs less.
+        arguments: Every further key: `GMPATLTrainingArguments` fields.
+    """
+
+    features: Literal["mfcc", "hidden-states"] = "hidden-states"
+    layers: tuple[int, ...] = field(default=(-3,), metadata={"non_empty": True, "unique": True, "not_zero": True})
+    clusters: tuple[int, ...] = field(default=(100,), metadata={"non_empty": True, "unique": True, "at_least": 2})
+    start: Literal["scratch", "previous"] = "scratch"
+    arguments: Mapping[str, Any] = field(default_factory=dict, metadata={"rest": True})
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """A pre-training: speech, a backbone and iterations.
+
+    Args:
+        name: Names the run's folder.
+        corpus: The speech: any readers, also without emotions (`columns: {emotion: null}`).
+        data: Which part of the speech is used.
+        backbone: `HubertConfig` fields to start from, or a HuBERT to go on with.
+        model: `GMPATLConfig` fields: masks and frame heads.
+        arguments: `GMPATLTrainingArguments` fields of all iterations.
+        iterations: In their order; the first one's features are `mfcc` unless the backbone is a checkpoint.
+        sample_frames: Most frames that k-means is fitted on.
+        seed: Of everything random.
+        precision: How the finished encoder is stored. Whoever trains it further gets float32 all the same.
+
+    Raises:
+        RequestError: A value of the wrong kind, an unknown name, or parts that contradict each other.
+    """
+
+    name: str
+    corpus: tuple[CorpusSpec, ...] = field(metadata={"non_empty": True, "unique": True})
+    data: SpeechSpec = field(default_factory=SpeechSpec)
+    backbone: str | Mapping[str, Any] = field(default_factory=dict, metadata={"expand": True, "non_empty": True})
+    model: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    iterations: tuple[IterationSpec, ...] = field(
+        default=(IterationSpec("mfcc"), IterationSpec()), metadata={"non_empty": True}
+    )
+    sample_frames: int = field(default=500_000, metadata={"at_least": 1})
+    seed: int = field(default=0, metadata={"at_least": 0})
+    precision: Literal["float32", "float16"] = "float16"
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(PretrainRecipe)
+        for item in fields(self):
+            value = convert(hints[item.name], getattr(self, item.name), item.name, item.metadata)
+            object.__setattr__(self, item.name, value)
+        if not FOLDER_NAME.fullmatch(self.name):
+            raise RequestError(f"`name` is {self.name!r}", "lower-case letters, digits and . _ - (it names a folder)")
+        first = self.iterations[0]
+        if isinstance(self.backbone, str):
+            return
+        if first.features != "mfcc":
+            raise RequestError(
+                "`iterations.0.features` is hidden-states, of a backbone that has learned nothing yet",
+                "mfcc in the first iteration, or a checkpoint as `backbone`",
+                "iterations: [{features: mfcc}, …]",
+            )
+        if first.start == "previous":
+            raise RequestError("`iterations.0.start` is previous", "scratch: there is none before it", "start: scratch")
+
+    @classmethod
+    def from_dict(cls, recipe: Mapping[str, Any]) -> PretrainRecipe:
+        """Read plain dicts and lists, as YAML gives them; one corpus may stand without a list.
+
+        Raises:
+            RequestError: As for the class; also for unknown keys, with the nearest right one.
+        """
+        values = split_rest(cls, recipe, "")
+        for required in ("name", "corpus", "backbone"):
+            if values.get(required) is None:
+                raise RequestError(f"the recipe has no `{required}`", f"`{required}: …`", _EXAMPLE)
+        if isinstance(values["corpus"], Mapping):
+            values["corpus"] = [convert(CorpusSpec, values["corpus"], "corpus", {})]
+        return cls(**values)
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> PretrainRecipe:
+        """Read a recipe file.
+
+        Args:
+            path: The file, or the name of a packaged recipe such as `pretrain-mini`.
+            overrides: `key.path=value` texts, applied in order before anything is checked.
+
+        Returns:
+            The checked recipe.
+        """
+        file = find_recipe(path)
+        plain = load_yaml(file.read_text(encoding="utf-8"), str(file))
+        if not isinstance(plain, dict):
+            raise RequestError(f"{file} holds no `key: value` lines", "a recipe in YAML", _EXAMPLE)
+        return cls.from_dict(with_overrides(plain, overrides))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain dicts and lists with every setting written out; `from_dict` makes the same recipe of them."""
+        plain: dict[str, Any] = to_plain(self)
+        if len(plain["corpus"]) == 1:
+            plain["corpus"] = plain["corpus"][0]
+        return plain
+
+    def to_yaml(self) -> str:
+        """Write the recipe as YAML with every setting written out."""
+        return dump_yaml(self.to_dict())

@@ -1,0 +1,332 @@
+"""A pre-training run: each iteration is two steps of the method, frame labels and retraining on them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from transformers import HubertConfig, HubertModel
+
+from ..checkpoints import (
+    describe_backbone,
+    load_feature_extractor,
+    load_model,
+    quiet_transformers,
+    save_scratch_backbone,
+)
+from ..data.audio import SAMPLING_RATE
+from ..data.table import Corpus, read_corpora
+from ..environment import describe_environment
+from ..errors import RequestError
+from ..files import write_whole
+from ..fingerprints import combine, row_fingerprints
+from ..launch import join_processes
+from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification
+from ..pseudo_labels.kmeans import column_name
+from ..recipe import PseudoLabelSpec
+from ..run_lock import only_run_in
+from ..stage_settings import DEFAULT_MODEL, make_arguments
+from ..step_folder import StepFolder, read_json, write_json
+from ..steps import TRAINING_FILE, Training, make_pseudo_labels, pseudo_labels_of, train, write_jsonl
+from ..training.checks import check_training_arguments
+from .curves import describe_labels, draw_curves, label_agreement
+from .labels import make_mfcc_labels
+from .mfcc import LAYER
+from .recipe import IterationSpec, PretrainRecipe
+from .speech import divide_speech
+
+DEFAULT_ARGUMENTS: Mapping[str, Any] = {
+    "freeze_feature_encoder": False,
+    "learning_rate": 5e-4,
+    "num_train_epochs": 10,
+    "warmup_steps": 0.08,
+    "weight_decay": 0.01,
+    "batch_seconds": 60.0,
+}
+"""Rate, warm-up share and decay of HuBERT base (fairseq); the length and the batch are for two CPU cores."""
+
+REPORT_FILE = "report.json"
+CURVES_FILE = "curves.png"
+MODEL_FOLDER = "model"
+
+
+def run_pretraining(
+    recipe: PretrainRecipe | str | os.PathLike[str],
+    output_dir: str | os.PathLike[str] | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Pre-train as a recipe says, or do whatever of it is not finished yet.
+
+    Args:
+        recipe: The recipe, its file, or the name of a packaged one.
+        output_dir: Folder of the run; `runs/<name>` by default. `model/` in it is the finished encoder.
+        command: What to name in the report as the command behind its numbers.
+
+    Returns:
+        The report, as in `report.json`.
+
+    Raises:
+        RequestError: The request is wrong; nothing has been trained.
+    """
+    if not isinstance(recipe, PretrainRecipe):
+        recipe = PretrainRecipe.from_yaml(recipe)
+    folder = Path(output_dir or Path("runs", recipe.name))
+    with only_run_in(folder, join_processes()):
+        return _Pretraining(recipe, folder, command or f"run_pretraining({recipe.name})").perform()
+
+
+@dataclass(frozen=True)
+class _Iteration:
+    """The two steps of one iteration."""
+
+    number: int
+    spec: IterationSpec
+    labels: StepFolder
+    training: StepFolder
+    scales: Mapping[str, int]
+    arguments: Mapping[str, Any]
+
+
+class _Pretraining:
+    """One call of `run_pretraining`: checked and planned on construction."""
+
+    def __init__(self, recipe: PretrainRecipe, output_dir: Path, command: str) -> None:
+        self.recipe, self.output_dir, self.command = recipe, output_dir, command
+        if output_dir.is_file():
+            raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
+        self.state = join_processes()
+        self.backbone = describe_backbone(recipe.backbone)
+        fields: Mapping[str, Any] = self.backbone.get("scratch") or self.backbone["config"]
+        self.base = {name: value for name, value in fields.items() if name not in ("model_type", "architectures")}
+        self._check_settings()
+        self.corpus = self._read()
+        self.speech = divide_speech(self.corpus.table, recipe.data, recipe.seed)
+        self.fingerprints = row_fingerprints(self.corpus.table)
+        self.iterations = self._plan()
+        for step in self.steps:
+            step.refuse_contradiction()
+
+    # ---- what is asked for ---------------------------------------------------------------------------------------
+
+    def _check_settings(self) -> None:
+        for number, spec in enumerate(self.recipe.iterations, start=1):
+            try:
+                config = GMPATLConfig(**{**self.base, **self._fields({})})
+                if config.frame_targets == "masked" and not config.masks_time:
+                    raise ValueError("no frame would be masked, so there would be nothing to predict")
+                for layer in spec.layers:
+                    config.resolve_layer(layer)
+                arguments = make_arguments(Path("unused"), 0, self._arguments(spec), evaluate=True)
+                check_training_arguments(arguments, frame_labels=True, emotions=config.num_emotions)
+            except (ValueError, TypeError) as error:
+                raise RequestError(
+                    f"iteration {number}: {error}", "settings that fit the backbone", "see `model` and `iterations`"
+                ) from error
+
+    def _read(self) -> Corpus:
+        entries = [
+            {"name": spec.name, "root": spec.root, "short_clips": self.recipe.data.short_clips, **spec.options}
+            for spec in self.recipe.corpus
+        ]
+        with self.state.main_process_first():
+            return read_corpora(entries)
+
+    def _fields(self, scales: Mapping[str, int]) -> dict[str, Any]:
+        return {**DEFAULT_MODEL["retrain"], **self.recipe.model, "frame_scales": dict(scales)}
+
+    def _arguments(self, spec: IterationSpec) -> dict[str, Any]:
+        length = {"max_seconds": self.recipe.data.max_seconds}
+        return {**DEFAULT_ARGUMENTS, **length, **self.recipe.arguments, **spec.arguments}
+
+    # ---- the plan ------------------------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> list[StepFolder]:
+        """Every step, in order."""
+        pairs = [step for one in self.iterations for step in (one.labels, one.training)]
+        return [self.start, *pairs] if "scratch" in self.backbone else pairs
+
+    @property
+    def start(self) -> StepFolder:
+        """The untrained backbone."""
+        inputs = {"step": "backbone", "config": self.base, "seed": self.recipe.seed}
+        return StepFolder(self.output_dir / "backbone", inputs)
+
+    @property
+    def begin(self) -> str | Path:
+        """Folder or Hub id of the weights that the first iteration starts from."""
+        return self.start.path if "scratch" in self.backbone else str(self.recipe.backbone)
+
+    def _plan(self) -> list[_Iteration]:
+        recipe = self.recipe
+        config = GMPATLConfig(**self.base)
+        ids = [*self.speech.train["id"], *self.speech.dev["id"]]
+        data = {"rows": combine(self.fingerprints, ids), "dev_rows": len(self.speech.dev)}
+        before: Mapping[str, Any] = {"key": self.start.key} if "scratch" in self.backbone else self.backbone
+        backbone, planned = before, []
+        for number, spec in enumerate(recipe.iterations, start=1):
+            folder = self.output_dir / f"iteration-{number}"
+            layers = [LAYER] if spec.features == "mfcc" else [config.resolve_layer(each) for each in spec.layers]
+            scales = {column_name(layer, k): k for layer in layers for k in spec.clusters}
+            inputs: dict[str, Any] = {
+                "step": "frame-labels",
+                "data": data,
+                "features": spec.features,
+                "source": None if spec.features == "mfcc" else before,
+                "frames": [list(config.conv_kernel), list(config.conv_stride)],
+                "scales": scales,
+                "sample_frames": recipe.sample_frames,
+                "seed": recipe.seed,
+            }
+            labels = StepFolder(folder / "1-frame-labels", inputs)
+            arguments = self._arguments(spec)
+            training = StepFolder(
+                folder / "2-training",
+                {
+                    "step": "training",
+                    "labels": labels.key,
+                    "start": before if spec.start == "previous" else backbone,
+                    "model": self._fields(scales),
+                    "arguments": arguments,
+                    "seed": recipe.seed,
+                    "processes": self.state.num_processes,
+                },
+            )
+            planned.append(_Iteration(number, spec, labels, training, scales, arguments))
+            before = {"key": training.key}
+        return planned
+
+    # ---- the work ------------------------------------------------------------------------------------------------
+
+    def perform(self) -> dict[str, Any]:
+        """Do every step that is not finished, then write the encoder and the report."""
+        left = [step for step in self.steps if not step.finished]
+        if self.state.is_main_process:
+            write_whole(self.output_dir / "recipe.yaml", self.recipe.to_yaml())
+            left_out = [*self.corpus.left_out, *self.speech.left_out]
+            write_jsonl(
+                self.output_dir / "left_out.jsonl", [{"file": one.file, "reason": one.reason} for one in left_out]
+            )
+        if "scratch" in self.backbone and not self.start.finished:
+            with self.start.work(self.state) as folder:
+                save_scratch_backbone(self.base, self.recipe.seed, folder)
+        for iteration in self.iterations:
+            self._label(iteration)
+            self._train(iteration)
+        report = self._report()
+        if self.state.is_main_process:
+            if left or not (self.output_dir / MODEL_FOLDER / "config.json").is_file():
+                self._save_encoder()
+            write_whole(self.output_dir / CURVES_FILE, draw_curves(report))
+            write_json(self.output_dir / REPORT_FILE, report)
+            tqdm.write(_summary(report) if left else "All steps were finished before; nothing was left to do.")
+            tqdm.write(f"Encoder: {self.output_dir / MODEL_FOLDER}, report: {self.output_dir / REPORT_FILE}")
+        self.state.wait_for_everyone()
+        return report
+
+    def _label(self, iteration: _Iteration) -> None:
+        if iteration.labels.finished:
+            return
+        spec, recipe = iteration.spec, self.recipe
+        layers = (1,) if spec.features == "mfcc" else spec.layers
+        how = PseudoLabelSpec(layers, spec.clusters, "backbone", recipe.sample_frames, recipe.seed)
+        description = f"iteration {iteration.number}"
+        with iteration.labels.work(self.state) as folder:
+            if spec.features == "mfcc":
+                config = GMPATLConfig(**self.base)
+                make_mfcc_labels(folder, config, how, self.speech.train, self.speech.dev, description)
+            else:
+                source = self._before(iteration)
+                model_class = HubertForGMPATLFrameClassification
+                make_pseudo_labels(folder, model_class, source, how, self.speech.train, self.speech.dev, description)
+
+    def _train(self, iteration: _Iteration) -> None:
+        if iteration.training.finished:
+            return
+        labels = iteration.labels.path
+        with iteration.training.work(self.state) as folder, pseudo_labels_of(labels, folder) as labelled:
+            task = Training(
+                model_class=HubertForGMPATLFrameClassification,
+                start=self._before(iteration) if iteration.spec.start == "previous" else self.begin,
+                config_from=self.begin,
+                fields=self._fields(iteration.scales),
+                arguments=iteration.arguments,
+                train=labelled(self.speech.train),
+                dev=labelled(self.speech.dev),
+                seed=self.recipe.seed,
+                description=f"iteration {iteration.number}",
+            )
+            train(folder, task)
+
+    def _before(self, iteration: _Iteration) -> str | Path:
+        return self.begin if iteration.number == 1 else self.iterations[iteration.number - 2].training.path
+
+    # ---- what comes of it ----------------------------------------------------------------------------------------
+
+    def _save_encoder(self) -> None:
+        """Write the bare HuBERT, without the frame heads, as any HuBERT checkpoint is stored."""
+        last = self.iterations[-1].training.path
+        model = load_model(HubertForGMPATLFrameClassification, last, self.recipe.seed)
+        encoder = HubertModel(HubertConfig(**self.base))
+        encoder.load_state_dict(model.hubert.state_dict(), strict=False)
+        folder = self.output_dir / MODEL_FOLDER
+        with quiet_transformers():
+            encoder.to(getattr(torch, self.recipe.precision)).save_pretrained(folder)
+        load_feature_extractor(self.begin).save_pretrained(folder)
+
+    def _report(self) -> dict[str, Any]:
+        table, info, speech = self.corpus.table, self.corpus.info, self.speech
+        iterations, previous = [], None
+        for iteration in self.iterations:
+            training = read_json(iteration.training.path / TRAINING_FILE)
+            entry = {
+                "iteration": iteration.number,
+                "features": iteration.spec.features,
+                "start": iteration.spec.start,
+                "updates": training["updates"],
+                "labels": describe_labels(iteration.labels.path, iteration.scales),
+                "log": training["log"],
+            }
+            if previous is not None:
+                entry["agreement_with_labels_before"] = label_agreement(previous.labels.path, iteration.labels.path)
+            iterations.append(entry)
+            previous = iteration
+        parts = (("train", speech.train), ("dev", speech.dev))
+        return {
+            "name": self.recipe.name,
+            "command": self.command,
+            "seed": self.recipe.seed,
+            "processes": self.state.num_processes,
+            "seconds": sum(read_json(step.path / "step.json")["seconds_since_last_start"] for step in self.steps),
+            "environment": describe_environment(),
+            "corpus": {"name": info.name, "licence": info.licence, "recordings": len(table)},
+            "speech": {
+                name: {
+                    "recordings": len(rows),
+                    "speakers": len(set(rows["speaker"])),
+                    "hours": round(sum(rows["num_samples"]) / SAMPLING_RATE / 3600, 3),
+                }
+                for name, rows in parts
+            },
+            "left_out": len(self.corpus.left_out) + len(speech.left_out),
+            "iterations": iterations,
+        }
+
+
+def _summary(report: Mapping[str, Any]) -> str:
+    lines = []
+    for entry in report["iterations"]:
+        last: Mapping[str, Any] = next((row for row in reversed(entry["log"]) if "eval_loss" in row), {})
+        accuracies = ", ".join(
+            f"{name.removeprefix('eval_accuracy_')} {100 * value:.1f} %"
+            for name, value in last.items()
+            if name.startswith("eval_accuracy_")
+        )
+        lines.append(f"Iteration {entry['iteration']} ({entry['features']}): masked frames right: {accuracies}")
+    return "\n".join(lines)

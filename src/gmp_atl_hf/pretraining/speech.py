@@ -1,0 +1,82 @@
+"""Which recordings of the table are trained on, which are only listened to, and which are left out."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+import datasets
+import numpy as np
+
+from ..data.audio import SAMPLING_RATE
+from ..data.corpora.base import LeftOut
+from ..errors import RequestError
+from .recipe import SpeechSpec
+
+
+@dataclass(frozen=True)
+class Speech:
+    """The two parts of the speech.
+
+    Args:
+        train: Rows to train on.
+        dev: Rows of other speakers, for the curves.
+        left_out: Rows beyond a speaker's limit, by id.
+    """
+
+    train: datasets.Dataset
+    dev: datasets.Dataset
+    left_out: list[LeftOut]
+
+
+def divide_speech(table: datasets.Dataset, spec: SpeechSpec, seed: int) -> Speech:
+    """Divide a table by speakers.
+
+    Args:
+        table: All rows.
+        spec: Limits and the number of development speakers.
+        seed: Decides which clips of a speaker are kept, and who listens among equals.
+
+    Returns:
+        The parts, rows in the table's order.
+
+    Raises:
+        RequestError: Fewer speakers than are to be held out, or a limit for a speaker that is not there.
+    """
+    speakers = np.asarray(table["speaker"])
+    counts = Counter(speakers.tolist())
+    named = {name.split("/", 1)[1]: name for name in counts}
+    unknown = [name for name in spec.hours_of if name not in named]
+    if unknown:
+        raise RequestError(
+            f"data.hours_of names {', '.join(unknown)}", f"speakers of the corpus, such as {min(named)}", "correct it"
+        )
+    if len(counts) <= spec.dev_speakers:
+        raise RequestError(
+            f"{len(counts)} speakers, of whom data.dev_speakers {spec.dev_speakers} are to be held out",
+            "somebody left to train on",
+            "a smaller data.dev_speakers",
+        )
+    rng = np.random.default_rng(seed)
+    order = {name: int(place) for name, place in zip(sorted(counts), rng.permutation(len(counts)), strict=True)}
+    held_out = set(sorted(counts, key=lambda name: (counts[name], order[name]))[: spec.dev_speakers])
+    limits = {named[name]: hours for name, hours in spec.hours_of.items()}
+    kept, left_out = [], []
+    heard: dict[str, float] = defaultdict(float)
+    lengths = np.asarray(table["num_samples"]) / (SAMPLING_RATE * 3600)
+    ids = table["id"]
+    for row in rng.permutation(len(table)).tolist():
+        name = str(speakers[row])
+        if name in held_out:
+            continue
+        limit = limits.get(name, spec.max_hours_per_speaker)
+        if limit is not None and heard[name] + lengths[row] > limit:
+            left_out.append(LeftOut(ids[row], f"beyond {limit:g} hours of its speaker"))
+            continue
+        heard[name] += float(lengths[row])
+        kept.append(row)
+    return Speech(
+        table.select(sorted(kept)),
+        table.select(np.flatnonzero([name in held_out for name in speakers])),
+        sorted(left_out, key=lambda one: one.file),
+    )

@@ -1,0 +1,31 @@
+"""Batches of clips of like length, for extraction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..data.audio import SAMPLING_RATE
+
+
+def length_batches(samples: Sequence[int] | np.ndarray, batch_seconds: float) -> Iterator[list[int]]:
+    """Cut rows into batches of neighbours in length.
+
+    Args:
+        samples: Length of each row in samples at 16 kHz.
+        batch_seconds: Most seconds per batch, padding included; a single longer clip makes a batch of its own.
+
+    Yields:
+        Rows of a batch, shortest batch first.
+    """
+    limit = batch_seconds * SAMPLING_RATE
+    lengths = np.asarray(samples)
+    batch: list[int] = []
+    for row in np.argsort(lengths, kind="stable").tolist():
+        if batch and (len(batch) + 1) * int(lengths[row]) > limit:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

@@ -1,0 +1,114 @@
+"""`labels.parquet`: written in parts by several processes, joined by one, read back without filling the memory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute as pc  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from ..files import whole_file
+from .labels import WindowLabels
+
+LABELS_FILE = "labels.parquet"
+PARTS_FOLDER = "label-parts"
+COPY_FILE = "labels.arrow"
+
+PARTS_PER_GROUP = 8
+"""Parts that make up one row group of the file."""
+
+
+def part_path(folder: Path, window: range) -> Path:
+    """Where the labels of a window wait until all are there; it exists whole or not at all."""
+    return folder / PARTS_FOLDER / f"{window.start:09d}-{window.stop:09d}.parquet"
+
+
+def write_part(folder: Path, window: range, ids: Sequence[str], labels: WindowLabels) -> None:
+    """Write the labels of one window.
+
+    Args:
+        folder: The step's folder.
+        window: Rows of the table.
+        ids: Their ids.
+        labels: Column → (frames,) int32 for each row.
+    """
+    columns = {"id": pa.array(ids, pa.string())}
+    for name, rows in labels.items():
+        ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+        columns[name] = pa.ListArray.from_arrays(pa.array(ends), pa.array(np.concatenate(rows), pa.int32()))
+    with whole_file(part_path(folder, window)) as path:
+        pq.write_table(pa.table(columns), path)
+
+
+def join_parts(folder: Path, windows: Sequence[range]) -> None:
+    """Make one file of all parts, row group by row group, and take the parts away.
+
+    Args:
+        folder: The step's folder.
+        windows: All of the table, in order.
+    """
+    with whole_file(folder / LABELS_FILE) as path:
+        schema = pq.read_schema(part_path(folder, windows[0]))
+        with pq.ParquetWriter(path, schema) as writer:
+            for start in range(0, len(windows), PARTS_PER_GROUP):
+                group = windows[start : start + PARTS_PER_GROUP]
+                writer.write_table(pa.concat_tables([pq.read_table(part_path(folder, window)) for window in group]))
+    shutil.rmtree(folder / PARTS_FOLDER)
+
+
+def copy_for_mapping(labels: Path, copy: Path) -> None:
+    """Write the labels once more, as Arrow stores them in memory: that can be read from the disk where it is needed.
+
+    Args:
+        labels: `labels.parquet`, which is smaller.
+        copy: The copy; whole or not at all.
+    """
+    file = pq.ParquetFile(labels)
+    with whole_file(copy) as path, pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, file.schema_arrow) as to:
+        for group in range(file.num_row_groups):
+            to.write_table(file.read_row_group(group))
+
+
+def map_labels(copy: Path) -> pa.Table:
+    """The labels as a table whose content stays on the disk until it is looked at."""
+    return pa.ipc.open_file(pa.memory_map(str(copy))).read_all()
+
+
+def put_beside(table: datasets.Dataset, labels: pa.Table) -> datasets.Dataset:
+    """Add the label columns to the rows of a table.
+
+    Args:
+        table: Rows that have been labelled.
+        labels: `id` and one column per scale, in any order. Where it is the table's, nothing is copied.
+
+    Returns:
+        The table with its `gmp_layer{L}_k{K}` columns.
+    """
+    wanted = pa.array(table["id"][:], pa.string())
+    first = pc.index(labels["id"], wanted[0]).as_py() if len(wanted) else 0
+    matching = labels.slice(max(first, 0), len(wanted))
+    if not matching["id"].combine_chunks().equals(wanted):
+        matching = labels.take(pc.index_in(wanted, labels["id"]))
+    with quiet_datasets():  # it calls what it does "Flattening the indices"
+        for column in matching.column_names[1:]:
+            table = table.add_column(column, matching[column])
+    return table
+
+
+@contextmanager
+def quiet_datasets() -> Iterator[None]:
+    """Hide bars that say what `datasets` does rather than what we do."""
+    shown = not datasets.are_progress_bars_disabled()
+    if shown:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()

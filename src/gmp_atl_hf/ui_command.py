@@ -1,0 +1,47 @@
+"""`gmp-atl ui`: the page to listen to, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+from pathlib import Path
+
+from .errors import RequestError
+
+
+def add_ui_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `gmp-atl ui`."""
+    parser.add_argument("model", metavar="MODEL", help="folder of a fine-tuned model, or its id on the Hub")
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve on (default: this machine alone)")
+    parser.add_argument("--port", type=int, help="port to serve on (default: the first free one from 7860)")
+    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 … (default: the accelerator if there is one)")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+
+
+def ui(arguments: argparse.Namespace) -> int:
+    """Serve the page until it is interrupted."""
+    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0":
+        return 0  # started several times by a launcher: one process does it
+    if importlib.util.find_spec("gradio") is None:
+        raise RequestError("gradio is not installed", "the extra `ui`", 'pip install -e ".[ui]"')
+    from .inference.classifier import SpeechEmotionClassifier
+
+    classifier = SpeechEmotionClassifier.from_pretrained(arguments.model, arguments.device)
+    from .page.app import serve
+
+    folder = Path(arguments.model)
+    # A model's own folder is called `model` in every run: the run's name says more.
+    name = folder.resolve().parent.name if folder.is_dir() and folder.name == "model" else folder.name
+    page = serve(
+        classifier,
+        name if folder.is_dir() else arguments.model,
+        server_name=arguments.host,
+        server_port=arguments.port,
+        inbrowser=arguments.open,
+        quiet=True,
+        prevent_thread_lock=True,
+    )
+    print(f"The page is at {page.local_url} (Ctrl+C ends it).", flush=True)
+    page.block_thread()
+    return 0

@@ -1,0 +1,46 @@
+"""Make pseudo-labels of a folder's tables and model, in one process or several. Started by tests, not a test itself."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import datasets
+import torch
+from accelerate import PartialState
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from gmp_atl_hf import steps
+from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLMultiTask
+from gmp_atl_hf.pseudo_labels import batches, labels, sample, step
+from gmp_atl_hf.recipe import PseudoLabelSpec
+
+SPEC = PseudoLabelSpec(layers=(-1, -2), clusters=(3, 6), sample_frames=180, seed=4)
+
+
+def make(given: Path, folder: Path) -> None:
+    """Step 2 cut into parts so small that everybody has some."""
+    labels.WINDOW_ROWS, sample.SHORTEST_PIECE = 5, 20
+    cut = batches.length_batches
+    sample.length_batches = labels.length_batches = lambda samples, _: cut(samples, 1.0)
+    train, dev = (datasets.Dataset.load_from_disk(str(given / part)) for part in ("train", "dev"))
+    steps.make_pseudo_labels(folder, HubertForGMPATLMultiTask, given / "model", SPEC, train, dev, "test")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    state = PartialState(cpu=True, timeout=timedelta(seconds=100))
+    (given, made), share = map(Path, sys.argv[1:3]), state.process_index
+    windows: list[int] = []
+    write = step.write_part
+
+    def noted(folder: Path, window: range, *rest: object) -> None:
+        windows.append(window.start)
+        write(folder, window, *rest)  # type: ignore[arg-type]
+
+    step.write_part = noted
+    make(given, made)
+    (made / f"share-{share}-of-{state.num_processes}").write_text(" ".join(map(str, windows)))
+    state.destroy_process_group()
