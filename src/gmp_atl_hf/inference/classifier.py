@@ -48,8 +48,8 @@ class SpeechEmotionClassifier:
         device: Where to compute; None for where the model is.
         batch_seconds: Most seconds of audio per batch, padding included; None for what suits the device,
             see `default_batch_seconds`.
-        precision: `"float32"` is exact. `"int8"` (CPUs with VNNI or AMX) and `"bfloat16"` are quicker for wide models
-            and change scores, by 0.0006 in the mean and 0.02 at most where we measured it (benchmarks/README.md); norms,
+        precision: `"float32"` is exact. `"int8"` (CPUs with VNNI or AMX) and `"bfloat16"` are quicker for wide
+            models and change scores, by 0.0006 in the mean and 0.02 at most where we measured it (benchmarks/README.md); norms,
             attention in int8, cosines and probabilities stay float32. `"auto"` is bfloat16 on CUDA devices that have it
             and float32 elsewhere. Not the default: the scores of a recording would depend on the device, and in
             bfloat16 on its neighbours beyond 1e-4.
