@@ -28,10 +28,12 @@ from .stage_settings import MODEL_CLASSES, STEP_NAMES, stage_arguments, stage_mo
 from .step_folder import StepFolder
 from .steps import Training, make_pseudo_labels, pseudo_labels_of, train
 from .training.sampler import StepBatchSampler
-from .training.trainer import FRONT_END_FOLDER
 
 Labeller = Callable[[datasets.Dataset], datasets.Dataset]
 """Puts frame labels beside the rows of a table, where a training needs them."""
+
+FRONT_END_FOLDER = "front-end"
+"""Folder of the front-end cache inside a run's folder."""
 
 
 @dataclass(frozen=True)
