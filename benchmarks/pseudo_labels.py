@@ -1,6 +1,6 @@
 """The whole pseudo-label step on ten times the audio: peak memory and time against those of a tenth of it.
 
-    python benchmarks/pseudo_labels.py            # a small encoder, 10 and 100 minutes of audio: minutes on two cores
+    python benchmarks/pseudo_labels.py            # small encoder, 10 and 100 minutes of audio: minutes on two cores
     python benchmarks/pseudo_labels.py --full     # base HuBERT (95 million parameters), 20 minutes and 200: hours there
 
 What is measured is `make_pseudo_labels` as a run calls it: load the model, extract and cluster a sample of the frames,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import TrainerCallback, set_seed
 
 from gmp_atl_hf import GMPATLConfig, GMPATLTrainer, HubertForGMPATLFrameClassification
@@ -28,15 +29,15 @@ from gmp_atl_hf.pretraining.run import DEFAULT_ARGUMENTS
 from gmp_atl_hf.pretraining.speech import divide_speech
 from gmp_atl_hf.recipe import PseudoLabelSpec
 from gmp_atl_hf.stage_settings import make_arguments
-from gmp_atl_hf.steps import read_pseudo_labels
+from gmp_atl_hf.steps import pseudo_labels_of
 
 CLUSTERS = (100,)
 SHAPES: dict[str, dict[str, Any]] = {
     "192 x 6": {},
     "192 x 4": {"num_hidden_layers": 4},
-    "256 x 6": {"hidden_size": 256, "intermediate_size": 1024, "conv_dim": [32, 64, 256]},
-    "256 x 4": {"hidden_size": 256, "intermediate_size": 1024, "conv_dim": [32, 64, 256], "num_hidden_layers": 4},
-    "192 x 6, wider ear": {"conv_dim": [64, 128, 192]},
+    "256 x 6": {"hidden_size": 256, "intermediate_size": 1024, "conv_dim": [64, 128, 256]},
+    "256 x 4": {"hidden_size": 256, "intermediate_size": 1024, "conv_dim": [64, 128, 256], "num_hidden_layers": 4},
+    "192 x 6, short filters": {"conv_dim": [32, 64, 192], "conv_kernel": [20, 15, 4], "conv_stride": [10, 8, 4]},
 }
 """Changes to the recipe's backbone; "256 x 4" is four layers of width 256."""
 
@@ -63,37 +64,42 @@ def main() -> None:
     assert not isinstance(recipe.backbone, str)
     corpus = [{"name": spec.name, "root": spec.root, **spec.options} for spec in recipe.corpus]
     speech = divide_speech(read_corpora(corpus).table, recipe.data, recipe.seed)
-    rows = []
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():
         config = GMPATLConfig(**recipe.backbone)
         spec = PseudoLabelSpec((1,), CLUSTERS, "backbone", recipe.sample_frames, recipe.seed)
         make_mfcc_labels(Path(folder), config, spec, speech.train, speech.dev, "MFCC labels")
-        train, dev = (read_pseudo_labels(Path(folder), part) for part in (speech.train, speech.dev))
-        for name in given.shapes.split(";"):
-            scales = {f"gmp_layer0_k{k}": k for k in CLUSTERS}
-            shape = {**recipe.backbone, **recipe.model, **SHAPES[name], "frame_scales": scales}
-            set_seed(recipe.seed)
-            model = HubertForGMPATLFrameClassification(GMPATLConfig(**shape))
-            settings = {**DEFAULT_ARGUMENTS, **recipe.arguments, "max_seconds": recipe.data.max_seconds}
-            settings |= {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 50, "max_steps": 100_000}
-            arguments = make_arguments(Path(folder, name), recipe.seed, {**settings, "disable_tqdm": True}, False)
-            extractor = default_feature_extractor(model.config)
-            stop = StopAfter(given.seconds)
-            trainer = GMPATLTrainer(model, arguments, train, dev, extractor, callbacks=[stop])
-            trainer.train()
-            metrics = trainer.evaluate()
-            rows.append(
-                {
-                    "shape": name,
-                    "parameters": sum(p.numel() for p in model.hubert.parameters()),
-                    "updates": trainer.state.global_step,
-                    "masked_frames_right": round(metrics[f"eval_accuracy_{next(iter(scales))}"], 4),
-                    "loss": round(metrics["eval_loss"], 4),
-                    "encoded_seconds_per_cpu_second": round(_speed(model), 1),
-                }
-            )
-            print(rows[-1], flush=True)
+        with pseudo_labels_of(Path(folder), Path(folder)) as labelled:
+            parts = labelled(speech.train), labelled(speech.dev)
+            rows = [learn(name, recipe, *parts, given.seconds, Path(folder)) for name in given.shapes.split(";")]
     print(json.dumps({"cpu_seconds": given.seconds, "rows": rows, "environment": describe_environment()}))
+
+
+def learn(
+    name: str, recipe: PretrainRecipe, train: Dataset, dev: Dataset, seconds: float, folder: Path
+) -> dict[str, Any]:
+    """Train one shape for some CPU seconds and say what it knows then."""
+    assert not isinstance(recipe.backbone, str)
+    scales = {f"gmp_layer0_k{k}": k for k in CLUSTERS}
+    set_seed(recipe.seed)
+    shape = {**recipe.backbone, **recipe.model, **SHAPES[name], "frame_scales": scales}
+    model = HubertForGMPATLFrameClassification(GMPATLConfig(**shape))
+    settings = {**DEFAULT_ARGUMENTS, **recipe.arguments, "max_seconds": recipe.data.max_seconds, "disable_tqdm": True}
+    settings |= {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 50, "max_steps": 100_000}
+    arguments = make_arguments(folder / name, recipe.seed, settings, evaluate=False)
+    extractor = default_feature_extractor(model.config)
+    trainer = GMPATLTrainer(model, arguments, train, dev, extractor, callbacks=[StopAfter(seconds)])
+    trainer.train()
+    metrics = trainer.evaluate()
+    row = {
+        "shape": name,
+        "parameters": sum(p.numel() for p in model.hubert.parameters()),
+        "updates": trainer.state.global_step,
+        "frames_right": round(metrics[f"eval_accuracy_{next(iter(scales))}"], 4),
+        "loss": round(metrics["eval_loss"], 4),
+        "encoded_seconds_per_cpu_second": round(_speed(model), 1),
+    }
+    print(row, flush=True)
+    return row
 
 
 def _speed(model: HubertForGMPATLFrameClassification) -> float:

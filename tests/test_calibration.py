@@ -13,6 +13,7 @@ from gmp_atl_hf.evaluation.calibration import (
     expected_calibration_error,
     fit_temperature,
     log_loss,
+    reliability,
 )
 
 
@@ -100,3 +101,12 @@ def test_logits_are_not_mistaken_for_probabilities() -> None:
             function([[3.0, -1.0]], [0])
     with pytest.raises(ValueError, match="bins"):
         expected_calibration_error([[0.5, 0.5]], [0], bins=0)
+
+
+def test_reliability_has_count_confidence_and_accuracy_of_each_bin() -> None:
+    scores = [[0.95, 0.05], [0.9, 0.1], [0.4, 0.6], [0.5, 0.5]]
+    counts, confidence, accuracy = reliability(scores, [0, 1, 1, 0], bins=10)
+    assert counts.tolist() == [0, 0, 0, 0, 1, 1, 0, 0, 1, 1]
+    assert confidence[[4, 5, 8, 9]] == pytest.approx([0.5, 0.6, 0.9, 0.95])
+    assert accuracy[[4, 5, 8, 9]] == pytest.approx([1, 1, 0, 1])
+    assert np.isnan(confidence[0]) and np.isnan(accuracy[0])

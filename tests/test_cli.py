@@ -140,13 +140,16 @@ def test_anything_else_that_goes_wrong_has_status_1_and_a_traceback(
     assert "ValueError: a bug" in said
 
 
-def test_an_interruption_has_status_130_and_says_how_to_go_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("verb", "goes_on"), [("run", True), ("pretrain", True), ("break", False)])
+def test_an_interruption_has_status_130_and_says_how_to_go_on_where_one_can(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str, goes_on: bool
 ) -> None:
     give_verb(monkeypatch, KeyboardInterrupt())
-    assert main(["break"]) == 130
+    monkeypatch.setitem(VERBS, verb, VERBS["break"])
+    assert main([verb]) == 130
     said = capsys.readouterr().err
-    assert "running the same command again continues" in said
+    assert said.startswith("gmp-atl: interrupted")
+    assert ("running the same command again continues" in said) == goes_on
     assert "Traceback" not in said
 
 

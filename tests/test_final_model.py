@@ -127,3 +127,20 @@ def test_the_model_of_a_single_fold_was_tested_itself_and_says_so(tmp_path: Path
     assert "this very model on speakers that it has never heard" in card
     assert "shuffled" in card
     assert not (tmp_path / "run/direct/seed-0/all-speakers").exists()
+
+
+def test_the_card_follows_a_run_that_grows_and_stays_as_it_is_when_nothing_is_done(tmp_path: Path) -> None:
+    root = write_corpus(tmp_path / "corpus", split=SPLIT)
+    recipe = given_split(root, variants=["direct"], stages__finetune__num_train_epochs=1)
+    run(recipe, tmp_path / "run")
+    card, weights = tmp_path / "run/model/README.md", tmp_path / "run/model/model.safetensors"
+    before = card.read_text(), weights.stat().st_mtime_ns
+    assert "1 of 1 seeds (0)" in before[0]
+    report = run({**recipe, "seeds": [0, 1]}, tmp_path / "run")
+    after = card.read_text()
+    assert "2 of 2 seeds (0, 1)" in after
+    assert f"{100 * report['variants']['direct']['uar']['pooled']:.1f}" in after
+    assert weights.stat().st_mtime_ns == before[1]
+    written = card.stat().st_mtime_ns
+    run({**recipe, "seeds": [0, 1]}, tmp_path / "run")
+    assert card.stat().st_mtime_ns == written

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from huggingface_hub.utils import filter_repo_objects
 from transformers import HubertModel
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 import gmp_atl_hf.front_end.cache
 import gmp_atl_hf.training.clips
@@ -297,6 +299,14 @@ def test_a_recording_is_known_by_its_sound_and_not_by_its_place(tmp_path: Path) 
     assert [one == other for one, other in zip(cache.names(files), cache.names(TABLE), strict=True)].count(False) == 1
 
 
+def test_what_is_made_of_recordings_is_not_sent_along_with_the_output_folder(tmp_path: Path) -> None:
+    trainer_in(tmp_path, max_steps=1).train()
+    names = [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.npy")]
+    assert names
+    # What `Trainer.push_to_hub` hands to the Hub.
+    assert list(filter_repo_objects(names, ignore_patterns=["_*", f"{PREFIX_CHECKPOINT_DIR}-*"])) == []
+
+
 @pytest.mark.parametrize("reason", ["a front end that is trained", "switched off", "a collator of one's own"])
 def test_the_waveform_is_heard_in_every_epoch_with(reason: str, tmp_path: Path, decoded: list[int]) -> None:
     trained = reason == "a front end that is trained"
@@ -318,7 +328,7 @@ def test_the_waveform_is_heard_in_every_epoch_with(reason: str, tmp_path: Path, 
     )
     trainer.train()
     assert len(decoded) == 3 * len(TABLE)
-    assert not (tmp_path / "front-end").exists()
+    assert not (tmp_path / "_front-end").exists()
 
 
 def test_a_front_end_that_was_changed_by_hand_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
@@ -383,9 +393,11 @@ def test_files_deleted_during_a_training_are_made_again(tmp_path: Path) -> None:
     reference.train()
     trainer = trainer_in(tmp_path / "other")
     loader = trainer.get_train_dataloader()
-    shutil.rmtree(tmp_path / "other" / "front-end")
+    shutil.rmtree(tmp_path / "other" / "_front-end")
     assert sum(len(batch["labels"]) for batch in loader) == len(TABLE)
-    assert contents(tmp_path / "other" / "front-end").items() <= contents(tmp_path / "reference" / "front-end").items()
+    assert (
+        contents(tmp_path / "other" / "_front-end").items() <= contents(tmp_path / "reference" / "_front-end").items()
+    )
 
 
 def fill_in_a_process(folder: Path, barrier: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datasets
 import evaluate
 import numpy as np
 import pytest
@@ -133,6 +134,27 @@ def test_the_evaluate_metric_adds_up_batches(metric: SpeechEmotionMetric) -> Non
     metric.add_batch(references=[0, 0], predictions=[0, 2])
     metric.add(reference=1, prediction=1)
     assert metric.compute()["uar"] == 0.75
+
+
+class Accuracy(evaluate.Metric):
+    """What somebody else's metric looks like to ours."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        features = {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
+        return evaluate.MetricInfo(
+            description="", citation="", inputs_description="", features=datasets.Features(features)
+        )
+
+    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
+        return {"accuracy": float(sklearn.metrics.accuracy_score(references, predictions))}
+
+
+def test_the_evaluate_metric_combines_with_metrics_of_other_people(metric: SpeechEmotionMetric, tmp_path) -> None:
+    both = evaluate.combine([metric, Accuracy(cache_dir=str(tmp_path / "other"))])
+    references, predictions, _ = random_case(3)
+    result = both.compute(references=references, predictions=predictions)
+    assert set(result) == {"war", "uar", "macro_f1", "accuracy"}
+    assert result["accuracy"] == pytest.approx(result["war"])
 
 
 def test_the_evaluate_metric_combines_with_others(metric: SpeechEmotionMetric, tmp_path) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audio_files import RATE, tone, write_audio
+from audio_files import RATE, encoded, tone, write_audio
+from classifiers import alone
 from gmp_atl_hf import HubertForGMPATL, SpeechEmotionClassifier
 from gmp_atl_hf.checkpoints import default_feature_extractor
 from gmp_atl_hf.cli import main
@@ -216,3 +217,55 @@ def test_the_program_works_without_a_network_and_says_nothing_else(model: Path, 
     assert len(scores) == 3
     said = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip()]
     assert all(line.startswith("predict: ") for line in said), done.stderr
+
+
+def test_a_folder_of_everything_people_have_is_scored_or_named(run: Run, model: Path, tmp_path: Path):
+    folder = tmp_path / "recordings"
+    stereo = np.stack([tone(44_100, rate=44_100), tone(44_100, 300, rate=44_100)], axis=1)
+    good = [
+        write_audio(folder / "telephone.wav", tone(8_000, rate=8_000), 8_000),
+        write_audio(folder / "music.wav", stereo, 44_100, "PCM_24"),
+        write_audio(folder / "a/phone.mp3", stereo, 44_100),
+        write_audio(folder / "a/chat.opus", tone(48_000, rate=48_000), 48_000, "OPUS"),
+        write_audio(folder / "a/float.wav", tone(20_000), subtype="FLOAT"),
+        write_audio(folder / "10 ms.wav", tone(160)),
+        write_audio(folder / "silence.flac", np.zeros(RATE, dtype=np.float32)),
+        write_audio(Path(os.fsdecode(bytes(folder) + b"/caf\xe9.wav")), tone(9_000)),
+    ]
+    write_audio(folder / "nan.wav", np.full(8_000, np.nan, dtype=np.float32), subtype="FLOAT")
+    (folder / "cut.wav").write_bytes(encoded(8_000)[:5_000])
+    (folder / "cut.mp3").write_bytes(encoded(64_000, format="MP3")[:4_000])
+    (folder / "text.wav").write_text("this is no audio at all")
+    Path(os.fsdecode(bytes(folder) + b"/\xe9mpty.wav")).touch()
+    (folder / "notes.txt").write_text("not meant")
+    (folder / "void").mkdir()
+    bad = ["nan.wav", "cut.wav", "cut.mp3", "text.wav", os.fsdecode(b"\xe9mpty.wav")]
+    status, out, err = run(folder, "--format", "jsonl")
+    assert status == 1
+    rows = {row["file"]: row for row in map(json.loads, out.splitlines())}
+    assert set(rows) == {*map(str, good), *(str(folder / name) for name in bad)}
+    classifier = SpeechEmotionClassifier.from_pretrained(model, device="cpu")
+    for path in good:
+        assert rows[str(path)]["error"] is None
+        np.testing.assert_allclose(list(rows[str(path)]["scores"].values()), alone(classifier, path), atol=1e-4)
+    for name in bad:
+        assert rows[str(folder / name)]["scores"] == {}
+        assert str(folder / name) in rows[str(folder / name)]["error"]
+    assert "5 of 13 recordings could not be scored" in err
+    assert f"passed over: {folder / 'notes.txt'}" in err
+    for format in ("table", "csv"):
+        status, out, _ = run(folder, "--format", format)
+        assert status == 1
+        assert "caf\\udce9.wav" in out
+
+
+def test_the_precision_is_passed_on(run: Run, recordings: Path):
+    status, out, err = run(recordings, "--precision", "int4")
+    assert (status, out) == (2, "")
+    assert "precision is 'int4'" in err
+    exact, rounded = (
+        [json.loads(line)["scores"]["anger"] for line in run(recordings, "--format", "jsonl", *words)[1].splitlines()]
+        for words in ([], ["--precision", "bfloat16"])
+    )
+    assert exact != rounded
+    np.testing.assert_allclose(exact, rounded, atol=0.2)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gmp_atl_hf.data.labels import replace_column
 from gmp_atl_hf.data.protocol import KINDS, Fold, Protocol, select
 from gmp_atl_hf.data.speakers import natural_order
 from gmp_atl_hf.data.table import make_table
@@ -140,8 +141,16 @@ def test_the_number_of_development_speakers_can_be_set_down_to_none():
         assert {len(fold.dev) for fold in folds} == {number}
     with pytest.raises(RequestError, match="fold 1 has 9 speakers on its training side and can spare 8"):
         Protocol(dev_speakers=9).folds(table)
+
+
+def test_fewer_than_three_speakers_leave_nobody_for_development_unless_somebody_insists():
+    table = table_of(people(2))
+    folds = Protocol().folds(table)
+    check(folds, {"c/s0", "c/s1"})
+    assert [fold.dev for fold in folds] == [(), ()]
+    assert "none for development (fixed number of epochs, no calibration)" in Protocol().describe(table)["sentence"]
     with pytest.raises(RequestError, match="can spare 0"):
-        Protocol().folds(table_of(people(2)))
+        Protocol(dev_speakers=1).folds(table)
 
 
 def test_the_last_training_speaker_of_a_gender_stays_in_training():
@@ -235,6 +244,8 @@ def test_an_emotion_that_a_training_part_lacks_is_named_with_the_fold():
         ({"kind": "group-k-fold", "num_folds": 1}, "at least 2"),
         ({"dev_speakers": -1}, "0 \\(none\\) or more"),
         ({"seed": -1}, "0 or more"),
+        ({"kind": "group-k-fold", "allow_shared_speakers": True}, "kind: given only"),
+        ({"kind": "given", "test_corpora": ("a",)}, "with cross-corpus only"),
     ],
 )
 def test_a_protocol_that_makes_no_sense_is_refused_when_it_is_made(options, words):
@@ -282,7 +293,133 @@ def test_the_description_says_what_the_protocol_does():
     assert "7 for training, 2 of the training side for development, 1 for the test" in facts["sentence"]
     json.dumps(facts)
     assert "none for development" in Protocol(dev_speakers=0).describe(table)["sentence"]
-    assert set(KINDS) == {"leave-one-speaker-out", "leave-one-session-out", "group-k-fold", "given"}
+    assert set(KINDS) == {
+        "leave-one-speaker-out", "leave-one-session-out", "group-k-fold", "given", "cross-corpus"
+    }  # fmt: skip
+    assert facts["speaker_independent"] is True
+
+
+# ---- speakers on both sides, speakers nobody knows -----------------------------------------------------------------
+
+
+def shared_table():
+    """EmoBox-like: every speaker is trained and tested on; two recordings of each emotion go to training."""
+    both = {f"s{n}": {"gender": ("female", "male")[n % 2], "emotions": EMOTIONS * 2} for n in range(5)}
+    train = table_of({name: {**facts, "split": "train"} for name, facts in both.items()})
+    test = table_of({name: {"gender": facts["gender"], "split": "test"} for name, facts in both.items()})
+    test = test.map(lambda row: {"id": row["id"] + "-test"})
+    return datasets.concatenate_datasets([train, test])
+
+
+def test_a_split_that_shares_speakers_needs_permission_and_then_follows_the_recordings():
+    table = shared_table()
+    with pytest.raises(RequestError, match="speaker c/s0 .* is in train and in test") as raised:
+        Protocol("given").folds(table)
+    assert "protocol.allow_shared_speakers: true" in raised.value.fix
+    protocol = Protocol("given", allow_shared_speakers=True)
+    (fold,) = protocol.folds(table)
+    assert not fold.speaker_independent
+    assert fold.test == tuple(f"c/s{n}" for n in range(5))
+    assert len(fold.dev) == 2
+    rows = select(table, fold)
+    assert {part: len(own) for part, own in rows.items()} == {"train": 18, "dev": 12, "test": 15}
+    assert all(name.endswith("-test") for name in rows["test"]["id"])
+    assert not set(rows["train"]["speaker"]) & set(rows["dev"]["speaker"])
+    assert Fold.from_json(json.loads(json.dumps(fold.to_json()))) == fold
+
+
+def test_the_description_of_shared_folds_says_what_they_are_not():
+    facts = Protocol("given", allow_shared_speakers=True).describe(shared_table())
+    assert facts["speaker_independent"] is False
+    assert facts["shared_speakers"] == [f"c/s{n}" for n in range(5)]
+    assert "not speaker-independent: 5 speakers of the test also trained on" in facts["sentence"]
+    assert "no speaker is in two parts" not in facts["sentence"]
+
+
+def test_permission_changes_nothing_where_no_speaker_is_shared():
+    speakers = people(6)
+    for number, facts in enumerate(speakers.values()):
+        facts["split"] = "test" if number > 3 else "train"
+    table = table_of(speakers)
+    assert Protocol("given", allow_shared_speakers=True).folds(table) == Protocol("given").folds(table)
+    assert Protocol("given", allow_shared_speakers=True).describe(table)["speaker_independent"] is True
+
+
+@pytest.mark.parametrize("kind", ["leave-one-speaker-out", "group-k-fold"])
+def test_recordings_of_nobody_knows_whom_are_refused_where_folds_are_made_of_speakers(kind):
+    table = table_of(people(6) | {"unknown": {}})
+    with pytest.raises(RequestError, match="nobody knows who speaks 3 recordings: their speaker is c/unknown"):
+        Protocol(kind).folds(table)
+
+
+@pytest.mark.parametrize("side", ["train", "test"])
+def test_an_unknown_speaker_on_one_side_may_be_anybody_on_the_other(side):
+    speakers = people(6)
+    for number, facts in enumerate(speakers.values()):
+        facts["split"] = "test" if number > 3 else "train"
+    table = table_of(speakers | {"unknown": {"split": side}})
+    with pytest.raises(RequestError, match="nobody knows who speaks 3 recordings"):
+        Protocol("given").folds(table)
+    facts = Protocol("given", allow_shared_speakers=True).describe(table)
+    assert facts["speaker_independent"] is False
+    assert facts["unknown_speakers"] == 3
+    assert "nobody knows who speaks 3 recordings" in facts["sentence"]
+
+
+def test_a_corpus_of_unknown_speakers_alone_has_no_development_part_of_its_own():
+    parts = [table_of({"unknown": {"split": part}}) for part in ("train", "test")]
+    parts[1] = parts[1].map(lambda row: {"id": row["id"] + "-test"})
+    table = datasets.concatenate_datasets(parts)
+    (fold,) = Protocol("given", allow_shared_speakers=True).folds(table)
+    assert (fold.train, fold.dev, fold.test) == (("c/unknown",), (), ("c/unknown",))
+
+
+def test_an_emotion_of_the_test_recordings_alone_does_not_count_as_trained_on():
+    table = shared_table()
+    rare = table_of({"s0": {"split": "test", "emotions": ["disgust"]}}, labels=["angry", "disgust", "happy", "sad"])
+    rare = rare.map(lambda row: {"id": "c/rare"})
+    order = ["angry", "disgust", "happy", "sad"]
+    names = table.features["emotion"].names
+    moved = [order.index(names[number]) for number in table["emotion"]]
+    table = replace_column(table, "emotion", moved, feature=datasets.ClassLabel(names=order))
+    with pytest.raises(RequestError, match="no recording of disgust"):
+        Protocol("given", allow_shared_speakers=True).folds(datasets.concatenate_datasets([table, rare]))
+
+
+# ---- across corpora ------------------------------------------------------------------------------------------------
+
+
+def two_corpora():
+    one = table_of(people(6))
+    other = table_of(people(4)).map(
+        lambda row: {"corpus": "d", "speaker": "d" + row["speaker"][1:], "id": "d" + row["id"][1:]}
+    )
+    return datasets.concatenate_datasets([one, other])
+
+
+def test_cross_corpus_trains_on_some_corpora_and_tests_on_the_others():
+    table = two_corpora()
+    (fold,) = Protocol("cross-corpus", test_corpora=("d",)).folds(table)
+    assert fold.test == tuple(f"d/s{n}" for n in range(4))
+    assert len(fold.dev) == 2
+    assert {*fold.train, *fold.dev} == {f"c/s{n}" for n in range(6)}
+    facts = Protocol("cross-corpus", test_corpora=("d",)).describe(table)
+    assert facts["sentence"].startswith("cross-corpus (trained on c, tested on d), 1 fold, 10 speakers")
+    assert Protocol("cross-corpus", train_corpora=("c",), test_corpora=("d",)).folds(table) == [fold]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "without a corpus to test on"),
+        ({"test_corpora": ("e",)}, "names 'e', which is no corpus of the table"),
+        ({"test_corpora": ("c", "d")}, "none is left to train on"),
+        ({"train_corpora": ("c", "d"), "test_corpora": ("d",)}, "d is on both sides"),
+    ],
+)
+def test_cross_corpus_needs_every_corpus_on_one_side(options, words):
+    with pytest.raises(RequestError, match=words):
+        Protocol("cross-corpus", **options).folds(two_corpora())
 
 
 def test_names_are_ordered_as_people_order_them():

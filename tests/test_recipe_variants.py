@@ -19,6 +19,17 @@ from gmp_atl_hf.recipe_convert import describe, did_you_mean, known_names
 from gmp_atl_hf.recipe_variants import BUILT_IN_VARIANTS, NOT_PER_VARIANT, parse_override
 from recipes import SMALL, recipe, refused
 
+ABLATIONS = (
+    "no-gender",
+    "single-scale",
+    "last-layer",
+    "two-layers",
+    "all-frames",
+    "retrain-from-multitask",
+    "cross-entropy",
+    "frozen-encoder",
+)
+
 # Variants
 
 
@@ -31,6 +42,7 @@ def test_built_in_variants_are_what_they_say() -> None:
         "direct-long": ("finetune",),
         "tapt": ("retrain", "finetune"),
         "multitask-only": ("multitask", "finetune"),
+        **dict.fromkeys(ABLATIONS, ("multitask", "retrain", "finetune")),
     }
     assert made.resolve("tapt").pseudo_labels.source == "backbone"
     assert made.resolve("direct-long").stages.finetune.same_updates_as_all
@@ -46,8 +58,40 @@ def test_fine_tuning_starts_from_the_last_stage_performed_before_it() -> None:
         "direct-long": "backbone",
         "tapt": "retrain",
         "multitask-only": "multitask",
+        **dict.fromkeys(ABLATIONS, "retrain"),
     }
     assert made.resolve("gmp-atl").stages.start_of("retrain") == "backbone"
+    assert made.resolve("retrain-from-multitask").stages.start_of("retrain") == "multitask"
+
+
+@pytest.mark.parametrize("name", BUILT_IN_VARIANTS)
+def test_a_built_in_variant_is_a_name_for_a_set_of_overrides_and_nothing_more(name: str) -> None:
+    if not BUILT_IN_VARIANTS[name]:
+        return
+    made = recipe(variants=[name, {"name": "own", "set": dict(BUILT_IN_VARIANTS[name])}])
+    assert made.resolve(name) == made.resolve("own") != recipe().resolve("gmp-atl")
+
+
+def test_each_ablation_changes_one_part_of_the_method() -> None:
+    made = recipe(variants=["gmp-atl", *ABLATIONS])
+    whole = made.resolve("gmp-atl")
+    for name in ABLATIONS:
+        one = made.resolve(name)
+        one.check_field_names()
+        parts = [
+            part
+            for part in ("multitask", "retrain", "finetune")
+            if getattr(one.stages, part) != getattr(whole.stages, part)
+        ]
+        assert len(parts) + (one.pseudo_labels != whole.pseudo_labels) == 1
+        assert replace(one, stages=whole.stages, pseudo_labels=whole.pseudo_labels) == whole
+
+
+def test_the_recipe_of_the_ablation_has_every_part_of_the_method_in_it() -> None:
+    made = Recipe.from_yaml("ablation")
+    assert {*ABLATIONS, "gmp-atl", "direct", "direct-long", "tapt", "multitask-only"} <= set(made.variant_names)
+    assert made.variant_names[0] == "gmp-atl"
+    assert Recipe.from_yaml("iemocap").resolve("gmp-atl").stages == made.resolve("gmp-atl").stages
 
 
 def test_a_variant_sets_what_it_says_and_nothing_else() -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import gmp_atl_hf
+from gmp_atl_hf.run_lock import only_run_in
 from runs import SPLIT, files_of, given_split, read_json, read_lines, run, write_corpus, write_recipe
 
 SOURCE = Path(gmp_atl_hf.__file__).parents[1]
@@ -21,13 +23,13 @@ DROPOUTS = ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_p
 FOLD = "gmp-atl/seed-0/fold-01"
 
 
-def launch(*words: str) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of `gmp-atl` in two processes."""
+def launch(*words: str, told: bool = True) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of `gmp-atl` in two processes, told to use the processor or not."""
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
+        "ACCELERATE_USE_CPU": str(told).lower(),
     }
     # Port 0: any free one.
     options = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
@@ -93,3 +95,17 @@ def test_two_processes_complain_once(tmp_path: Path) -> None:
     assert complained.count("gmp-atl: error: ") == 1
     assert "9000 clusters" in complained
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.two_processes
+@pytest.mark.parametrize("told", [True, False])
+def test_two_processes_are_refused_a_folder_in_which_another_run_works(tmp_path: Path, told: bool) -> None:
+    file = write_recipe(tmp_path / "recipe.yaml", given_split(write_corpus(tmp_path / "corpus", split=SPLIT)))
+    (tmp_path / "run").mkdir()
+    with only_run_in(tmp_path / "run", SimpleNamespace(is_main_process=True, num_processes=1)):
+        status, _, complained = launch("run", str(file), "--output-dir", str(tmp_path / "run"), told=told)
+    assert status != 0
+    assert complained.count("another run is working in") == 1, complained[-4_000:]
+    assert "exitcode: 2" in complained or "exitcode  : 2" in complained
+    assert 'Traceback (most recent call last):\n  File "/' not in complained.split("another run is working in")[0]
+    assert list((tmp_path / "run").iterdir()) == []

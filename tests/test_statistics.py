@@ -12,10 +12,13 @@ import sklearn.metrics
 from gmp_atl_hf.evaluation.metrics import confusion_matrix
 from gmp_atl_hf.evaluation.statistics import (
     DRAWS,
+    difference_bootstrap,
+    gender_gap,
     resample_weights,
     sign_flip_test,
     speaker_bootstrap,
     speaker_confusions,
+    utterance_bootstrap,
 )
 
 
@@ -109,6 +112,96 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         speaker_bootstrap([0, 1], [[0]], ["a", "b"], 2)
     with pytest.raises(ValueError, match="empty"):
         speaker_bootstrap([], [[]], [], 2)
+
+
+# ---- gaps and differences ------------------------------------------------------------------------------------------
+
+
+def test_the_gap_between_genders_is_the_difference_of_recalls_over_the_labels_that_both_have() -> None:
+    # Women: label 0 half right, label 1 right, label 2 wrong. Men have no label 2: it does not count.
+    references = [0, 0, 1, 2, 0, 1, 1]
+    predictions = [[0, 1, 1, 0, 0, 1, 0]]
+    genders = ["female"] * 4 + ["male"] * 3
+    gap = gender_gap(references, predictions, ["a"] * 4 + ["b"] * 3, genders, 4)
+    assert gap is not None
+    assert gap.difference == pytest.approx((0.5 + 1) / 2 - (1 + 0.5) / 2)
+    assert (gap.labels, gap.speakers, gap.interval) == ([0, 1], (1, 1), None)
+
+
+def test_there_is_no_gap_without_both_genders_or_a_label_that_both_have() -> None:
+    assert gender_gap([0, 1], [[0, 1]], ["a", "b"], ["female", "unknown"], 2) is None
+    assert gender_gap([0, 1], [[0, 1]], ["a", "b"], ["female", "male"], 2) is None
+
+
+def two_sided(women: int, men: int, seed: int = 0):
+    references, predictions, speakers = population(women + men, seed)
+    female = {f"c/{s:02d}" for s in range(women)}
+    return references, predictions, speakers, ["female" if name in female else "male" for name in speakers]
+
+
+@pytest.mark.parametrize(("women", "men", "known"), [(2, 8, False), (8, 2, False), (3, 3, True)])
+def test_fewer_than_three_speakers_on_a_side_give_no_interval_of_the_gap(women: int, men: int, known: bool) -> None:
+    gap = gender_gap(*two_sided(women, men), 4)
+    assert gap is not None
+    assert gap.speakers == (women, men)
+    assert (gap.interval is not None) is known
+    if gap.interval is not None:
+        assert gap.interval[0] <= gap.interval[1]
+
+
+def test_the_interval_of_the_gap_agrees_with_scipy_where_each_speaker_has_one_utterance_of_one_label() -> None:
+    women, men = np.array([1] * 18 + [0] * 7), np.array([1] * 12 + [0] * 13)
+    hits = np.concatenate([women, men])
+    speakers = [f"c/{number}" for number in range(50)]
+    gap = gender_gap(np.zeros(50, int), (1 - hits)[None], speakers, ["female"] * 25 + ["male"] * 25, 2, samples=20_000)
+    theirs = scipy.stats.bootstrap(
+        (women, men), lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
+        method="percentile", n_resamples=20_000, rng=1, vectorized=True,
+    ).confidence_interval  # fmt: skip
+    assert gap is not None and gap.interval is not None
+    assert gap.difference == pytest.approx(women.mean() - men.mean())
+    assert gap.interval == pytest.approx((theirs.low, theirs.high), abs=0.041)
+
+
+def test_the_gap_depends_on_neither_row_order_nor_run() -> None:
+    references, predictions, speakers, genders = two_sided(5, 4)
+    once = gender_gap(references, predictions, speakers, genders, 4)
+    assert once == gender_gap(references[::-1], predictions[:, ::-1], speakers[::-1], genders[::-1], 4)
+
+
+def test_the_interval_of_a_difference_is_zero_wide_for_the_same_predictions_and_mirrors_for_swapped_sides() -> None:
+    references, predictions, speakers = population(8, 1)
+    first, other = (speaker_confusions(references, predictions[[seed]], speakers, 4) for seed in (0, 1))
+    assert difference_bootstrap(first, first) == (0.0, 0.0)
+    low, high = difference_bootstrap(first, other)
+    assert (-high, -low) == pytest.approx(difference_bootstrap(other, first))
+    assert difference_bootstrap(first[:, :4], other[:, :4]) is None
+    with pytest.raises(ValueError, match="not of the same speakers"):
+        difference_bootstrap(first, other[:, 1:])
+
+
+def test_the_interval_of_a_difference_agrees_with_scipys_paired_bootstrap() -> None:
+    generator = np.random.default_rng(2)
+    sides = generator.random((2, 40)) < np.array([[0.8], [0.55]])
+    speakers = [f"c/{number:02d}" for number in range(40)]
+    confusions = [speaker_confusions(np.zeros(40, int), (1 - side)[None].astype(int), speakers, 2) for side in sides]
+    ours = difference_bootstrap(*confusions, samples=20_000)
+    theirs = scipy.stats.bootstrap(
+        tuple(side.astype(float) for side in sides), lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
+        method="percentile", n_resamples=20_000, rng=1, vectorized=True, paired=True,
+    ).confidence_interval  # fmt: skip
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.026)
+
+
+def test_a_speakers_own_interval_resamples_utterances_within_each_label() -> None:
+    references = np.array([0] * 20 + [1] * 5)
+    right = np.array([1] * 12 + [0] * 8 + [1] * 5)
+    low, high = utterance_bootstrap(references, np.where(right, references, 1 - references)[None], 2, samples=20_000)
+    # Label 1 is always right, so all there is comes from the binomial of label 0.
+    expected = scipy.stats.binom.ppf([0.025, 0.975], 20, 0.6) / 20
+    assert (low, high) == pytest.approx(tuple((expected + 1) / 2), abs=0.026)
+    assert utterance_bootstrap(references[:9], 1 - references[None, :9], 2) is None
+    assert utterance_bootstrap(references, references[None], 2) is None
 
 
 def enumerated_p(differences: np.ndarray) -> float:

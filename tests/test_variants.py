@@ -7,13 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from gmp_atl_hf import HubertForGMPATLMultiTask, plan
 from gmp_atl_hf.checkpoints import load_model
 from gmp_atl_hf.pseudo_labels.features import encoder_hash
 from runs import SPLIT, digests, files_of, given_split, read_json, run, write_corpus
 
-NAMES = ["gmp-atl", "direct", "tapt", "multitask-only", "direct-long", "k4", "deeper"]
+ABLATIONS = [
+    "no-gender",
+    "last-layer",
+    "two-layers",
+    "all-frames",
+    "retrain-from-multitask",
+    "cross-entropy",
+    "frozen-encoder",
+]
+NAMES = ["gmp-atl", "direct", "tapt", "multitask-only", "direct-long", *ABLATIONS, "k4", "deeper"]
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +39,8 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         stages__retrain__model={"hidden_dropout": 0.3},
         stages__finetune__num_train_epochs=1.5,
         variants=[
-            *NAMES[:5],
-            {"name": "k4", "set": {"pseudo_labels.clusters": [4]}},
+            *NAMES[:-2],
+            {"name": "k4", "base": "single-scale", "set": {"pseudo_labels.clusters": [4]}},
             {"name": "deeper", "base": "multitask-only", "set": {"backbone.num_hidden_layers": 4}},
         ],
     )
@@ -69,6 +80,13 @@ def test_each_variant_performs_its_own_steps_and_shares_the_others(compared: dic
         "tapt": ["2-pseudo-labels", "3-retrain", "4-finetune"],
         "multitask-only": ["4-finetune"],
         "direct-long": ["4-finetune"],
+        "no-gender": ["1-multitask", "2-pseudo-labels", "3-retrain", "4-finetune"],
+        "last-layer": ["2-pseudo-labels", "3-retrain", "4-finetune"],
+        "two-layers": ["2-pseudo-labels", "3-retrain", "4-finetune"],
+        "all-frames": ["3-retrain", "4-finetune"],
+        "retrain-from-multitask": ["3-retrain", "4-finetune"],
+        "cross-entropy": ["4-finetune"],
+        "frozen-encoder": ["4-finetune"],
         "k4": ["2-pseudo-labels", "3-retrain", "4-finetune"],
         "deeper": ["1-multitask", "4-finetune"],
     }
@@ -77,7 +95,7 @@ def test_each_variant_performs_its_own_steps_and_shares_the_others(compared: dic
     assert max(Counter(compared["performed"]).values()) == 1
 
 
-@pytest.mark.parametrize("variant", ["multitask-only", "k4"])
+@pytest.mark.parametrize("variant", ["multitask-only", "cross-entropy", "last-layer", "k4"])
 def test_a_shared_step_points_to_where_it_was_done(compared: dict[str, Any], variant: str) -> None:
     folder = step(compared, variant, "1-multitask")
     assert files_of(folder) == {"step.json"}
@@ -117,6 +135,30 @@ def test_a_custom_variant_changes_what_it_sets(compared: dict[str, Any]) -> None
     scales = read_json(step(compared, "k4", "2-pseudo-labels") / "codebooks.json")["scales"]
     assert list(scales) == ["gmp_layer2_k4"]
     assert read_json(step(compared, "k4", "3-retrain") / "config.json")["frame_scales"] == {"gmp_layer2_k4": 4}
+
+
+def test_each_ablation_changes_what_its_name_says(compared: dict[str, Any]) -> None:
+    def config(variant: str, name: str) -> Any:
+        return read_json(step(compared, variant, name) / "config.json")
+
+    assert config("no-gender", "1-multitask")["emotion_weight"] == 1.0
+    assert set(config("last-layer", "3-retrain")["frame_scales"]) == {"gmp_layer3_k3", "gmp_layer3_k5"}
+    assert len(config("two-layers", "3-retrain")["frame_scales"]) == 4
+    assert config("all-frames", "3-retrain")["frame_targets"] == "all"
+    assert config("cross-entropy", "4-finetune")["emotion_loss"] == "cross-entropy"
+    start = read_json(step(compared, "retrain-from-multitask", "3-retrain") / "step.json")["inputs"]["start"]
+    assert start["step"] == "multitask"
+
+
+def test_a_frozen_encoder_is_the_one_that_retraining_made(compared: dict[str, Any]) -> None:
+    weights = [
+        load_file(folder / "model.safetensors")
+        for folder in (step(compared, "gmp-atl", "3-retrain"), step(compared, "frozen-encoder", "4-finetune"))
+    ]
+    encoder = [name for name in weights[1] if name.startswith("hubert.")]
+    assert encoder and all(torch.equal(weights[0][name], weights[1][name]) for name in encoder)
+    tuned = load_file(step(compared, "gmp-atl", "4-finetune") / "model.safetensors")
+    assert not all(torch.equal(weights[0][name], tuned[name]) for name in encoder)
 
 
 def test_a_variant_with_a_backbone_of_its_own_leaves_that_of_the_others_where_it_is(compared: dict[str, Any]) -> None:

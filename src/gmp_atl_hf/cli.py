@@ -10,9 +10,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from .compare_command import add_compare_arguments, compare
 from .corpora_command import add_corpora_arguments, corpora
 from .environment import package_version
 from .errors import RequestError
+from .evaluate_command import add_evaluate_arguments, evaluate
 from .export_command import add_export_arguments, export
 from .predict_command import add_predict_arguments, predict
 from .prepare_command import add_prepare_arguments, prepare
@@ -121,6 +123,8 @@ VERBS: dict[str, Verb] = {
     "run": Verb("train and test as a recipe says; the same command again continues", add_run_arguments, perform_run),
     "corpora": Verb("list the corpora that can be read by name", add_corpora_arguments, perform_corpora),
     "prepare": Verb("read a corpus and say what is in it", add_prepare_arguments, perform_prepare),
+    "evaluate": Verb("test a model on a corpus that it has not heard", add_evaluate_arguments, evaluate),
+    "compare": Verb("two runs or variants, paired over speakers", add_compare_arguments, compare),
     "predict": Verb("emotions of recordings, by a trained model", add_predict_arguments, predict),
     "pretrain": Verb("train a HuBERT of one's own on plain speech", add_pretrain_arguments, pretrain),
     "export": Verb("write a model as ONNX, for use without torch", add_export_arguments, export),
@@ -131,6 +135,9 @@ VERBS: dict[str, Verb] = {
     "env": Verb("versions and hardware, for a bug report", add_no_arguments, perform_env),
 }
 """Every verb of the command, in the order of `--help`."""
+
+CONTINUE = frozenset({"run", "pretrain"})
+"""Verbs that go on where they stopped when they are called again; the others begin anew."""
 
 
 def parse_folds(text: str) -> tuple[int, ...]:
@@ -205,7 +212,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(f"{PROGRAM}: error: {error}")
         return WRONG_REQUEST
     except KeyboardInterrupt:
-        complain(f"{PROGRAM}: interrupted; running the same command again continues where it stopped")
+        again = "; running the same command again continues where it stopped" if words[0] in CONTINUE else ""
+        complain(f"{PROGRAM}: interrupted{again}")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone, as with `gmp-atl … | head`: nothing is left to say, and nowhere to say it.

@@ -11,6 +11,7 @@ import numpy as np
 
 from .checkpoints import load_feature_extractor, load_model, quiet_transformers
 from .data.fold import Fold
+from .data.guard import NOTHING_TESTED, Untouched
 from .evaluation.calibration import fit_temperature
 from .hub.model_card import write_model_card
 from .hub.run_facts import MODEL, USAGE_FILE
@@ -129,17 +130,39 @@ def _best_step(planned: PlannedFold, step: str) -> int:
 def _write_model(run: Run, folder: Path, chosen: PlannedFold, folds: Sequence[PlannedFold]) -> None:
     source = chosen.finetune.resolve()
     model = load_model(HubertForGMPATL, source, seed=0)
-    model.config.logit_temperature = _temperature(run, folds)
+    model.config.logit_temperature = development_temperature(run, folds) or 1.0
     with quiet_transformers():
         model.save_pretrained(folder)
     load_feature_extractor(source).save_pretrained(folder)
 
 
-def _temperature(run: Run, folds: Sequence[PlannedFold]) -> float:
+def development_temperature(
+    run: Run, folds: Sequence[PlannedFold], untouched: Untouched = NOTHING_TESTED
+) -> float | None:
+    """Fit the temperature on development logits, each scored by its own fold's model.
+
+    Args:
+        run: The run.
+        folds: One fold or several, their fine-tuning done.
+        untouched: What will be scored at this temperature; development speakers of one fold are the test of another.
+
+    Returns:
+        The temperature; None without development speakers: there is nothing honest to calibrate on.
+
+    Raises:
+        RequestError: A test speaker is among those that the temperature would be fitted on.
+    """
     number = {label: index for index, label in enumerate(run.labels)}
-    files = [planned.finetune.resolve() / DEV_LOGITS_FILE for planned in folds]
-    rows = [row for file in files if file.is_file() for row in read_jsonl(file)]
+    speaker_of = dict(zip(run.corpus.table["id"], run.corpus.table["speaker"], strict=True))
+    rows = []
+    for planned in folds:
+        file = planned.finetune.resolve() / DEV_LOGITS_FILE
+        own = read_jsonl(file) if file.is_file() else []
+        for tested in (planned.untouched, untouched):
+            tested.refuse_recordings((row["id"] for row in own), "calibration")
+            tested.refuse_speakers((speaker_of[row["id"]] for row in own), "calibration would hear")
+        rows += own
     if not rows:
-        return 1.0  # no development speakers: nothing honest to calibrate on
+        return None
     logits = np.asarray([row["logits"] for row in rows])
     return fit_temperature(logits, [number[row["emotion"]] for row in rows])

@@ -15,6 +15,7 @@ import numpy as np
 from .checkpoints import save_scratch_backbone
 from .data.audio import SAMPLING_RATE
 from .data.fold import Fold, select
+from .data.guard import Untouched
 from .data.labels import shuffle_labels
 from .errors import RequestError
 from .fingerprints import combine
@@ -27,10 +28,12 @@ from .stage_settings import MODEL_CLASSES, STEP_NAMES, stage_arguments, stage_mo
 from .step_folder import StepFolder
 from .steps import Training, make_pseudo_labels, pseudo_labels_of, train
 from .training.sampler import StepBatchSampler
-from .training.trainer import FRONT_END_FOLDER
 
 Labeller = Callable[[datasets.Dataset], datasets.Dataset]
 """Puts frame labels beside the rows of a table, where a training needs them."""
+
+FRONT_END_FOLDER = "front-end"
+"""Folder of the front-end cache inside a run's folder."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,10 @@ class PlannedFold:
         fold: Its speakers.
         folder: Where its results go.
         steps: In their order; the last is the fine-tuning.
+        train: Rows to train on.
         test: Rows to test on.
         batch_size: Clips per batch of the test.
+        untouched: What of the test nothing may touch before.
         front_end_cache: Folder of the front-end cache for the test, or None.
     """
 
@@ -72,8 +77,10 @@ class PlannedFold:
     fold: Fold
     folder: Path
     steps: tuple[PlannedStep, ...]
+    train: datasets.Dataset
     test: datasets.Dataset
     batch_size: int
+    untouched: Untouched
     front_end_cache: Path | None = None
 
     @property
@@ -143,6 +150,11 @@ class Planner:
         return PlannedStep(step.folder, step.perform, equals)
 
 
+def known_genders(rows: datasets.Dataset) -> int:
+    """How many genders some rows have, unknown ones left aside."""
+    return len({gender for gender in rows["gender"] if gender is not None})
+
+
 class _FoldPlan:
     """The steps of one fold, made one after the other."""
 
@@ -164,6 +176,7 @@ class _FoldPlan:
         parts = select(table, fold)
         self.train, self.test = parts["train"], parts["test"]
         self.dev = parts["dev"] if len(parts["dev"]) else None
+        self.untouched = fold.untouched(self.test)
         self.labels: list[str] = table.features["emotion"].names
         self.backbone = planner.backbones[variant]
         self.steps: dict[str, PlannedStep] = {}
@@ -179,7 +192,18 @@ class _FoldPlan:
         batch_size = stage_arguments(self.recipe, "finetune").get("per_device_eval_batch_size", 8)
         steps = tuple(self.steps.values())
         cache = self._front_end_cache("finetune")
-        return PlannedFold(self.variant, self.seed, self.fold, self.folder, steps, self.test, batch_size, cache)
+        return PlannedFold(
+            self.variant,
+            self.seed,
+            self.fold,
+            self.folder,
+            steps,
+            self.train,
+            self.test,
+            batch_size,
+            self.untouched,
+            cache,
+        )
 
     # ---- where weights come from ---------------------------------------------------------------------------------
 
@@ -219,6 +243,9 @@ class _FoldPlan:
             "rows": combine(self.planner.fingerprints, ids),
             "labels": self.labels,
         }
+        if not self.fold.speaker_independent:
+            # Speakers do not tell then which recordings are for development.
+            inputs["dev_rows"] = combine(self.planner.fingerprints, self.dev["id"] if self.dev is not None else [])
         # The permutation follows from the run's seed.
         return {**inputs, "labels_shuffled_with_seed": self.seed} if self.recipe.data.shuffle_labels else inputs
 
@@ -252,9 +279,12 @@ class _FoldPlan:
             self.seed,
             self.stops.get(stage),
         )
+        untouched = self.untouched
         start = recipe.stages.start_of(stage)
         source, config_from = self._source(start), self._source("backbone")
         fields = stage_model_fields(recipe, stage, self.labels, self._scales() if stage == "retrain" else None)
+        if stage == "multitask" and known_genders(self.train) < 2:
+            fields["emotion_weight"] = 1.0  # of one gender there is nothing to learn
         arguments = self._arguments(stage)
         labels = self.steps["pseudo-labels"].folder if stage == "retrain" else None
         path = self.folder / STEP_NAMES[stage]
@@ -291,6 +321,8 @@ class _FoldPlan:
                     stop_at=stop_at,
                     description=description,
                     front_end_cache=cache,
+                    codebooks=None if labels is None else labels.resolve(),
+                    untouched=untouched,
                 )
                 train(folder, task)
 
@@ -299,7 +331,7 @@ class _FoldPlan:
 
     def _label_step(self) -> None:
         spec = self.recipe.pseudo_labels
-        source, train_rows, dev_rows = self._source(spec.source), self.train, self.dev
+        source, train_rows, dev_rows, untouched = self._source(spec.source), self.train, self.dev, self.untouched
         model_class = MODEL_CLASSES["multitask"]
         self._refuse_too_few_frames()
         path = self.folder / STEP_NAMES["pseudo-labels"]
@@ -318,7 +350,7 @@ class _FoldPlan:
             inputs["front_end"] = PRECISION
 
         def perform(folder: Path) -> None:
-            make_pseudo_labels(folder, model_class, source(), spec, train_rows, dev_rows, description, cache)
+            make_pseudo_labels(folder, model_class, source(), spec, train_rows, dev_rows, description, untouched, cache)
 
         self._add("pseudo-labels", path, inputs, perform)
 

@@ -16,6 +16,7 @@ from .recipe_checks import (
     FOLDER_NAME,
     check_coherence,
     check_field_names,
+    check_protocol,
     convert,
     did_you_mean,
     dump_yaml,
@@ -29,7 +30,7 @@ from .recipe_variants import apply_override, variant_overrides, with_overrides
 StageName = Literal["multitask", "retrain", "finetune"]
 Start = Literal["auto", "backbone", "multitask", "retrain"]
 Source = Literal["multitask", "backbone"]
-ProtocolKind = Literal["leave-one-speaker-out", "leave-one-session-out", "group-k-fold", "given"]
+ProtocolKind = Literal["leave-one-speaker-out", "leave-one-session-out", "group-k-fold", "given", "cross-corpus"]
 
 STAGE_NAMES: tuple[StageName, ...] = ("multitask", "retrain", "finetune")
 
@@ -93,12 +94,19 @@ class ProtocolSpec:
         dev_speakers: Development speakers per fold, taken from the training side; None for the protocol's own number.
             Our choice; the paper does not say how its epochs were chosen.
         seed: Seed of the choice of development speakers and groups. Our choice.
+        train: Corpora to train on, for `cross-corpus`; None for all that are not in `test`. No part of the method.
+        test: Corpora to test on, for `cross-corpus`. No part of the method.
+        allow_shared_speakers: Follow a `given` split although speakers are on both sides of it, or nobody knows who
+            speaks; every number is then stamped "not speaker-independent". Against what the paper states.
     """
 
     kind: ProtocolKind = "leave-one-speaker-out"
     folds: int | None = field(default=None, metadata={"at_least": 2})
     dev_speakers: int | None = field(default=None, metadata={"at_least": 0})
     seed: int = field(default=0, metadata={"at_least": 0})
+    train: tuple[str, ...] | None = field(default=None, metadata={"quiet": True, "non_empty": True, "unique": True})
+    test: tuple[str, ...] | None = field(default=None, metadata={"quiet": True, "non_empty": True, "unique": True})
+    allow_shared_speakers: bool = field(default=False, metadata={"quiet": True})
 
 
 @dataclass(frozen=True)
@@ -247,12 +255,7 @@ class Recipe:
             object.__setattr__(self, item.name, value)
         if not FOLDER_NAME.fullmatch(self.name):
             raise RequestError(f"`name` is {self.name!r}", "lower-case letters, digits and . _ - (it names a folder)")
-        if self.protocol.folds is not None and self.protocol.kind != "group-k-fold":
-            raise RequestError(
-                f"`protocol.folds` is {self.protocol.folds}, with `protocol.kind` {self.protocol.kind}",
-                "no number of folds: the corpus decides it",
-                "remove protocol.folds, or protocol.kind: group-k-fold",
-            )
+        check_protocol(self)
         for index, name in enumerate(self.variant_names):
             if name in self.variant_names[:index]:
                 raise RequestError(f"`variants` has `{name}` twice", "each name once", "remove or rename one of them")

@@ -21,6 +21,7 @@ __all__ = [
     "RUN_OWNED",
     "check_coherence",
     "check_field_names",
+    "check_protocol",
     "convert",
     "describe",
     "did_you_mean",
@@ -63,6 +64,7 @@ MODEL_OWNED: Mapping[str, str] = {
     "label2id": _FROM_LABELS,
     "frame_scales": "use `pseudo_labels.layers` and `pseudo_labels.clusters`",
     "logit_temperature": "leave it out: it is fitted on development speakers",
+    "seen_speakers": "leave it out: the run records whom a model has heard",
     "architectures": "leave it out: the stage decides which model it trains",
     "transformers_version": "leave it out: saving a model writes it",
 }
@@ -75,6 +77,57 @@ _PLAIN_KINDS: Mapping[Any, tuple[tuple[type, ...], str]] = {
     "float": ((int, float), "a number"),
     "float | int": ((int, float), "a number"),
 }
+
+
+def check_protocol(recipe: Recipe) -> None:
+    """Refuse settings of the protocol that belong to another kind of it, and guessed labels across corpora.
+
+    Args:
+        recipe: The recipe.
+
+    Raises:
+        RequestError: With the settings that do not go together, and what to write instead.
+    """
+    spec = recipe.protocol
+    if spec.folds is not None and spec.kind != "group-k-fold":
+        raise RequestError(
+            f"`protocol.folds` is {spec.folds}, with `protocol.kind` {spec.kind}",
+            "no number of folds: the corpus decides it",
+            "remove protocol.folds, or protocol.kind: group-k-fold",
+        )
+    if spec.allow_shared_speakers and spec.kind != "given":
+        raise RequestError(
+            f"`protocol.allow_shared_speakers` is true, with `protocol.kind` {spec.kind}",
+            "it with `given` only: the other kinds never share a speaker",
+            "remove protocol.allow_shared_speakers, or protocol.kind: given",
+        )
+    if spec.kind != "cross-corpus":
+        if spec.train is not None or spec.test is not None:
+            raise RequestError(
+                f"`protocol` names corpora to train or test on, with `protocol.kind` {spec.kind}",
+                "them with `cross-corpus` only",
+                "protocol: {kind: cross-corpus, test: [name]}",
+            )
+        return
+    names = [str(corpus.options.get("corpus_name") or corpus.name) for corpus in recipe.corpus]
+    if spec.test is None:
+        raise RequestError(
+            "`protocol.kind` is cross-corpus, and `protocol.test` is missing",
+            f"the corpora to test on: one or more of {', '.join(names)}",
+            f"protocol: {{kind: cross-corpus, test: [{names[-1]}]}}",
+        )
+    for name in (*(spec.train or ()), *spec.test):
+        if name not in names:
+            raise RequestError(
+                f"`protocol` names the corpus {name!r}", f"{known_names(names)} of `corpus`", did_you_mean(name, names)
+            )
+    without = [n for n, corpus in zip(names, recipe.corpus, strict=True) if corpus.options.get("labels") is None]
+    if recipe.labels is None and without:
+        raise RequestError(
+            f"cross-corpus without a label map for {without[0]}",
+            "an explicit map: corpora call the same emotion by different names, and different ones by the same",
+            "labels: {happiness: happy, joy: happy, boredom: null, …} for all corpora, or `labels` in each corpus",
+        )
 
 
 def check_coherence(recipe: Recipe) -> None:

@@ -14,14 +14,29 @@ if TYPE_CHECKING:
 _DIRECT: Mapping[str, Any] = {"stages.multitask.skip": True, "stages.retrain.skip": True}
 
 BUILT_IN_VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    # The whole method, and what it is to be compared with.
     "gmp-atl": {},
     "direct": _DIRECT,
     "direct-long": {**_DIRECT, "stages.finetune.same_updates_as_all": True},
     "tapt": {"stages.multitask.skip": True, "pseudo_labels.source": "backbone"},
     "multitask-only": {"stages.retrain.skip": True},
+    # One part of the method changed or taken away.
+    "no-gender": {"stages.multitask.model.emotion_weight": 1.0},
+    "single-scale": {"pseudo_labels.clusters": [100]},
+    "last-layer": {"pseudo_labels.layers": [-1]},
+    "two-layers": {"pseudo_labels.layers": [-3, -1]},
+    "all-frames": {"stages.retrain.model.frame_targets": "all"},
+    "retrain-from-multitask": {"stages.retrain.start": "multitask"},
+    "cross-entropy": {"stages.finetune.model.emotion_loss": "cross-entropy"},
+    "frozen-encoder": {"stages.finetune.freeze_encoder": True},
 }
-"""Built-in variants: the whole method; fine-tuning alone, once with the updates of fine-tuning and once with those of
-the whole method; frame labels from the untouched backbone; and multi-task training followed by fine-tuning."""
+"""Built-in variants, each a name for a set of overrides and nothing more.
+
+`gmp-atl` is the whole method; `direct` and `direct-long` are fine-tuning alone, with its own updates and with those of
+the whole method; `tapt` takes frame labels from the untouched backbone; `multitask-only` leaves out the retraining. The
+others change one part: emotion alone in the first training; one codebook of 100 clusters; labels from the last layer,
+or from two; all frames predicted in place of the masked ones; retraining that goes on from the multi-task model;
+cross-entropy in place of AM-Softmax; and an encoder that the fine-tuning leaves as the retraining made it."""
 
 NOT_PER_VARIANT = ("name", "corpus", "labels", "protocol", "seeds", "variants", "final")
 """What variants share, so that their numbers can be compared."""

@@ -8,26 +8,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from .checkpoints import describe_backbone
 from .data.audio import SAMPLING_RATE
+from .data.guard import Untouched, maybe_heard
 from .data.protocol import Protocol
 from .data.table import Corpus, read_corpora
 from .environment import describe_environment
 from .errors import RequestError
 from .evaluation.metrics import emotion_metrics
-from .evaluation.report import FoldResult, build_report, write_report
+from .evaluation.report import NOT_SPEAKER_INDEPENDENT, FoldResult, build_report, write_report
 from .evaluation.report_markdown import render_console
 from .files import write_whole
-from .final_model import describe_final_model, refuse_other_model, ship_final_model
+from .final_model import describe_final_model, development_temperature, refuse_other_model, ship_final_model
 from .fingerprints import combine, row_fingerprints
-from .plan import PlannedFold, PlannedStep, Planner
+from .heard import heard_by_description
+from .launch import join_processes
+from .plan import PlannedFold, PlannedStep, Planner, known_genders
 from .recipe import Recipe
+from .report_details import collect_details
 from .run_lock import only_run_in
 from .stage_settings import check_stage_settings
-from .step_folder import PATIENCE, STEP_FILE, read_json, write_json
+from .step_folder import STEP_FILE, read_json, write_json
 from .steps import predict, read_jsonl, write_jsonl
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -36,6 +39,7 @@ SHUFFLED_STAMP = (
     "Labels of training and development recordings were shuffled within each speaker: this shows chance, "
     "not the method."
 )
+MAYBE_HEARD_STAMP = "The backbone does not say all whom it has heard: test speakers may be among them."
 
 
 def run_recipe(
@@ -66,7 +70,7 @@ def run_recipe(
     if not isinstance(recipe, Recipe):
         recipe = Recipe.from_yaml(recipe)
     folder = Path(output_dir or Path("runs", recipe.name))
-    with only_run_in(folder, PartialState(timeout=PATIENCE)):
+    with only_run_in(folder, join_processes()):
         run = Run(recipe, folder, folds, command or called)
         run.perform()
         return run.report()
@@ -89,16 +93,20 @@ class Run:
         self.recipe, self.output_dir, self.command = recipe, output_dir, command
         if output_dir.is_file():
             raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
-        self.state = PartialState(timeout=PATIENCE)
+        self.state = join_processes()
         self.variants = _variants(recipe)
         described = {str(each.backbone): describe_backbone(each.backbone) for each in self.variants.values()}
         backbones = {name: described[str(each.backbone)] for name, each in self.variants.items()}
         self.corpus = self._read_corpus()
         self.labels: list[str] = self.corpus.table.features["emotion"].names
         spec = recipe.protocol
-        self.protocol = Protocol(spec.kind, spec.folds, spec.dev_speakers, spec.seed)
+        self.protocol = Protocol(
+            spec.kind, spec.folds, spec.dev_speakers, spec.seed, spec.train, spec.test, spec.allow_shared_speakers
+        )
         self.folds = self.protocol.folds(self.corpus.table)
         self.wanted = self._wanted(folds)
+        self.stamps = self._stamps(backbones)
+        self.notes = self._notes()
         for name, each in self.variants.items():
             backbone = backbones[name]
             check_stage_settings(each, backbone.get("config", backbone.get("scratch", {})), self.labels)
@@ -143,6 +151,29 @@ class Run:
                 )
         return numbers if folds is None else set(folds)
 
+    def _stamps(self, backbones: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Refuse backbones that have heard a test speaker; what must stand beside every number."""
+        stamps = [SHUFFLED_STAMP] if any(each.data.shuffle_labels for each in self.variants.values()) else []
+        tested = {s for fold in self.folds if fold.number in self.wanted for s in fold.test if fold.speaker_independent}
+        for name, each in self.variants.items():
+            folder = Path(each.backbone) if isinstance(each.backbone, str) else None
+            heard = heard_by_description(backbones[name], folder)
+            Untouched(frozenset(tested)).refuse_speakers(heard, f"the backbone {each.backbone} of {name} has heard")
+            if maybe_heard(heard, tested):
+                stamps.append(MAYBE_HEARD_STAMP)
+        return list(dict.fromkeys(stamps))
+
+    def _notes(self) -> list[str]:
+        """What this corpus cannot have, said once and not in every fold."""
+        notes = []
+        genders = known_genders(self.corpus.table)
+        if genders < 2 and any(not each.stages.multitask.skip for each in self.variants.values()):
+            which = "one gender only" if genders else "no genders"
+            notes.append(f"The corpus has {which}, so the gender part of the multi-task training is off.")
+        if not any(fold.dev for fold in self.folds):
+            notes.append("No development speakers: the number of epochs is fixed, and scores are not calibrated.")
+        return notes
+
     # ---- the work ------------------------------------------------------------------------------------------------
 
     def perform(self) -> None:
@@ -152,7 +183,7 @@ class Run:
             write_json(self.output_dir / "environment.json", describe_environment())
             left_out = [{"file": one.file, "reason": one.reason} for one in self.corpus.left_out]
             write_jsonl(self.output_dir / "left_out.jsonl", left_out)
-        for problem in self.corpus.problems:
+        for problem in (*self.corpus.problems, *self.notes):
             self.say(f"Note: {problem}")
         if others := self._process_counts() - {self.state.num_processes}:
             self.say(
@@ -185,6 +216,7 @@ class Run:
             planned.finetune.resolve(),
             planned.test,
             planned.batch_size,
+            planned.untouched,
             f"{planned.variant} · seed {planned.seed} · {planned.folder.name} · test",
             planned.front_end_cache,
         )
@@ -220,16 +252,13 @@ class Run:
         notes = [read_json(step.resolve() / STEP_FILE) for step in steps]
         return {note["manner"]["processes"] for note in notes if "processes" in note.get("manner", {})}
 
-    def _stamps(self) -> list[str]:
-        """What must stand beside every number."""
-        stamps = [SHUFFLED_STAMP] if any(each.data.shuffle_labels for each in self.variants.values()) else []
+    def _process_stamps(self) -> list[str]:
+        """What must stand beside every number if not all trainings ran in as many processes."""
         counts = self._process_counts()
-        if len(counts) > 1:
-            stamps.append(
-                f"Trainings ran in {_listed(counts)} processes: with the same settings their updates saw different "
-                "numbers of clips."
-            )
-        return stamps
+        if len(counts) < 2:
+            return []
+        different = "with the same settings their updates saw different numbers of clips"
+        return [f"Trainings ran in {_listed(counts)} processes: {different}."]
 
     def _fold_metrics(self, planned: PlannedFold, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         number = {label: index for index, label in enumerate(self.labels)}
@@ -244,6 +273,8 @@ class Run:
             "test_speakers": len(planned.fold.test),
             "utterances": len(rows),
             "command": self.command,
+            "stamps": [*self.stamps, *([] if planned.fold.speaker_independent else [NOT_SPEAKER_INDEPENDENT])],
+            "temperature": development_temperature(self, [planned], planned.untouched),
             **emotion_metrics(references, [number[row["predicted"]] for row in rows], len(number)),
         }
 
@@ -267,11 +298,11 @@ class Run:
         """Compute the report, write it, and print its table."""
         report = self.make_report()
         if self.state.is_main_process:
-            write_report(report, self.output_dir)
+            write_report(report, self.output_dir, collect_details(self))
             if self.recipe.final:
                 describe_final_model(self)
             self.say(render_console(report))
-            self.say(f"Report: {self.output_dir / 'report.md'}")
+            self.say(f"Report: {self.output_dir / 'report.html'} (and report.md, report.json)")
         self.state.wait_for_everyone()
         return report
 
@@ -281,7 +312,8 @@ class Run:
         for planned in self.planned:
             if self.tested(planned):
                 rows = read_jsonl(planned.folder / PREDICTIONS_FILE)
-                results[planned.variant].append(FoldResult(planned.seed, planned.fold.number, rows))
+                temperature = read_json(planned.folder / METRICS_FILE).get("temperature")
+                results[planned.variant].append(FoldResult(planned.seed, planned.fold.number, rows, temperature))
         return results
 
     def _commands(self) -> str:
@@ -300,7 +332,8 @@ class Run:
             folds_total=len(self.folds),
             seeds=self.recipe.seeds,
             command=self._commands(),
-            stamps=self._stamps(),
+            stamps=[*self.stamps, *self._process_stamps()],
+            notes=self.notes,
             left_out=Counter(one.reason for one in self.corpus.left_out),
             corpus={
                 "name": info.name,

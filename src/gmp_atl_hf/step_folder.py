@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,10 +23,6 @@ from .files import write_whole
 
 FORMAT_VERSION = 1
 """Part of every key; raised when what a step writes changes its meaning."""
-
-PATIENCE = timedelta(hours=24)
-"""How long processes wait for each other, which is longer than usual: the main one alone reads a corpus the first time,
-joins the frame labels and ships the model. A process that ends takes the others with it, whatever they wait for."""
 
 STEP_FILE = "step.json"
 _STARTED_FILE = "started.json"

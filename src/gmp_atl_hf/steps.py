@@ -19,8 +19,10 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
 from .checkpoints import load_feature_extractor, load_model, quiet_transformers
+from .data.guard import NOTHING_TESTED, Untouched
 from .files import write_whole
 from .front_end.cache import FrontEndCache
+from .heard import heard_by_codebooks, heard_by_model
 from .modeling.frames_gmp_atl import frame_count
 from .modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
 from .pseudo_labels.features import BATCH_SECONDS, feature_source, hidden_states_of
@@ -53,6 +55,8 @@ class Training:
         seed: Seed of everything random.
         stop_at: Last optimiser step, or None for the whole length.
         description: What the progress bar says.
+        codebooks: Folder of the codebooks that frame labels come from, for retraining.
+        untouched: What will be tested: nothing of it may be in any of the above.
         front_end_cache: Folder of the front-end cache; None computes the front end in every epoch.
     """
 
@@ -66,7 +70,28 @@ class Training:
     seed: int
     stop_at: int | None = None
     description: str | None = None
+    codebooks: Path | None = None
+    untouched: Untouched = NOTHING_TESTED
     front_end_cache: Path | None = None
+
+    def heard(self) -> list[str]:
+        """Whom the trained model will have heard, after making sure that nobody of the test is among them.
+
+        Raises:
+            RequestError: Names the test speaker or recording, and what would hear them.
+        """
+        self.untouched.refuse_rows(self.train, "training")
+        self.untouched.refuse_rows(self.dev, "choosing the epoch")
+        heard = {*self.train["speaker"], *(self.dev["speaker"] if self.dev is not None else ())}
+        for checkpoint in dict.fromkeys((self.start, self.config_from)):
+            before = heard_by_model(checkpoint)
+            self.untouched.refuse_speakers(before, f"the checkpoint {checkpoint} has heard")
+            heard.update(before)
+        if self.codebooks is not None:
+            clustered = heard_by_codebooks(self.codebooks)
+            self.untouched.refuse_speakers(clustered, f"the codebooks in {self.codebooks} were fitted on")
+            heard.update(clustered)
+        return sorted(heard)
 
 
 def train(folder: Path, task: Training) -> None:
@@ -81,6 +106,7 @@ def train(folder: Path, task: Training) -> None:
         task: What to train.
     """
     state = PartialState()
+    heard = task.heard()
     if (folder / TRAINING_FILE).is_file():
         # Cut off while the checkpoints were being deleted, of which some may be half gone.
         if state.is_main_process:
@@ -109,6 +135,7 @@ def train(folder: Path, task: Training) -> None:
         if task.dev is not None and "labels" in model.target_names:
             dev_logits = np.asarray(trainer.predict(task.dev).predictions)
     if state.is_main_process:
+        model.config.seen_speakers = heard
         with quiet_transformers():
             model.save_pretrained(folder)
         feature_extractor.save_pretrained(folder)
@@ -159,6 +186,7 @@ def make_pseudo_labels(
     train: datasets.Dataset,
     dev: datasets.Dataset | None,
     description: str,
+    untouched: Untouched = NOTHING_TESTED,
     front_end_cache: Path | None = None,
 ) -> None:
     """Step 2: cluster hidden states of the training speakers and label every frame of training and development rows.
@@ -173,8 +201,15 @@ def make_pseudo_labels(
         train: Training rows; clusters see nothing else.
         dev: Development rows, labelled for logging only.
         description: What the progress bars say.
+        untouched: What will be tested: nothing of it may be clustered or labelled.
         front_end_cache: Folder of the front-end cache; None computes the front end once more.
+
+    Raises:
+        RequestError: A test speaker would be clustered or labelled, or the model has heard one.
     """
+    untouched.refuse_rows(train, "k-means")
+    untouched.refuse_rows(dev, "frame labelling")
+    untouched.refuse_speakers(heard_by_model(checkpoint), f"the checkpoint {checkpoint} has heard")
     device = PartialState().device
     model = load_model(model_class, checkpoint, spec.seed).to(device)
     extractor = load_feature_extractor(checkpoint)
@@ -224,9 +259,10 @@ def pseudo_labels_of(step: Path, scratch: Path) -> Iterator[Callable[[datasets.D
 
 
 def predict(
-    checkpoint: Path,
+    checkpoint: str | Path,
     table: datasets.Dataset,
     batch_size: int,
+    untouched: Untouched = NOTHING_TESTED,
     description: str | None = None,
     front_end_cache: Path | None = None,
 ) -> list[dict[str, Any]]:
@@ -236,12 +272,17 @@ def predict(
         checkpoint: Folder of the model.
         table: Rows to predict.
         batch_size: Clips per device and batch; it does not change the scores.
+        untouched: What the model must not have heard: the test speakers, unless they are shared and that is allowed.
         description: What the progress bar of the front end says; None for no bar.
         front_end_cache: Folder of the front-end cache; None computes the front end.
 
     Returns:
         Rows of `predictions.jsonl`, in the table's order.
+
+    Raises:
+        RequestError: The model has heard a speaker whom it is to be tested on.
     """
+    untouched.refuse_speakers(heard_by_model(checkpoint), f"the model {checkpoint} has heard")
     model = load_model(HubertForGMPATL, checkpoint, seed=0)
     settings = {"per_device_eval_batch_size": batch_size, "disable_tqdm": description is None}
     # The trainer makes its output folder even if it writes nothing.

@@ -223,7 +223,8 @@ def open_audio(name: str, encoded: Path | bytes) -> soundfile.SoundFile:
     if not head:
         raise RequestError(f"{name} is empty (0 bytes)", "an audio file", REPLACE)
     try:
-        return soundfile.SoundFile(str(encoded) if isinstance(encoded, Path) else io.BytesIO(encoded))
+        # As bytes: soundfile itself cannot spell names that are no valid text.
+        return soundfile.SoundFile(os.fsencode(encoded) if isinstance(encoded, Path) else io.BytesIO(encoded))
     except (soundfile.LibsndfileError, TypeError) as error:
         # soundfile answers TypeError to endings such as .raw, whose files do not say what they are.
         kind, fix = _looks_like(head)

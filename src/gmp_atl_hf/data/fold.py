@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
+from .guard import Untouched
 from .speakers import natural_order
 
 if TYPE_CHECKING:
@@ -25,26 +26,51 @@ class Fold:
         train: Speakers that are trained on.
         dev: Speakers that the best epoch is chosen on; taken from the training side.
         test: Speakers that nothing touches before the test.
+        part_of: Recording id → its part, for a fold that shares speakers between its parts and is allowed to; the
+            recordings then decide, not the speakers. None for every honest fold.
 
     Raises:
-        RequestError: When a speaker is in two parts.
+        RequestError: When a speaker is in two parts, unless `part_of` is given.
     """
 
     number: int
     train: tuple[str, ...]
     dev: tuple[str, ...]
     test: tuple[str, ...]
+    part_of: Mapping[str, str] | None = field(default=None, hash=False, repr=False)
 
     def __post_init__(self) -> None:
-        refuse_shared_speakers({part: getattr(self, part) for part in PARTS}, f"fold {self.number}")
+        if self.part_of is None:
+            refuse_shared_speakers({part: getattr(self, part) for part in PARTS}, f"fold {self.number}")
+
+    @property
+    def speaker_independent(self) -> bool:
+        """Whether no speaker is in two parts."""
+        return self.part_of is None
+
+    def untouched(self, test: Dataset) -> Untouched:
+        """Give what nothing may touch before the test.
+
+        Args:
+            test: The test rows.
+
+        Returns:
+            The test recordings and, where speakers are not shared, the test speakers.
+        """
+        return Untouched(frozenset(self.test if self.speaker_independent else ()), frozenset(test["id"]))
 
     def to_json(self) -> dict[str, Any]:
         """Give the content of `split.json`.
 
         Returns:
-            `{fold, train, dev, test}`, plain numbers, lists and strings.
+            `{fold, train, dev, test}`, plain numbers, lists and strings; with `speaker_independent: false` and
+            `recordings` (part → ids) where speakers are shared.
         """
-        return {"fold": self.number, **{part: list(getattr(self, part)) for part in PARTS}}
+        content = {"fold": self.number, **{part: list(getattr(self, part)) for part in PARTS}}
+        if self.part_of is not None:
+            content["speaker_independent"] = False
+            content["recordings"] = {part: [i for i, own in self.part_of.items() if own == part] for part in PARTS}
+        return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Fold:
@@ -62,7 +88,10 @@ class Fold:
         missing = [key for key in ("fold", *PARTS) if key not in content]
         if missing:
             raise RequestError(f"a split without {', '.join(missing)}", "fold, train, dev and test", "make it again")
-        return cls(int(content["fold"]), *(tuple(content[part]) for part in PARTS))
+        recordings = content.get("recordings")
+        part_of = None if recordings is None else {i: part for part in PARTS for i in recordings[part]}
+        train, dev, test = (tuple(content[part]) for part in PARTS)
+        return cls(int(content["fold"]), train, dev, test, part_of)
 
 
 def select(table: Dataset, fold: Fold) -> dict[str, Dataset]:
@@ -76,18 +105,20 @@ def select(table: Dataset, fold: Fold) -> dict[str, Dataset]:
         `train`, `dev` and `test`, each with its rows in the table's order.
 
     Raises:
-        RequestError: When the table has a speaker that is in no part of the fold.
+        RequestError: When the table has a speaker (or, where speakers are shared, a recording) that is in no part of
+            the fold.
     """
-    part_of = {speaker: part for part in PARTS for speaker in getattr(fold, part)}
+    part_of = fold.part_of or {speaker: part for part in PARTS for speaker in getattr(fold, part)}
+    column, what = ("speaker", "speaker") if fold.part_of is None else ("id", "recording")
     rows: dict[str, list[int]] = {part: [] for part in PARTS}
-    for row, speaker in enumerate(table["speaker"]):
-        if speaker not in part_of:
+    for row, name in enumerate(table[column]):
+        if name not in part_of:
             raise RequestError(
-                f"speaker {speaker} is in no part of fold {fold.number}",
+                f"{what} {name} is in no part of fold {fold.number}",
                 "the table that the fold was made from",
                 "make the folds again from this table: protocol.folds(table)",
             )
-        rows[part_of[speaker]].append(row)
+        rows[part_of[name]].append(row)
     return {part: table.select(rows[part]) for part in PARTS}
 
 
@@ -108,5 +139,6 @@ def refuse_shared_speakers(parts: Mapping[str, tuple[str, ...]], where: str) -> 
             raise RequestError(
                 f"speaker {shared[0]}{more} is in {one} and in {other} of {where}",
                 "every speaker in one part only, so that the test is on voices never heard in training",
-                "move the speaker's recordings to one part, or use a protocol that splits by speaker: group-k-fold",
+                "move the speaker's recordings to one part, or use a protocol that splits by speaker (group-k-fold); "
+                "to follow published folds all the same, protocol.allow_shared_speakers: true stamps every number",
             )

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from .development import development_speakers
-from .fold import PARTS, Fold, refuse_shared_speakers, select
-from .speakers import Speakers, natural_order
+from .fold import PARTS, Fold, select
+from .sides import SIDES, Sides, refuse_unknown_speakers
+from .speakers import Speakers, is_unknown, natural_order
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = ["KINDS", "PARTS", "Fold", "Protocol", "select"]
 
-KINDS = ("leave-one-speaker-out", "leave-one-session-out", "group-k-fold", "given")
+KINDS = tuple(SIDES)
+
+FEWEST = 3
+"""Fewer speakers than this leave nobody for development: the number of epochs is fixed and nothing is calibrated."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +31,21 @@ class Protocol:
     Args:
         kind: `leave-one-speaker-out`: every speaker is the test once. `leave-one-session-out`: every session is, with
             all its speakers. `group-k-fold`: the speakers are dealt into `num_folds` groups with like shares of
-            emotions and genders. `given`: one fold, after the table's column `split`.
+            emotions and genders. `given`: one fold, after the table's column `split`. `cross-corpus`: one fold, trained
+            on some corpora of the table and tested on others.
         num_folds: Number of folds of `group-k-fold` (5 by default); the other kinds have as many as the corpus gives.
             A recipe calls it `protocol.folds`.
         dev_speakers: Number of development speakers per fold; 0 for none. By default, and this is our choice, about
             20 % of the training speakers (at least one of each gender where there are two to spare, at most 20), but
             for `leave-one-session-out` the speakers of one whole other session: dialogue partners share room, day and
-            topic, so a development speaker whose partner is trained on would look better than a test speaker does.
+            topic, so a development speaker whose partner is trained on would look better than a test speaker does. A
+            table with fewer than three speakers has none.
         seed: Another seed deals `group-k-fold` groups and development speakers differently.
+        train_corpora: Corpora to train on, for `cross-corpus`; by default all that are not tested on. A recipe calls it
+            `protocol.train`.
+        test_corpora: Corpora to test on, for `cross-corpus`. A recipe calls it `protocol.test`.
+        allow_shared_speakers: Follow a `given` split although speakers are on both sides of it or not known. Every
+            number is then stamped "not speaker-independent" and has no interval.
 
     Raises:
         RequestError: When the kind is unknown, or a number makes no sense for it.
@@ -47,6 +59,9 @@ class Protocol:
     num_folds: int | None = None
     dev_speakers: int | None = None
     seed: int = 0
+    train_corpora: tuple[str, ...] | None = None
+    test_corpora: tuple[str, ...] | None = None
+    allow_shared_speakers: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -68,6 +83,18 @@ class Protocol:
             raise RequestError(
                 f"dev_speakers is {self.dev_speakers}", "0 (none) or more", "leave it out for about 20 %"
             )
+        if (self.train_corpora or self.test_corpora) and self.kind != "cross-corpus":
+            raise RequestError(
+                f"corpora to train or test on, with kind {self.kind}",
+                "them with cross-corpus only",
+                "kind: cross-corpus",
+            )
+        if self.allow_shared_speakers and self.kind != "given":
+            raise RequestError(
+                f"allow_shared_speakers with kind {self.kind}, which never shares speakers",
+                "it with kind: given only",
+                "take out allow_shared_speakers",
+            )
         if self.seed < 0:
             raise RequestError(f"the protocol's seed is {self.seed}", "0 or more", "seed: 0")
 
@@ -85,26 +112,34 @@ class Protocol:
                 an emotion that a training part lacks.
         """
         speakers = Speakers.of(table)
-        cut = {
-            "leave-one-speaker-out": _leave_one_speaker_out,
-            "leave-one-session-out": _leave_one_session_out,
-            "group-k-fold": _group_k_fold,
-            "given": _given,
-        }[self.kind]
+        refuse_unknown_speakers(self.kind, table, speakers)
         place = {name: number for number, name in enumerate(speakers.names)}
         served = dict.fromkeys(speakers.names, 0)
         folds = []
-        for number, sides in enumerate(cut(self, table, speakers), start=1):
-            dev = sides.dev or development_speakers(
-                speakers, sides.train, self.dev_speakers, sides.dev_groups, served, (self.seed, number)
-            )
+        for number, sides in enumerate(SIDES[self.kind](self, table, speakers), start=1):
+            trained = _training_side(table, speakers, sides)
+            dev = sides.dev or self._development(trained, sides, served, number)
             for speaker in dev:
                 served[speaker] += 1
-            train = [speaker for speaker in sides.train if speaker not in dev]
-            fold = Fold(number, *(tuple(sorted(part, key=place.__getitem__)) for part in (train, dev, sides.test)))
-            _refuse_missing_emotions(speakers, fold)
+            train, part_of = [speaker for speaker in sides.train if speaker not in dev], None
+            if sides.part_of is not None:
+                # Of a development speaker who is tested as well, only the recordings of the training side develop.
+                part_of = _with_development(table, sides, dev)
+                train = _of_part(table, part_of, "train")
+            parts = (tuple(sorted(part, key=place.__getitem__)) for part in (train, dev, sides.test))
+            fold = Fold(number, next(parts), next(parts), next(parts), part_of)
+            _refuse_missing_emotions(trained, fold)
             folds.append(fold)
         return folds
+
+    def _development(self, speakers: Speakers, sides: Sides, served: dict[str, int], number: int) -> list[str]:
+        """Take development speakers from the training side, unless there are too few people for it."""
+        few = len(served) < FEWEST or (sides.part_of is not None and len(sides.train) < 2)
+        if few and self.dev_speakers is None:
+            return []
+        return development_speakers(
+            speakers, sides.train, self.dev_speakers, sides.dev_groups, served, (self.seed, number)
+        )
 
     def describe(self, table: Dataset) -> dict[str, Any]:
         """Say what the protocol makes of a table, for reports and cards.
@@ -114,8 +149,9 @@ class Protocol:
 
         Returns:
             Plain numbers and strings: `kind`, `seed`, `num_folds`, `recordings`, `speakers` (`total`, `female`, `male`,
-            `unknown`), for each part the smallest and largest number of `speakers` and `recordings` over the folds, and
-            a `sentence`.
+            `unknown`), for each part the smallest and largest number of `speakers` and `recordings` over the folds,
+            whether all of it is `speaker_independent`, the speakers in two parts (`shared_speakers`), the number of
+            recordings of `unknown_speakers`, and a `sentence`.
 
         Raises:
             RequestError: As `folds`.
@@ -123,105 +159,82 @@ class Protocol:
         speakers, folds = Speakers.of(table), self.folds(table)
         genders = {word: sum(g == word for g in speakers.genders.values()) for word in ("female", "male")}
         parts: dict[str, dict[str, list[int]]] = {}
+        sizes = [{part: len(rows) for part, rows in select(table, fold).items()} for fold in folds]
         for part in PARTS:
             people = [len(getattr(fold, part)) for fold in folds]
-            clips = [sum(speakers.recordings[s] for s in getattr(fold, part)) for fold in folds]
+            clips = [size[part] for size in sizes]
             parts[part] = {"speakers": [min(people), max(people)], "recordings": [min(clips), max(clips)]}
         total = len(speakers.names)
-        unknown = total - sum(genders.values())
-        who = ", ".join(f"{n} {word}" for word, n in [*genders.items(), ("of unknown gender", unknown)] if n)
+        gender_unknown = total - sum(genders.values())
+        who = ", ".join(f"{n} {word}" for word, n in [*genders.items(), ("of unknown gender", gender_unknown)] if n)
         train, dev, test = (_range(parts[part]["speakers"]) for part in PARTS)
         choice = (
-            f"{dev} of the training side for development" if parts["dev"]["speakers"][1] else "none for development"
+            f"{dev} of the training side for development"
+            if parts["dev"]["speakers"][1]
+            else "none for development (fixed number of epochs, no calibration)"
         )
-        sentence = (
-            f"{self.kind}, {len(folds)} fold{'s' if len(folds) > 1 else ''}, {total} speakers ({who}); speakers per "
-            f"fold: {train} for training, {choice}, {test} for the test; no speaker is in two parts."
-        )
+        shared = natural_order({s for fold in folds for s in {*fold.train, *fold.dev} & {*fold.test}})
+        unnamed = sum(count for name, count in speakers.recordings.items() if is_unknown(name))
+        independent = all(fold.speaker_independent for fold in folds)
+        how = self.kind
+        if self.kind == "cross-corpus":
+            corpora = dict(zip(table["speaker"], table["corpus"], strict=True))
+            sides = [" and ".join(sorted({corpora[s] for s in own})) for own in (folds[0].train, folds[0].test)]
+            how += f" (trained on {sides[0]}, tested on {sides[1]})"
         return {
             "kind": self.kind,
             "seed": self.seed,
             "num_folds": len(folds),
             "recordings": sum(speakers.recordings.values()),
-            "speakers": {"total": total, **genders, "unknown": unknown},
+            "speakers": {"total": total, **genders, "unknown": gender_unknown},
             **parts,
-            "sentence": sentence,
+            "speaker_independent": independent,
+            "shared_speakers": shared,
+            "unknown_speakers": unnamed,
+            "sentence": (
+                f"{how}, {_counted(len(folds), 'fold')}, {_counted(total, 'speaker')} ({who}); speakers per fold: "
+                f"{train} for training, {choice}, {test} for the test; {_independence(independent, shared, unnamed)}."
+            ),
         }
 
 
-@dataclass(frozen=True)
-class _Sides:
-    """The two sides of a fold, before development speakers are taken from the training side.
-
-    Args:
-        train: The training side.
-        test: The test side.
-        dev: Development speakers where the corpus prescribes them; not in `train`.
-        dev_groups: Groups of the training side that would make good development parts as a whole, the best first.
-    """
-
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    dev: tuple[str, ...] = ()
-    dev_groups: tuple[tuple[str, ...], ...] = ()
+def _training_side(table: Dataset, speakers: Speakers, sides: Sides) -> Speakers:
+    """What is known of the training side: where speakers are shared, their test recordings do not belong to it."""
+    if sides.part_of is None:
+        return speakers
+    rows = [row for row, name in enumerate(table["id"]) if sides.part_of[name] == "train"]
+    return Speakers.of(table.select(rows))
 
 
-def _leave_one_speaker_out(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[_Sides]:
-    _refuse_few(len(speakers.names), 2, "speakers", protocol.kind)
-    return [_Sides(tuple(s for s in speakers.names if s != test), (test,)) for test in speakers.names]
+def _with_development(table: Dataset, sides: Sides, dev: Sequence[str]) -> dict[str, str]:
+    """Recording → part once development speakers have been taken from the training side."""
+    part_of = dict(sides.part_of or {})
+    for name, speaker in zip(table["id"], table["speaker"], strict=True):
+        if part_of[name] == "train" and speaker in dev and not sides.dev:
+            part_of[name] = "dev"
+    return part_of
 
 
-def _leave_one_session_out(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[_Sides]:
-    sessions = speakers.by_session(table)
-    _refuse_few(len(sessions), 2, "sessions", protocol.kind)
-    names = natural_order(sessions)
-    sides = []
-    for number, test in enumerate(names):
-        # From the next session on round the circle, so that each is the development session of one fold.
-        others = [sessions[name] for name in names[number + 1 :] + names[:number]]
-        train = tuple(speaker for other in others for speaker in other)
-        sides.append(_Sides(train, sessions[test], dev_groups=tuple(others) if len(others) > 1 else ()))
-    return sides
+def _of_part(table: Dataset, part_of: Mapping[str, str], part: str) -> list[str]:
+    """Speakers with a recording in a part."""
+    return list(dict.fromkeys(s for i, s in zip(table["id"], table["speaker"], strict=True) if part_of[i] == part))
 
 
-def _group_k_fold(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[_Sides]:
-    count = protocol.num_folds or 5
-    _refuse_few(len(speakers.names), count, "speakers", f"{protocol.kind} with {count} folds")
-    groups = speakers.stratified_groups(count, protocol.seed)
-    return [_Sides(tuple(s for s in speakers.names if s not in group), tuple(group)) for group in groups]
+def _independence(independent: bool, shared: Sequence[str], unnamed: int) -> str:
+    if independent:
+        return "no speaker is in two parts"
+    facts = [f"{_counted(len(shared), 'speaker')} of the test also trained on"] if shared else []
+    facts += [f"nobody knows who speaks {_counted(unnamed, 'recording')}"] if unnamed else []
+    return f"not speaker-independent: {', '.join(facts)}"
 
 
-def _given(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[_Sides]:
-    parts = speakers.by_split(table)
-    refuse_shared_speakers(parts, "the given split")
-    for part in ("train", "test"):
-        if not parts[part]:
-            raise RequestError(
-                f"the given split has no {part} recordings", "train and test", "correct the column split"
-            )
-    if parts["dev"] and protocol.dev_speakers is not None:
-        raise RequestError(
-            f"dev_speakers is {protocol.dev_speakers}, but the given split has development speakers of its own",
-            "one of the two",
-            "take out dev_speakers",
-        )
-    return [_Sides(parts["train"], parts["test"], parts["dev"])]
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _range(smallest_largest: list[int]) -> str:
     smallest, largest = smallest_largest
     return str(smallest) if smallest == largest else f"{smallest} to {largest}"
-
-
-def _refuse_few(there: int, wanted: int, what: str, why: str) -> None:
-    if there < wanted:
-        raise RequestError(
-            f"the table has {there} {what}, but {why} needs at least {wanted}",
-            f"{wanted} {what} or more",
-            f"ask for {there} folds or fewer"
-            if why.endswith("folds") and there > 1
-            else "use another protocol, or more recordings",
-        )
 
 
 def _refuse_missing_emotions(speakers: Speakers, fold: Fold) -> None:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+UNKNOWN = "unknown"
+"""The speaker of recordings whose speaker is not known, after the corpus' prefix: nobody can tell who that is."""
+
+
 @dataclass(frozen=True)
 class Speakers:
     """The speakers of a table.
@@ -159,6 +163,18 @@ class Speakers:
                 f"ask for {count - len(empty)} folds, or use another seed",
             )
         return groups
+
+
+def is_unknown(speaker: str) -> bool:
+    """Tell whether a name stands for people whom nobody has named: `<corpus>/unknown`.
+
+    Args:
+        speaker: The table's name of a speaker.
+
+    Returns:
+        Whether it is one.
+    """
+    return speaker.rpartition("/")[2].lower() == UNKNOWN
 
 
 def natural_order(names: Iterable[str]) -> list[str]:

@@ -12,6 +12,9 @@ from gmp_atl_hf.evaluation.metrics import FloatArray, IntArray, label_indices
 TEMPERATURE_RANGE = (0.05, 100.0)
 """Smallest and largest temperature. Development data without an error would ask for zero, chance for infinity."""
 
+BINS = 15
+"""Bins of the expected calibration error, of equal width."""
+
 
 def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Find the temperature T that minimises the mean log loss of softmax(logits / T).
@@ -65,7 +68,7 @@ def log_loss(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     return float(-np.log(np.maximum(picked, np.finfo(np.float64).tiny)).mean())
 
 
-def expected_calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15) -> float:
+def expected_calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = BINS) -> float:
     """Return the mean gap between confidence and accuracy.
 
     Utterances are sorted by the probability of their predicted label into bins of equal width, open below and closed
@@ -83,14 +86,41 @@ def expected_calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLi
         ValueError: If nothing is given, shapes do not fit, a row is no distribution, a label is out of range or there
             is no bin.
     """
+    counts, confidence, accuracy = reliability(probabilities, labels, bins)
+    filled = counts > 0
+    return float((counts[filled] * np.abs(accuracy[filled] - confidence[filled])).sum() / counts.sum())
+
+
+def reliability(
+    probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = BINS
+) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Sort utterances by confidence, for a reliability diagram.
+
+    Args:
+        probabilities: Scores that sum to 1 per row, shape (n, C).
+        labels: True label indices, shape (n,).
+        bins: Number of bins of equal width from 0 to 1, open below and closed above.
+
+    Returns:
+        Per bin the number of utterances, their mean confidence and their accuracy, each of shape (bins,); NaN for the
+        last two in empty bins.
+
+    Raises:
+        ValueError: As `expected_calibration_error`.
+    """
     if bins < 1:
         raise ValueError(f"bins is {bins}, expected at least 1")
     scores, true = _checked_probabilities(probabilities, labels)
     confidence = np.clip(scores.max(axis=1), 0.0, 1.0)
     correct = (scores.argmax(axis=1) == true).astype(np.float64)
     bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / true.size)
+    counts = np.bincount(bin_of, minlength=bins)
+    empty = np.full(bins, np.nan)
+    means = [
+        np.divide(np.bincount(bin_of, weights=values, minlength=bins), counts, out=empty.copy(), where=counts > 0)
+        for values in (confidence, correct)
+    ]
+    return counts, means[0], means[1]
 
 
 def _checked(scores: npt.ArrayLike, labels: npt.ArrayLike, what: str) -> tuple[FloatArray, IntArray]:

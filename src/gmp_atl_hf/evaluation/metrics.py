@@ -1,4 +1,4 @@
-"""WAR, UAR and macro F1, each with one definition, computed from confusion matrices.
+"""All metrics, each with one definition, written down here; those on confusion matrices are computed here too.
 
 Definitions, for a fixed list of labels:
 
@@ -7,8 +7,21 @@ Definitions, for a fixed list of labels:
   reference has no recall; it is left out of the mean and should be listed beside the number (`absent_labels`).
 - Macro F1 is the mean F1 over the same labels. Predictions of an absent label count as errors of the label they belong
   to, and add no term of their own.
+- The recall of a label is the share of its utterances that were given this label; a confusion matrix has references in
+  its rows and predictions in its columns.
+- The expected calibration error (`calibration.expected_calibration_error`) sorts utterances by the score of their
+  predicted label into 15 bins of equal width, open below and closed above, and averages the gap between mean score and
+  accuracy of the bins, weighted by their utterances.
+- The same numbers per gender are those of that gender's utterances alone, by the same rules.
+- The gap between genders (`statistics.gender_gap`) is the UAR of female minus that of male speakers over the labels
+  that both have. Its interval resamples speakers of each side apart; with fewer than three on a side there is none.
 
 With references [0, 0, 1] and predictions [0, 2, 1] the UAR is (0.5 + 1) / 2 = 0.75 for any number of labels.
+
+Over a run (`summary`): *pooled* numbers are computed over all test utterances of all folds of a seed and averaged over
+seeds. The spread over seeds is the standard deviation (n - 1) of the pooled numbers of the seeds; the spread over folds
+is that of the folds' means over seeds; the two are never mixed. Intervals resample test speakers, never utterances, and
+are the 2.5th and 97.5th percentile of 2,000 samples; the paired test flips signs of differences between speakers.
 
 All functions on confusion matrices work over any leading axes, which is what makes resampling speakers cheap.
 """

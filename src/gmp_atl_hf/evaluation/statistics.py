@@ -6,18 +6,24 @@ Utterances of one speaker resemble each other, so speakers are the unit that is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from gmp_atl_hf.evaluation.metrics import FloatArray, IntArray, label_indices, uar
+from gmp_atl_hf.evaluation.metrics import FloatArray, IntArray, label_indices, per_class_recall, uar
 
 MIN_SPEAKERS = 5
 """Fewer speakers than this give no interval: resampling them says next to nothing about other people."""
 
 MAX_EXACT = 20
 """Up to this many non-zero differences all sign patterns are enumerated (2^20 of them)."""
+
+MIN_SPEAKERS_A_SIDE = 3
+"""Fewer female or male speakers than this give no interval for the gap between them."""
+
+MIN_UTTERANCES = 10
+"""Fewer utterances of a speaker than this give no interval for that speaker."""
 
 DRAWS = 100_000
 """Random sign patterns where there are too many to enumerate."""
@@ -38,6 +44,22 @@ class SignFlipResult(NamedTuple):
     smallest_attainable_p: float
     exact: bool
     n: int
+
+
+class GenderGap(NamedTuple):
+    """How much better one gender is recognised than the other.
+
+    Args:
+        difference: UAR of female minus UAR of male speakers, over the labels that both have; averaged over seeds.
+        interval: 95 % percentile interval from resampling the speakers of each side, or None for too few.
+        labels: Indices of the labels that both have.
+        speakers: Number of female and of male speakers.
+    """
+
+    difference: float
+    interval: tuple[float, float] | None
+    labels: list[int]
+    speakers: tuple[int, int]
 
 
 def speaker_confusions(
@@ -112,15 +134,124 @@ def speaker_bootstrap(
         ValueError: If shapes do not fit, nothing is given or a label is out of range.
     """
     confusions = speaker_confusions(references, predictions_per_seed, speakers, num_labels)
-    num_seeds, num_speakers = confusions.shape[:2]
+    num_speakers = confusions.shape[1]
     if num_speakers < MIN_SPEAKERS:
         return None
-    # Float64 matrix products are exact for counts and go through BLAS, which integer products do not.
-    weights = resample_weights(num_speakers, samples, seed).astype(np.float64)
-    pooled = weights @ confusions.reshape(num_seeds, num_speakers, -1).astype(np.float64)
-    scores = uar(pooled.reshape(num_seeds, samples, num_labels, num_labels)).mean(axis=0)
+    scores = _resampled_uar(confusions, resample_weights(num_speakers, samples, seed))
     low, high = np.percentile(scores, [2.5, 97.5])
     return float(low), float(high)
+
+
+def utterance_bootstrap(
+    references: npt.ArrayLike, predictions_per_seed: npt.ArrayLike, num_labels: int, samples: int = 1000, seed: int = 0
+) -> tuple[float, float] | None:
+    """Return the 95 % percentile interval of one speaker's UAR by resampling utterances within each label.
+
+    It says how much a speaker's UAR owes to the few utterances that were recorded, and nothing about other speakers.
+
+    Args:
+        references: True label indices, shape (n,).
+        predictions_per_seed: Predicted label indices, shape (seeds, n).
+        num_labels: Number of labels.
+        samples: Number of resamples; a drawn utterance counts with the mean of its hits over seeds.
+        seed: Seed of the resampling.
+
+    Returns:
+        The 2.5th and the 97.5th percentile, or None for fewer than ten utterances, and where all are right or all
+        wrong: resampling them would give an interval of no width, which nobody should believe.
+
+    Raises:
+        ValueError: If nothing is given or a label is out of range.
+    """
+    true = label_indices(references, num_labels, "references")
+    hits = (np.atleast_2d(predictions_per_seed) == true).mean(axis=0)
+    if true.size < MIN_UTTERANCES or hits.min() == hits.max():
+        return None
+    generator = np.random.default_rng(seed)
+    recalls = [
+        own[generator.integers(own.size, size=(samples, own.size))].mean(axis=1)
+        for own in (hits[true == label] for label in np.unique(true))
+    ]
+    low, high = np.percentile(np.mean(recalls, axis=0), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def difference_bootstrap(
+    first: IntArray, other: IntArray, samples: int = 2000, seed: int = 0
+) -> tuple[float, float] | None:
+    """Return the 95 % percentile interval of the difference of two pooled UARs on the same speakers.
+
+    Args:
+        first: What `speaker_confusions` gave for one side, shape (seeds, speakers, C, C); any number of seeds.
+        other: The same speakers in the same order, for the other side.
+        samples: Number of resamples; each draws the same speakers for both sides.
+        seed: Seed of the resampling.
+
+    Returns:
+        The 2.5th and the 97.5th percentile of first minus other, or None for fewer than five speakers.
+
+    Raises:
+        ValueError: If the sides have different numbers of speakers.
+    """
+    if first.shape[1:] != other.shape[1:]:
+        raise ValueError(f"confusions of shape {first.shape} and {other.shape} are not of the same speakers")
+    num_speakers = first.shape[1]
+    if num_speakers < MIN_SPEAKERS:
+        return None
+    weights = resample_weights(num_speakers, samples, seed)
+    differences = _resampled_uar(first, weights) - _resampled_uar(other, weights)
+    low, high = np.percentile(differences, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def gender_gap(
+    references: npt.ArrayLike,
+    predictions_per_seed: npt.ArrayLike,
+    speakers: Sequence[str],
+    genders: Sequence[str],
+    num_labels: int,
+    samples: int = 2000,
+    seed: int = 0,
+) -> GenderGap | None:
+    """Compare female and male speakers over the labels that both have.
+
+    Args:
+        references: True label indices, shape (n,).
+        predictions_per_seed: Predicted label indices, shape (seeds, n).
+        speakers: The speaker of each utterance, n strings.
+        genders: The gender of each utterance's speaker, n strings; neither `female` nor `male` is left out.
+        num_labels: Number of labels.
+        samples: Number of resamples; each draws speakers of both sides, apart.
+        seed: Seed of the resampling.
+
+    Returns:
+        The gap; None where a gender or a label that both have is missing.
+
+    Raises:
+        ValueError: If shapes do not fit or a label is out of range.
+    """
+    told, who = np.asarray(genders, dtype=str), np.asarray(speakers, dtype=str)
+    true, guesses = np.asarray(references), np.atleast_2d(predictions_per_seed)
+    sides = []
+    for gender in ("female", "male"):
+        rows = told == gender
+        if not rows.any():
+            return None
+        sides.append(speaker_confusions(true[rows], guesses[:, rows], who[rows].tolist(), num_labels))
+    differences, common = _recall_gap(*(side.sum(axis=1) for side in sides))
+    if not common[0].any():
+        return None
+    counts = (sides[0].shape[1], sides[1].shape[1])
+    interval = None
+    if min(counts) >= MIN_SPEAKERS_A_SIDE:
+        pooled = [
+            _weighted(side, resample_weights(side.shape[1], samples, seed + place)) for place, side in enumerate(sides)
+        ]
+        # A sample in which the sides have no label in common says nothing.
+        drawn = _recall_gap(*pooled)[0].mean(axis=0)
+        low, high = np.nanpercentile(drawn, [2.5, 97.5])
+        interval = (float(low), float(high))
+    return GenderGap(float(differences.mean()), interval, np.flatnonzero(common[0]).tolist(), counts)
 
 
 def sign_flip_test(differences: npt.ArrayLike, seed: int = 0) -> SignFlipResult:
@@ -154,6 +285,30 @@ def sign_flip_test(differences: npt.ArrayLike, seed: int = 0) -> SignFlipResult:
     hits = _drawn_hits(nonzero, threshold, seed)
     # The observed pattern counts as one of the draws, so that p is never zero.
     return SignFlipResult((hits + 1) / (DRAWS + 1), 1 / (DRAWS + 1), False, values.size)
+
+
+def _weighted(confusions: IntArray, weights: IntArray) -> FloatArray:
+    """Pool (seeds, speakers, C, C) with weights (samples, speakers) to (seeds, samples, C, C)."""
+    num_seeds, num_speakers, num_labels = confusions.shape[:3]
+    # Float64 matrix products are exact for counts and go through BLAS, which integer products do not.
+    flat = confusions.reshape(num_seeds, num_speakers, -1).astype(np.float64)
+    pooled: FloatArray = weights.astype(np.float64) @ flat
+    return pooled.reshape(num_seeds, len(weights), num_labels, num_labels)
+
+
+def _resampled_uar(confusions: IntArray, weights: IntArray) -> FloatArray:
+    """Pooled UAR of each sample, averaged over seeds: (samples,)."""
+    scores: FloatArray = uar(_weighted(confusions, weights)).mean(axis=0)
+    return scores
+
+
+def _recall_gap(female: npt.NDArray[Any], male: npt.NDArray[Any]) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Mean difference of the recalls that both have, for confusions (..., C, C): (...), and which those are."""
+    recalls = per_class_recall(female) - per_class_recall(male)
+    common = ~np.isnan(recalls)
+    total = np.where(common, recalls, 0.0).sum(axis=-1)
+    count = common.sum(axis=-1)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0), common
 
 
 def _all_flipped_sums(values: FloatArray) -> FloatArray:

@@ -13,7 +13,7 @@ import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..evaluation.report_markdown import DASH, percent, protocol_line
+from ..evaluation.report_blocks import DASH, percent, protocol_line
 from ..files import write_whole
 from .card_method import method_settings
 from .run_facts import RunFacts, read_run

@@ -31,6 +31,9 @@ LONGEST_SECONDS = 60.0
 """Recordings longer than this are scored in windows of it unless other windows are asked for. Our choice: one emotion
 of a whole hour means little, and attention over an hour needs more memory than there is."""
 
+BATCHES_PER_THREAD = 4
+"""Batches that a thread of the CPU gets at least, if there is a second of audio for each."""
+
 
 class SpeechEmotionClassifier:
     """Scores emotions of recordings.
@@ -45,10 +48,11 @@ class SpeechEmotionClassifier:
         device: Where to compute; None for where the model is.
         batch_seconds: Most seconds of audio per batch, padding included; None for what suits the device,
             see `default_batch_seconds`.
-        precision: `"float32"` is exact. `"int8"` (CPUs with VNNI or AMX) and `"bfloat16"` are quicker and change
-            scores in the third digit, see benchmarks/README.md; norms, attention in int8, cosines and probabilities
-            stay float32. `"auto"` is bfloat16 on CUDA devices that have it and float32 elsewhere. Not the default:
-            the scores of a recording would depend on the device, and on its neighbours beyond 1e-4.
+        precision: `"float32"` is exact. `"int8"` (CPUs with VNNI or AMX) and `"bfloat16"` are quicker for wide models
+            and change scores, by 0.0006 in the mean and 0.02 at most where we measured it (benchmarks/README.md); norms,
+            attention in int8, cosines and probabilities stay float32. `"auto"` is bfloat16 on CUDA devices that have it
+            and float32 elsewhere. Not the default: the scores of a recording would depend on the device, and in
+            bfloat16 on its neighbours beyond 1e-4.
         longest_seconds: Recordings longer than this are scored in windows of it when no windows are asked for; None
             scores them in one piece, which takes memory and time that grow with the square of the length.
 
@@ -71,7 +75,7 @@ class SpeechEmotionClassifier:
         longest_seconds: float | None = LONGEST_SECONDS,
     ) -> None:
         self.device = model.device if device is None else resolve_device(device)
-        self.precision = resolve_precision(precision, model.config, self.device)
+        self.precision = resolve_precision(precision, self.device)
         if batch_seconds is None:
             batch_seconds = default_batch_seconds(model.config, self.device)
         if not batch_seconds > 0:
@@ -109,6 +113,7 @@ class SpeechEmotionClassifier:
             RequestError: There is no such model, it has no trained emotion head, or an argument is wrong.
         """
         chosen = resolve_device(device)
+        resolve_precision(precision, chosen)  # a wrong one is refused before the model is loaded
         model = load_emotion_model(os.fspath(model_id_or_folder))
         extractor = load_feature_extractor(os.fspath(model_id_or_folder))
         return cls(model, extractor, chosen, batch_seconds, precision, longest_seconds)
@@ -167,15 +172,18 @@ class SpeechEmotionClassifier:
 
     def _score_all(self, reader: Reader, bar: Any) -> None:
         """Batches are read while others are computed; on a CPU several at once, if there are several."""
-        scorer = self._scorer
+        scorer, seconds, total = self._scorer, self.batch_seconds, bar.total
+        if scorer.side_by_side and (threads := torch.get_num_threads()) > 1:
+            seconds = min(
+                seconds, max(1.0, total / (BATCHES_PER_THREAD * threads))
+            )  # or a thread ends long before another
         batches = (
             (pieces, scorer.prepare([piece.waveform for piece in pieces]))
-            for pieces in reader.batches(self.batch_seconds, scorer.padded)
+            for pieces in reader.batches(seconds, scorer.padded)
         )
-        several = bar.total > self.batch_seconds
         with (
             closing(run_ahead(batches)) as prepared,
-            closing(compute_ahead(scorer.score, prepared, scorer.side_by_side and several)) as scored,
+            closing(compute_ahead(scorer.score, prepared, scorer.side_by_side and total > seconds)) as scored,
         ):
             for pieces, scores in scored:
                 _keep(reader.heard, pieces, scores, bar)

@@ -9,7 +9,6 @@ import torch
 from ..data.audio import SAMPLING_RATE
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
-from .packed import PackedModel
 from .products import require_int8
 
 PRECISIONS = ("float32", "bfloat16", "int8", "auto")
@@ -21,8 +20,8 @@ MOST_BATCH_SECONDS = 128.0
 large shapes need 2 to 3 GB of a GPU's memory for it; not tuned on one."""
 
 CPU_ACTIVATION_BYTES = 32 << 20
-"""Size of the first convolution's output, the largest there is, up to which larger batches pay on a CPU. Measured per
-CPU second: the demo's narrow model gains a fifth from batches of 128 s, the base shape loses a tenth from 16 s."""
+"""Size of the first convolution's output up to which larger batches pay on a CPU; a measure of a model's width, since it
+is never there as a whole. Narrow models gain from long batches, wide ones lose when activations leave the cache."""
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
@@ -52,19 +51,18 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def resolve_precision(precision: str, config: GMPATLConfig, device: torch.device) -> str:
+def resolve_precision(precision: str, device: torch.device) -> str:
     """Find the precision to compute in.
 
     Args:
         precision: One of `PRECISIONS`.
-        config: The model's configuration.
         device: Where the computing is done.
 
     Returns:
         `"float32"`, `"bfloat16"` or `"int8"`.
 
     Raises:
-        RequestError: There is no such precision, or not for this model on this device.
+        RequestError: There is no such precision, or not on this device.
     """
     if precision not in PRECISIONS:
         raise RequestError(f"precision is {precision!r}", ", ".join(PRECISIONS), "leave it out for float32")
@@ -74,8 +72,6 @@ def resolve_precision(precision: str, config: GMPATLConfig, device: torch.device
     if precision == "int8":
         if device.type != "cpu":
             raise RequestError(f"int8 is for the CPU; the device is {device}", "device cpu", "bfloat16 is for GPUs")
-        if not PackedModel.fits(config):
-            raise RequestError("int8 is not made for models with adapters", "float32 or bfloat16", "leave it out")
         require_int8()
     return precision
 

@@ -132,7 +132,7 @@ def estimated_samples(source: Any) -> int:
                 source = source["path"]
         if hasattr(source, "read"):
             return _header_samples_of_open_file(source)
-        return _header_samples(io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else str(os.fspath(source)))
+        return _header_samples(io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else os.fsencode(source))
     except (soundfile.SoundFileError, OSError, ValueError, TypeError, LookupError, ArithmeticError):
         return 0
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data.audio import SAMPLING_RATE, FloatArray
+from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from .devices import exact_convolutions
 from .packed import PackedModel
@@ -109,8 +110,13 @@ def make_scorer(model: HubertForGMPATL, feature_extractor: Any, precision: str) 
 
     Returns:
         Its scorer.
+
+    Raises:
+        RequestError: int8 is not made for this model.
     """
     packed = model.device.type == "cpu" and model.dtype == torch.float32 and PackedModel.fits(model.config)
     if packed and precision != "bfloat16":
         return PackedScorer(model, feature_extractor, precision == "int8")
+    if precision == "int8":
+        raise RequestError("int8 is not made for models with adapters", "float32 or bfloat16", "leave it out")
     return PaddedScorer(model, feature_extractor, precision == "bfloat16")

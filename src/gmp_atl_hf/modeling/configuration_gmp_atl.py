@@ -42,6 +42,9 @@ class GMPATLConfig(HubertConfig):
             `"linear"` or `"cosine"` (HuBERT's projection and cosine over 0.1). Cross-entropy is stated, the head not.
         frame_targets (`str`, defaults to `"masked"`):
             Frames that count in retraining: `"masked"` only, or `"all"` (ablation). Our choice.
+        seen_speakers (`list[str]`, *optional*):
+            Speakers (`<corpus>/<speaker>`) that training, choice of the epoch, clustering or an earlier stage has
+            heard; `None` where that is not recorded. `<corpus>/unknown` stands for people that nobody has named.
         layerdrop (`float`, defaults to 0.0):
             Changed default: 0.1 in `HubertConfig`. LayerDrop shifts layers and breaks several processes.
             A checkpoint's own value is replaced too, unless given explicitly.
@@ -66,6 +69,7 @@ class GMPATLConfig(HubertConfig):
     frame_scales: dict[str, int] | None = None
     frame_head: str = "linear"
     frame_targets: str = "masked"
+    seen_speakers: list[str] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         scales = self.frame_scales or {}

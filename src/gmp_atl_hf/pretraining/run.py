@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import HubertConfig, HubertModel
 
@@ -26,13 +25,14 @@ from ..environment import describe_environment
 from ..errors import RequestError
 from ..files import write_whole
 from ..fingerprints import combine, row_fingerprints
+from ..launch import join_processes
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification
 from ..pseudo_labels.kmeans import column_name
 from ..recipe import PseudoLabelSpec
 from ..run_lock import only_run_in
 from ..stage_settings import DEFAULT_MODEL, make_arguments
-from ..step_folder import PATIENCE, StepFolder, read_json, write_json
+from ..step_folder import StepFolder, read_json, write_json
 from ..steps import TRAINING_FILE, Training, make_pseudo_labels, pseudo_labels_of, train, write_jsonl
 from ..training.checks import check_training_arguments
 from .curves import describe_labels, draw_curves, label_agreement
@@ -77,7 +77,7 @@ def run_pretraining(
     if not isinstance(recipe, PretrainRecipe):
         recipe = PretrainRecipe.from_yaml(recipe)
     folder = Path(output_dir or Path("runs", recipe.name))
-    with only_run_in(folder, PartialState(timeout=PATIENCE)):
+    with only_run_in(folder, join_processes()):
         return _Pretraining(recipe, folder, command or f"run_pretraining({recipe.name})").perform()
 
 
@@ -100,7 +100,7 @@ class _Pretraining:
         self.recipe, self.output_dir, self.command = recipe, output_dir, command
         if output_dir.is_file():
             raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
-        self.state = PartialState(timeout=PATIENCE)
+        self.state = join_processes()
         self.backbone = describe_backbone(recipe.backbone)
         fields: Mapping[str, Any] = self.backbone.get("scratch") or self.backbone["config"]
         self.base = {name: value for name, value in fields.items() if name not in ("model_type", "architectures")}

@@ -31,8 +31,9 @@ from .progress import TrainingProgress
 from .sampler import StepBatchSampler
 from .stopping import StopAtEnd, StopWithoutImprovement
 
-FRONT_END_FOLDER = "front-end"
-"""Folder of the front-end cache inside an output folder."""
+FRONT_END_FOLDER = "_front-end"
+"""Folder of the front-end cache inside an output folder. The underscore keeps what is made of recordings off the Hub:
+`push_to_hub` of the stock trainer, which sends the output folder, passes over such names."""
 
 
 class GMPATLTrainer(Trainer):
@@ -52,7 +53,7 @@ class GMPATLTrainer(Trainer):
         compute_metrics: Adds to the built-in metrics; gets emotion logits and labels.
         callbacks: Further callbacks.
         description: What the progress bar says.
-        front_end_cache: Where the output of a frozen front end is kept: a folder, True for `front-end` inside the
+        front_end_cache: Where the output of a frozen front end is kept: a folder, True for `_front-end` inside the
             output folder, False to compute it anew in every epoch. Used only while the front end is frozen, without a
             `data_collator` of one's own (which may want the waveform).
 

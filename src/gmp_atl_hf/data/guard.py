@@ -1,0 +1,105 @@
+"""Nobody who is tested touches anything before: the check made wherever rows or an artefact are about to be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import RequestError
+from .speakers import is_unknown, natural_order
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_FIX = "use what has heard no test speaker: make it again without them, or test on other speakers"
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """What a fold is tested on, which nothing may have heard.
+
+    Args:
+        speakers: The test speakers; none where a fold shares speakers and says so.
+        ids: The test recordings.
+    """
+
+    speakers: frozenset[str] = frozenset()
+    ids: frozenset[str] = frozenset()
+
+    def refuse_rows(self, table: Dataset | None, use: str) -> None:
+        """Refuse rows that belong to the test.
+
+        Args:
+            table: Rows that are about to be used, with `id` and, unless only frame labels are left, `speaker`.
+            use: What for, as in "training".
+
+        Raises:
+            RequestError: Names the first test speaker or recording among them.
+        """
+        if table is None or not (self.speakers or self.ids):
+            return
+        if "speaker" in table.column_names:
+            self.refuse_speakers(table["speaker"], f"{use} would hear", " before being tested")
+        if "id" in table.column_names:
+            self.refuse_recordings(table["id"], use)
+
+    def refuse_recordings(self, ids: Iterable[str], use: str) -> None:
+        """Refuse recordings that belong to the test.
+
+        Args:
+            ids: Recordings that are about to be used.
+            use: What for, as in "calibration".
+
+        Raises:
+            RequestError: Names the first test recording among them.
+        """
+        leaked = sorted(self.ids.intersection(ids))
+        if leaked:
+            raise RequestError(
+                f"{use} would hear the test recording {leaked[0]}{_more(leaked, 'recordings')}",
+                "test recordings that nothing touches before the test",
+                _FIX,
+            )
+
+    def refuse_speakers(self, speakers: Iterable[str], what: str, when: str = "") -> None:
+        """Refuse an artefact that has heard a test speaker.
+
+        Args:
+            speakers: Whom it has heard.
+            what: What it is, as in "the backbone models/x has heard".
+            when: Ends the sentence.
+
+        Raises:
+            RequestError: Names the first test speaker among them.
+        """
+        leaked = natural_order(self.speakers.intersection(speakers))
+        if leaked:
+            raise RequestError(
+                f"{what} the test speaker {leaked[0]}{_more(leaked, 'speakers')}{when}",
+                "test speakers that nothing has heard before the test",
+                _FIX,
+            )
+
+
+NOTHING_TESTED = Untouched()
+"""For models that have no test of their own."""
+
+
+def maybe_heard(heard: Iterable[str], tested: Iterable[str]) -> bool:
+    """Tell whether somebody tested may be among unknown speakers that were heard.
+
+    Args:
+        heard: Speakers that an artefact has heard; `<corpus>/unknown` stands for people of a corpus that nobody has
+            named, and `unknown` alone for people of any corpus.
+        tested: Test speakers.
+
+    Returns:
+        Whether an unknown speaker was heard who may be one of those tested.
+    """
+    unknown = {speaker.rpartition("/")[0] for speaker in heard if is_unknown(speaker)}
+    return "" in unknown or any(speaker.rpartition("/")[0] in unknown for speaker in tested)
+
+
+def _more(names: list[str], what: str) -> str:
+    return f" (and {len(names) - 1} more {what})" if len(names) > 1 else ""

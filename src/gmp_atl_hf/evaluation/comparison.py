@@ -1,0 +1,117 @@
+"""Two sets of predictions on the same test utterances, paired over speakers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gmp_atl_hf.evaluation.metrics import FloatArray, uar
+from gmp_atl_hf.evaluation.results import FoldResult, align, choose_block, contents_of, refuse_other_rows
+from gmp_atl_hf.evaluation.statistics import difference_bootstrap, sign_flip_test, speaker_confusions
+
+TIE = 1e-12
+"""Differences below this are the same value computed in two orders of additions."""
+
+COMPARISON_REMARK = (
+    "Paired over speakers by flipping signs. Folds share training data, so the speakers are not independent and the "
+    "p value is a guide, not a proof."
+)
+
+
+def compare_variants(
+    variants: Mapping[str, Sequence[FoldResult]], labels: list[str], independent: bool
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Compare the first variant of a run with each other one, on what both have finished.
+
+    Args:
+        variants: The results of each variant.
+        labels: Names of the emotions, in index order.
+        independent: Whether no test speaker was trained on; without that there is no interval.
+
+    Returns:
+        The comparisons, and notes on those that cannot be made.
+
+    Raises:
+        ValueError: If two variants were tested on different utterances of one fold.
+    """
+    names = list(variants)
+    comparisons, notes = [], []
+    for other in names[1:]:
+        first_of = {(r.seed, r.fold): r for r in variants[names[0]]}
+        other_of = {(r.seed, r.fold): r for r in variants[other]}
+        shared = sorted(first_of.keys() & other_of.keys())
+        if not shared:
+            notes.append(f"{names[0]} and {other} are not compared: no fold is finished in both.")
+            continue
+        sides = [first_of[pair] for pair in shared], [other_of[pair] for pair in shared]
+        for mine, theirs in zip(*sides, strict=True):
+            where = f"{names[0]} and {other}, seed {mine.seed}, fold {mine.fold}"
+            refuse_other_rows(where, contents_of(mine), contents_of(theirs))
+        comparison = compare_results(*sides, labels, independent)
+        pairs = [{"seed": seed, "fold": fold} for seed, fold in shared]
+        comparisons.append({"first": names[0], "other": other, **comparison, "pairs": pairs})
+    return comparisons, notes
+
+
+def compare_results(
+    first: Sequence[FoldResult], other: Sequence[FoldResult], labels: list[str], independent: bool = True
+) -> dict[str, Any]:
+    """Compare two sets of predictions on the same utterances; the unit is the speaker, after a mean over seeds.
+
+    Args:
+        first: Results of one side.
+        other: Results of the other; folds and seeds may differ, the utterances of a seed may not.
+        labels: Names of the emotions, in index order.
+        independent: Whether no test speaker was trained on.
+
+    Returns:
+        `mean_difference` (first minus other, over speakers), `ci95` of the difference of the pooled UARs, `p`,
+        `smallest_attainable_p`, `exact`, `n`, `ties`, `per_speaker` and `remark`.
+
+    Raises:
+        ValueError: If the sides have different speakers.
+    """
+    scores, of = _speaker_scores(first, labels), _speaker_scores(other, labels)
+    if scores.keys() != of.keys():
+        raise ValueError(f"{len(scores.keys() ^ of.keys())} speakers are on one side only")
+    speakers = sorted(scores)
+    raw = np.array([scores[speaker] - of[speaker] for speaker in speakers])
+    differences: FloatArray = np.where(np.abs(raw) < TIE, 0.0, raw)
+    test = sign_flip_test(differences)
+    interval = difference_bootstrap(*(_confusions(side, labels) for side in (first, other))) if independent else None
+    return {
+        "metric": "uar",
+        "mean_difference": float(differences.mean()),
+        "ci95": None if interval is None else list(interval),
+        "p": test.p,
+        "smallest_attainable_p": test.smallest_attainable_p,
+        "exact": test.exact,
+        "n": test.n,
+        "ties": int(np.count_nonzero(differences == 0)),
+        "per_speaker": {
+            speaker: {"first": scores[speaker], "other": of[speaker], "difference": float(difference)}
+            for speaker, difference in zip(speakers, differences, strict=True)
+        },
+        "remark": COMPARISON_REMARK,
+    }
+
+
+def _speaker_scores(results: Sequence[FoldResult], labels: list[str]) -> dict[str, float]:
+    """UAR of each speaker, averaged over the seeds in which the speaker was tested."""
+    per_speaker: dict[str, list[float]] = {}
+    for seed in sorted({result.seed for result in results}):
+        of_seed = [result for result in results if result.seed == seed]
+        block = align(of_seed, [seed], sorted(result.fold for result in of_seed), labels)
+        confusions = speaker_confusions(block.references, block.predictions, block.speakers.tolist(), len(labels))
+        for speaker, score in zip(np.unique(block.speakers).tolist(), uar(confusions[0]).tolist(), strict=True):
+            per_speaker.setdefault(speaker, []).append(float(score))
+    return {speaker: float(np.mean(values)) for speaker, values in per_speaker.items()}
+
+
+def _confusions(results: Sequence[FoldResult], labels: list[str]) -> Any:
+    """Confusions of each seed and speaker over the complete seeds × folds block."""
+    seeds, folds, _ = choose_block(results, sorted({result.seed for result in results}))
+    block = align(results, seeds, folds, labels)
+    return speaker_confusions(block.references, block.predictions, block.speakers.tolist(), len(labels))

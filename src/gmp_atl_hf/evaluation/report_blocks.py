@@ -1,0 +1,323 @@
+"""What the report says, as blocks that Markdown and HTML both render: paragraphs, tables, pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+DASH = "–"
+METRIC_NAMES = {"war": "WAR", "uar": "UAR", "macro_f1": "macro F1"}
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading; level 1 is the title."""
+
+    text: str
+    level: int
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A warning that must stand beside every number."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph, with an optional first word or two that stand out."""
+
+    text: str
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list."""
+
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: the first column left, the others right, or all left if they hold words."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: bool = False
+
+
+@dataclass(frozen=True)
+class Code:
+    """Something to copy."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a picture belongs, if it was drawn."""
+
+    kind: str
+    variant: str | None = None
+
+
+Block = Heading | Stamp | Paragraph | Bullets | Table | Code | Place
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Write a fraction as a percentage without the sign, or a dash when it is not known.
+
+    Example:
+        >>> percent(0.75), percent(None)
+        ('75.0', '–')
+    """
+    if value is None or math.isnan(value):
+        return DASH
+    return f"{100 * value:.{digits}f}"
+
+
+def points(value: float) -> str:
+    """Write a difference of fractions as percentage points with its sign."""
+    # A difference that rounds to zero has no sign to show.
+    text = f"{100 * value:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
+
+
+def p_value(value: float) -> str:
+    """Write a p value."""
+    return f"{value:.2g}" if value < 0.001 else f"{value:.3f}"
+
+
+def interval(bounds: Sequence[float] | None, *, signed: bool = False) -> str:
+    """Write an interval of fractions as percentages, or a dash."""
+    if bounds is None:
+        return DASH
+    return (
+        f"{points(bounds[0])} to {points(bounds[1])}" if signed else f"{percent(bounds[0])}{DASH}{percent(bounds[1])}"
+    )
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number with its noun."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def protocol_line(report: Mapping[str, Any]) -> str:
+    """Return the sentence that says how the folds were made: the protocol's own, else its kind and settings."""
+    protocol = report["protocol"]
+    if protocol.get("sentence"):
+        return str(protocol["sentence"])
+    settings = [
+        f"{key.replace('_', ' ')} {in_words(value)}"
+        for key, value in protocol.items()
+        if key not in ("kind", "sentence") and value is not None
+    ]
+    kind = str(protocol.get("kind") or "protocol not stated")
+    return f"{kind} ({'; '.join(settings)})" if settings else kind
+
+
+def report_blocks(report: Mapping[str, Any]) -> Iterator[Block]:
+    """Give the whole report in the order of reading.
+
+    Args:
+        report: What `build_report` returned.
+    """
+    yield Heading(report["name"], 1)
+    yield from map(Stamp, report["stamps"])
+    yield _headline(report)
+    yield Place("variants")
+    yield Paragraph(protocol_line(report), "Protocol:")
+    yield Paragraph(", ".join(report["labels"]), "Labels:")
+    yield Paragraph(", ".join(map(str, report["seeds"])), "Seeds:")
+    yield Paragraph(
+        "Each number is computed over all test utterances of all folds at once and averaged over seeds. WAR is "
+        "accuracy; UAR is the mean recall over the labels that occur in the references; macro F1 is the mean over the "
+        "same labels. Intervals resample test speakers.",
+        "How to read it:",
+    )
+    if report["notes"]:
+        yield Bullets(report["notes"])
+    yield from _comparisons(report)
+    for variant, summary in report["variants"].items():
+        yield from _variant(report, variant, summary)
+    for title, mapping, header in (
+        ("Left out", report["left_out"], ("reason", "recordings")),
+        ("Corpus", report["corpus"], ("", "")),
+        ("Environment", report["environment"], ("", "")),
+    ):
+        if mapping:
+            yield Heading(title, 2)
+            yield Table(header, [[key, in_words(value)] for key, value in mapping.items()], words=True)
+    yield Heading("Command", 2)
+    yield Code(report["command"])
+
+
+def headline_cells(summary: Mapping[str, Any]) -> list[str]:
+    """Give the numbers of a variant that everybody looks at first."""
+    return [
+        percent(summary["war"]["pooled"]),
+        percent(summary["uar"]["pooled"]),
+        interval(summary["uar_ci95"]),
+        percent(summary["macro_f1"]["pooled"]),
+        _without_noun(summary["folds_done"]),
+        _without_noun(summary["seeds_done"]),
+    ]
+
+
+def name_of_test(comparison: Mapping[str, Any]) -> str:
+    """Name the paired test that was made."""
+    return "exact sign-flip test" if comparison["exact"] else "sign-flip test, random draws"
+
+
+def comparison_cells(comparison: Mapping[str, Any]) -> list[str]:
+    """Give what is known of a difference, beside whose it is."""
+    return [
+        points(comparison["mean_difference"]),
+        interval(comparison["ci95"], signed=True),
+        p_value(comparison["p"]),
+        p_value(comparison["smallest_attainable_p"]),
+        str(comparison["n"]),
+        str(comparison["ties"]),
+        name_of_test(comparison),
+    ]
+
+
+COMPARISON_HEADER = ("points", "95 % interval", "p", "smallest possible p", "speakers", "ties", "test")
+
+
+def _headline(report: Mapping[str, Any]) -> Table:
+    header = ["variant", "WAR %", "UAR %", "95 % interval", "macro F1 %", "folds", "seeds", "speakers", "utterances"]
+    rows = [
+        [variant, *headline_cells(summary), str(summary["speakers"]), str(summary["utterances"])]
+        for variant, summary in report["variants"].items()
+    ]
+    return Table(header, rows)
+
+
+def _comparisons(report: Mapping[str, Any]) -> Iterator[Block]:
+    comparisons = report["comparisons"]
+    if comparisons:
+        yield Heading("Comparisons", 2)
+        yield Table(
+            ["difference in UAR", *COMPARISON_HEADER],
+            [[f"{c['first']} − {c['other']}", *comparison_cells(c)] for c in comparisons],
+        )
+        yield Paragraph(
+            comparisons[0]["remark"] + " The points are the mean over speakers; the interval is that of the pooled UAR."
+        )
+
+
+def _variant(report: Mapping[str, Any], variant: str, summary: Mapping[str, Any]) -> Iterator[Block]:
+    yield Heading(variant, 2)
+    if not summary["utterances"]:
+        yield Paragraph(f"{summary['folds_done']}, {summary['seeds_done']}: nothing to show yet.")
+        return
+    yield Paragraph(
+        f"{summary['folds_done']}, {summary['seeds_done']}; {counted(summary['utterances'], 'utterance')} of "
+        f"{counted(summary['speakers'], 'test speaker')}. UAR by chance: {percent(summary['chance_uar'])} %. "
+        f"UAR: {summary['uar_ci95_note']}. {protocol_line(report)}"
+    )
+    parts = ("pooled", "folds_mean", "folds_std", "seeds_mean", "seeds_std")
+    rows = [[name, *(percent(summary[metric][part]) for part in parts)] for metric, name in METRIC_NAMES.items()]
+    yield Table(["%", "pooled", "mean of folds", "sd of folds", "mean of seeds", "sd of seeds"], rows)
+    yield Heading("Confusion and recall", 3)
+    yield Place("confusion", variant)
+    yield Table(
+        ["reference \\ predicted", *report["labels"], "recall %"],
+        [
+            [label, *(f"{round(count, 1):g}" for count in row), percent(summary["per_class_recall"][label])]
+            for label, row in zip(report["labels"], summary["confusion"], strict=True)
+        ],
+    )
+    yield Heading("Per gender", 3)
+    yield from _genders(report, summary)
+    if summary["per_corpus"]:
+        yield Heading("Per corpus", 3)
+        yield _groups("corpus", summary["per_corpus"])
+    yield from _calibration(variant, summary)
+    yield Heading("Per speaker", 3)
+    yield Place("speakers", variant)
+    yield _groups("speaker", summary["per_speaker"], with_speakers=False)
+    yield Heading("Per fold", 3)
+    yield _groups("fold", {str(entry["fold"]): entry for entry in summary["per_fold"]})
+    if len(summary["per_seed"]) > 1:
+        yield Heading("Per seed", 3)
+        rows = [[str(s["seed"]), *(percent(s[metric]) for metric in METRIC_NAMES)] for s in summary["per_seed"]]
+        yield Table(["seed", "WAR %", "UAR %", "macro F1 %"], rows)
+    yield Place("learning", variant)
+    yield Place("clusters", variant)
+
+
+def _genders(report: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[Block]:
+    groups = summary["per_gender"]
+    yield _groups("gender", groups)
+    recalls = [
+        [gender, *(percent(group["per_class_recall"][label]) for label in report["labels"]), percent(group["ece"])]
+        for gender, group in groups.items()
+    ]
+    yield Table(["recall %", *report["labels"], "calibration error %"], recalls)
+    gap = summary["gender_gap"]
+    if gap is not None:
+        bounds = "" if gap["ci95"] is None else f" ({interval(gap['ci95'], signed=True)})"
+        labels = f" over {', '.join(gap['labels'])}" if len(gap["labels"]) < len(report["labels"]) else ""
+        people = f"{gap['speakers']['female']} and {gap['speakers']['male']} speakers"
+        yield Paragraph(
+            f"{points(gap['uar_difference'])} points of UAR{bounds}{labels}, from {people}; {gap['note']}.",
+            "Female minus male:",
+        )
+
+
+def _calibration(variant: str, summary: Mapping[str, Any]) -> Iterator[Block]:
+    calibration = summary["calibration"]
+    if calibration is None:
+        return
+    yield Heading("Calibration", 3)
+    yield Place("reliability", variant)
+    after = calibration["ece_calibrated"]
+    text = f"{percent(calibration['ece'])} % with {calibration['bins']} bins, scores as the model gives them"
+    if after is not None:
+        text += (
+            f"; {percent(after)} % once each fold's logits are divided by the temperature that its own development "
+            "speakers ask for"
+        )
+    yield Paragraph(f"{text}.", "Expected calibration error:")
+
+
+def _groups(what: str, groups: Mapping[str, Mapping[str, Any]], *, with_speakers: bool = True) -> Table:
+    rows = [
+        [
+            group,
+            *(percent(values[metric]) for metric in METRIC_NAMES),
+            *([] if with_speakers else [interval(values["uar_ci95"])]),
+            str(values["utterances"]),
+            *([str(values["speakers"])] if with_speakers else []),
+            ", ".join(values["absent_labels"]) or DASH,
+        ]
+        for group, values in groups.items()
+    ]
+    own = [] if with_speakers else ["interval of UAR"]
+    speakers = ["speakers"] if with_speakers else []
+    return Table([what, "WAR %", "UAR %", "macro F1 %", *own, "utterances", *speakers, "absent labels"], rows)
+
+
+def in_words(value: Any) -> str:
+    """Write a setting so that nothing of Python or JSON shows through where a word will do."""
+    if value is None or value in ({}, [], ""):
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {in_words(item)}" for key, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(in_words(item) for item in value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _without_noun(done: str) -> str:
+    """Shorten "2 of 10 folds" for a column that is headed "folds"."""
+    return done.rsplit(" ", 1)[0]

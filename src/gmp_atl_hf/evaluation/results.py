@@ -1,0 +1,155 @@
+"""Test predictions as they come from folds and seeds, checked and brought into arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import softmax
+
+from gmp_atl_hf.evaluation.metrics import FloatArray, IntArray, confusion_matrix
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """The test predictions of one fold of one seed.
+
+    Args:
+        seed: Seed of the training.
+        fold: Number of the fold, from 1.
+        predictions: One dictionary per test utterance: `id`, `speaker`, `gender` ("female", "male" or None),
+            `emotion`, `predicted`, with `scores` (label → probability) for calibration, and anything else.
+        temperature: What the scores' logits would be divided by, fitted on the fold's own development speakers; None
+            where there are none.
+    """
+
+    seed: int
+    fold: int
+    predictions: list[dict[str, Any]]
+    temperature: float | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """A complete seeds × folds block, one entry per utterance, aligned over seeds.
+
+    `references` (n,) and `predictions` (seeds, n) are label indices; `folds_of` (n,) are fold numbers; `scores` and
+    `calibrated` (seeds, n, C) are probabilities before and after the folds' temperatures, None where not all are known.
+    """
+
+    seeds: list[int]
+    folds: list[int]
+    ids: npt.NDArray[Any]
+    references: IntArray
+    predictions: IntArray
+    speakers: npt.NDArray[Any]
+    genders: npt.NDArray[Any]
+    folds_of: IntArray
+    scores: FloatArray | None = None
+    calibrated: FloatArray | None = None
+
+    def rows(self, labels: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+        """What was tested, whatever was predicted: id → speaker, gender and emotion."""
+        names = [labels[index] for index in self.references]
+        told = zip(self.ids.tolist(), self.speakers.tolist(), self.genders.tolist(), names, strict=True)
+        return {i: (speaker, gender, emotion) for i, speaker, gender, emotion in told}
+
+    def confusions(self, rows: npt.NDArray[Any], num_labels: int) -> IntArray:
+        """Count the confusion matrix of some rows for each seed, shape (seeds, C, C)."""
+        references = self.references[rows]
+        return np.stack([confusion_matrix(references, guess[rows], num_labels) for guess in self.predictions])
+
+
+def check_results(
+    variant: str, results: Sequence[FoldResult], labels: list[str], folds_total: int, seeds: Sequence[int]
+) -> None:
+    """Refuse results that contradict the request or each other."""
+    seen_pairs: set[tuple[int, int]] = set()
+    seen_ids: dict[tuple[int, str], int] = {}
+    content_of_fold: dict[int, dict[str, tuple[Any, ...]]] = {}
+    for result in results:
+        where = f"{variant}, seed {result.seed}, fold {result.fold}"
+        if result.seed not in seeds:
+            raise ValueError(f"{where}: the seed is none of {list(seeds)}")
+        if not 1 <= result.fold <= folds_total:
+            raise ValueError(f"{where}: the fold is not within 1 to {folds_total}")
+        if (result.seed, result.fold) in seen_pairs:
+            raise ValueError(f"{where}: this fold is given twice")
+        seen_pairs.add((result.seed, result.fold))
+        if not result.predictions:
+            raise ValueError(f"{where}: no predictions")
+        ids: set[str] = set()
+        for row in result.predictions:
+            for key in ("emotion", "predicted"):
+                if row[key] not in labels:
+                    raise ValueError(f"{where}, {row['id']}: {key} {row[key]!r} is none of {labels}")
+            earlier = seen_ids.setdefault((result.seed, row["id"]), result.fold)
+            if row["id"] in ids or earlier != result.fold:
+                raise ValueError(f"{where}: id {row['id']!r} is tested twice (also in fold {earlier})")
+            ids.add(row["id"])
+        content = contents_of(result)
+        refuse_other_rows(where, content_of_fold.setdefault(result.fold, content), content)
+
+
+def contents_of(result: FoldResult) -> dict[str, tuple[Any, ...]]:
+    """Return what must be the same wherever a fold is tested: who said what, per id."""
+    return {row["id"]: (row["speaker"], row.get("gender"), row["emotion"]) for row in result.predictions}
+
+
+def refuse_other_rows(where: str, first: dict[str, tuple[Any, ...]], second: dict[str, tuple[Any, ...]]) -> None:
+    """Refuse two versions of one fold whose utterances, speakers, genders or emotions differ."""
+    differing = sorted(i for i in first.keys() | second.keys() if first.get(i) != second.get(i))
+    if differing:
+        shown = ", ".join(differing[:5]) + (", …" if len(differing) > 5 else "")
+        raise ValueError(f"{where}: {len(differing)} utterances differ from the same fold elsewhere: {shown}")
+
+
+def choose_block(
+    results: Sequence[FoldResult], seeds: Sequence[int]
+) -> tuple[list[int], list[int], list[dict[str, int]]]:
+    """Return the seeds and folds of the block, and the (seed, fold) pairs outside it."""
+    folds_of_seed = {seed: {r.fold for r in results if r.seed == seed} for seed in dict.fromkeys(seeds)}
+
+    def rank(seed: int) -> tuple[int, int]:
+        mine = folds_of_seed[seed]
+        return len(mine), sum(mine <= others for others in folds_of_seed.values())
+
+    # max() keeps the first of equals, so the order of the seeds decides last.
+    folds = folds_of_seed[max(folds_of_seed, key=rank)] if folds_of_seed else set()
+    chosen = [seed for seed, mine in folds_of_seed.items() if folds and folds <= mine]
+    outside = sorted((r.seed, r.fold) for r in results if r.seed not in chosen or r.fold not in folds)
+    return chosen, sorted(folds), [{"seed": seed, "fold": fold} for seed, fold in outside]
+
+
+def align(results: Sequence[FoldResult], seeds: list[int], folds: list[int], labels: list[str]) -> Block:
+    """Bring the predictions of a block into arrays with the same utterance order for every seed."""
+    index = {label: i for i, label in enumerate(labels)}
+    rows_of = {(r.seed, r.fold): sorted(r.predictions, key=lambda row: str(row["id"])) for r in results}
+    reference_rows = [(fold, row) for fold in folds for row in rows_of[seeds[0], fold]]
+
+    def over_seeds(key: str) -> list[list[Any]]:
+        return [[row[key] for fold in folds for row in rows_of[seed, fold]] for seed in seeds]
+
+    block = Block(
+        seeds=seeds,
+        folds=folds,
+        ids=np.array([str(row["id"]) for _, row in reference_rows]),
+        references=np.array([index[row["emotion"]] for _, row in reference_rows], np.int64),
+        predictions=np.array([[index[name] for name in names] for names in over_seeds("predicted")], np.int64),
+        speakers=np.array([str(row["speaker"]) for _, row in reference_rows]),
+        genders=np.array([str(row.get("gender") or "unknown") for _, row in reference_rows]),
+        folds_of=np.array([fold for fold, _ in reference_rows], np.int64),
+    )
+    if not all("scores" in row for rows in rows_of.values() for row in rows):
+        return block
+    scores = np.array([[[told[label] for label in labels] for told in own] for own in over_seeds("scores")], np.float64)
+    temperature_of = {(r.seed, r.fold): r.temperature for r in results}
+    chosen = [[temperature_of[seed, fold] for fold, _ in reference_rows] for seed in seeds]
+    if any(value is None for own in chosen for value in own):
+        return replace(block, scores=scores)
+    # Log-probabilities are logits up to a constant per utterance, which a softmax does not see.
+    logits = np.log(np.maximum(scores, np.finfo(np.float64).tiny)) / np.array(chosen, np.float64)[:, :, None]
+    return replace(block, scores=scores, calibrated=softmax(logits, axis=-1))

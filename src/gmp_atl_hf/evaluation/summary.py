@@ -1,0 +1,232 @@
+"""Everything the report says of one variant, computed from its test predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gmp_atl_hf.evaluation.calibration import BINS, expected_calibration_error, reliability
+from gmp_atl_hf.evaluation.metrics import (
+    FloatArray,
+    absent_labels,
+    macro_f1,
+    metrics_of,
+    per_class_recall,
+    uar,
+    war,
+)
+from gmp_atl_hf.evaluation.results import Block, FoldResult, align, choose_block
+from gmp_atl_hf.evaluation.statistics import (
+    MIN_SPEAKERS,
+    MIN_SPEAKERS_A_SIDE,
+    gender_gap,
+    speaker_bootstrap,
+    utterance_bootstrap,
+)
+
+NOT_SPEAKER_INDEPENDENT = "not speaker-independent"
+RESAMPLES = 2000
+METRICS = {"war": war, "uar": uar, "macro_f1": macro_f1}
+
+
+def variant_summary(
+    results: Sequence[FoldResult], labels: list[str], folds_total: int, seeds: Sequence[int], independent: bool
+) -> dict[str, Any]:
+    """Compute everything that stands under `variants.<name>`."""
+    chosen, folds, outside = choose_block(results, seeds)
+    head = {
+        "folds_done": f"{len(folds)} of {folds_total} folds",
+        "seeds_done": f"{len(chosen)} of {len(seeds)} seeds",
+        "folds": folds,
+        "seeds": chosen,
+        "not_counted": outside,
+    }
+    if not folds:
+        return {**head, **_empty_summary(labels)}
+    block = align(results, chosen, folds, labels)
+    confusions = np.stack([block.confusions(block.folds_of == fold, len(labels)) for fold in folds], axis=1)
+    pooled = confusions.sum(axis=1)
+    absent = absent_labels(block.references, labels)
+    interval, note = _interval(block, labels, independent)
+    return {
+        **head,
+        "utterances": int(block.references.size),
+        "speakers": len(set(block.speakers.tolist())),
+        **{metric: _spreads(function(confusions), function(pooled)) for metric, function in METRICS.items()},
+        "uar_ci95": interval,
+        "uar_ci95_note": note,
+        "chance_uar": 1 / (len(labels) - len(absent)),
+        "per_class_recall": dict(zip(labels, _nan_to_none(per_class_recall(pooled).mean(axis=0)), strict=True)),
+        "absent_labels": absent,
+        "confusion": pooled.mean(axis=0).tolist(),
+        "calibration": _calibration(block, np.full(block.references.size, True)),
+        "per_gender": {g: _whole_group(block, block.genders == g, labels) for g in sorted(set(block.genders.tolist()))},
+        "gender_gap": _gender_gap(block, labels, independent),
+        "per_corpus": _per_corpus(block, labels),
+        "per_speaker": {s: _speaker(block, block.speakers == s, labels) for s in sorted(set(block.speakers.tolist()))},
+        "per_fold": [{"fold": fold, **_group(block, block.folds_of == fold, labels)} for fold in folds],
+        "per_seed": [{"seed": seed, **metrics_of(pooled[i])} for i, seed in enumerate(chosen)],
+    }
+
+
+def _empty_summary(labels: list[str]) -> dict[str, Any]:
+    """Return the numbers of a variant that has not finished a fold: the same keys, nothing known."""
+    spreads = dict.fromkeys(("pooled", "folds_mean", "folds_std", "seeds_mean", "seeds_std"))
+    return {
+        "utterances": 0,
+        "speakers": 0,
+        **{metric: dict(spreads) for metric in METRICS},
+        "uar_ci95": None,
+        "uar_ci95_note": "no interval: no fold is finished",
+        "chance_uar": None,
+        "per_class_recall": dict.fromkeys(labels),
+        "absent_labels": [],
+        "confusion": None,
+        "calibration": None,
+        "per_gender": {},
+        "gender_gap": None,
+        "per_corpus": {},
+        "per_speaker": {},
+        "per_fold": [],
+        "per_seed": [],
+    }
+
+
+def _spreads(folds: FloatArray, pooled: FloatArray) -> dict[str, float | None]:
+    """Summarise a metric: `folds` (seeds, folds) holds one value per fold, `pooled` (seeds,) one per seed."""
+    fold_means = folds.mean(axis=0)
+    return {
+        "pooled": float(pooled.mean()),
+        "folds_mean": float(fold_means.mean()),
+        "folds_std": float(fold_means.std(ddof=1)) if fold_means.size > 1 else None,
+        "seeds_mean": float(pooled.mean()),
+        "seeds_std": float(pooled.std(ddof=1)) if pooled.size > 1 else None,
+    }
+
+
+def _group(block: Block, rows: npt.NDArray[Any], labels: list[str]) -> dict[str, Any]:
+    """Score some of the utterances, averaged over seeds."""
+    confusions = block.confusions(rows, len(labels))
+    return {
+        **{metric: float(function(confusions).mean()) for metric, function in METRICS.items()},
+        "utterances": int(rows.sum()),
+        "speakers": len(set(block.speakers[rows].tolist())),
+        "absent_labels": absent_labels(block.references[rows], labels),
+    }
+
+
+def _whole_group(block: Block, rows: npt.NDArray[Any], labels: list[str]) -> dict[str, Any]:
+    """Score some of the utterances by every metric there is."""
+    confusions = block.confusions(rows, len(labels))
+    calibration = _calibration(block, rows)
+    return {
+        **_group(block, rows, labels),
+        "per_class_recall": dict(zip(labels, _nan_to_none(per_class_recall(confusions).mean(axis=0)), strict=True)),
+        "confusion": confusions.mean(axis=0).tolist(),
+        "ece": None if calibration is None else calibration["ece"],
+        "ece_calibrated": None if calibration is None else calibration["ece_calibrated"],
+    }
+
+
+def _speaker(block: Block, rows: npt.NDArray[Any], labels: list[str]) -> dict[str, Any]:
+    """Score one speaker, with an interval that says how far their few utterances carry."""
+    interval = utterance_bootstrap(block.references[rows], block.predictions[:, rows], len(labels))
+    return {
+        **_group(block, rows, labels),
+        "gender": str(block.genders[rows][0]),
+        "uar_ci95": None if interval is None else list(interval),
+    }
+
+
+def _per_corpus(block: Block, labels: list[str]) -> dict[str, Any]:
+    """Score each corpus apart where the test has several; a speaker's name starts with that of the corpus."""
+    corpora = np.array([speaker.partition("/")[0] for speaker in block.speakers.tolist()])
+    names = sorted(set(corpora.tolist()))
+    return {name: _group(block, corpora == name, labels) for name in names} if len(names) > 1 else {}
+
+
+def _calibration(block: Block, rows: npt.NDArray[Any]) -> dict[str, Any] | None:
+    """Compare confidence and accuracy, pooled over folds and averaged over seeds."""
+    if block.scores is None:
+        return None
+    true = block.references[rows]
+    plain: dict[str, Any] = {"bins": BINS, "ece": None, "ece_calibrated": None, "reliability_calibrated": None}
+    for suffix, scores in (("", block.scores), ("_calibrated", block.calibrated)):
+        if scores is not None:
+            per_seed = [own[rows] for own in scores]
+            plain[f"ece{suffix}"] = float(np.mean([expected_calibration_error(own, true) for own in per_seed]))
+            # A diagram over all seeds at once: an utterance counts once for each.
+            counts, confidence, accuracy = reliability(np.concatenate(per_seed), np.tile(true, len(per_seed)))
+            plain[f"reliability{suffix}"] = {
+                "utterances": (counts / len(per_seed)).tolist(),
+                "confidence": _nan_to_none(confidence),
+                "accuracy": _nan_to_none(accuracy),
+            }
+    return plain
+
+
+def _gender_gap(block: Block, labels: list[str], independent: bool) -> dict[str, Any] | None:
+    """Compare female and male speakers, with the sentence that explains the interval or its absence."""
+    speakers = block.speakers.tolist()
+    gap = gender_gap(
+        block.references, block.predictions, speakers, block.genders.tolist(), len(labels), samples=RESAMPLES
+    )
+    if gap is None:
+        return None
+    female, male = gap.speakers
+    sides = f"{_counted(female, 'female speaker')} and {_counted(male, 'male speaker')}"
+    interval = gap.interval if independent else None
+    if not independent:
+        note = f"no interval: {NOT_SPEAKER_INDEPENDENT}"
+    elif interval is None:
+        note = f"no interval: {sides}, at least {MIN_SPEAKERS_A_SIDE} a side are needed"
+    else:
+        note = f"95 % percentile interval from {RESAMPLES} resamples of {sides}"
+    return {
+        "uar_difference": gap.difference,
+        "ci95": None if interval is None else list(interval),
+        "labels": [labels[index] for index in gap.labels],
+        "speakers": {"female": female, "male": male},
+        "note": note,
+    }
+
+
+def _interval(block: Block, labels: list[str], independent: bool) -> tuple[list[float] | None, str]:
+    """Return the interval of the pooled UAR, if it means anything, and the sentence that explains it."""
+    count = len(set(block.speakers.tolist()))
+    if not independent:
+        return None, f"no interval: {NOT_SPEAKER_INDEPENDENT}"
+    interval = speaker_bootstrap(
+        block.references, block.predictions, block.speakers.tolist(), len(labels), samples=RESAMPLES
+    )
+    if interval is None:
+        return None, f"no interval: {_counted(count, 'test speaker')}, at least {MIN_SPEAKERS} are needed"
+    return list(interval), f"95 % percentile interval from {RESAMPLES} resamples of {count} test speakers"
+
+
+def variant_notes(variant: str, summary: Mapping[str, Any]) -> list[str]:
+    """Say in words what a reader of one variant's numbers could otherwise miss."""
+    notes = []
+    if summary["absent_labels"]:
+        notes.append(
+            f"{variant}: no test utterance of {', '.join(summary['absent_labels'])}; UAR and macro F1 are means over "
+            "the other labels."
+        )
+    if summary["utterances"] and summary["uar_ci95"] is None:
+        notes.append(f"{variant}: {summary['uar_ci95_note']}.")
+    if summary["not_counted"]:
+        pairs = ", ".join(f"seed {pair['seed']} fold {pair['fold']}" for pair in summary["not_counted"])
+        notes.append(f"{variant}: finished but not counted, since other seeds or folds are missing: {pairs}.")
+    return notes
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _nan_to_none(values: FloatArray) -> list[float | None]:
+    return [None if math.isnan(value) else float(value) for value in values]

@@ -1,0 +1,23 @@
+"""Settings of all tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from gmp_atl_hf.evaluation import report
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_pictures() -> None:
+    """Runs of tests leave pictures out: drawing ten of them takes longer than training a tiny model does.
+
+    A test that wants some takes the fixture `pictures`.
+    """
+    report.can_draw = lambda: False
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports of this test have pictures; skipped without matplotlib."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(report, "can_draw", lambda: True)

@@ -1,0 +1,120 @@
+"""`gmp-atl evaluate`: a finished model on a corpus that it has not heard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gmp_atl_hf.cli import main
+from gmp_atl_hf.evaluate_command import evaluate_model
+from gmp_atl_hf.evaluation.metrics import emotion_metrics
+from runs import (
+    EMOTIONS,
+    SPEAKER_PATTERN,
+    SPLIT,
+    SPLIT_EMOTION_PATTERN,
+    given_split,
+    read_json,
+    read_lines,
+    run,
+    write_corpus,
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of fine-tuning alone and its model; must not be changed."""
+    root = write_corpus(tmp_path_factory.mktemp("corpus") / "split", split=SPLIT)
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    run(given_split(root, variants=["direct"]), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six speakers that the model has never heard."""
+    return write_corpus(tmp_path_factory.mktemp("others"), speakers=("f7", "f8", "f9", "m7", "m8", "m9"))
+
+
+def corpus_of(root: Path, **options: Any) -> dict[str, Any]:
+    return {"name": "folder", "root": str(root), "speaker": SPEAKER_PATTERN, **options}
+
+
+def test_new_speakers_are_tested_and_the_numbers_are_those_of_the_predictions(
+    finished: Path, others: Path, tmp_path: Path
+) -> None:
+    report = evaluate_model(finished / "model", corpus_of(others), output_dir=tmp_path / "out")
+    summary = report["variants"]["model"]
+    rows = read_lines(tmp_path / "out/model/seed-0/fold-01/predictions.jsonl")
+    true, guess = ([EMOTIONS.index(row[key]) for row in rows] for key in ("emotion", "predicted"))
+    for metric, value in emotion_metrics(true, guess, 3).items():
+        assert summary[metric]["pooled"] == pytest.approx(value)
+    assert len(rows) == summary["utterances"] == 36
+    assert summary["uar_ci95"] is not None and summary["gender_gap"]["ci95"] is not None
+    assert summary["calibration"]["ece"] is not None
+    assert report["stamps"] == []
+    assert "tested once on folder: 6 speakers" in report["protocol"]["sentence"]
+    assert read_json(tmp_path / "out/report.json") == report
+    assert (tmp_path / "out/report.html").is_file()
+
+
+def test_a_speaker_that_the_model_has_heard_is_refused_by_name(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_corpus(tmp_path / "same")
+    words = ["evaluate", str(finished / "model"), "--corpus", "folder", "--root", str(root)]
+    words += ["--options", f"speaker={json.dumps(SPEAKER_PATTERN)}"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "has heard the test speaker folder/f1 (and 3 more speakers)" in error
+    assert "--unheard-only" in error
+    assert main([*words, "--unheard-only", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report["variants"]["model"]["per_speaker"]) == {"folder/f3", "folder/m3"}
+    assert report["left_out"] == {"the model has heard the speaker": 24}
+
+
+def test_words_of_the_corpus_are_mapped_and_strange_ones_refused(
+    finished: Path, others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "renamed"
+    for source, name in (("anger", "wrath"), ("neutral", "neutral"), ("sadness", "boredom")):
+        for file in (others / source).iterdir():
+            target = root / name / file.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    words = ["evaluate", str(finished / "model"), "--corpus", "folder", "--root", str(root)]
+    words += ["--options", f"speaker={json.dumps(SPEAKER_PATTERN)}"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "boredom (12), wrath (12), which the model does not tell" in error
+    assert "anger, neutral, sadness" in error
+    assert main([*words, "--labels", "wrath=anger", "neutral=neutral", "boredom=null", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    summary = report["variants"]["model"]
+    assert summary["absent_labels"] == ["sadness"]
+    assert (summary["utterances"], summary["chance_uar"]) == (24, 0.5)
+    assert report["left_out"] == {"label boredom dropped by the label map": 12}
+    assert "wrath → anger" in " ".join(report["notes"])
+
+
+def test_one_part_of_a_corpus_with_a_split_is_tested_alone(finished: Path, tmp_path: Path) -> None:
+    root = write_corpus(tmp_path / "corpus", split=SPLIT)
+    corpus = {**corpus_of(root), "speaker": SPLIT_EMOTION_PATTERN}
+    report = evaluate_model(finished / "model", corpus, split="test")
+    before = read_json(finished / "report.json")["variants"]["direct"]
+    # Fine-tuning's own test, made again from the shipped model.
+    assert report["variants"]["model"]["uar"]["pooled"] == before["uar"]["pooled"]
+    assert report["variants"]["model"]["confusion"] == before["confusion"]
+
+
+def test_what_is_no_emotion_classifier_of_ours_is_refused(
+    finished: Path, others: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--corpus", "folder", "--root", str(others), "--options", f"speaker={json.dumps(SPEAKER_PATTERN)}"]
+    assert main(["evaluate", str(finished / "backbone/seed-0"), *words]) == 2
+    assert "no fine-tuned emotion classifier" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "nowhere"), *words]) == 2
