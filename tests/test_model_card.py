@@ -177,7 +177,10 @@ COMMAND = "gmp-atl run tones.yaml"
 def crossed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two folds, two variants, merged labels; must not be changed."""
     folder = tmp_path_factory.mktemp("crossed") / "run"
-    run(recipe_dict(corpus, labels={"anger": "anger", "neutral": "calm", "sadness": None}), folder, command=COMMAND)
+    merged = {"anger": "anger", "neutral": "calm", "sadness": None}
+    # Tame logits, so that the best temperatures are no extremes.
+    tame = {"model__am_softmax_scale": 8.0, "stages__finetune__num_train_epochs": 6}
+    run(recipe_dict(corpus, labels=merged, **tame), folder, command=COMMAND)
     return folder
 
 
@@ -229,6 +232,7 @@ def test_calibration_on_test_speakers_uses_each_folds_own_development_temperatur
     assert gain.ece_before == pytest.approx(expected_calibration_error(plain, truth))
     assert gain.ece_after == pytest.approx(expected_calibration_error(scaled, truth))
     assert (len(gain.temperatures), gain.utterances) == (2, len(truth))
+    assert gain.temperatures[0] != pytest.approx(gain.temperatures[1], rel=0.01)
     card = (crossed / "model/README.md").read_text()
     assert f"| {100 * gain.ece_before:.1f} | {100 * gain.ece_after:.1f} |" in card
 
