@@ -450,9 +450,9 @@ def test_the_bar_says_what_is_computed_and_where_it_goes(tmp_path: Path, capsys:
     assert capsys.readouterr().err == "", "nothing is left to compute"
 
 
-def test_of_a_long_recording_four_places_and_the_size_count() -> None:
+def test_every_byte_of_a_recording_counts() -> None:
     content = bytes(range(256)) * 4_000  # a megabyte
-    places = [10, 340_000, 680_000, 1_020_000]
+    places = [10, 100_000, 340_000, 500_000, 1_020_000]
     altered = [content, content + b"\0"]
     for place in places:
         altered.append(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])

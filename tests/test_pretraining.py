@@ -11,9 +11,10 @@ import torch
 from transformers import HubertModel, TrainerCallback
 
 from gmp_atl_hf import HubertForGMPATL, steps
-from gmp_atl_hf.checkpoints import load_model
+from gmp_atl_hf.checkpoints import describe_backbone, load_model
 from gmp_atl_hf.cli import main
 from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.heard import heard_by_description, heard_by_model
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification
 from gmp_atl_hf.pretraining.curves import describe_labels, label_agreement
 from gmp_atl_hf.pretraining.recipe import PretrainRecipe
@@ -123,7 +124,9 @@ def test_an_interrupted_pretraining_ends_like_an_undisturbed_one(
 
 
 def test_what_is_beyond_a_speakers_hours_is_left_out_and_listed(speech: Path, tmp_path: Path) -> None:
-    recipe = pretrain_dict(speech, data__hours_of={"s0": 0.0002}, iterations=[{"features": "mfcc", "clusters": [4]}])
+    recipe = pretrain_dict(
+        speech, data__hours_of={"csv/s0": 0.0002}, iterations=[{"features": "mfcc", "clusters": [4]}]
+    )
     recipe["arguments"]["max_steps"] = 1
     report = pretrain(recipe, tmp_path)
     left_out = read_lines(tmp_path / "left_out.jsonl")
@@ -196,3 +199,14 @@ def write_labels(folder: Path, labels: list[int]) -> None:
     folder.mkdir()
     table = pyarrow.table({"id": ["x"], "labels": pyarrow.array([labels], pyarrow.list_(pyarrow.int32()))})
     pyarrow.parquet.write_table(table, folder / steps.LABELS_FILE)
+
+
+def test_the_encoder_says_whom_it_has_heard(finished: Path) -> None:
+    heard = heard_by_model(finished / "model")
+    assert heard == heard_by_description(describe_backbone(str(finished / "model")))
+    assert heard == [f"csv/s{speaker}" for speaker in range(5)]
+
+
+def test_an_encoder_of_another_precision_is_not_taken_for_this_one(finished: Path, speech: Path) -> None:
+    with pytest.raises(RequestError, match="precision"):
+        pretrain(pretrain_dict(speech, precision="float32"), finished)

@@ -258,3 +258,15 @@ def test_same_seed_same_training_and_another_seed_another(tmp_path: Path) -> Non
 def test_bf16_without_a_gpu_means_the_processors(tmp_path: Path) -> None:
     arguments = make_arguments(tmp_path, 0, {"bf16": True}, evaluate=False)
     assert arguments.bf16 and arguments.use_cpu != torch.accelerator.is_available()
+
+
+def test_a_model_that_is_trained_further_says_whom_it_has_heard_since(tmp_path: Path) -> None:
+    nameless = speech_table(6)
+    table = nameless.add_column("speaker", [f"tones/{number % 2}" for number in range(6)])
+    model = small_model(HubertForGMPATL)
+    model.config.seen_speakers = ["other/old"]
+    arguments = training_arguments(tmp_path, max_steps=1)
+    GMPATLTrainer(model, arguments, table, table, feature_extractor()).train()
+    assert model.config.seen_speakers == ["other/old", "tones/0", "tones/1"]
+    GMPATLTrainer(model, arguments, nameless, nameless, feature_extractor()).train()
+    assert model.config.seen_speakers is None

@@ -46,7 +46,7 @@ def quiet_transformers() -> Iterator[None]:
 def locate(checkpoint: str | Path) -> str:
     """Give the folder of an encoder that comes with the package; any other name is a folder or Hub id already.
 
-    `mini` is ours; a folder of the same name is `./mini`.
+    A folder of the same name is meant by `./NAME`.
     """
     folder = SHIPPED_BACKBONES / str(checkpoint)
     return str(folder) if str(checkpoint).isidentifier() and (folder / "config.json").is_file() else str(checkpoint)

@@ -216,9 +216,15 @@ def _of_split(table: Dataset, split: str) -> Dataset:
 def _protocol(
     model: str | Path, found: Corpus, table: Dataset, split: str | None, heard: Sequence[str]
 ) -> dict[str, Any]:
+    from .data.speakers import is_unknown
+
     speakers = len(set(table["speaker"]))
     part = "" if split is None else f", its {split} part"
-    trained = f"trained with {len(heard)} other speakers" if heard else "of which it is not known whom it has heard"
+    named = [speaker for speaker in heard if not is_unknown(speaker)]
+    others = len(set(named) - set(table["speaker"]))
+    trained = f"trained with {others} other speakers" if named else "of which it is not known whom it has heard"
+    if named and len(named) < len(heard):
+        trained += " and with people whom nobody has named"
     return {
         "kind": "evaluate",
         "model": str(model),

@@ -22,18 +22,17 @@ def heard_by_model(checkpoint: str | Path) -> list[str]:
         checkpoint: Folder or Hub id.
 
     Returns:
-        Speakers (`<corpus>/<speaker>`), sorted; none for a plain HuBERT, whose training corpora are nobody's test here.
+        Speakers (`<corpus>/<speaker>`), sorted; none for a plain HuBERT that does not say, whose training corpora are
+        nobody's test here.
         A model of ours that does not say gives `["unknown"]`.
 
     Raises:
         RequestError: There is no such checkpoint.
     """
     config: PreTrainedConfig = read_config(str(checkpoint))
-    if not isinstance(config, GMPATLConfig):
-        return []
-    if config.seen_speakers is not None:
-        return sorted(config.seen_speakers)
-    return heard_by_description({"config": {"model_type": config.model_type}}, Path(checkpoint))
+    # A plain HuBERT says it too, where `gmp-atl pretrain` has made it.
+    said = {"model_type": config.model_type, "seen_speakers": getattr(config, "seen_speakers", None)}
+    return heard_by_description({"config": said}, Path(checkpoint))
 
 
 def heard_by_description(backbone: Mapping[str, Any], folder: Path | None = None) -> list[str]:
@@ -48,10 +47,10 @@ def heard_by_description(backbone: Mapping[str, Any], folder: Path | None = None
         As `heard_by_model`.
     """
     config = backbone.get("config", {})
-    if config.get("model_type") != GMPATLConfig.model_type:
-        return []
     if config.get("seen_speakers") is not None:
         return sorted(config["seen_speakers"])
+    if config.get("model_type") != GMPATLConfig.model_type:
+        return []
     step = None if folder is None else folder / STEP_FILE
     data = read_json(step)["inputs"].get("data", {}) if step is not None and step.is_file() else {}
     return sorted({*data["train"], *data["dev"]}) if "train" in data and "dev" in data else [UNKNOWN]

@@ -23,7 +23,7 @@ class SpeechSpec:
         max_seconds: Longest piece of a clip seen at once, in seconds; None for whole clips.
         max_hours_per_speaker: No speaker gives more than this, so that one long recording does not become the whole
             world; what is left out is listed. None for no limit. Clips without a named speaker count as one.
-        hours_of: Speaker as in the corpus → hours, in place of the common limit; null for no limit.
+        hours_of: Speaker, as `<corpus>/<speaker>`, → hours, in place of the common limit; null for no limit.
         dev_speakers: Speakers that are only listened to, for the curves: those with the fewest clips, by the seed
             among equals.
         short_clips: What to do with clips too short for one frame: `error`, `pad` or `drop`.

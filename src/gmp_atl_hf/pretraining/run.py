@@ -109,7 +109,7 @@ class _Pretraining:
         self.speech = divide_speech(self.corpus.table, recipe.data, recipe.seed)
         self.fingerprints = row_fingerprints(self.corpus.table)
         self.iterations = self._plan()
-        for step in self.steps:
+        for step in (*self.steps, self.model):
             step.refuse_contradiction()
 
     # ---- what is asked for ---------------------------------------------------------------------------------------
@@ -159,6 +159,13 @@ class _Pretraining:
         return StepFolder(self.output_dir / "backbone", inputs)
 
     @property
+    def model(self) -> StepFolder:
+        """The finished encoder."""
+        weights = self.iterations[-1].training.key
+        inputs = {"step": MODEL_FOLDER, "weights": weights, "precision": self.recipe.precision}
+        return StepFolder(self.output_dir / MODEL_FOLDER, inputs)
+
+    @property
     def begin(self) -> str | Path:
         """Folder or Hub id of the weights that the first iteration starts from."""
         return self.start.path if "scratch" in self.backbone else str(self.recipe.backbone)
@@ -195,8 +202,8 @@ class _Pretraining:
                     "model": self._fields(scales),
                     "arguments": arguments,
                     "seed": recipe.seed,
-                    "processes": self.state.num_processes,
                 },
+                {"processes": self.state.num_processes},
             )
             planned.append(_Iteration(number, spec, labels, training, scales, arguments))
             before = {"key": training.key}
@@ -206,7 +213,7 @@ class _Pretraining:
 
     def perform(self) -> dict[str, Any]:
         """Do every step that is not finished, then write the encoder and the report."""
-        left = [step for step in self.steps if not step.finished]
+        left = [step for step in [*self.steps, self.model] if not step.finished]
         if self.state.is_main_process:
             write_whole(self.output_dir / "recipe.yaml", self.recipe.to_yaml())
             left_out = [*self.corpus.left_out, *self.speech.left_out]
@@ -219,10 +226,12 @@ class _Pretraining:
         for iteration in self.iterations:
             self._label(iteration)
             self._train(iteration)
+        if not self.model.finished:
+            with self.model.work(self.state) as folder:
+                if self.state.is_main_process:
+                    self._save_encoder(folder)
         report = self._report()
         if self.state.is_main_process:
-            if left or not (self.output_dir / MODEL_FOLDER / "config.json").is_file():
-                self._save_encoder()
             write_whole(self.output_dir / CURVES_FILE, draw_curves(report))
             write_json(self.output_dir / REPORT_FILE, report)
             tqdm.write(_summary(report) if left else "All steps were finished before; nothing was left to do.")
@@ -269,13 +278,14 @@ class _Pretraining:
 
     # ---- what comes of it ----------------------------------------------------------------------------------------
 
-    def _save_encoder(self) -> None:
+    def _save_encoder(self, folder: Path) -> None:
         """Write the bare HuBERT, without the frame heads, as any HuBERT checkpoint is stored."""
         last = self.iterations[-1].training.path
         model = load_model(HubertForGMPATLFrameClassification, last, self.recipe.seed)
-        encoder = HubertModel(HubertConfig(**self.base))
+        # It goes on saying whom it has heard, so that nobody of them becomes a test speaker.
+        config = HubertConfig(**{**self.base, "seen_speakers": model.config.seen_speakers})
+        encoder = HubertModel(config)
         encoder.load_state_dict(model.hubert.state_dict(), strict=False)
-        folder = self.output_dir / MODEL_FOLDER
         with quiet_transformers():
             encoder.to(getattr(torch, self.recipe.precision)).save_pretrained(folder)
         load_feature_extractor(self.begin).save_pretrained(folder)

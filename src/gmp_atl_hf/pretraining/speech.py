@@ -45,11 +45,12 @@ def divide_speech(table: datasets.Dataset, spec: SpeechSpec, seed: int) -> Speec
     """
     speakers = np.asarray(table["speaker"])
     counts = Counter(speakers.tolist())
-    named = {name.split("/", 1)[1]: name for name in counts}
-    unknown = [name for name in spec.hours_of if name not in named]
+    unknown = [name for name in spec.hours_of if name not in counts]
     if unknown:
         raise RequestError(
-            f"data.hours_of names {', '.join(unknown)}", f"speakers of the corpus, such as {min(named)}", "correct it"
+            f"data.hours_of names {', '.join(unknown)}, who is not in the corpus",
+            f"speakers with their corpus, such as {min(counts)}",
+            "correct data.hours_of, or leave it out: --set data.hours_of={}",
         )
     if len(counts) <= spec.dev_speakers:
         raise RequestError(
@@ -60,7 +61,6 @@ def divide_speech(table: datasets.Dataset, spec: SpeechSpec, seed: int) -> Speec
     rng = np.random.default_rng(seed)
     order = {name: int(place) for name, place in zip(sorted(counts), rng.permutation(len(counts)), strict=True)}
     held_out = set(sorted(counts, key=lambda name: (counts[name], order[name]))[: spec.dev_speakers])
-    limits = {named[name]: hours for name, hours in spec.hours_of.items()}
     kept, left_out = [], []
     heard: dict[str, float] = defaultdict(float)
     lengths = np.asarray(table["num_samples"]) / (SAMPLING_RATE * 3600)
@@ -69,7 +69,7 @@ def divide_speech(table: datasets.Dataset, spec: SpeechSpec, seed: int) -> Speec
         name = str(speakers[row])
         if name in held_out:
             continue
-        limit = limits.get(name, spec.max_hours_per_speaker)
+        limit = spec.hours_of.get(name, spec.max_hours_per_speaker)
         if limit is not None and heard[name] + lengths[row] > limit:
             left_out.append(LeftOut(ids[row], f"beyond {limit:g} hours of its speaker"))
             continue

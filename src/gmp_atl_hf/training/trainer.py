@@ -248,6 +248,16 @@ class GMPATLTrainer(Trainer):
                     optimizer.add_param_group({**group, "params": heads, "lr": rate})
         return optimizer
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; a model that says whom it has heard goes on saying so, or says that it no longer knows."""
+        before = self.model.config.seen_speakers
+        if before is not None:
+            tables: list[Any] = [table for table in (self.train_dataset, self.eval_dataset) if table is not None]
+            known = all("speaker" in table.column_names for table in tables)
+            heard = {speaker for table in tables for speaker in table["speaker"]} if known else set()
+            self.model.config.seen_speakers = sorted({*before, *heard}) if known else None
+        return super().train(*args, **kwargs)
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Transformers performs a step before it looks whether it should; a finished training must not move on."""
         if not self.control.should_training_stop:
