@@ -19,7 +19,7 @@ import gmp_atl_hf
 from gmp_atl_hf import steps
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLMultiTask
-from gmp_atl_hf.pseudo_labels import batches, label_file, labels, sample, step
+from gmp_atl_hf.pseudo_labels import batches, features, label_file, labels, sample, step
 from gmp_atl_hf.pseudo_labels.kmeans import MultiScaleKMeans
 from gmp_atl_hf.pseudo_labels.label_file import LABELS_FILE, PARTS_FOLDER
 from runs import digests, files_of
@@ -179,6 +179,34 @@ def test_labels_are_put_beside_the_rows_they_belong_to(
     assert files_of(tmp_path) == set(), "the copy stays"
     assert "Flattening" not in capfd.readouterr().err
     assert not are_progress_bars_disabled()
+
+
+def test_no_more_is_read_or_kept_than_a_window_and_what_is_read_ahead(
+    given: Path, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, kmeans = Dataset.load_from_disk(str(given / "train")), MultiScaleKMeans.load(alone)
+    model = HubertForGMPATLMultiTask.from_pretrained(given / "model")
+    taken, given_back = [], []
+    monkeypatch.setattr(labels, "WINDOW_ROWS", 4)
+    monkeypatch.setattr(features, "give_back_memory", lambda: given_back.append(len(taken)))
+
+    def extract(rows: Dataset, batches: Any) -> Any:
+        def noted() -> Iterator[Any]:
+            for batch in batches:
+                taken.extend(batch)
+                yield batch
+
+        return features.hidden_states_of(model, kmeans.layers, feature_extractor())(rows, noted())
+
+    windows = labels.windows_of(len(table))
+    stream = labels.label_windows(extract, kmeans, kmeans.source, table, windows, batch_seconds=0.5)
+    assert len(windows) == 9
+    for number, (window, _) in enumerate(stream, start=1):
+        assert window == windows[number - 1]
+        # At most one batch of up to four clips waits for each of up to four threads, and one is being worked on.
+        assert len(taken) <= 4 * number + 4 * 6
+    assert sorted(taken) == list(range(33))
+    assert len(given_back) > 9, "what is free goes back after every batch"
 
 
 def test_bars_say_what_is_done(given: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -65,7 +65,8 @@ def test_two_processes_run_as_one_does(tmp_path: Path) -> None:
     assert said.count("Report:") == 1, "every process speaks"
 
     one, two = tmp_path / "one", tmp_path / "two"
-    assert files_of(two) == files_of(one)
+    # Runs of tests leave pictures out, those in processes of their own do not.
+    assert {name for name in files_of(two) if not name.startswith("figures/")} == files_of(one)
     assert read_json(two / "multitask-only/seed-0/fold-01/1-multitask/step.json")["same_as"]
     for step in ("1-multitask", "3-retrain", "4-finetune"):
         note = read_json(two / FOLD / step / "step.json")

@@ -49,10 +49,10 @@ class SpeechEmotionClassifier:
         batch_seconds: Most seconds of audio per batch, padding included; None for what suits the device,
             see `default_batch_seconds`.
         precision: `"float32"` is exact. `"int8"` (CPUs with VNNI or AMX) and `"bfloat16"` are quicker for wide models
-            and change scores, by 0.0006 in the mean and 0.02 at most where we measured it (benchmarks/README.md); norms,
-            attention in int8, cosines and probabilities stay float32. `"auto"` is bfloat16 on CUDA devices that have it
-            and float32 elsewhere. Not the default: the scores of a recording would depend on the device, and in
-            bfloat16 on its neighbours beyond 1e-4.
+            and change scores, by 0.0006 in the mean and 0.02 at most where we measured it (benchmarks/README.md);
+            norms, attention in int8, cosines and probabilities stay float32. `"auto"` is bfloat16 on CUDA devices that
+            have it and float32 elsewhere. Not the default: the scores of a recording would depend on the device, and
+            in bfloat16 on its neighbours beyond 1e-4.
         longest_seconds: Recordings longer than this are scored in windows of it when no windows are asked for; None
             scores them in one piece, which takes memory and time that grow with the square of the length.
 
@@ -174,9 +174,8 @@ class SpeechEmotionClassifier:
         """Batches are read while others are computed; on a CPU several at once, if there are several."""
         scorer, seconds, total = self._scorer, self.batch_seconds, bar.total
         if scorer.side_by_side and (threads := torch.get_num_threads()) > 1:
-            seconds = min(
-                seconds, max(1.0, total / (BATCHES_PER_THREAD * threads))
-            )  # or a thread ends long before another
+            # In fewer batches than that, one thread would end long before another.
+            seconds = min(seconds, max(1.0, total / (BATCHES_PER_THREAD * threads)))
         batches = (
             (pieces, scorer.prepare([piece.waveform for piece in pieces]))
             for pieces in reader.batches(seconds, scorer.padded)

@@ -20,8 +20,8 @@ MOST_BATCH_SECONDS = 128.0
 large shapes need 2 to 3 GB of a GPU's memory for it; not tuned on one."""
 
 CPU_ACTIVATION_BYTES = 32 << 20
-"""Size of the first convolution's output up to which larger batches pay on a CPU; a measure of a model's width, since it
-is never there as a whole. Narrow models gain from long batches, wide ones lose when activations leave the cache."""
+"""Size of the first convolution's output up to which larger batches pay on a CPU; a measure of a model's width, since
+it is never there as a whole. Narrow models gain from long batches, wide ones lose when activations leave the cache."""
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:

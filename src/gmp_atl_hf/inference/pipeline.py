@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
+from huggingface_hub import get_session
 from torch import Tensor
 from transformers.pipelines.audio_classification import AudioClassificationPipeline
 from transformers.pipelines.base import ChunkPipeline
@@ -112,9 +113,9 @@ class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipelin
 def _as_source(inputs: Any) -> Any:
     """What the stock task accepts, as what `read_audio` accepts; all that `read_audio` accepts passes through."""
     if isinstance(inputs, str) and inputs.startswith(("http://", "https://")):
-        import httpx
-
-        return {"path": inputs, "bytes": httpx.get(inputs, follow_redirects=True).raise_for_status().content}
+        # The Hub client's own session: its proxies and its offline switch count here too.
+        response = get_session().get(inputs, follow_redirects=True)
+        return {"path": inputs, "bytes": response.raise_for_status().content}
     if hasattr(inputs, "get_all_samples"):  # torchcodec's decoder, which datasets gives for decoded columns
         samples = inputs.get_all_samples()
         return int(samples.sample_rate), _as_array(samples.data)

@@ -22,6 +22,7 @@ from ..training.collator import GMPATLDataCollator
 from .ahead import ahead
 from .batches import length_batches
 from .codebook import FeatureSource
+from .heap import give_back_memory
 from .sample import FrameDraw, Sample, take_sample
 from .stream import Extract, Stream
 from .team import ALONE, Team
@@ -115,10 +116,12 @@ def extract_features(
             for rows, inputs in loaded:
                 with torch.inference_mode():
                     encoded = model.encode(**_moved(inputs, model.device), layers=resolved)
-                counts = encoded.frame_mask.sum(-1).tolist()
+                counts, states = encoded.frame_mask.sum(-1).tolist(), encoded.hidden_states
                 for index, row in enumerate(rows):
-                    states = encoded.hidden_states
                     yield row, {layer: states[layer][index, : counts[index]].float() for layer in resolved}
+                del encoded, states, inputs
+                if model.device.type == "cpu":
+                    give_back_memory()
                 bar.update(len(rows))
     finally:
         bar.close()
