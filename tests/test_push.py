@@ -37,6 +37,7 @@ SENT = {
     "model.safetensors",
     "preprocessor_config.json",
     "recipe.yaml",
+    "report.html",
     "report.json",
     "report.md",
     *(f"{name}_gmp_atl.py" for name in ("configuration", "encoding", "frames", "heads", "losses", "modeling")),

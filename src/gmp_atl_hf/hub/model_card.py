@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,8 @@ def render_card(
         figure=figure,
         others=dict(report["variants"]) if len(report["variants"]) > 1 else {},
         comparisons=[_comparison(one) for one in report["comparisons"] if one["first"] == facts.variant],
-        calibration=None if facts.calibration is None else asdict(facts.calibration),
+        calibration=summary["calibration"],
+        temperatures=facts.temperatures,
         temperature=facts.config.logit_temperature,
         corpus=corpus,
         languages=_languages(corpus),
@@ -123,9 +123,10 @@ def metric_results(facts: RunFacts) -> dict[str, tuple[str, str, float]]:
         "war": ("accuracy", f"WAR ({tested})", summary["war"]["pooled"]),
         "macro_f1": ("f1", f"macro F1 ({tested})", summary["macro_f1"]["pooled"]),
     }
-    if facts.calibration is not None:
+    calibrated = summary["calibration"]["ece_calibrated"] if summary["calibration"] else None
+    if calibrated is not None:
         name = f"expected calibration error with temperature ({tested})"
-        results["ece"] = ("expected_calibration_error", name, facts.calibration.ece_after)
+        results["ece"] = ("expected_calibration_error", name, calibrated)
     return results
 
 

@@ -82,8 +82,9 @@ def files_of_run(
     card = render_card(facts, repo_id, None if figure is None else FIGURE_FILE, licence)
     files = [HubFile(one.name, one) for one in facts.model.iterdir() if one.is_file() and one.name not in _STAYS]
     texts = {CARD_FILE: card}
-    for name in ("recipe.yaml", "report.md", "report.json"):
-        texts[name] = (run / name).read_text(encoding="utf-8")
+    for name in ("recipe.yaml", "report.md", "report.json", "report.html"):
+        if (run / name).is_file():  # a run of an earlier version has no page of its own
+            texts[name] = (run / name).read_text(encoding="utf-8")
     roots = [spec.root for spec in facts.recipe.corpus if spec.root is not None]
     files += [HubFile(name, hide_paths(text, [*roots, str(run.resolve())]).encode()) for name, text in texts.items()]
     if figure is not None:

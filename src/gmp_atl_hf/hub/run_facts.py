@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,12 @@ import numpy as np
 from safetensors import safe_open
 
 from ..errors import RequestError
-from ..evaluation.temperature import CalibrationGain, FoldScores, calibration_gain
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..recipe import Recipe
 from ..step_folder import STEP_FILE, StepFolder, read_json
-from ..steps import DEV_LOGITS_FILE, read_jsonl
 
 MODEL = "model"
 USAGE_FILE = "usage.json"
-_FINETUNE = "4-finetune"
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class RunFacts:
         config: The model's configuration.
         do_normalize: Whether its feature extractor normalises each clip.
         parameters: Number of the model's weights.
-        calibration: What the temperature does to test speakers; None without development speakers.
+        temperatures: That of each fold, fitted on its development speakers; none without such speakers.
         usage: What the executed example showed; None where it was not executed.
         seconds: Computing time of the trainings and clusterings of this variant, as their steps noted it.
         steps: Number of these steps.
@@ -51,7 +48,7 @@ class RunFacts:
     config: GMPATLConfig
     do_normalize: bool
     parameters: int
-    calibration: CalibrationGain | None
+    temperatures: tuple[float, ...]
     usage: Mapping[str, Any] | None
     seconds: float
     steps: int
@@ -97,7 +94,7 @@ def read_run(folder: Path) -> RunFacts:
         config=GMPATLConfig.from_pretrained(model),
         do_normalize=read_json(model / "preprocessor_config.json")["do_normalize"],
         parameters=_count_parameters(model),
-        calibration=_calibration(folder / step["variant"], report["variants"][step["variant"]], report["labels"]),
+        temperatures=tuple(_temperatures(folder / step["variant"], report["variants"][step["variant"]])),
         usage=read_json(usage) if usage.is_file() else None,
         seconds=sum(times),
         steps=len(times),
@@ -127,28 +124,12 @@ def refuse_without_model(folder: Path) -> None:
         )
 
 
-def _calibration(variant: Path, summary: Mapping[str, Any], labels: Sequence[str]) -> CalibrationGain | None:
-    """The folds and seeds that the report's figures are made of, if all have development speakers."""
-    number = {label: index for index, label in enumerate(labels)}
-    folds = []
-    for seed, one in ((seed, one["fold"]) for seed in summary["seeds"] for one in summary["per_fold"]):
-        fold = variant / f"seed-{seed}" / f"fold-{one:02d}"
-        logits = StepFolder(fold / _FINETUNE, {}).resolve() / DEV_LOGITS_FILE
-        if not logits.is_file():
-            return None
-        dev, test = read_jsonl(logits), read_jsonl(fold / "predictions.jsonl")
-        scores = np.asarray([[row["scores"][label] for label in labels] for row in test])
-        folds.append(
-            FoldScores(
-                seed=seed,
-                dev_logits=[row["logits"] for row in dev],
-                dev_labels=[number[row["emotion"]] for row in dev],
-                # Logits but for a constant per utterance, which no softmax sees.
-                test_logits=np.log(np.maximum(scores, np.finfo(np.float64).tiny)),
-                test_labels=[number[row["emotion"]] for row in test],
-            )
-        )
-    return calibration_gain(folds)
+def _temperatures(variant: Path, summary: Mapping[str, Any]) -> Iterator[float]:
+    """Temperatures of the folds that the report's figures are made of."""
+    for seed, fold in ((seed, one["fold"]) for seed in summary["seeds"] for one in summary["per_fold"]):
+        temperature = read_json(variant / f"seed-{seed}" / f"fold-{fold:02d}" / "metrics.json").get("temperature")
+        if temperature is not None:
+            yield temperature
 
 
 def _step_seconds(variant: Path) -> Iterator[float]:
