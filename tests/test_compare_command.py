@@ -96,7 +96,9 @@ def test_the_unit_is_the_speaker_after_a_mean_over_seeds_and_numbers_of_seeds_ma
     assert (found["n"], found["exact"], found["smallest_attainable_p"]) == (6, True, 2 / 2**6)
     assert found["p"] == pytest.approx(test.p)
     assert found["mean_difference"] == pytest.approx(np.mean(differences))
-    assert found["ci95"][0] < found["first"]["uar"] - found["other"]["uar"] < found["ci95"][1]
+    assert found["ci95"][0] < found["mean_difference"] < found["ci95"][1]
+    assert found["pooled_difference"] == pytest.approx(found["first"]["uar"] - found["other"]["uar"])
+    assert found["pooled_ci95"][0] < found["pooled_difference"] < found["pooled_ci95"][1]
     assert "share training data" in found["remark"]
     assert "numbers of seeds differ (2 and 3)" in " ".join(found["notes"])
 
@@ -146,7 +148,7 @@ def test_shared_speakers_stamp_the_comparison_and_leave_no_interval(tmp_path: Pa
     other = write_run(tmp_path / "other", {"gmp-atl": 0.5}, speaker_independent=False)
     found = compare_runs(str(one), str(other))
     assert found["stamps"] == [NOT_SPEAKER_INDEPENDENT]
-    assert found["ci95"] is None
+    assert found["ci95"] is None and found["pooled_ci95"] is None
 
 
 @pytest.mark.parametrize(

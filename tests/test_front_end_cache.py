@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -418,6 +419,14 @@ def test_two_processes_that_fill_the_same_folder_at_once_do_no_harm(tmp_path: Pa
     assert [process.exitcode for process in processes] == [0, 0]
     cache_in(tmp_path / "alone").fill(TABLE)
     assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
+
+
+def test_threads_may_ask_for_the_same_recording_at_once(tmp_path: Path) -> None:
+    clips = TableClips(TABLE.select([0] * 16), (), cache_in(tmp_path))
+    with ThreadPoolExecutor(8) as pool:
+        found = [row["conv_features"] for row in pool.map(clips.__getitem__, range(16))]
+    assert all(np.array_equal(features, found[0]) for features in found)
+    assert len(contents(tmp_path)) == 1
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_computed(

@@ -14,6 +14,7 @@ from gmp_atl_hf.evaluation.statistics import (
     DRAWS,
     difference_bootstrap,
     gender_gap,
+    mean_bootstrap,
     resample_weights,
     sign_flip_test,
     speaker_bootstrap,
@@ -191,6 +192,14 @@ def test_the_interval_of_a_difference_agrees_with_scipys_paired_bootstrap() -> N
         method="percentile", n_resamples=20_000, rng=1, vectorized=True, paired=True,
     ).confidence_interval  # fmt: skip
     assert ours == pytest.approx((theirs.low, theirs.high), abs=0.026)
+
+
+def test_the_interval_of_a_mean_agrees_with_scipy() -> None:
+    values = np.random.default_rng(4).normal(0.1, 0.2, size=12)
+    theirs = scipy.stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=1)
+    low, high = theirs.confidence_interval
+    assert mean_bootstrap(values, samples=20_000) == pytest.approx((low, high), abs=0.01)
+    assert mean_bootstrap(values[:4]) is None
 
 
 def test_a_speakers_own_interval_resamples_utterances_within_each_label() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,8 +31,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         Where to write meanwhile.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two processes that write the same file from renaming each other's half.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Process and thread keep two that write the same file from renaming each other's half.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         yield temporary
         temporary.replace(path)

@@ -9,7 +9,12 @@ import numpy as np
 
 from gmp_atl_hf.evaluation.metrics import FloatArray, uar
 from gmp_atl_hf.evaluation.results import FoldResult, align, choose_block, contents_of, refuse_other_rows
-from gmp_atl_hf.evaluation.statistics import difference_bootstrap, sign_flip_test, speaker_confusions
+from gmp_atl_hf.evaluation.statistics import (
+    difference_bootstrap,
+    mean_bootstrap,
+    sign_flip_test,
+    speaker_confusions,
+)
 
 TIE = 1e-12
 """Differences below this are the same value computed in two orders of additions."""
@@ -67,8 +72,9 @@ def compare_results(
         independent: Whether no test speaker was trained on.
 
     Returns:
-        `mean_difference` (first minus other, over speakers), `ci95` of the difference of the pooled UARs, `p`,
-        `smallest_attainable_p`, `exact`, `n`, `ties`, `per_speaker` and `remark`.
+        `mean_difference` (first minus other, mean over speakers) with its interval `ci95`, its `p`,
+        `smallest_attainable_p`, `exact`, `n` and `ties`; `pooled_difference` of the UARs over all utterances with
+        `pooled_ci95`, which may differ, since speakers with more utterances count more; `per_speaker` and `remark`.
 
     Raises:
         ValueError: If the sides have different speakers.
@@ -80,7 +86,10 @@ def compare_results(
     raw = np.array([scores[speaker] - of[speaker] for speaker in speakers])
     differences: FloatArray = np.where(np.abs(raw) < TIE, 0.0, raw)
     test = sign_flip_test(differences)
-    interval = difference_bootstrap(*(_confusions(side, labels) for side in (first, other))) if independent else None
+    pooled = [_confusions(side, labels) for side in (first, other)]
+    interval = mean_bootstrap(differences) if independent else None
+    pooled_interval = difference_bootstrap(*pooled) if independent else None
+    means = [float(uar(side.sum(axis=1)).mean()) for side in pooled]
     return {
         "metric": "uar",
         "mean_difference": float(differences.mean()),
@@ -90,6 +99,8 @@ def compare_results(
         "exact": test.exact,
         "n": test.n,
         "ties": int(np.count_nonzero(differences == 0)),
+        "pooled_difference": means[0] - means[1],
+        "pooled_ci95": None if pooled_interval is None else list(pooled_interval),
         "per_speaker": {
             speaker: {"first": scores[speaker], "other": of[speaker], "difference": float(difference)}
             for speaker, difference in zip(speakers, differences, strict=True)

@@ -184,10 +184,22 @@ def comparison_cells(comparison: Mapping[str, Any]) -> list[str]:
         str(comparison["n"]),
         str(comparison["ties"]),
         name_of_test(comparison),
+        points(comparison["pooled_difference"]),
+        interval(comparison["pooled_ci95"], signed=True),
     ]
 
 
-COMPARISON_HEADER = ("points", "95 % interval", "p", "smallest possible p", "speakers", "ties", "test")
+COMPARISON_HEADER = (
+    "mean over speakers",
+    "95 % interval",
+    "p",
+    "smallest possible p",
+    "speakers",
+    "ties",
+    "test",
+    "pooled",
+    "interval of pooled",
+)
 
 
 def _headline(report: Mapping[str, Any]) -> Table:
@@ -208,7 +220,8 @@ def _comparisons(report: Mapping[str, Any]) -> Iterator[Block]:
             [[f"{c['first']} − {c['other']}", *comparison_cells(c)] for c in comparisons],
         )
         yield Paragraph(
-            comparisons[0]["remark"] + " The points are the mean over speakers; the interval is that of the pooled UAR."
+            comparisons[0]["remark"] + " Differences are in points. The test is that of the mean over speakers; the "
+            "pooled difference, in which speakers with more utterances count more, may be another."
         )
 
 

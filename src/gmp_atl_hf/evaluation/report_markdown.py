@@ -107,9 +107,10 @@ def _tested(report: Mapping[str, Any]) -> str:
 
 
 def _comparison_sentence(comparison: Mapping[str, Any]) -> str:
+    pooled, smallest = points(comparison["pooled_difference"]), p_value(comparison["smallest_attainable_p"])
     return (
-        f"{comparison['first']} − {comparison['other']}: {points(comparison['mean_difference'])} points of UAR, "
-        f"p = {p_value(comparison['p'])} (smallest possible {p_value(comparison['smallest_attainable_p'])}, "
+        f"{comparison['first']} − {comparison['other']}: {points(comparison['mean_difference'])} points of UAR "
+        f"(mean over speakers; pooled {pooled}), p = {p_value(comparison['p'])} (smallest possible {smallest}, "
         f"{counted(comparison['n'], 'speaker')}, {name_of_test(comparison)})"
     )
 

@@ -204,6 +204,25 @@ def difference_bootstrap(
     return float(low), float(high)
 
 
+def mean_bootstrap(differences: npt.ArrayLike, samples: int = 2000, seed: int = 0) -> tuple[float, float] | None:
+    """Return the 95 % percentile interval of a mean over speakers.
+
+    Args:
+        differences: One value per speaker, shape (n,).
+        samples: Number of resamples.
+        seed: Seed of the resampling.
+
+    Returns:
+        The 2.5th and the 97.5th percentile, or None for fewer than five speakers.
+    """
+    values = np.asarray(differences, dtype=np.float64).ravel()
+    if values.size < MIN_SPEAKERS:
+        return None
+    means = resample_weights(values.size, samples, seed) @ values / values.size
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def gender_gap(
     references: npt.ArrayLike,
     predictions_per_seed: npt.ArrayLike,
