@@ -21,7 +21,7 @@ from .errors import RequestError
 from .fingerprints import combine
 from .front_end.encoder import PRECISION
 from .modeling.configuration_gmp_atl import GMPATLConfig
-from .modeling.frames_gmp_atl import frame_count
+from .pseudo_labels.features import frames_of
 from .pseudo_labels.kmeans import column_name
 from .recipe import STAGE_NAMES, Recipe, StageName
 from .stage_settings import MODEL_CLASSES, STEP_NAMES, stage_arguments, stage_model_fields
@@ -365,7 +365,7 @@ class _FoldPlan:
     def _refuse_too_few_frames(self) -> None:
         spec, config = self.recipe.pseudo_labels, self._config()
         clusters, sample = max(spec.clusters), spec.sample_frames
-        counts = [frame_count(n, config.conv_kernel, config.conv_stride) for n in self.train["num_samples"]]
+        counts = frames_of(self.train, config)
         frames = sum(counts)
         drawn = min(frames, sample)
         if drawn < clusters:

@@ -23,9 +23,8 @@ from .data.guard import NOTHING_TESTED, Untouched
 from .files import write_whole
 from .front_end.cache import FrontEndCache
 from .heard import heard_by_codebooks, heard_by_model
-from .modeling.frames_gmp_atl import frame_count
 from .modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
-from .pseudo_labels.features import BATCH_SECONDS, feature_source, hidden_states_of
+from .pseudo_labels.features import BATCH_SECONDS, feature_source, frames_of, hidden_states_of
 from .pseudo_labels.label_file import COPY_FILE, LABELS_FILE, copy_for_mapping, map_labels, put_beside
 from .pseudo_labels.step import cluster_and_label
 from .recipe import PseudoLabelSpec
@@ -224,7 +223,7 @@ def make_pseudo_labels(
             hidden_states_of(model, spec.layers, extractor, cache),
             feature_source(model, spec.layers, extractor),
             config.hidden_size,
-            [frame_count(n, config.conv_kernel, config.conv_stride) for n in train["num_samples"]],
+            frames_of(train, config),
             train,
             dev,
             clusters=spec.clusters,

@@ -7,8 +7,7 @@ from pathlib import Path
 import datasets
 
 from ..modeling.configuration_gmp_atl import GMPATLConfig
-from ..modeling.frames_gmp_atl import frame_count
-from ..pseudo_labels.features import BATCH_SECONDS
+from ..pseudo_labels.features import BATCH_SECONDS, frames_of
 from ..pseudo_labels.step import cluster_and_label
 from ..recipe import PseudoLabelSpec
 from .mfcc import DIMENSIONS, mfcc_source, mfccs_of
@@ -39,7 +38,7 @@ def make_mfcc_labels(
         mfccs_of(config),
         mfcc_source(),
         DIMENSIONS,
-        [frame_count(n, config.conv_kernel, config.conv_stride) for n in train["num_samples"]],
+        frames_of(train, config),
         train,
         dev,
         clusters=spec.clusters,

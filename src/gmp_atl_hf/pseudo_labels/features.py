@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from ..data.audio import SAMPLING_RATE
 from ..front_end.cache import FrontEndCache
+from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..training.clips import TableClips
@@ -150,6 +151,16 @@ def hidden_states_of(
     return extract
 
 
+def frames_of(table: datasets.Dataset, config: GMPATLConfig) -> list[int]:
+    """Count the frames that a model makes of each row.
+
+    Args:
+        table: The table, with `num_samples`.
+        config: The model's configuration, for the geometry of its frames.
+    """
+    return [frame_count(n, config.conv_kernel, config.conv_stride) for n in table["num_samples"]]
+
+
 def sample_features(
     model: GMPATLPreTrainedModel,
     table: datasets.Dataset,
@@ -180,7 +191,7 @@ def sample_features(
         This process's part: resolved layer → (frames, hidden) float32 on the CPU, in order of the clips' lengths.
     """
     config = model.config
-    counts = [frame_count(n, config.conv_kernel, config.conv_stride) for n in table["num_samples"]]
+    counts = frames_of(table, config)
     draw = FrameDraw(counts, sample_frames, seed)
     resolved = tuple(config.resolve_layer(layer) for layer in layers)
     extract = hidden_states_of(model, layers, feature_extractor, cache)
