@@ -44,7 +44,7 @@ def learning_figure(report: Mapping[str, Any], variant: str, logs: Sequence[Trai
             _curve(upper, mine, f"eval_{key}", colour, (0, (4, 2)), None)
         upper.set_title(STAGE_TITLES[stage])
         upper.grid(axis="y")
-        upper.legend(loc="upper right", fontsize=7.5, handlelength=1.4)
+        upper.legend(loc="best", fontsize=7.5, handlelength=1.4)
         upper.set_ylim(bottom=0)
         measured = _keys(mine, "eval_accuracy_") if stage == "retrain" else ["eval_uar", "eval_war"]
         known = [key for key in measured if any(key in entry for one in mine for entry in one.log)]
@@ -52,8 +52,11 @@ def learning_figure(report: Mapping[str, Any], variant: str, logs: Sequence[Trai
             name = _part(key.removeprefix("eval_accuracy_").removeprefix("eval_"))
             _curve(lower, mine, key, colour, "-", name, scale=100)
         if known:
-            title = "accuracy of masked frames" if stage == "retrain" else None
-            lower.legend(loc="lower right", fontsize=7.5, handlelength=1.4, title=title, title_fontsize=7.5)
+            if stage == "retrain":
+                # The colours are those above: a second legend would only cover the lines.
+                lower.set_title("accuracy of masked frames", fontsize=8)
+            else:
+                lower.legend(loc="lower right", fontsize=7.5, handlelength=1.4)
             lower.set_ylim(bottom=0)
         else:
             lower.set_yticks([])
