@@ -94,6 +94,21 @@ def test_ravdess_is_complete_as_distributed_and_speech_and_song_are_kept_apart(t
     assert "18" not in {one.speaker for one in song.recordings}
 
 
+@pytest.mark.parametrize(
+    ("whole", "part", "recording"),
+    [
+        ("ravdess", "ravdess-song", "Actor_01/03-02-05-01-01-01-01.wav"),
+        ("esd", "esd-en", "0011/Angry/0011_000351.wav"),
+        ("esd", "esd-zh", "0001/Angry/0001_000351.wav"),
+    ],
+)
+def test_the_same_person_has_one_name_in_all_readers_of_a_corpus(
+    whole: str, part: str, recording: str, tmp_path: Path
+) -> None:
+    clip(tmp_path / recording)
+    assert {name.partition("/")[0] for name in read_corpus(part, tmp_path).table["speaker"]} == {whole}
+
+
 def test_ravdess_twice_in_one_archive_is_read_once_and_the_sound_of_videos_is_listed(tmp_path: Path) -> None:
     name = "03-01-05-01-01-01-02"
     touch(tmp_path, f"Actor_02/{name}.wav", f"audio_speech_actors_01-24/Actor_02/{name}.wav")
@@ -315,5 +330,5 @@ def test_every_corpus_becomes_a_table(tmp_path: Path) -> None:
         table = read_corpus(name, tmp_path / name).table
         assert table.features["emotion"].names == ["anger"]
         assert table[0]["id"].startswith(f"{name}/")
-        assert table[0]["speaker"].startswith(f"{name}/")
+        assert table[0]["speaker"].startswith(f"{name.removesuffix('-song')}/")
         assert table[0]["num_samples"] == 726

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from corpus_trees import LEFTOVER, reasons, refused, touch
+from corpus_trees import LEFTOVER, clip, reasons, refused, touch
 from gmp_atl_hf.data.corpora import UNKNOWN_SPEAKER
 from gmp_atl_hf.data.listing import list_recordings
+from gmp_atl_hf.data.table import read_corpus
 
 # MELD
 
@@ -161,6 +162,17 @@ def test_emobox_folds_get_speakers_and_genders_from_the_corpus_own_reader(tmp_pa
     assert reasons(listed) == {"savee-sa02": "in the list, but the recording is missing"}
     assert "label_map.json does not name the label 'nn' (recordings: 1), so it stays as it is" in listed.problems
     assert "fold_1" in refused("emobox", folder, fold=2).found
+
+
+def test_the_people_of_emobox_folds_are_those_of_the_corpus_itself(tmp_path: Path) -> None:
+    lists = {"train": [("DC/a01.wav", "a"), ("x.wav", "a")], "test": [("KL/d01.wav", "a")]}
+    folder = emobox(tmp_path, "savee", lists, {"a": "Angry"})
+    for part in lists.values():
+        for wav, _ in part:
+            clip(tmp_path / "downloads/savee" / wav)
+    table = read_corpus("emobox", folder).table
+    assert sorted(table["speaker"]) == ["savee/DC", "savee/KL", "savee/unknown"]
+    assert set(table["corpus"]) == {"emobox"}
 
 
 def test_emobox_folds_of_a_corpus_without_a_reader_have_unknown_speakers(tmp_path: Path) -> None:

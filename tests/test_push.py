@@ -65,7 +65,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = given_split(corpus, model__am_softmax_scale=30.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "can_draw", lambda: True)  # see conftest.py
-        run(recipe, folder / "run", command=f"gmp-atl run --set root={corpus}")
+        run(
+            recipe,
+            folder / "run",
+            command=f"gmp-atl run --set root={corpus} --set x={corpus.parent}/y --output-dir {corpus.parent}/z",
+        )
     return folder / "run"
 
 

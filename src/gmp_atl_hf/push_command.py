@@ -124,7 +124,7 @@ def card(arguments: argparse.Namespace) -> int:
     run = Path(arguments.run)
     from .files import write_whole
     from .hub.model_card import draw_figure, render_card
-    from .hub.push import hide_paths
+    from .hub.push import folders_of, hide_paths
     from .hub.run_facts import read_run
 
     facts = read_run(run)
@@ -132,8 +132,7 @@ def card(arguments: argparse.Namespace) -> int:
     figure = None if output is None else draw_figure(facts)
     picture = None if output is None or figure is None else output.with_name(f"{output.stem}-confusion.png")
     text = render_card(facts, arguments.model_id, None if picture is None else picture.name, arguments.license)
-    roots = [spec.root for spec in facts.recipe.corpus if spec.root is not None]
-    text = hide_paths(text, [*roots, str(run.resolve())])
+    text = hide_paths(text, folders_of(facts))
     if output is None:
         print(text, end="")
         return 0

@@ -102,7 +102,7 @@ def _lock(path: Path) -> IO[str]:
             warnings.warn(f"{path.parent}: this file system locks no files; start one run at a time", stacklevel=4)
             return file
         # Whoever held it before takes the file away before letting go: then this is not the file any more.
-        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+        if _inode(path) == os.fstat(file.fileno()).st_ino:
             break
         file.close()
     file.seek(0)
@@ -111,6 +111,13 @@ def _lock(path: Path) -> IO[str]:
     file.write(json.dumps(facts) + "\n")
     file.flush()
     return file
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _describe(owner: str) -> str:

@@ -20,7 +20,7 @@ COLUMNS = {
     "audio": "Audio(decode=False): {'path', 'bytes'}",
     "emotion": "ClassLabel",
     "gender": "ClassLabel(names=['female', 'male']), None where it is not known",
-    "speaker": "string with the corpus as prefix: <corpus>/<speaker>",
+    "speaker": "string with the corpus whose speaker it is as prefix: <corpus>/<speaker>",
     "session": "string, None where the corpus has no sessions",
     "split": "string: train, dev or test, None where the corpus gives none",
     "corpus": "string",

@@ -301,7 +301,7 @@ def _build(corpus: str, rows: Sequence[tuple[Recording, int]]) -> Dataset:
             "audio": [_source(r) for r in recordings],
             "emotion": [r.emotion for r in recordings],
             "gender": [r.gender for r in recordings],
-            "speaker": [f"{corpus}/{r.speaker}" for r in recordings],
+            "speaker": [f"{r.people_of or corpus}/{r.speaker}" for r in recordings],
             "session": [r.session for r in recordings],
             "split": [r.split for r in recordings],
             "corpus": [corpus] * len(recordings),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def files_of_run(
 
     That is the model's folder (weights, configuration, feature extractor, code), the card with the repository's own
     id in its example, its picture, the recipe, the report with its pictures, and the figures in the Hub's own format.
-    Where text names the folders of the corpora on this machine, a placeholder stands in the copy that is sent.
+    Where text names files or folders of this machine, a placeholder stands in the copy that is sent.
 
     Args:
         run: The run's folder.
@@ -85,8 +86,7 @@ def files_of_run(
     for name in ("recipe.yaml", "report.md", "report.json", "report.html"):
         if (run / name).is_file():  # a run of an earlier version has no page of its own
             texts[name] = (run / name).read_text(encoding="utf-8")
-    roots = [spec.root for spec in facts.recipe.corpus if spec.root is not None]
-    files += [HubFile(name, hide_paths(text, [*roots, str(run.resolve())]).encode()) for name, text in texts.items()]
+    files += [HubFile(name, hide_paths(text, folders_of(facts)).encode()) for name, text in texts.items()]
     if figure is not None:
         files.append(HubFile(FIGURE_FILE, figure))
     files += [HubFile(f"figures/{one.name}", one) for one in (run / "figures").glob("*.png")]
@@ -96,6 +96,35 @@ def files_of_run(
     if benchmark is not None:
         files.append(HubFile(f".eval_results/{benchmark[0].split('/')[-1]}.yaml", _eval_results(facts, *benchmark)))
     return sorted(files, key=lambda file: file.path)
+
+
+def folders_of(facts: RunFacts) -> list[str]:
+    """List the absolute paths that a run's texts may name: its own folder, and all of its recipe and its command.
+
+    Args:
+        facts: The run.
+
+    Returns:
+        Files and folders of the machine it ran on.
+    """
+    found = [str(facts.folder.resolve())]
+    left: list[Any] = [facts.recipe.to_dict()]
+    while left:
+        value = left.pop()
+        if isinstance(value, Mapping):
+            left.extend(value.values())
+        elif isinstance(value, list | tuple):
+            left.extend(value)
+        elif isinstance(value, str):
+            found.append(value)
+    command = str(facts.report.get("command", ""))
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quotation mark alone, as in a folder's name
+        words = command.split()
+    # `--set key=value` and `--option=value` name a path behind the sign.
+    found += [part for word in words for part in (word, word.partition("=")[2])]
+    return [path for path in found if Path(path).is_absolute() and len(Path(path).parts) > 1]
 
 
 def hide_paths(text: str, paths: Sequence[str]) -> str:

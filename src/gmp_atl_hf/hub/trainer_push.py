@@ -72,7 +72,10 @@ def trainer_card(trainer: GMPATLTrainer, repo_id: str) -> str:
     fields: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
     names: dict[Any, str] = dict(config.id2label or {})
     labels = ", ".join(names[number] for number in sorted(names))
-    known = f"Best development UAR while training: {100 * state.best_metric:.1f} %." if state.best_metric else ""
+    chosen_by_uar = str(trainer.args.metric_for_best_model or "").removeprefix("eval_") == "uar"
+    known = ""
+    if chosen_by_uar and state.best_metric is not None:
+        known = f"Best development UAR while training: {100 * state.best_metric:.1f} %."
     parts = [
         f"---\n{yaml.safe_dump(fields, sort_keys=False)}---",
         f"# {repo_id.split('/')[-1]}",

@@ -26,6 +26,8 @@ class Recording:
         session: The recording session, for leave-one-session-out; None when the corpus has none.
         split: `train`, `dev` or `test` where the corpus prescribes it; None otherwise.
         audio_bytes: The encoded audio file itself, for corpora that are not files on disk.
+        people_of: The corpus that the speaker belongs to, where another name reads a part of it or its folds: it is
+            the prefix then, so that the same person has one name everywhere. None for the corpus itself.
     """
 
     file: str
@@ -36,6 +38,7 @@ class Recording:
     session: str | None = None
     split: str | None = None
     audio_bytes: bytes | None = None
+    people_of: str | None = None
 
 
 @dataclass(frozen=True)

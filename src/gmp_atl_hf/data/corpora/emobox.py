@@ -1,8 +1,9 @@
 """EmoBox' folds: `fold_1/<set>_train_fold_1.jsonl` and its like, one object per recording, without speaker or gender.
 
-Speakers and genders are those that the data set's own reader finds for the same file. Where there is no such reader, or
-it does not know the file, the speaker is unknown: such folds need `protocol.allow_shared_speakers: true`, as do those
-that share speakers (EmoBox' EMO-DB, CREMA-D and TESS).
+Speakers and genders are those that the data set's own reader finds for the same file, under that data set's name, so
+that a model which has heard them there is known to have heard them here. Where there is no such reader, or it does not
+know the file, the speaker is unknown: such folds need `protocol.allow_shared_speakers: true`, as do those that share
+speakers (EmoBox' EMO-DB, CREMA-D and TESS).
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def read(root: Path | None, fold: int = 1, audio_root: str | None = None) -> Ite
         )
     base = _audio_root(folder, audio_root)
     lines = [(part, *line) for part, path in lists.items() if path.is_file() for line in _lines(path)]
-    known = _known_speakers(folder.name, base, [base / row["wav"] for _, _, row in lines])
+    reader = READERS.get(folder.name, folder.name)
+    known = _known_speakers(folder.name, reader, base)
     words = json.loads(mapping.read_text("utf-8")) if (mapping := folder / "label_map.json").is_file() else {}
     unmapped: Counter[str] = Counter()
     for part, _, row in lines:
@@ -85,7 +87,8 @@ def read(root: Path | None, fold: int = 1, audio_root: str | None = None) -> Ite
             unmapped[emotion] += 1
         speaker, gender = (own.speaker, own.gender) if own else (UNKNOWN_SPEAKER, None)
         session = own.session if own else None
-        yield Recording(key, path, words.get(emotion, emotion), speaker, gender, session, PARTS[part])
+        emotion = words.get(emotion, emotion)
+        yield Recording(key, path, emotion, speaker, gender, session, PARTS[part], people_of=reader)
     for word, count in sorted(unmapped.items()):
         yield Remark(f"label_map.json does not name the label {word!r} (recordings: {count}), so it stays as it is")
 
@@ -116,11 +119,10 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-def _known_speakers(name: str, base: Path, wavs: list[Path]) -> dict[Path, Recording]:
+def _known_speakers(name: str, reader: str, base: Path) -> dict[Path, Recording]:
     """Ask the data set's own reader who speaks in which file."""
     from . import MODULES, corpus_reader
 
-    reader = READERS.get(name, name)
     own = base / "downloads" / name
     if reader == "emobox" or (reader not in MODULES and reader not in REGISTERED) or not own.is_dir():
         return {}

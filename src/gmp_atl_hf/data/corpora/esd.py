@@ -37,7 +37,8 @@ def _reader(corpus: str, speakers: Sequence[str]) -> Callable[[Path | None], Ite
             elif speaker not in speakers:
                 yield LeftOut(path.name, f"its speaker speaks the other language: {corpus} is one half of ESD")
             else:
-                yield Recording(path.stem, path, emotion, speaker, "female" if speaker in FEMALE else "male")
+                gender = "female" if speaker in FEMALE else "male"
+                yield Recording(path.stem, path, emotion, speaker, gender, people_of="esd")
 
     return read
 

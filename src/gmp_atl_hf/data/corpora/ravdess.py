@@ -1,8 +1,9 @@
 """RAVDESS: 24 actors say (`ravdess`) and sing (`ravdess-song`) two English sentences.
 
 `03-01-06-01-02-01-12.wav` is modality, channel (01 speech, 02 song), emotion, intensity, sentence, repetition, actor.
-Odd actors are male, even ones female; actor 18 did not sing. Two recordings of the distribution are said to be the
-same; which, could not be verified here, so every pair of recordings with the same sound is named when they are read.
+Odd actors are male, even ones female; actor 18 did not sing. Who sings in `ravdess-song` is `ravdess/01` too: it is the
+same person. Two recordings of the distribution are said to be the same; which, could not be verified here, so every
+pair of recordings with the same sound is named when they are read.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def _reader(channel: str) -> Callable[[Path | None], Iterator[Item]]:
                 yield LeftOut(path.name, f"it is {how}: the corpus {corpus} reads it")
             else:
                 gender = "male" if int(name["actor"]) % 2 else "female"
-                yield Recording(path.stem, path, EMOTIONS[name["emotion"]], name["actor"], gender)
+                emotion = EMOTIONS[name["emotion"]]
+                yield Recording(path.stem, path, emotion, name["actor"], gender, people_of="ravdess")
 
     return read
 
