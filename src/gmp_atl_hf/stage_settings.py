@@ -62,7 +62,10 @@ def stage_arguments(recipe: Recipe, stage: StageName) -> dict[str, Any]:
         `GMPATLTrainingArguments` fields, JSON types.
     """
     given = getattr(recipe.stages, stage).arguments
-    return _plain({**DEFAULT_ARGUMENTS[stage], "max_seconds": recipe.data.max_seconds, **given})
+    data: dict[str, Any] = {"max_seconds": recipe.data.max_seconds}
+    if stage != "retrain" and recipe.data.augment != "none":  # frame labels are those of the clip as it was recorded
+        data["augment"] = recipe.data.augment
+    return _plain({**DEFAULT_ARGUMENTS[stage], **data, **given})
 
 
 def stage_model_fields(

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from .augmentation import AUGMENTATIONS
+
 
 @dataclass
 class GMPATLTrainingArguments(TrainingArguments):
@@ -29,6 +31,8 @@ class GMPATLTrainingArguments(TrainingArguments):
         batch_seconds (`float`, *optional*):
             Fill each device's batch with about this many seconds of neighbours in length instead of with
             `per_device_train_batch_size` clips.
+        augment (`str`, defaults to `"none"`):
+            `"speed"` plays training clips 0.9 to 1.1 times as fast, drawn anew in every epoch. Evaluation never does.
         head_learning_rate (`float`, *optional*):
             Learning rate of everything outside the encoder; `None` uses `learning_rate`.
         early_stopping_patience (`int`, *optional*):
@@ -53,6 +57,7 @@ class GMPATLTrainingArguments(TrainingArguments):
         default=10.0, metadata={"help": "Longest stretch of a clip in training, seconds."}
     )
     batch_seconds: float | None = field(default=None, metadata={"help": "Seconds per device and batch, not clips."})
+    augment: str = field(default="none", metadata={"help": "Waveform augmentation: none or speed."})
     head_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of the heads."})
     early_stopping_patience: int | None = field(default=None, metadata={"help": "Evaluations without improvement."})
 
@@ -78,6 +83,8 @@ class GMPATLTrainingArguments(TrainingArguments):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; expected a number above 0, or none")
+        if self.augment not in AUGMENTATIONS:
+            raise ValueError(f"augment is {self.augment!r}; expected one of {', '.join(AUGMENTATIONS)}")
         weights = self.class_weights
         if not (weights is None or weights == "balanced" or isinstance(weights, (list, tuple))):
             raise ValueError(f'class_weights is {weights!r}; expected "balanced", a list of numbers, or none')

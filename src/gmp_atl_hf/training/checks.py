@@ -24,13 +24,19 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
         emotions: Number of emotions.
 
     Raises:
-        RequestError: Early stopping on frame labels, or class weights for another number of emotions.
+        RequestError: Early stopping or augmentation on frame labels, or class weights for another number of emotions.
     """
     if frame_labels and arguments.early_stopping_patience is not None:
         raise RequestError(
             f"early_stopping_patience is {arguments.early_stopping_patience} for training on frame labels",
             "none: frame labels have no UAR to stop by, the last step is kept",
             "remove it, and choose the length by num_train_epochs or max_steps",
+        )
+    if frame_labels and arguments.augment != "none":
+        raise RequestError(
+            f"augment is {arguments.augment} for training on frame labels",
+            "none: labels belong to the frames of the clip as it was recorded",
+            "leave it to the other trainings: data.augment does",
         )
     weights = arguments.class_weights
     if not frame_labels and isinstance(weights, (list, tuple)) and len(weights) != emotions:

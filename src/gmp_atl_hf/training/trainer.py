@@ -24,6 +24,7 @@ from ..front_end.cache import FrontEndCache
 from ..modeling.losses_gmp_atl import IGNORED
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
 from .arguments import GMPATLTrainingArguments
+from .augmentation import SpeedPerturbed
 from .checks import check_training_arguments, check_training_table
 from .clips import TableClips
 from .collator import GMPATLDataCollator
@@ -146,7 +147,8 @@ class GMPATLTrainer(Trainer):
         trained = any(parameter.requires_grad for parameter in self.model.hubert.feature_extractor.parameters())
         own_collator = type(self._train_collator) is not GMPATLDataCollator
         cut_up = self.is_fsdp_enabled or self.is_deepspeed_enabled  # no process has the whole tensors
-        if self._front_end_cache is False or trained or own_collator or cut_up:
+        augmented = self.args.augment != "none"  # another waveform every time
+        if self._front_end_cache is False or trained or own_collator or cut_up or augmented:
             return None
         inside = Path(self.args.output_dir or ".", FRONT_END_FOLDER)
         return FrontEndCache(
@@ -187,8 +189,9 @@ class GMPATLTrainer(Trainer):
         )
         self.remove_callback(_SetEpoch)
         self.add_callback(_SetEpoch(sampler))
+        clips = self._clips(table, start=True)
         return DataLoader(
-            self._clips(table, start=True),
+            clips if args.augment == "none" else SpeedPerturbed(clips, args.seed),
             batch_sampler=sampler,
             collate_fn=self._train_collator,
             num_workers=args.dataloader_num_workers,
