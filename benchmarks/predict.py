@@ -3,6 +3,7 @@
     python benchmarks/predict.py --int8               # base shape, 24 clips, float32 and int8: minutes on two cores
     python benchmarks/predict.py --full --int8        # 200 clips
     python benchmarks/predict.py --full --device cuda --precisions float32 bfloat16
+    OMP_NUM_THREADS=1 python benchmarks/predict.py --shape mini --clips 60 --clip-seconds 5
     python benchmarks/predict.py --model runs/demo/model --recordings some/folder   # a trained model, real recordings
 
 Both sides are given the same wav files (16 kHz, lengths log-normal as IEMOCAP's: mean 4.5 s, 0.6 to 30 s, in random
@@ -38,7 +39,7 @@ import torch
 from transformers import HubertConfig, HubertForSequenceClassification, pipeline
 
 from gmp_atl_hf import GMPATLConfig, HubertForGMPATL, SpeechEmotionClassifier
-from gmp_atl_hf.checkpoints import default_feature_extractor, quiet_transformers
+from gmp_atl_hf.checkpoints import default_feature_extractor, locate, quiet_transformers
 from gmp_atl_hf.data.audio import SAMPLING_RATE, read_audio
 from gmp_atl_hf.inference.inputs import list_folder
 from gmp_atl_hf.inference.predictions import Prediction
@@ -57,16 +58,28 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 
+NOT_OURS = ("model_type", "architectures", "dtype", "transformers_version", "seen_speakers")
+"""Fields of a stored configuration that are not its shape."""
+
 Scores = npt.NDArray[np.float64]
 """(clips, labels) probabilities."""
 
 
-def write_clips(folder: Path, count: int, seed: int = 0) -> list[Path]:
-    """Noise with the slopes and pauses of speech, log-normal in length: mean 4.5 s, 0.6 to 30 s."""
+def shape_of(name: str) -> dict[str, Any]:
+    """`HubertConfig` fields of a shape; `mini` is that of the encoder which comes with the package."""
+    if name in SHAPES:
+        return SHAPES[name]
+    stored = json.loads(Path(locate(name), "config.json").read_text("utf-8"))
+    return {field: value for field, value in stored.items() if field not in NOT_OURS}
+
+
+def write_clips(folder: Path, count: int, clip_seconds: float | None = None, seed: int = 0) -> list[Path]:
+    """Noise with the slopes and pauses of speech, log-normal in length: mean 4.5 s, 0.6 to 30 s; or all of one."""
     rng = np.random.default_rng(seed)
     paths = []
     for number in range(count):
-        seconds = float(np.clip(rng.lognormal(np.log(4.5) - 0.6**2 / 2, 0.6), 0.6, 30))
+        drawn = float(np.clip(rng.lognormal(np.log(4.5) - 0.6**2 / 2, 0.6), 0.6, 30))
+        seconds = drawn if clip_seconds is None else clip_seconds
         samples = round(seconds * SAMPLING_RATE)
         loudness = np.interp(np.arange(samples), np.arange(0, samples + 3200, 3200), rng.random(samples // 3200 + 2))
         wave = 0.05 * loudness * np.convolve(rng.standard_normal(samples), np.hanning(9), "same")
@@ -86,7 +99,7 @@ def scores_alone(model: HubertForGMPATL, feature_extractor: Any, paths: list[Pat
 
 
 def stock_side(shape: str, device: str, batch_size: int) -> Callable[[list[Path]], None]:
-    config = HubertConfig(**SHAPES[shape], id2label=LABELS, label2id={name: key for key, name in LABELS.items()})
+    config = HubertConfig(**shape_of(shape), id2label=LABELS, label2id={name: key for key, name in LABELS.items()})
     torch.manual_seed(0)
     model = HubertForSequenceClassification(config).eval()
     extractor = default_feature_extractor(config)
@@ -128,10 +141,10 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     else:
         torch.manual_seed(0)
         labels = {"id2label": LABELS, "label2id": {name: key for key, name in LABELS.items()}}
-        model = HubertForGMPATL(GMPATLConfig(**SHAPES[arguments.shape], **labels)).eval()
+        model = HubertForGMPATL(GMPATLConfig(**shape_of(arguments.shape), **labels)).eval()
         extractor = default_feature_extractor(model.config)
     paths = list_folder(arguments.recordings).recordings if arguments.recordings else []
-    paths = (paths or write_clips(folder, arguments.clips))[: arguments.clips]
+    paths = (paths or write_clips(folder, arguments.clips, arguments.clip_seconds))[: arguments.clips]
     alone = scores_alone(model, extractor, paths)
     model.save_pretrained(folder / "model")
     extractor.save_pretrained(folder / "model")
@@ -214,7 +227,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="200 clips")
     parser.add_argument("--clips", type=int, help="this many clips (default: 24)")
-    parser.add_argument("--shape", choices=SHAPES, default="base")
+    parser.add_argument("--shape", choices=(*SHAPES, "mini"), default="base")
+    parser.add_argument("--clip-seconds", type=float, help="all clips of this length (default: lengths as IEMOCAP's)")
     parser.add_argument("--model", help="a trained model in place of random weights; the stock side is left out")
     parser.add_argument("--recordings", help="a folder of recordings in place of noise")
     parser.add_argument("--device", default="cpu")

@@ -199,7 +199,10 @@ def test_a_recording_without_a_speaker_is_refused():
 
 def test_a_speaker_of_two_genders_is_a_problem_that_is_told():
     register([clip("1", gender="f"), clip("2", gender="m"), clip("3", gender="m")])
-    assert read_corpus("mine").problems == ["speaker 03 is female in 1 recordings and male in 2"]
+    assert read_corpus("mine").problems == [
+        "speaker 03 is female in 1 recordings and male in 2: two people of one number? Then gender and number together "
+        "are the speaker"
+    ]
 
 
 def test_a_count_that_differs_is_told_by_label_and_by_file():
@@ -297,7 +300,7 @@ def test_a_table_somebody_brings_is_checked_column_by_column():
     good = make_table(columns(), ["a", "b"])
     validate_table(good)
     validate_table(good.remove_columns(["session", "split"]))
-    with pytest.raises(RequestError, match=r"lacks gender \(ClassLabel.*speaker \(string with the corpus as prefix"):
+    with pytest.raises(RequestError, match=r"lacks gender \(ClassLabel.*speaker \(string with the corpus whose"):
         validate_table(good.remove_columns(["gender", "speaker"]))
     with pytest.raises(RequestError, match="emotion is Value"):
         validate_table(good.cast_column("emotion", datasets.Value("int64")))

@@ -162,8 +162,9 @@ def evaluate_model(
         stamps=stamps,
         notes=[f"Labels: {', '.join(f'{a} → {b or chr(8211)}' for a, b in labels.items())}."] if labels else [],
         left_out=left_out,
-        corpus={"name": found.info.name, "licence": found.info.licence, "citation": found.info.citation,
-                "language": found.info.language, "recordings": len(table), "problems": found.problems},
+        corpus={"name": found.info.name, "homepage": found.info.homepage, "licence": found.info.licence,
+                "citation": found.info.citation, "language": found.info.language,
+                "recordings": len(table), "problems": found.problems},
         environment=describe_environment(),
     )  # fmt: skip
     if output_dir is not None and PartialState().is_main_process:

@@ -337,6 +337,7 @@ class Run:
             left_out=Counter(one.reason for one in self.corpus.left_out),
             corpus={
                 "name": info.name,
+                "homepage": info.homepage,
                 "licence": info.licence,
                 "citation": info.citation,
                 "language": info.language,

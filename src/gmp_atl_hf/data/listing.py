@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import RequestError
 from .columns import gender_word, split_word
 from .corpora import UNKNOWN_SPEAKER, CorpusInfo, CorpusReader, LeftOut, Recording, Remark, corpus_reader, leftovers
+from .corpora.outside import guarded, is_corpus_file
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,14 @@ def list_recordings(
     """
     reader = corpus_reader(name)
     called = corpus_name or reader.info.name
-    _check_options(name, reader, options)
-    folder = _existing_root(name, reader.info, root)
+    _check_options(reader, options)
+    folder = _existing_root(reader.info, root)
     recordings: list[Recording] = []
     left_out: list[LeftOut] = []
     remarks: list[str] = []
-    for item in reader.read(folder, **options):
+    items = guarded(reader.read, name) if is_corpus_file(name) else reader.read
+    for item in items(folder, **options):
+        _check_item(reader.info.name, item)
         if isinstance(item, LeftOut):
             left_out.append(item)
         elif isinstance(item, Remark):
@@ -75,21 +78,23 @@ def list_recordings(
             f"; {len(left_out)} were left out, the first ({left_out[0].file}): {left_out[0].reason}" if left_out else ""
         )
         where = f" in {folder}" if folder is not None else ""
-        raise RequestError(
-            f"{name} found no recordings{where}{why}", reader.info.layout, "give the corpus' folder as corpus.root"
-        )
+        fix = "give the corpus' folder (in a recipe: corpus.root)"
+        if is_corpus_file(name):
+            silent = not (left_out or remarks)
+            fix += f"; or correct the reader, which {'yields nothing at all' if silent else 'fits none of the names'}"
+        raise RequestError(f"{reader.info.name} found no recordings{where}{why}", reader.info.layout, fix)
     if reader.info.copies:
         recordings, copies = _first_of_each(recordings, folder)
         left_out += copies
     refuse_duplicates(f"{called}/{recording.file}" for recording in recordings)
     problems = (
-        _differences(reader.info, recordings) + _two_genders(recordings) + _unknown_speakers(recordings) + remarks
+        _doubtful_speakers(recordings) + _differences(reader.info, recordings) + _unknown_speakers(recordings) + remarks
     )
     info = replace(reader.info, name=called)
     return Listed(called, info, recordings, with_prefix(called, left_out), problems)
 
 
-def _check_options(name: str, reader: CorpusReader, options: Mapping[str, Any]) -> None:
+def _check_options(reader: CorpusReader, options: Mapping[str, Any]) -> None:
     """Refuse an option the reader does not have, and a missing one that it needs."""
     parameters = list(inspect.signature(reader.read).parameters.values())[1:]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -100,26 +105,48 @@ def _check_options(name: str, reader: CorpusReader, options: Mapping[str, Any]) 
             general = ["labels", "short_clips", "unreadable", "check_audio", "corpus_name"]
             near = difflib.get_close_matches(option, [*known, *general], n=1)
             raise RequestError(
-                f"the corpus {name} has no option {option!r}",
+                f"the corpus {reader.info.name} has no option {option!r}",
                 f"one of {', '.join(known)}" if known else "no options",
-                f"did you mean {near[0]!r}?" if near else f"take {option!r} out of corpus",
+                f"did you mean {near[0]!r}?" if near else f"take {option!r} out",
             )
     for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:
-            raise RequestError(f"the corpus {name} needs {option}", reader.info.layout, f"give corpus.{option}")
+            raise RequestError(
+                f"the corpus {reader.info.name} needs {option}",
+                reader.info.layout,
+                f"give {option} (in a recipe: corpus.{option})",
+            )
 
 
-def _existing_root(name: str, info: CorpusInfo, root: str | os.PathLike[str] | None) -> Path | None:
+def _existing_root(info: CorpusInfo, root: str | os.PathLike[str] | None) -> Path | None:
     """Give the corpus' folder as a Path, or say what should be there."""
     folder = None if root is None else Path(root).expanduser()
     if not info.needs_root or (folder is not None and folder.exists()):
         return folder
     where = f" (to be had from {info.homepage})" if info.homepage else ""
     raise RequestError(
-        f"no folder was given for the corpus {name}" if folder is None else f"there is nothing at {folder}",
-        f"{name}{where}: {info.layout}",
-        "give its path as corpus.root; a relative path starts where the command is run",
+        f"no folder was given for the corpus {info.name}" if folder is None else f"there is nothing at {folder}",
+        f"{info.name}{where}: {info.layout}",
+        "give its path (in a recipe: corpus.root); a relative path starts where the command is run",
     )
+
+
+def _check_item(corpus: str, item: object) -> None:
+    """Refuse what a reader of somebody's own may give by mistake."""
+    if isinstance(item, LeftOut | Remark):
+        return
+    if not isinstance(item, Recording):
+        raise RequestError(
+            f"the reader of {corpus} gave {item!r}", "a Recording, a LeftOut or a Remark", "yield Recording(…)"
+        )
+    for field in ("file", "emotion", "speaker"):
+        value = getattr(item, field)
+        if not isinstance(value, str):
+            raise RequestError(
+                f"{corpus}/{item.file}: its {field} is {value!r}",
+                "text",
+                "yield LeftOut(file, reason) where it is not known" if value is None else f"{field} {str(value)!r}",
+            )
 
 
 def _tidy(corpus: str, recording: Recording) -> Recording:
@@ -128,7 +155,7 @@ def _tidy(corpus: str, recording: Recording) -> Recording:
         raise RequestError(
             f"{corpus}/{recording.file} has no speaker",
             "a speaker for every recording: folds are made of speakers, so that no voice is trained and tested on",
-            "give each recording its speaker, or take it out of the corpus",
+            "give each recording its speaker (UNKNOWN_SPEAKER where nobody knows), or take it out of the corpus",
         )
     try:
         gender, split = gender_word(recording.gender), split_word(recording.split)
@@ -204,14 +231,20 @@ def _unknown_speakers(recordings: Sequence[Recording]) -> list[str]:
     return [f"the speaker of {count} of {len(recordings)} recordings is not known: {who}"] if count else []
 
 
-def _two_genders(recordings: Sequence[Recording]) -> list[str]:
-    """Name speakers that are female in one recording and male in another."""
+def _doubtful_speakers(recordings: Sequence[Recording]) -> list[str]:
+    """Name speakers that may be two people, or of whom two may be one: no split by speaker is better than they are."""
+    spelt: dict[str, list[str]] = defaultdict(list)
+    for speaker in sorted({recording.speaker for recording in recordings}):
+        spelt[speaker.casefold()].append(speaker)
+    same = [" and ".join(names) for names in spelt.values() if len(names) > 1]
+    problems = [f"speakers {names} differ in upper and lower case only: is that one person?" for names in same]
     genders: dict[str, Counter[str]] = defaultdict(Counter)
     for recording in recordings:
         if recording.gender is not None:
             genders[recording.speaker][recording.gender] += 1
-    return [
-        f"speaker {speaker} is female in {count['female']} recordings and male in {count['male']}"
+    return problems + [
+        f"speaker {speaker} is female in {count['female']} recordings and male in {count['male']}: two people of one "
+        "number? Then gender and number together are the speaker"
         for speaker, count in sorted(genders.items())
         if len(count) > 1
     ]

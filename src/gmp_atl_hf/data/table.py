@@ -197,6 +197,7 @@ def concatenate(corpora: Sequence[Corpus]) -> Corpus:
     infos = [corpus.info for corpus in corpora]
     joint = CorpusInfo(
         name="+".join(info.name for info in infos),
+        homepage="; ".join(dict.fromkeys(info.homepage for info in infos if info.homepage)) or None,
         licence="; ".join(f"{info.name}: {info.licence}" for info in infos if info.licence) or None,
         citation="\n".join(info.citation for info in infos if info.citation) or None,
         protocol=infos[0].protocol,

@@ -10,6 +10,9 @@ from ...errors import RequestError
 from ..audio import AUDIO_SUFFIXES
 
 UNKNOWN_SPEAKER = "unknown"
+
+PROTOCOLS = ("leave-one-speaker-out", "leave-one-session-out", "group-k-fold", "given")
+"""What may suit a corpus; `data.protocol` has one more, which needs two corpora."""
 """What a reader gives as the speaker of a recording whose speaker is not known; may be many people."""
 
 
@@ -81,7 +84,7 @@ class CorpusInfo:
         speakers: Number of speakers in the complete corpus.
         genders: Number of speakers of each gender in the complete corpus: `{"female": 5, "male": 5}`.
         hours: Length of all recordings of the complete corpus, in hours.
-        protocol: The `Protocol` kind that suits the corpus.
+        protocol: The `Protocol` kind that suits the corpus: advice, a recipe's own `protocol` decides.
         language: ISO 639 code of the language spoken; several with `+` between them.
         needs_root: Whether the reader needs a folder or file to read from.
         speakers_known: Whether the speaker of every recording is known. Where not, such recordings have the speaker
@@ -108,6 +111,12 @@ class CorpusInfo:
     speakers_known: bool = True
     caution: str | None = None
     copies: bool = False
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise RequestError(
+                f"the corpus {self.name} has the protocol {self.protocol!r}", f"one of {', '.join(PROTOCOLS)}"
+            )
 
 
 Item = Recording | LeftOut | Remark

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from ...errors import RequestError
 from .base import LeftOut
 
 
@@ -33,7 +34,8 @@ def named_files(
     Args:
         files: The files, as `audio_files` gives them.
         pattern: A regular expression with named groups that the whole name without its ending has to match; upper and
-            lower case are the same.
+            lower case are the same, but a group without codes keeps the case that the file has: give codes for every
+            group that goes into the speaker, or `f03` and `F03` are two people.
         example: A name of the corpus, for the reason given where one does not match.
         codes: Group of the pattern to the codes it may have, as they are spelt in your tables; a name may spell them in
             upper or lower case.
@@ -42,12 +44,22 @@ def named_files(
         The file and what its name says: group to text ("" for a group that is not there), codes spelt as in `codes`; or
         a `LeftOut` by file name for a name that does not fit.
 
+    Raises:
+        RequestError: Codes are given for a group that the pattern does not have.
+
     Example:
         >>> for one in named_files(audio_files(root), r"(?P<who>\d\d)(?P<what>[WF])", "03W"):
         ...     if isinstance(one, LeftOut):
         ...         yield one
     """
     compiled = re.compile(pattern, re.IGNORECASE)
+    unknown = [group for group in codes or {} if group not in compiled.groupindex]
+    if unknown:
+        raise RequestError(
+            f"codes are given for {unknown[0]!r}, which is no group of the pattern {pattern}",
+            f"one of {', '.join(compiled.groupindex)}",
+            "call the group of the pattern and that of the codes the same",
+        )
     known = {group: {code.lower(): code for code in allowed} for group, allowed in (codes or {}).items()}
     for path in files:
         match = compiled.fullmatch(path.stem)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 from ...errors import RequestError
-from .base import REGISTERED, CorpusReader
+from .base import REGISTERED, CorpusReader, Item, ReadFunction
 
 _LOADED: dict[Path, list[str]] = {}
 
@@ -49,6 +52,35 @@ def reader_from_file(name: str, taken: frozenset[str]) -> CorpusReader:
     if wanted is not None and wanted not in names:
         raise RequestError(f"{file} registers no {wanted!r}", f"one of {', '.join(names)}", f"name: {place}:{names[0]}")
     return REGISTERED[wanted or names[0]]
+
+
+def guarded(read: ReadFunction, name: str) -> ReadFunction:
+    """Let a reader's own mistakes end as a request that is wrong, with the line to mend, rather than in our frames.
+
+    Args:
+        read: The reading function that the file registers.
+        name: The file, as in a recipe.
+
+    Returns:
+        A function that reads the same.
+    """
+
+    def reading(*arguments: Any, **options: Any) -> Iterator[Item]:
+        try:
+            yield from read(*arguments, **options)
+        except RequestError:
+            raise
+        except Exception as error:
+            file = Path(_split(name)[0]).expanduser().resolve()
+            own = [one.lineno for one in traceback.extract_tb(error.__traceback__) if Path(one.filename) == file]
+            where = f", line {own[-1]}" if own else ""
+            raise RequestError(
+                f"the reader in {file.name}{where} fails: {type(error).__name__}: {error}",
+                "a function `read(root, …)` that yields Recording and LeftOut",
+                "pass every LeftOut of `named_files` on, and give it the codes of each group that a table is asked for",
+            ) from error
+
+    return reading
 
 
 def _split(name: str) -> tuple[str, str | None]:

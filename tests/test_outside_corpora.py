@@ -1,0 +1,84 @@
+"""A reader of somebody's own: what goes wrong in it is answered with its line and a way out, not with our frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from corpus_trees import refused, touch
+from gmp_atl_hf.data.corpora import REGISTERED, outside
+from gmp_atl_hf.data.corpora.base import PROTOCOLS, CorpusInfo
+from gmp_atl_hf.data.listing import list_recordings
+from gmp_atl_hf.data.protocol import KINDS
+from gmp_atl_hf.errors import RequestError
+
+HEAD = """from gmp_atl_hf.data.corpora import CorpusInfo, LeftOut, Recording, audio_files, named_files, register_corpus
+
+
+@register_corpus(CorpusInfo(name="mine", protocol="{protocol}"))
+def read({parameters}):
+    pattern = r"(?P<gender>[fm])(?P<who>[0-9]+)_(?P<emotion>[a-z]+)"
+"""
+LOOP = """    for path in audio_files(root):
+        yield {item}
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    touch(tmp_path / "data", "f03_happy.wav", "F03_angry.wav", "m04_angry.wav")
+    return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    yield
+    REGISTERED.pop("mine", None)
+    outside._LOADED.clear()
+
+
+def reader(root: Path, body: str, parameters: str = "root", protocol: str = "group-k-fold") -> str:
+    file = root.parent / "mine.py"
+    file.write_text(HEAD.format(parameters=parameters, protocol=protocol) + body, encoding="utf-8")
+    return str(file)
+
+
+def test_spellings_of_one_speaker_are_told(root: Path) -> None:
+    body = LOOP.format(item='Recording(path.stem, path, "anger", path.stem[:3])')
+    problems = list_recordings(reader(root, body), root).problems
+    assert problems[0] == "speakers F03 and f03 differ in upper and lower case only: is that one person?"
+
+
+@pytest.mark.parametrize(
+    ("body", "found", "fix"),
+    [
+        (LOOP.format(item='Recording(path.stem, path, {}["JOY"], "1")'), "mine.py, line 8 fails: KeyError: 'JOY'", ""),
+        (LOOP.format(item='Recording(path.stem, path, "anger", None)'), "its speaker is None", "LeftOut(file, reason)"),
+        (LOOP.format(item='Recording(path.stem, path, "anger", 3)'), "its speaker is 3", "speaker '3'"),
+        (LOOP.format(item='(path.stem, "anger")'), "the reader of mine gave ('F03_angry', 'anger')", "yield Recording"),
+        ("    return iter(())\n", "mine found no recordings", "yields nothing at all"),
+        (
+            '    yield from named_files(audio_files(root), pattern, "f03_happy", {"emotions": ["happy"]})\n',
+            "'emotions', which is no group",
+            "the same",
+        ),
+    ],
+)
+def test_a_readers_mistake_names_its_place_and_a_way_out(root: Path, body: str, found: str, fix: str) -> None:
+    error = refused(reader(root, body), root)
+    assert found in error.found
+    assert fix in str(error.fix)
+
+
+def test_a_reader_that_takes_no_root_is_refused(root: Path) -> None:
+    assert "takes 0 positional arguments" in refused(reader(root, "    yield\n", parameters=""), root).found
+
+
+def test_a_protocol_that_does_not_exist_is_refused(root: Path) -> None:
+    error = refused(reader(root, "    yield\n", protocol="loso"), root)
+    assert "the corpus mine has the protocol 'loso'" in error.found and "leave-one-speaker-out" in error.expected
+    assert {*PROTOCOLS} == {*KINDS} - {"cross-corpus"}
+    with pytest.raises(RequestError):
+        CorpusInfo(name="mine", protocol="")
