@@ -78,6 +78,22 @@ def test_the_report_has_curves_perplexity_and_the_stability_of_clusters(finished
     assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("targets", ["masked", "all"])
+def test_masked_frames_are_counted_apart_whatever_the_training_counts(
+    targets: str, speech: Path, tmp_path: Path
+) -> None:
+    report = pretrain(pretrain_dict(speech, model__frame_targets=targets, model__mask_time_prob=0.4), tmp_path)
+    assert report["frame_targets"] == targets
+    for entry in report["iterations"]:
+        logged = entry["log"][-1] if "eval_loss" in entry["log"][-1] else entry["log"][-2]
+        as_logged = [
+            logged[f"eval_accuracy_{name}"] == pytest.approx(value, abs=1e-4)
+            for name, value in entry["masked_frames_right"].items()
+        ]
+        assert len(as_logged) == len(entry["labels"])
+        assert all(as_logged) if targets == "masked" else not all(as_logged)
+
+
 def test_the_speakers_that_are_only_listened_to_are_not_in_the_codebooks(finished: Path) -> None:
     for number in (1, 2):
         scales = read_json(finished / f"iteration-{number}" / "1-frame-labels" / "codebooks.json")["scales"]

@@ -60,7 +60,7 @@ def label_agreement(before: Path, after: Path) -> dict[str, dict[str, float]]:
 
 
 def draw_curves(report: Mapping[str, Any]) -> bytes:
-    """Draw loss and masked-frame accuracy of every iteration over its updates; needs the extra `plots`.
+    """Draw loss and frame accuracy of every iteration over its updates; needs the extra `plots`.
 
     Args:
         report: The report of a pre-training.
@@ -72,6 +72,8 @@ def draw_curves(report: Mapping[str, Any]) -> bytes:
     from matplotlib.figure import Figure
 
     iterations = report["iterations"]
+    # What the trainings counted, and so what their log has.
+    counted = "masked frames" if report["frame_targets"] == "masked" else "frames, masked or not,"
     figure = Figure(figsize=(3.6 * len(iterations) + 0.6, 5.2), dpi=150, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(2, len(iterations), squeeze=False, sharey="row")
@@ -92,8 +94,8 @@ def draw_curves(report: Mapping[str, Any]) -> bytes:
             one.grid(alpha=0.25)
             one.legend(fontsize=7, frameon=False)
             one.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_ylabel("loss on masked frames")
-    axes[1][0].set_ylabel("masked frames right (%)")
+    axes[0][0].set_ylabel("loss")
+    axes[1][0].set_ylabel(f"{counted} right (%)")
     buffer = io.BytesIO()
     canvas.print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()

@@ -37,6 +37,7 @@ from ..steps import TRAINING_FILE, Training, make_pseudo_labels, pseudo_labels_o
 from ..training.checks import check_training_arguments
 from .curves import describe_labels, draw_curves, label_agreement
 from .labels import make_mfcc_labels
+from .masked import masked_frames_right
 from .mfcc import LAYER
 from .recipe import IterationSpec, PretrainRecipe
 from .speech import divide_speech
@@ -300,6 +301,9 @@ class _Pretraining:
                 "features": iteration.spec.features,
                 "start": iteration.spec.start,
                 "updates": training["updates"],
+                "masked_frames_right": masked_frames_right(
+                    iteration.training.path, iteration.labels.path, speech.dev, self.recipe.seed, self.output_dir
+                ),
                 "labels": describe_labels(iteration.labels.path, iteration.scales),
                 "log": training["log"],
             }
@@ -312,6 +316,7 @@ class _Pretraining:
             "name": self.recipe.name,
             "command": self.command,
             "seed": self.recipe.seed,
+            "frame_targets": GMPATLConfig(**self._fields({})).frame_targets,
             "processes": self.state.num_processes,
             "seconds": sum(read_json(step.path / "step.json")["seconds_since_last_start"] for step in self.steps),
             "environment": describe_environment(),
@@ -332,11 +337,6 @@ class _Pretraining:
 def _summary(report: Mapping[str, Any]) -> str:
     lines = []
     for entry in report["iterations"]:
-        last: Mapping[str, Any] = next((row for row in reversed(entry["log"]) if "eval_loss" in row), {})
-        accuracies = ", ".join(
-            f"{name.removeprefix('eval_accuracy_')} {100 * value:.1f} %"
-            for name, value in last.items()
-            if name.startswith("eval_accuracy_")
-        )
+        accuracies = ", ".join(f"{name} {100 * value:.1f} %" for name, value in entry["masked_frames_right"].items())
         lines.append(f"Iteration {entry['iteration']} ({entry['features']}): masked frames right: {accuracies}")
     return "\n".join(lines)
