@@ -35,6 +35,7 @@ th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #e6e
 th { border-bottom: 2px solid #aeb6c0; font-weight: 600; }
 th:first-child, td:first-child, table.words th, table.words td { text-align: left; }
 table.words td { white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
+table.words td:first-child { white-space: nowrap; }
 .scroll { overflow-x: auto; margin: .8rem 0 1.2rem; }
 .stamp { background: #fff3e6; border-left: 5px solid #d55e00; padding: .6rem 1rem; font-weight: 600; max-width: none; }
 figure { margin: 1rem 0; }
