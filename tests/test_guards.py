@@ -10,11 +10,13 @@ from typing import Any
 import datasets
 import pytest
 
-from gmp_atl_hf import final_model, plan
+from corpus_trees import clip
+from gmp_atl_hf import Protocol, final_model, plan
 from gmp_atl_hf import run as run_module
 from gmp_atl_hf.cli import main
 from gmp_atl_hf.data.fold import Fold
 from gmp_atl_hf.data.guard import NOTHING_TESTED, Untouched, maybe_heard
+from gmp_atl_hf.data.table import read_corpora
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.heard import heard_by_codebooks, heard_by_model
 from runs import SPLIT, given_split, read_json, read_lines, recipe_dict, run, write_corpus, write_recipe
@@ -302,6 +304,16 @@ def test_a_run_across_corpora_trains_on_one_and_tests_on_the_other(tmp_path: Pat
     rows = read_lines(tmp_path / "run/direct/seed-0/fold-01/predictions.jsonl")
     assert {row["speaker"] for row in rows} == {"two/f8", "two/m8"}
     assert report["left_out"] == {"label sadness dropped by the label map": 4}
+
+
+def test_a_person_in_both_corpora_is_refused_by_name(tmp_path: Path) -> None:
+    clip(tmp_path / "Actor_01/03-01-05-01-01-01-01.wav")
+    clip(tmp_path / "Actor_01/03-02-05-01-01-01-01.wav")
+    clip(tmp_path / "Actor_02/03-01-05-01-01-01-02.wav")
+    entries = [{"name": name, "root": tmp_path, "labels": {"anger": "anger"}} for name in ("ravdess", "ravdess-song")]
+    table = read_corpora(entries).table
+    with pytest.raises(RequestError, match=r"speaker ravdess/01 is on both sides \(1 are\)"):
+        Protocol("cross-corpus", test_corpora=("ravdess-song",)).folds(table)
 
 
 # ---- the guard itself ------------------------------------------------------------------------------------------------

@@ -67,16 +67,26 @@ def test_the_recipe_on_the_page_is_the_one_it_was_made_by(encoder: HubertModel) 
     assert not isinstance(recipe.backbone, str)
     for name, value in recipe.backbone.items():
         assert getattr(encoder.config, name) == value, name
-    assert [entry["features"] for entry in REPORT["iterations"]] == [one.features for one in recipe.iterations]
+    for entry, spec in zip(REPORT["iterations"], recipe.iterations, strict=True):
+        assert (entry["features"], entry["start"]) == (spec.features, spec.start)
+        assert {int(facts["clusters"]) for facts in entry["labels"].values()} == {*spec.clusters}
+        assert round(entry["log"][-1]["epoch"]) == spec.arguments["num_train_epochs"]
 
 
 def test_the_card_has_the_figures_of_the_run() -> None:
     for entry in REPORT["iterations"]:
+        assert f"{entry['updates']:,}" in CARD
         for name, value in entry["masked_frames_right"].items():
             assert f"{100 * value:.1f} % of {entry['labels'][name]['clusters']:g}" in CARD, name
     assert f"{REPORT['seconds'] / 60:.0f} minutes" in CARD
     for part in ("train", "dev"):
         assert f"{REPORT['speech'][part]['hours']:.2f} h" in CARD
+    last = REPORT["iterations"][-1]
+    ended = next(row for row in reversed(last["log"]) if "eval_loss" in row)
+    for name, facts in last["labels"].items():
+        assert f"{100 * ended[f'eval_accuracy_{name}']:.1f} % of {facts['clusters']:g}" in CARD
+        assert facts["used"] == facts["clusters"]
+    assert f"share {last['agreement_with_labels_before']['gmp_layer4_k100']['gmp_layer0_k100']:.2f} of" in CARD
     for name in ("LibriSpeech", "CC BY 4.0", "Picovoice", "Apache-2.0", "rhasspy", "CC0"):
         assert name in CARD
     assert (MINI / "curves.png").is_file()

@@ -57,6 +57,8 @@ def test_spellings_of_one_speaker_are_told(root: Path) -> None:
         (LOOP.format(item='Recording(path.stem, path, {}["JOY"], "1")'), "mine.py, line 8 fails: KeyError: 'JOY'", ""),
         (LOOP.format(item='Recording(path.stem, path, "anger", None)'), "its speaker is None", "LeftOut(file, reason)"),
         (LOOP.format(item='Recording(path.stem, path, "anger", 3)'), "its speaker is 3", "speaker '3'"),
+        (LOOP.format(item='Recording(path.stem, path, "anger", "1", session=5)'), "its session is 5", "session '5'"),
+        (LOOP.format(item='Recording(path.stem, str(path), "anger", "1")'), "its path is '", "Path("),
         (LOOP.format(item='(path.stem, "anger")'), "the reader of mine gave ('F03_angry', 'anger')", "yield Recording"),
         ("    return iter(())\n", "mine found no recordings", "yields nothing at all"),
         (

@@ -144,7 +144,20 @@ def test_no_folder_of_this_machine_is_sent(finished: Path, hub: Hub) -> None:
     sent = hub.files("ana/tones")
     assert [path for path, content in sent.items() if b"secret-home" in content] == []
     assert yaml.safe_load(sent["recipe.yaml"])["corpus"]["root"] == "path/to/tones"
-    assert hide_paths("data/emodb and /a/emodb/x", ["data/emodb", "/a/emodb"]) == "data/emodb and path/to/emodb/x"
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "expected"),
+    [
+        ("/a/emodb/x", "/a/emodb", "path/to/emodb/x"),
+        ("/a/emodb: x, file:///a/emodb", "/a/emodb/", "path/to/emodb: x, file://path/to/emodb"),
+        ("https://x.org/data/a, runs/data/b, /data/c", "/data", "https://x.org/data/a, runs/data/b, path/to/data/c"),
+        ("--set 'root=/ana'\"'\"'s/emodb'", "/ana's", "--set 'root=path/to/ana's/emodb'"),
+        ("/a/emodb2 and /a/emodb-mini", "/a/emodb", "/a/emodb2 and /a/emodb-mini"),
+    ],
+)
+def test_a_path_is_hidden_where_it_is_one(text: str, path: str, expected: str) -> None:
+    assert hide_paths(text, [path]) == expected
 
 
 def test_figures_are_there_for_machines(finished: Path, hub: Hub) -> None:

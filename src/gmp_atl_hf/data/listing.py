@@ -44,7 +44,8 @@ def list_recordings(
     Args:
         name: Which corpus.
         root: Its folder or file.
-        corpus_name: Prefix of its ids and speakers in place of `name`.
+        corpus_name: Prefix of its ids and speakers in place of `name`; speakers whose reader says which corpus they are
+            of keep that.
         **options: The reader's own options.
 
     Returns:
@@ -139,9 +140,14 @@ def _check_item(corpus: str, item: object) -> None:
         raise RequestError(
             f"the reader of {corpus} gave {item!r}", "a Recording, a LeftOut or a Remark", "yield Recording(…)"
         )
-    for field in ("file", "emotion", "speaker"):
+    if not (isinstance(item.path, Path) or (item.path is None and isinstance(item.audio_bytes, bytes))):
+        raise RequestError(
+            f"{corpus}/{item.file}: its path is {item.path!r}", "a pathlib.Path, or audio_bytes", "Path(…)"
+        )
+    for field in ("file", "emotion", "speaker", "gender", "session", "split"):
         value = getattr(item, field)
-        if not isinstance(value, str):
+        optional = value is None and field in ("gender", "session", "split")
+        if not (isinstance(value, str) or optional):
             raise RequestError(
                 f"{corpus}/{item.file}: its {field} is {value!r}",
                 "text",

@@ -113,10 +113,21 @@ def cross_corpus(protocol: Protocol, table: Dataset, speakers: Speakers) -> list
             "every corpus of the recipe on one side",
             "correct protocol.train and protocol.test, or take the corpus out of the recipe",
         )
-    home = dict(zip(table["speaker"], table["corpus"], strict=True))
+    # A person may be in several corpora: the actors of RAVDESS speak in one and sing in another.
+    heard: dict[str, set[str]] = {}
+    for name, corpus in zip(table["speaker"], table["corpus"], strict=True):
+        heard.setdefault(corpus, set()).add(name)
     train, test = (
-        tuple(s for s in speakers.names if home[s] in side) for side in (train_corpora, protocol.test_corpora)
+        tuple(s for s in speakers.names if any(s in heard[corpus] for corpus in side))
+        for side in (train_corpora, protocol.test_corpora)
     )
+    shared = [name for name in train if name in test]
+    if shared:
+        raise RequestError(
+            f"cross-corpus: the speaker {shared[0]} is on both sides ({len(shared)} are)",
+            "corpora of different people, so that nobody tested is heard before",
+            "other corpora, or kind: leave-one-speaker-out or group-k-fold on both together",
+        )
     return [Sides(train, test)]
 
 

@@ -143,8 +143,8 @@ def _speaker(block: Block, rows: npt.NDArray[Any], labels: list[str]) -> dict[st
 
 
 def _per_corpus(block: Block, labels: list[str]) -> dict[str, Any]:
-    """Score each corpus apart where the test has several; a speaker's name starts with that of the corpus."""
-    corpora = np.array([speaker.partition("/")[0] for speaker in block.speakers.tolist()])
+    """Score each corpus apart where the test has several; the id of an utterance starts with that of the corpus."""
+    corpora = np.array([utterance.partition("/")[0] for utterance in block.ids.tolist()])
     names = sorted(set(corpora.tolist()))
     return {name: _group(block, corpora == name, labels) for name in names} if len(names) > 1 else {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ..checkpoints import locate
 from .run_facts import RunFacts
 
 ABSTRACT = "stated in the abstract"
@@ -65,6 +66,9 @@ def _encoder(facts: RunFacts) -> str:
     size = f"{config.num_hidden_layers} layers of {config.hidden_size}, {facts.parameters / 1e6:.1f} million parameters"
     # A folder's name says nothing to anyone else, and may say too much.
     known = isinstance(backbone, str) and not backbone.startswith((".", "/", "~")) and backbone.count("/") == 1
+    if isinstance(backbone, str) and locate(backbone) != backbone:
+        source = "which comes with the package gmp_atl_hf (CC BY 4.0; its card there names who made what it has heard)"
+        return f"HuBERT, {size}, from `{backbone}`, {source}"
     if isinstance(backbone, Mapping):
         return f"HuBERT, {size}, from scratch (no pre-training)"
     return f"HuBERT, {size}, from {f'`{backbone}`' if known else 'a checkpoint'}"

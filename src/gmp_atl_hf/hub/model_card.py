@@ -100,6 +100,7 @@ def render_card(
         temperatures=facts.temperatures,
         temperature=facts.config.logit_temperature,
         corpus=corpus,
+        heard=_heard(facts),
         languages=_languages(corpus),
         left_out=report["left_out"],
         method=method_settings(facts),
@@ -112,6 +113,15 @@ def render_card(
     )
     # Parts that are left out leave their blank lines behind.
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def _heard(facts: RunFacts) -> str:
+    """How many people the weights have heard, those of the encoder's own training included where it says them."""
+    seen = facts.config.seen_speakers
+    if seen is None:
+        return f"speakers of {facts.report['corpus']['name']}"
+    more = len({speaker.partition("/")[0] for speaker in seen}) > 1
+    return f"{len(seen)} speakers{', those of its encoder included' if more else ''}"
 
 
 def metric_results(facts: RunFacts) -> dict[str, tuple[str, str, float]]:

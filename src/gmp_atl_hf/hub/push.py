@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -142,7 +143,13 @@ def hide_paths(text: str, paths: Sequence[str]) -> str:
         'root: path/to/emodb'
     """
     for path in sorted({path for path in paths if Path(path).is_absolute()}, key=len, reverse=True):
-        text = text.replace(path, f"path/to/{Path(path).name}")
+        plain = path.rstrip("/")
+        # A command is kept as a shell reads it, where an apostrophe is spelt otherwise.
+        for spelt in (plain, shlex.quote(plain).strip("'")):
+            # Not inside of an address or of a longer path: /data is no part of https://x.org/data or runs/data.
+            text = re.sub(
+                rf"(?:(?<=file://)|(?<![\w./-])){re.escape(spelt)}(?![\w-])", f"path/to/{Path(path).name}", text
+            )
     return text
 
 

@@ -283,7 +283,7 @@ class _Pretraining:
         """Write the bare HuBERT, without the frame heads, as any HuBERT checkpoint is stored."""
         last = self.iterations[-1].training.path
         model = load_model(HubertForGMPATLFrameClassification, last, self.recipe.seed)
-        # It goes on saying whom it has heard, so that nobody of them becomes a test speaker.
+        # It goes on saying whom it has heard, by the names that its corpus gave them.
         config = HubertConfig(**{**self.base, "seen_speakers": model.config.seen_speakers})
         encoder = HubertModel(config)
         encoder.load_state_dict(model.hubert.state_dict(), strict=False)

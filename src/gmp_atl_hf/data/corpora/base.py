@@ -10,10 +10,10 @@ from ...errors import RequestError
 from ..audio import AUDIO_SUFFIXES
 
 UNKNOWN_SPEAKER = "unknown"
+"""What a reader gives as the speaker of a recording whose speaker is not known; may be many people."""
 
 PROTOCOLS = ("leave-one-speaker-out", "leave-one-session-out", "group-k-fold", "given")
 """What may suit a corpus; `data.protocol` has one more, which needs two corpora."""
-"""What a reader gives as the speaker of a recording whose speaker is not known; may be many people."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Recording:
         split: `train`, `dev` or `test` where the corpus prescribes it; None otherwise.
         audio_bytes: The encoded audio file itself, for corpora that are not files on disk.
         people_of: The corpus that the speaker belongs to, where another name reads a part of it or its folds: it is
-            the prefix then, so that the same person has one name everywhere. None for the corpus itself.
+            the prefix then, so that the same person has one name everywhere. None for the name it is read under.
     """
 
     file: str

@@ -88,7 +88,8 @@ def read(root: Path | None, fold: int = 1, audio_root: str | None = None) -> Ite
         speaker, gender = (own.speaker, own.gender) if own else (UNKNOWN_SPEAKER, None)
         session = own.session if own else None
         emotion = words.get(emotion, emotion)
-        yield Recording(key, path, emotion, speaker, gender, session, PARTS[part], people_of=reader)
+        people = (own.people_of if own else None) or reader
+        yield Recording(key, path, emotion, speaker, gender, session, PARTS[part], people_of=people)
     for word, count in sorted(unmapped.items()):
         yield Remark(f"label_map.json does not name the label {word!r} (recordings: {count}), so it stays as it is")
 
