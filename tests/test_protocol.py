@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmp_atl_hf.data.labels import replace_column
+from gmp_atl_hf.data.labels import replace_column, shuffle_labels
 from gmp_atl_hf.data.protocol import KINDS, Fold, Protocol, select
 from gmp_atl_hf.data.speakers import natural_order
 from gmp_atl_hf.data.table import make_table
@@ -424,3 +424,29 @@ def test_cross_corpus_needs_every_corpus_on_one_side(options, words):
 
 def test_names_are_ordered_as_people_order_them():
     assert natural_order(["s10", "s2", "b", "3", "03", "a1b2"]) == ["03", "3", "a1b2", "b", "s2", "s10"]
+
+
+@pytest.mark.parametrize("emotions", [[0] * 7 + [1] * 7 + [2] * 7, [0] * 9 + [1] * 2 + [2] * 4, [1] * 3])
+def test_shuffled_labels_are_permuted_within_a_speaker_and_say_nothing_about_the_true_ones(emotions):
+    names = ["a", "b", "c"]
+    table = table_of({name: {"gender": None} for name in names}, emotions=EMOTIONS)
+    first = table.select([0] * (3 * len(emotions)))
+    rows = {"id": [f"c/{n}" for n in range(len(first))], "speaker": [f"c/{s}" for s in names for _ in emotions]}
+    for column, values in {**rows, "emotion": emotions * 3}.items():
+        first = replace_column(first, column, values)
+    fold = Fold(1, ("c/a",), ("c/b",), ("c/c",))
+    counts: Counter[tuple[int, int]] = Counter()
+    for seed in range(200):
+        told = list(shuffle_labels(first, fold, seed)["emotion"])
+        for start in (0, len(emotions)):
+            own = told[start : start + len(emotions)]
+            assert sorted(own) == sorted(emotions)
+            cells = Counter(zip(emotions, own, strict=True))
+            counts += cells
+            if len(set(Counter(emotions).values())) == 1:
+                assert max(cells.values()) - min(cells.values()) <= (1 if len(set(emotions)) > 1 else 0)
+        assert told[2 * len(emotions) :] == emotions
+    total = sum(counts.values())
+    matches = sum(count for (true, label), count in counts.items() if true == label) / total
+    by_chance = sum((emotions.count(kind) / len(emotions)) ** 2 for kind in set(emotions))
+    assert matches == pytest.approx(by_chance, abs=0.02)

@@ -399,7 +399,7 @@ def test_shuffled_labels_are_stamped_and_leave_test_labels_alone(corpus: Path, t
     true = [row["id"].split("/")[1] for row in logits]
     assert told != true
     assert sorted(told) == sorted(true)  # each speaker keeps its own share of every emotion
-    assert read_json(fold / "4-finetune/step.json")["inputs"]["data"]["labels_shuffled_with_seed"] == 0
+    assert read_json(fold / "4-finetune/step.json")["inputs"]["data"]["labels_dealt_with_seed"] == 0
 
 
 def test_whole_clips_can_be_trained_on(corpus: Path, tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_a_backbone_that_the_hub_does_not_give_is_named(
         ({"model": {"am_softmax_margin": 0.1}}, "model.am_softmax_margin: nothing → 0.1"),
         ({"backbone__hidden_dropout": 0.3}, "hidden_dropout"),
         ({"protocol__seed": 3}, "data.train"),
-        ({"data__shuffle_labels": True}, "labels_shuffled_with_seed"),
+        ({"data__shuffle_labels": True}, "labels_dealt_with_seed"),
         ({"stages__retrain__bf16": True}, "arguments.bf16: nothing → true"),
     ],
 )

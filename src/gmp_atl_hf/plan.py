@@ -247,7 +247,7 @@ class _FoldPlan:
             # Speakers do not tell then which recordings are for development.
             inputs["dev_rows"] = combine(self.planner.fingerprints, self.dev["id"] if self.dev is not None else [])
         # The permutation follows from the run's seed.
-        return {**inputs, "labels_shuffled_with_seed": self.seed} if self.recipe.data.shuffle_labels else inputs
+        return {**inputs, "labels_dealt_with_seed": self.seed} if self.recipe.data.shuffle_labels else inputs
 
     def _add(
         self,
