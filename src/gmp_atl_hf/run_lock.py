@@ -63,11 +63,13 @@ def only_run_in(folder: Path, processes: Processes) -> Iterator[None]:
         except RequestError as error:
             problem = error
     if processes.num_processes > 1:
-        from accelerate.utils import broadcast_object_list
+        from accelerate.utils import broadcast_object_list, wait_for_everyone
 
         told = [None if problem is None else (problem.found, problem.expected, problem.fix)]
         broadcast_object_list(told, from_process=0)
         problem = None if told[0] is None else RequestError(*told[0])
+        if problem is not None:
+            wait_for_everyone()  # who leaves while another one still listens makes it end with a signal
     if problem is not None:
         raise problem
     try:
