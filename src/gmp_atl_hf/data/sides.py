@@ -114,11 +114,9 @@ def cross_corpus(protocol: Protocol, table: Dataset, speakers: Speakers) -> list
             "correct protocol.train and protocol.test, or take the corpus out of the recipe",
         )
     # A person may be in several corpora: the actors of RAVDESS speak in one and sing in another.
-    heard: dict[str, set[str]] = {}
-    for name, corpus in zip(table["speaker"], table["corpus"], strict=True):
-        heard.setdefault(corpus, set()).add(name)
+    there_is = set(zip(table["speaker"], table["corpus"], strict=True))
     train, test = (
-        tuple(s for s in speakers.names if any(s in heard[corpus] for corpus in side))
+        tuple(s for s in speakers.names if any((s, corpus) in there_is for corpus in side))
         for side in (train_corpora, protocol.test_corpora)
     )
     shared = [name for name in train if name in test]

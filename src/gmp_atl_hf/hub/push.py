@@ -87,7 +87,8 @@ def files_of_run(
     for name in ("recipe.yaml", "report.md", "report.json", "report.html"):
         if (run / name).is_file():  # a run of an earlier version has no page of its own
             texts[name] = (run / name).read_text(encoding="utf-8")
-    files += [HubFile(name, hide_paths(text, folders_of(facts)).encode()) for name, text in texts.items()]
+    hidden = folders_of(facts)
+    files += [HubFile(name, hide_paths(text, hidden).encode()) for name, text in texts.items()]
     if figure is not None:
         files.append(HubFile(FIGURE_FILE, figure))
     files += [HubFile(f"figures/{one.name}", one) for one in (run / "figures").glob("*.png")]
