@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel
+from transformers import TrainerCallback
 
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.modeling_gmp_atl import (
@@ -270,3 +271,25 @@ def test_a_model_that_is_trained_further_says_whom_it_has_heard_since(tmp_path: 
     assert model.config.seen_speakers == ["other/old", "tones/0", "tones/1"]
     GMPATLTrainer(model, arguments, nameless, nameless, feature_extractor()).train()
     assert model.config.seen_speakers is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "chosen", "in_training"),
+    [({"bf16": True}, "sdpa", "eager"), ({}, "sdpa", "sdpa"), ({"bf16": True}, "eager", "eager")],
+)
+def test_fused_attention_gives_way_where_its_half_precision_is_slow(
+    fields: dict[str, bool], chosen: str, in_training: str, tmp_path: Path
+) -> None:
+    class Seen(TrainerCallback):
+        attention = ""
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+            self.attention = model.config._attn_implementation
+
+    model = small_model(HubertForGMPATL)
+    model.set_attn_implementation(chosen)
+    trainer, seen = trainer_for(model, tmp_path, **fields), Seen()
+    trainer.add_callback(seen)
+    trainer.train()
+    assert seen.attention == in_training
+    assert model.config._attn_implementation == chosen

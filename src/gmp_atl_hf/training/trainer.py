@@ -24,10 +24,12 @@ from ..front_end.cache import FrontEndCache
 from ..modeling.losses_gmp_atl import IGNORED
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
 from .arguments import GMPATLTrainingArguments
+from .attention import quick_attention
 from .augmentation import SpeedPerturbed
 from .checks import check_training_arguments, check_training_table
 from .clips import TableClips
 from .collator import GMPATLDataCollator
+from .pieces import cut_by_length
 from .progress import TrainingProgress
 from .sampler import StepBatchSampler
 from .stopping import StopAtEnd, StopWithoutImprovement
@@ -259,7 +261,8 @@ class GMPATLTrainer(Trainer):
             known = all("speaker" in table.column_names for table in tables)
             heard = {speaker for table in tables for speaker in table["speaker"]} if known else set()
             self.model.config.seen_speakers = sorted({*before, *heard}) if known else None
-        return super().train(*args, **kwargs)
+        with quick_attention(self.model, self.args):
+            return super().train(*args, **kwargs)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Transformers performs a step before it looks whether it should; a finished training must not move on."""
@@ -275,6 +278,16 @@ class GMPATLTrainer(Trainer):
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         counts = torch.stack([self.model.count_parts(batch, self.class_weights) for batch in batches]).sum(0)
         return batches, self.accelerator.reduce(counts.to(device), "sum")
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """The stock step; a processor takes the batch in pieces of like length, whose gradients add up to the same."""
+        alone = self.args.device.type == "cpu" and self.accelerator.num_processes == 1
+        known = type(self._train_collator) is GMPATLDataCollator
+        pieces = cut_by_length(inputs, self.model.config) if alone and known else [inputs]
+        losses = [super(GMPATLTrainer, self).training_step(model, piece, num_items_in_batch) for piece in pieces]
+        return torch.stack(losses).sum()
 
     def compute_loss(
         self,
