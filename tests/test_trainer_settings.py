@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -293,3 +294,15 @@ def test_fused_attention_gives_way_where_its_half_precision_is_slow(
     trainer.train()
     assert seen.attention == in_training
     assert model.config._attn_implementation == chosen
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_bf16_on_a_processor_without_it_is_warned_of(
+    has_it: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_it)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer_for(small_model(HubertForGMPATL), tmp_path, bf16=True)
+        trainer_for(small_model(HubertForGMPATL), tmp_path)
+    assert ["bf16: false" in str(warning.message) for warning in caught] == [True] * (not has_it)

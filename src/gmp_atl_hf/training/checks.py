@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+
 import datasets
+import torch
 
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel
@@ -16,7 +19,7 @@ NEEDED = {
 
 
 def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: bool, emotions: int) -> None:
-    """Refuse settings that do not go with what is trained.
+    """Refuse settings that do not go with what is trained, and warn of those that cannot be meant.
 
     Args:
         arguments: The settings.
@@ -44,6 +47,13 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
             f"class_weights has {len(weights)} numbers for {emotions} emotions",
             "one weight per emotion, in label order",
             "class_weights: balanced",
+        )
+    # With the same message each time, Python shows it once.
+    if arguments.bf16 and arguments.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        warnings.warn(
+            "bf16 is true, but this processor cannot multiply bfloat16 matrices: a training step takes tens of times "
+            "as long as in float32. Set bf16: false, or train on a GPU",
+            stacklevel=2,
         )
 
 
