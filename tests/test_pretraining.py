@@ -18,6 +18,7 @@ from gmp_atl_hf.heard import heard_by_description, heard_by_model
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification
 from gmp_atl_hf.pretraining.curves import describe_labels, label_agreement
 from gmp_atl_hf.pretraining.recipe import PretrainRecipe
+from gmp_atl_hf.training.trainer import GMPATLTrainer
 from pretrainings import pretrain, pretrain_dict, write_speech
 from runs import read_json, read_lines, results, stamps, write_recipe
 
@@ -50,7 +51,9 @@ def test_a_training_that_starts_from_it_has_float32_parameters(finished: Path) -
 def test_every_weight_of_the_encoder_has_learned(finished: Path) -> None:
     start = HubertModel.from_pretrained(finished / "backbone").state_dict()
     end = HubertModel.from_pretrained(finished / "model", dtype=torch.float32).state_dict()
-    assert not [name for name, tensor in start.items() if torch.equal(tensor.half().float(), end[name])]
+    # What is added to every key alike, softmax takes out again: that bias has no gradient but rounding.
+    learns = {name: tensor for name, tensor in start.items() if not name.endswith("k_proj.bias")}
+    assert not [name for name, tensor in learns.items() if torch.equal(tensor.half().float(), end[name])]
 
 
 @pytest.mark.parametrize(("start", "origin"), [("previous", "iteration-1/2-training"), ("scratch", "backbone")])
@@ -101,8 +104,9 @@ def test_the_speakers_that_are_only_listened_to_are_not_in_the_codebooks(finishe
 
 
 def test_a_finished_pretraining_has_nothing_left_to_do(
-    finished: Path, speech: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, speech: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(GMPATLTrainer, "evaluate", None)
     before = {name: time for name, time in stamps(finished).items() if "iteration" in name or "model" in name}
     pretrain(pretrain_dict(speech), finished)
     after = stamps(finished)

@@ -54,6 +54,7 @@ DEFAULT_ARGUMENTS: Mapping[str, Any] = {
 
 REPORT_FILE = "report.json"
 CURVES_FILE = "curves.png"
+MASKED_FILE = "masked_frames.json"
 MODEL_FOLDER = "model"
 
 
@@ -273,6 +274,10 @@ class _Pretraining:
                 description=f"iteration {iteration.number}",
             )
             train(folder, task)
+            # Part of the step: asking again for a report would take as long as evaluating a finished training.
+            right = masked_frames_right(folder, labels, self.speech.dev, self.recipe.seed, self.output_dir)
+            if self.state.is_main_process:
+                write_json(folder / MASKED_FILE, right)
 
     def _before(self, iteration: _Iteration) -> str | Path:
         return self.begin if iteration.number == 1 else self.iterations[iteration.number - 2].training.path
@@ -301,9 +306,7 @@ class _Pretraining:
                 "features": iteration.spec.features,
                 "start": iteration.spec.start,
                 "updates": training["updates"],
-                "masked_frames_right": masked_frames_right(
-                    iteration.training.path, iteration.labels.path, speech.dev, self.recipe.seed, self.output_dir
-                ),
+                "masked_frames_right": read_json(iteration.training.path / MASKED_FILE),
                 "labels": describe_labels(iteration.labels.path, iteration.scales),
                 "log": training["log"],
             }
