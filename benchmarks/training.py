@@ -8,16 +8,17 @@ Both sides freeze the convolution front end, hear whole clips and see the same a
 average; lengths are like IEMOCAP's (log-normal, mean 4.5 s, 0.6 to 30 s). The stock side takes random clips and pads
 as its feature extractor does (base: zeros and no mask, large: with mask). Its waveforms are decoded beforehand and it
 keeps HuBERT's LayerDrop of 0.1, which leaves out a tenth of its layers; ours has neither advantage. Weights and audio
-are noise, made in memory. `sampler` is ours without the cache, `cache` is ours with random batches instead of batches
-by seconds. The cache is full before anything is timed; what filling costs is measured apart, on a few clips.
+are noise, made in memory. `sampler` is batches by seconds alone, `cache` the front-end cache alone, `pieces` (on
+processors) random batches cut into pieces of like length, alone. The cache is full before anything is timed; what
+filling costs is measured apart, on a few clips.
 
 Seconds run from the first optimiser step's begin to the last one's end. In the default size the cache holds random
 features for most clips, since only their shape matters to the time; `--full` computes them all. On a machine that
 others use too, set OMP_NUM_THREADS=1 and read the processor seconds.
 
 Batches differ much in how long their longest clip is, and a few of them could show anything. So each kind is drawn 300
-times, and the turns take the draws whose work per second of audio is nearest to the mean of all. Stock and `cache` get
-the same random batches.
+times, and the turns take the draws whose work per second of audio is nearest to the mean of all. Stock, `cache` and
+`pieces` get the same random batches.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import datasets
 import numpy as np
@@ -58,6 +60,7 @@ from gmp_atl_hf.checkpoints import quiet_transformers
 from gmp_atl_hf.data.audio import SAMPLING_RATE, read_clip
 from gmp_atl_hf.front_end.cache import FrontEndCache
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
+from gmp_atl_hf.training.pieces import like_lengths
 from gmp_atl_hf.training.sampler import StepBatchSampler
 
 DRAWS = 300
@@ -211,8 +214,8 @@ class Bench:
         trainer.train()
         return self._timed(watch, seen[: self.steps], front_end=True)
 
-    def ours(self, seed: int, sampler: bool = True, cache: bool = True) -> Timed:
-        """Our model and trainer, with or without batches by seconds and the cache."""
+    def ours(self, seed: int, sampler: bool = True, cache: bool = True, pieces: bool = True) -> Timed:
+        """Our model and trainer, with or without batches by seconds, the cache, and pieces of like length."""
         set_seed(0)
         model = HubertForGMPATL(self.config)
         watch = Stopwatch(self.device)
@@ -233,18 +236,34 @@ class Bench:
             callbacks=[watch],
             front_end_cache=self.cache_folder if cache else False,
         )
-        trainer.train()
-        return self._timed(watch, self.draw(seed, sampler), front_end=not cache)
+        batches = self.draw(seed, sampler)
+        if pieces and self.device.type == "cpu":
+            trainer.train()
+            batches = [[batch[row] for row in piece] for batch in batches for piece in self._pieces(batch)]
+        else:
+            with mock.patch("gmp_atl_hf.training.trainer.cut_by_length", lambda batch, config: [batch]):
+                trainer.train()
+        return self._timed(watch, batches, front_end=not cache)
+
+    def _pieces(self, batch: list[int]) -> list[list[int]]:
+        config = self.config
+        return like_lengths(
+            [frame_count(int(self.samples[row]), config.conv_kernel, config.conv_stride) for row in batch]
+        )
 
     @property
     def sides(self) -> dict[str, Callable[[int], Timed]]:
         """What is compared, by name; each is given the seed of its batches."""
-        return {
+        sides = {
             "stock": self.stock,
-            "sampler": lambda seed: self.ours(seed, cache=False),
-            "cache": lambda seed: self.ours(seed, sampler=False),
+            "sampler": lambda seed: self.ours(seed, cache=False, pieces=False),
+            "cache": lambda seed: self.ours(seed, sampler=False, pieces=False),
+            "pieces": lambda seed: self.ours(seed, sampler=False, cache=False),
             "ours": self.ours,
         }
+        if self.device.type != "cpu":
+            del sides["pieces"]
+        return sides
 
     # ---- around them ---------------------------------------------------------------------------------------------
 
