@@ -32,7 +32,7 @@ h3 { font-size: 1.05rem; margin: 2rem 0 .4rem; }
 p { max-width: 50rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #e6e9ed; white-space: nowrap; }
-th { border-bottom: 2px solid #aeb6c0; font-weight: 600; }
+th { border-bottom: 2px solid #aeb6c0; font-weight: 600; white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child, table.words th, table.words td { text-align: left; }
 table.words td { white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
 table.words td:first-child { white-space: nowrap; }
