@@ -10,7 +10,8 @@ as its feature extractor does (base: zeros and no mask, large: with mask). Its w
 keeps HuBERT's LayerDrop of 0.1, which leaves out a tenth of its layers; ours has neither advantage. Weights and audio
 are noise, made in memory. `sampler` is batches by seconds alone, `cache` the front-end cache alone, `pieces` (on
 processors) random batches cut into pieces of like length, alone. The cache is full before anything is timed; what
-filling costs is measured apart, on a few clips.
+filling costs is measured apart, on a few clips. With `--bf16` on a CPU all of our sides have the attention that is
+quick there, and the stock side has not.
 
 Seconds run from the first optimiser step's begin to the last one's end. In the default size the cache holds random
 features for most clips, since only their shape matters to the time; `--full` computes them all. On a machine that

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel
-from transformers import TrainerCallback
 
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.modeling_gmp_atl import (
@@ -19,6 +18,7 @@ from gmp_atl_hf.modeling.modeling_gmp_atl import (
     HubertForGMPATLMultiTask,
 )
 from gmp_atl_hf.stage_settings import make_arguments
+from gmp_atl_hf.training import attention, checks
 from gmp_atl_hf.training.arguments import GMPATLTrainingArguments
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from tables import LABELS, changed, feature_extractor, small_model, speech_table, training_arguments, weights_of
@@ -275,34 +275,40 @@ def test_a_model_that_is_trained_further_says_whom_it_has_heard_since(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("fields", "chosen", "in_training"),
-    [({"bf16": True}, "sdpa", "eager"), ({}, "sdpa", "sdpa"), ({"bf16": True}, "eager", "eager")],
+    ("fields", "has_it", "chosen", "in_training"),
+    [
+        ({"bf16": True}, True, "sdpa", "eager"),
+        ({"bf16": True}, False, "sdpa", "sdpa"),
+        ({}, True, "sdpa", "sdpa"),
+        ({"bf16": True}, True, "eager", "eager"),
+    ],
 )
 def test_fused_attention_gives_way_where_its_half_precision_is_slow(
-    fields: dict[str, bool], chosen: str, in_training: str, tmp_path: Path
+    fields: dict[str, bool],
+    has_it: bool,
+    chosen: str,
+    in_training: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Seen(TrainerCallback):
-        attention = ""
-
-        def on_step_begin(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
-            self.attention = model.config._attn_implementation
-
+    monkeypatch.setattr(attention, "has_quick_bfloat16", lambda: has_it)
     model = small_model(HubertForGMPATL)
     model.set_attn_implementation(chosen)
-    trainer, seen = trainer_for(model, tmp_path, **fields), Seen()
-    trainer.add_callback(seen)
+    seen: set[tuple[bool, str]] = set()
+    model.register_forward_pre_hook(lambda *_: seen.add((model.training, model.config._attn_implementation)))
+    trainer = trainer_for(model, tmp_path, **fields)
     trainer.train()
-    assert seen.attention == in_training
-    assert model.config._attn_implementation == chosen
+    trainer.evaluate(TABLE)
+    assert seen == {(True, in_training), (False, chosen)}
 
 
 @pytest.mark.parametrize("has_it", [True, False])
 def test_bf16_on_a_processor_without_it_is_warned_of(
     has_it: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_it)
+    monkeypatch.setattr(checks, "has_quick_bfloat16", lambda: has_it)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer_for(small_model(HubertForGMPATL), tmp_path, bf16=True)
         trainer_for(small_model(HubertForGMPATL), tmp_path)
-    assert ["bf16: false" in str(warning.message) for warning in caught] == [True] * (not has_it)
+    assert sum("bf16: false" in str(warning.message) for warning in caught) == (not has_it)

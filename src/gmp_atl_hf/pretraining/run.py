@@ -274,8 +274,8 @@ class _Pretraining:
                 description=f"iteration {iteration.number}",
             )
             train(folder, task)
-            # Part of the step: asking again for a report would take as long as evaluating a finished training.
-            right = masked_frames_right(folder, labels, self.speech.dev, self.recipe.seed, self.output_dir)
+            # Kept in the step, so that a later report need not evaluate again.
+            right = masked_frames_right(folder, labelled(self.speech.dev), self.recipe.seed)
             if self.state.is_main_process:
                 write_json(folder / MASKED_FILE, right)
 

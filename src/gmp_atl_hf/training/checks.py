@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 
 import datasets
-import torch
 
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel
 from .arguments import GMPATLTrainingArguments
+from .attention import has_quick_bfloat16
 
 NEEDED = {
     "audio": "the encoded recording, `datasets.Audio(decode=False)`",
@@ -48,11 +48,10 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
             "one weight per emotion, in label order",
             "class_weights: balanced",
         )
-    # With the same message each time, Python shows it once.
-    if arguments.bf16 and arguments.device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if arguments.bf16 and arguments.device.type == "cpu" and not has_quick_bfloat16():
         warnings.warn(
-            "bf16 is true, but this processor cannot multiply bfloat16 matrices: a training step takes tens of times "
-            "as long as in float32. Set bf16: false, or train on a GPU",
+            "bf16 is true, but torch has no quick bfloat16 for this processor: a training step takes tens of times as "
+            "long as in float32. Set bf16: false, or train on a GPU",
             stacklevel=2,
         )
 

@@ -261,8 +261,7 @@ class GMPATLTrainer(Trainer):
             known = all("speaker" in table.column_names for table in tables)
             heard = {speaker for table in tables for speaker in table["speaker"]} if known else set()
             self.model.config.seen_speakers = sorted({*before, *heard}) if known else None
-        with quick_attention(self.model, self.args):
-            return super().train(*args, **kwargs)
+        return super().train(*args, **kwargs)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Transformers performs a step before it looks whether it should; a finished training must not move on."""
@@ -282,11 +281,13 @@ class GMPATLTrainer(Trainer):
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """The stock step; a processor takes the batch in pieces of like length, whose gradients add up to the same."""
+        """The stock step; on the CPU in pieces of like length, whose gradients add up to the same."""
+        # Processes must agree on the number of backward passes, and without the step's counts losses do not add up.
         alone = self.args.device.type == "cpu" and self.accelerator.num_processes == 1
-        known = type(self._train_collator) is GMPATLDataCollator
+        known = type(self._train_collator) is GMPATLDataCollator and num_items_in_batch is not None
         pieces = cut_by_length(inputs, self.model.config) if alone and known else [inputs]
-        losses = [super(GMPATLTrainer, self).training_step(model, piece, num_items_in_batch) for piece in pieces]
+        with quick_attention(self.model, self.args):
+            losses = [super(GMPATLTrainer, self).training_step(model, piece, num_items_in_batch) for piece in pieces]
         return torch.stack(losses).sum()
 
     def compute_loss(
