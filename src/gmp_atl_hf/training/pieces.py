@@ -11,7 +11,7 @@ from ..modeling.frames_gmp_atl import frame_count
 
 PIECE_COST = 40
 """What a further forward and backward pass costs, in frames of one clip: the passes themselves and one more addition to
-every gradient. With `mini` on one core a pass took about 15 ms and a frame 0.45 ms; wider encoders were not measured."""
+every gradient. With `mini` on one core a pass took about 15 ms, a frame 0.45 ms; wider encoders were not measured."""
 
 
 def like_lengths(lengths: Sequence[int], piece_cost: int = PIECE_COST) -> list[list[int]]:
