@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gmp_atl_hf.modeling.modeling_gmp_atl import (
@@ -82,6 +84,8 @@ def main() -> None:
             results[f"{name} {batch_size} x {accumulation}"] = train(name, batch_size, accumulation, folder)
     if int(os.environ.get("RANK", "0")) == 0:
         Path(sys.argv[1]).write_text(json.dumps(results), encoding="utf-8")
+    # Threads that still serve the group when the interpreter ends can abort the process.
+    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":
