@@ -81,7 +81,8 @@ def write_clips(folder: Path, count: int, clip_seconds: float | None = None, see
         drawn = float(np.clip(rng.lognormal(np.log(4.5) - 0.6**2 / 2, 0.6), 0.6, 30))
         seconds = drawn if clip_seconds is None else clip_seconds
         samples = round(seconds * SAMPLING_RATE)
-        loudness = np.interp(np.arange(samples), np.arange(0, samples + 3200, 3200), rng.random(samples // 3200 + 2))
+        knots = np.arange(0, samples + 3200, 3200)
+        loudness = np.interp(np.arange(samples), knots, rng.random(len(knots)))
         wave = 0.05 * loudness * np.convolve(rng.standard_normal(samples), np.hanning(9), "same")
         paths.append(folder / f"{number:04}.wav")
         soundfile.write(paths[-1], wave, SAMPLING_RATE)

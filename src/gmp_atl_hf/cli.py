@@ -76,9 +76,11 @@ def perform_run(arguments: argparse.Namespace) -> int:
     # Before the import below, which takes seconds: a typo is answered at once.
     recipe = Recipe.from_yaml(arguments.recipe, arguments.set)
     folds = None if arguments.folds is None else parse_folds(arguments.folds)
+    from .launch import leave_processes
     from .run import run_recipe
 
     run_recipe(recipe, output_dir=arguments.output_dir, folds=folds, command=arguments.command)
+    leave_processes()
     return DONE
 
 

@@ -18,6 +18,7 @@ from .hub.run_facts import MODEL, USAGE_FILE
 from .hub.usage import write_usage
 from .modeling.modeling_gmp_atl import HubertForGMPATL
 from .plan import PlannedFold
+from .search import choose_for_all, dev_logits_of
 from .stage_settings import STEP_NAMES
 from .step_folder import STEP_FILE, StepFolder, read_json
 from .steps import DEV_LOGITS_FILE, TRAINING_FILE, read_jsonl
@@ -118,8 +119,12 @@ def _plan_all_speakers(run: Run, variant: str, seed: int, folds: Sequence[Planne
         for stage in run.variants[variant].stages.performed
         if stage != "retrain"
     }
+    recipe = run.variants[variant]
+    if recipe.search:
+        overrides, best_steps = choose_for_all([planned.finetune.resolve() for planned in folds])
+        recipe, stops["finetune"] = recipe.candidate(overrides), round(statistics.median(best_steps))
     fold = Fold(number=0, train=everyone, dev=(), test=())
-    return run.planner.plan(variant, run.variants[variant], seed, fold, ALL_SPEAKERS, stops)
+    return run.planner.plan(variant, recipe, seed, fold, ALL_SPEAKERS, stops)
 
 
 def _best_step(planned: PlannedFold, step: str) -> int:
@@ -155,8 +160,11 @@ def development_temperature(
     number = {label: index for index, label in enumerate(run.labels)}
     speaker_of = dict(zip(run.corpus.table["id"], run.corpus.table["speaker"], strict=True))
     rows = []
-    for planned in folds:
-        file = planned.finetune.resolve() / DEV_LOGITS_FILE
+    folders = [planned.finetune.resolve() for planned in folds]
+    # One fold is scored by the model that it chose, all together by a model of the settings that were best on average.
+    shared = choose_for_all(folders)[0] if len(folds) > 1 and run.recipe.search else None
+    for planned, folder in zip(folds, folders, strict=True):
+        file = folder / DEV_LOGITS_FILE if shared is None else dev_logits_of(folder, shared)
         own = read_jsonl(file) if file.is_file() else []
         for tested in (planned.untouched, untouched):
             tested.refuse_recordings((row["id"] for row in own), "calibration")

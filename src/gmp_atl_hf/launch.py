@@ -23,3 +23,12 @@ def join_processes() -> PartialState:
     if not torch.accelerator.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         os.environ["ACCELERATE_USE_CPU"] = "true"
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
+
+
+def leave_processes() -> None:
+    """Leave the other processes once all work is done.
+
+    An interpreter that ends while its process group still stands may end with a signal, whatever it has achieved.
+    After a failure nobody leaves: the launcher ends those who wait.
+    """
+    PartialState().destroy_process_group()

@@ -24,6 +24,7 @@ from .modeling.configuration_gmp_atl import GMPATLConfig
 from .pseudo_labels.features import frames_of
 from .pseudo_labels.kmeans import column_name
 from .recipe import STAGE_NAMES, Recipe, StageName
+from .search import Candidate, train_candidates
 from .stage_settings import MODEL_CLASSES, STEP_NAMES, stage_arguments, stage_model_fields
 from .step_folder import StepFolder
 from .steps import Training, make_pseudo_labels, pseudo_labels_of, train
@@ -191,7 +192,9 @@ class _FoldPlan:
             self._training_step(stage)
         batch_size = stage_arguments(self.recipe, "finetune").get("per_device_eval_batch_size", 8)
         steps = tuple(self.steps.values())
-        cache = self._front_end_cache("finetune")
+        # Nobody knows yet which candidate is tested: with the cache only if all leave the front end as it is.
+        caches = [self._front_end_cache("finetune", each) for each in self.recipe.candidates()]
+        cache = None if None in caches else caches[0]
         return PlannedFold(
             self.variant,
             self.seed,
@@ -219,20 +222,20 @@ class _FoldPlan:
             return self.backbone
         return {"step": start, "key": self.steps[start].folder.key}
 
-    def _front_end_cache(self, start: str) -> Path | None:
+    def _front_end_cache(self, start: str, recipe: Recipe) -> Path | None:
         """Folder of the front-end cache for a model whose front end is still the backbone's; None for any other.
 
         A front end that was trained is that of one stage of one fold and seed: nobody would find its features again.
         """
-        wanted = self.recipe.data.front_end_cache
-        if wanted is False or self.recipe.data.augment != "none":
+        wanted = recipe.data.front_end_cache
+        if wanted is False or recipe.data.augment != "none":
             return None
         while start != "backbone":
             stage = next(each for each in STAGE_NAMES if each == start)
-            arguments = stage_arguments(self.recipe, stage)
+            arguments = stage_arguments(recipe, stage)
             if not (arguments.get("freeze_feature_encoder", True) or arguments.get("freeze_encoder", False)):
                 return None
-            start = self.recipe.stages.start_of(stage)
+            start = recipe.stages.start_of(stage)
         return self.planner.output_dir / FRONT_END_FOLDER if wanted is True else Path(str(wanted))
 
     def _data_inputs(self) -> dict[str, Any]:
@@ -272,37 +275,52 @@ class _FoldPlan:
         self._add("backbone", path, inputs, lambda folder: save_scratch_backbone(fields, seed, folder))
 
     def _training_step(self, stage: StageName) -> None:
-        recipe, train_rows, dev_rows, seed, stop_at = (
-            self.recipe,
-            self.train,
-            self.dev,
-            self.seed,
-            self.stops.get(stage),
-        )
+        path = self.folder / STEP_NAMES[stage]
+        label = f"{self.label} · {path.name}"
+        if stage == "finetune" and self.recipe.search:
+            inputs, perform = self._searched_training(stage, label)
+        else:
+            inputs, perform = self._training(stage, self.recipe, label)
+        # Each process has a batch of its own, so they decide which clips an update sees.
+        self._add(stage, path, inputs, perform, {"processes": self.planner.processes})
+
+    def _searched_training(self, stage: StageName, label: str) -> tuple[dict[str, Any], Callable[[Path], None]]:
+        grid, candidates = self.recipe.grid, []
+        tried: dict[str, Any] = {}  # by number: a changed field is then named by its path
+        for number, (overrides, recipe) in enumerate(zip(grid, self.recipe.candidates(), strict=True)):
+            inputs, perform = self._training(stage, recipe, f"{label} · {number + 1} of {len(grid)}")
+            tried[str(number)] = inputs
+            candidates.append(Candidate(overrides, perform))
+        searched = {"step": STEP_NAMES[stage], "chosen_by": "development UAR", "candidates": tried}
+        return searched, lambda folder: train_candidates(folder, candidates)
+
+    def _training(
+        self, stage: StageName, recipe: Recipe, description: str
+    ) -> tuple[dict[str, Any], Callable[[Path], None]]:
+        """All that a training depends on, and what performs it."""
+        train_rows, dev_rows, seed, stop_at = self.train, self.dev, self.seed, self.stops.get(stage)
         untouched = self.untouched
         start = recipe.stages.start_of(stage)
         source, config_from = self._source(start), self._source("backbone")
         fields = stage_model_fields(recipe, stage, self.labels, self._scales() if stage == "retrain" else None)
         if stage == "multitask" and known_genders(self.train) < 2:
             fields["emotion_weight"] = 1.0  # of one gender there is nothing to learn
-        arguments = self._arguments(stage)
+        arguments = self._arguments(stage, recipe)
         labels = self.steps["pseudo-labels"].folder if stage == "retrain" else None
-        path = self.folder / STEP_NAMES[stage]
-        description = f"{self.label} · {path.name}"
         inputs: dict[str, Any] = {
-            "step": path.name,
+            "step": STEP_NAMES[stage],
             "seed": seed,
             "data": self._data_inputs(),
             "backbone": self._source_inputs("backbone"),
             "start": self._source_inputs(start),
             "model": fields,
-            "arguments": self._keyed_arguments(stage),
+            "arguments": self._keyed_arguments(stage, recipe),
         }
         if labels is not None:
             inputs["pseudo_labels"] = labels.key
         if stop_at is not None:
             inputs["stop_at"] = stop_at
-        cache = self._front_end_cache(stage)
+        cache = self._front_end_cache(stage, recipe)
         if cache is not None:
             inputs["front_end"] = PRECISION
 
@@ -326,8 +344,7 @@ class _FoldPlan:
                 )
                 train(folder, task)
 
-        # Each process has a batch of its own, so they decide which clips an update sees.
-        self._add(stage, path, inputs, perform, {"processes": self.planner.processes})
+        return inputs, perform
 
     def _label_step(self) -> None:
         spec = self.recipe.pseudo_labels
@@ -345,7 +362,7 @@ class _FoldPlan:
             "sample_frames": spec.sample_frames,
             "seed": spec.seed,
         }
-        cache = self._front_end_cache(spec.source)
+        cache = self._front_end_cache(spec.source, self.recipe)
         if cache is not None:
             inputs["front_end"] = PRECISION
 
@@ -376,17 +393,17 @@ class _FoldPlan:
                 "smaller pseudo_labels.clusters, more recordings, or a larger pseudo_labels.sample_frames",
             )
 
-    def _arguments(self, stage: StageName) -> dict[str, Any]:
-        arguments = stage_arguments(self.recipe, stage)
-        if stage == "finetune" and self.recipe.stages.finetune.same_updates_as_all:
-            arguments["max_steps"] = sum(self._updates(stage_arguments(self.recipe, each)) for each in STAGE_NAMES)
+    def _arguments(self, stage: StageName, recipe: Recipe) -> dict[str, Any]:
+        arguments = stage_arguments(recipe, stage)
+        if stage == "finetune" and recipe.stages.finetune.same_updates_as_all:
+            arguments["max_steps"] = sum(self._updates(stage_arguments(recipe, each)) for each in STAGE_NAMES)
         return arguments
 
-    def _keyed_arguments(self, stage: StageName) -> dict[str, Any]:
+    def _keyed_arguments(self, stage: StageName, recipe: Recipe) -> dict[str, Any]:
         """What a training's arguments follow from; they themselves may depend on the number of processes."""
-        arguments = stage_arguments(self.recipe, stage)
-        if stage == "finetune" and self.recipe.stages.finetune.same_updates_as_all:
-            return {**arguments, "same_updates_as": {each: stage_arguments(self.recipe, each) for each in STAGE_NAMES}}
+        arguments = stage_arguments(recipe, stage)
+        if stage == "finetune" and recipe.stages.finetune.same_updates_as_all:
+            return {**arguments, "same_updates_as": {each: stage_arguments(recipe, each) for each in STAGE_NAMES}}
         return arguments
 
     def _updates(self, arguments: Mapping[str, Any]) -> int:

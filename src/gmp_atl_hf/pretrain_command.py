@@ -23,7 +23,9 @@ def pretrain(arguments: argparse.Namespace) -> int:
     from .pretraining.recipe import PretrainRecipe
 
     recipe = PretrainRecipe.from_yaml(arguments.recipe, arguments.set)
+    from .launch import leave_processes
     from .pretraining.run import run_pretraining
 
     run_pretraining(recipe, arguments.output_dir, arguments.command)
+    leave_processes()
     return 0

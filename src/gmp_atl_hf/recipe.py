@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -25,6 +26,7 @@ from .recipe_checks import (
     split_rest,
     to_plain,
 )
+from .recipe_search import check_search, dotted_paths
 from .recipe_variants import apply_override, variant_overrides, with_overrides
 
 StageName = Literal["multitask", "retrain", "finetune"]
@@ -220,6 +222,8 @@ class Recipe:
         model: `GMPATLConfig` fields. Which of them are stated is in its documentation.
         pseudo_labels: Frame labels for the retraining.
         stages: The three trainings.
+        search: Dotted path under `stages.finetune` to the values to try. Every variant fine-tunes once with each
+            combination in each fold, and the fold's development speakers choose. Our choice: nothing is searched.
         seeds: One complete run each. Our choice; the paper does not say.
         variants: What to compare; the first, with the first seed, becomes the final model. Our choice. Empty in a
             recipe that `resolve` gave back.
@@ -245,6 +249,7 @@ class Recipe:
     model: Mapping[str, Any] = field(default_factory=dict)
     pseudo_labels: PseudoLabelSpec = field(default_factory=PseudoLabelSpec)
     stages: StagesSpec = field(default_factory=StagesSpec)
+    search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, metadata={"quiet": True})
     seeds: tuple[int, ...] = field(default=(0,), metadata={"non_empty": True, "unique": True, "at_least": 0})
     variants: tuple[VariantSpec, ...] = (VariantSpec("gmp-atl"), VariantSpec("direct"))
     final: bool = True
@@ -257,6 +262,7 @@ class Recipe:
         if not FOLDER_NAME.fullmatch(self.name):
             raise RequestError(f"`name` is {self.name!r}", "lower-case letters, digits and . _ - (it names a folder)")
         check_protocol(self)
+        check_search(self)
         for index, name in enumerate(self.variant_names):
             if name in self.variant_names[:index]:
                 raise RequestError(f"`variants` has `{name}` twice", "each name once", "remove or rename one of them")
@@ -264,6 +270,7 @@ class Recipe:
             self.resolve(name)
         if not self.variants:
             check_coherence(self)
+            self.candidates()
 
     @classmethod
     def from_dict(cls, recipe: Mapping[str, Any]) -> Recipe:
@@ -291,6 +298,8 @@ class Recipe:
         if isinstance(values["corpus"], Mapping):
             # Converted here rather than wrapped in a list, so that messages say `corpus.root` as the file does.
             values["corpus"] = [convert(CorpusSpec, values["corpus"], "corpus", {})]
+        if isinstance(values.get("search"), Mapping):
+            values["search"] = dotted_paths(values["search"])
         if isinstance(values.get("variants"), (list, tuple)):
             values["variants"] = [{"name": v} if isinstance(v, str) else v for v in values["variants"]]
         return cls(**values)
@@ -363,6 +372,42 @@ class Recipe:
             return self._from_plain(plain)
         except RequestError as error:
             raise RequestError(f"variant {variant_name}: {error.found}", error.expected, error.fix) from error
+
+    @property
+    def grid(self) -> tuple[dict[str, Any], ...]:
+        """Every combination of the values to search, as dotted path to value."""
+        return tuple(dict(zip(self.search, values, strict=True)) for values in itertools.product(*self.search.values()))
+
+    def candidates(self) -> tuple[Recipe, ...]:
+        """Give the recipe once for each combination in `grid`, in that order, with nothing left to search.
+
+        Returns:
+            Recipes; the recipe itself if it searches nothing.
+
+        Raises:
+            RequestError: A combination makes no valid recipe.
+        """
+        return tuple(self.candidate(overrides) for overrides in self.grid) if self.search else (self,)
+
+    def candidate(self, overrides: Mapping[str, Any]) -> Recipe:
+        """Give the recipe with one combination of the search in place of it.
+
+        Args:
+            overrides: One of `grid`.
+
+        Returns:
+            A recipe with nothing left to search.
+
+        Raises:
+            RequestError: The combination makes no valid recipe.
+        """
+        plain = {**self.to_dict(), "search": {}}
+        try:
+            for dotted, value in overrides.items():
+                apply_override(plain, dotted, to_plain(value))
+            return self._from_plain(plain)
+        except RequestError as error:
+            raise RequestError(f"search {overrides}: {error.found}", error.expected, error.fix) from error
 
     def check_field_names(self) -> None:
         """Refuse unknown names in `backbone`, `model` and the stages' arguments; imports transformers."""

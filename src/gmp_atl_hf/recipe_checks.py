@@ -253,7 +253,8 @@ def check_field_names(recipe: Recipe) -> None:
     check(recipe)
     for variant in recipe.variant_names:
         try:
-            check(recipe.resolve(variant))
+            for candidate in recipe.resolve(variant).candidates():
+                check(candidate)
         except RequestError as error:
             raise RequestError(f"variant {variant}: {error.found}", error.expected, error.fix) from error
 

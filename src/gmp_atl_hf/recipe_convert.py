@@ -310,7 +310,9 @@ def _expected(type_hint: Any) -> str:
     if origin is Literal:
         return known_names(get_args(type_hint))
     if origin is tuple:
-        plural = {int: "whole numbers", float: "numbers", str: "texts"}.get(get_args(type_hint)[0], "mappings")
+        plural = {int: "whole numbers", float: "numbers", str: "texts", Any: "values"}.get(
+            get_args(type_hint)[0], "mappings"
+        )
         return f"a list of {plural}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "a mapping (`key: value`)"

@@ -38,7 +38,7 @@ others change one part: emotion alone in the first training; one codebook of 100
 or from two; all frames predicted in place of the masked ones; retraining that goes on from the multi-task model;
 cross-entropy in place of AM-Softmax; and an encoder that the fine-tuning leaves as the retraining made it."""
 
-NOT_PER_VARIANT = ("name", "corpus", "labels", "protocol", "seeds", "variants", "final")
+NOT_PER_VARIANT = ("name", "corpus", "labels", "protocol", "search", "seeds", "variants", "final")
 """What variants share, so that their numbers can be compared."""
 
 

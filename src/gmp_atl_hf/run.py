@@ -29,6 +29,7 @@ from .plan import PlannedFold, PlannedStep, Planner, known_genders
 from .recipe import Recipe
 from .report_details import collect_details
 from .run_lock import only_run_in
+from .search import describe_choices, refuse_nobody_to_choose
 from .stage_settings import check_stage_settings
 from .step_folder import STEP_FILE, read_json, write_json
 from .steps import predict, read_jsonl, write_jsonl
@@ -109,7 +110,9 @@ class Run:
         self.notes = self._notes()
         for name, each in self.variants.items():
             backbone = backbones[name]
-            check_stage_settings(each, backbone.get("config", backbone.get("scratch", {})), self.labels)
+            for candidate in each.candidates():
+                check_stage_settings(candidate, backbone.get("config", backbone.get("scratch", {})), self.labels)
+        refuse_nobody_to_choose(recipe.search, [f.number for f in self.folds if f.number in self.wanted and not f.dev])
         self.fingerprints = row_fingerprints(self.corpus.table)
         self.planner = Planner(
             output_dir, self.corpus.table, self.fingerprints, backbones, recipe.backbone, self.state.num_processes
@@ -292,6 +295,14 @@ class Run:
         if self.state.is_main_process:
             tqdm.write(text)
 
+    def _choices(self) -> list[str]:
+        """What was chosen where settings were searched."""
+        described = [
+            describe_choices(name, [planned for planned in self.planned if planned.variant == name])
+            for name in self.variants
+        ]
+        return [each for each in described if each is not None]
+
     # ---- the report ----------------------------------------------------------------------------------------------
 
     def report(self) -> dict[str, Any]:
@@ -333,7 +344,7 @@ class Run:
             seeds=self.recipe.seeds,
             command=self._commands(),
             stamps=[*self.stamps, *self._process_stamps()],
-            notes=self.notes,
+            notes=[*self.notes, *self._choices()],
             left_out=Counter(one.reason for one in self.corpus.left_out),
             corpus={
                 "name": info.name,

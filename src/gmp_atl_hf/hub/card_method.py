@@ -114,6 +114,9 @@ def _finetuning_settings(facts: RunFacts) -> list[Setting]:
         rows.append(Setting("Scale s and margin m", values, OURS))
     rows.append(Setting("Pooling of frames", config.pooling, OURS))
     rows.append(Setting("Learning rates, epochs, batches, masks", "see `recipe.yaml`", OURS))
+    for dotted, tried in recipe.search.items():
+        part = f"{dotted.rsplit('.', 1)[-1]}, chosen in each fold by development speakers"
+        rows.append(Setting(part, "of " + ", ".join(map(str, tried)), OURS))
     epoch = "the last" if not facts.temperatures else "that of the best UAR on development speakers"
     rows.append(Setting("Epoch", epoch + (", the median of the folds" if facts.cross_validated else ""), OURS))
     return rows
