@@ -14,7 +14,7 @@ from gmp_atl_hf.recipe import (
     find_recipe,
     packaged_recipes,
 )
-from gmp_atl_hf.recipe_checks import MODEL_OWNED, RUN_OWNED
+from gmp_atl_hf.recipe_checks import MODEL_OWNED, MODEL_UNUSED, RUN_OWNED
 from gmp_atl_hf.recipe_convert import describe, did_you_mean, known_names
 from gmp_atl_hf.recipe_variants import BUILT_IN_VARIANTS, NOT_PER_VARIANT, parse_override
 from recipes import SMALL, recipe, refused
@@ -273,6 +273,15 @@ def test_what_the_run_sets_itself_is_refused_in_stages(name: str, instead: str) 
 def test_what_the_run_sets_itself_is_refused_in_models(name: str, instead: str) -> None:
     for changes in ({"model": {name: 1}}, {"backbone": {name: 1}}, {"stages": {"retrain": {"model": {name: 1}}}}):
         assert check(**changes).fix == instead
+
+
+@pytest.mark.parametrize(("name", "instead"), MODEL_UNUSED.items())
+def test_what_no_model_looks_at_is_refused_in_models_and_allowed_in_a_backbone(name: str, instead: str) -> None:
+    for changes in ({"model": {name: 1}}, {"stages": {"finetune": {"model": {name: 1}}}}):
+        assert check(**changes).fix == instead
+    from gmp_atl_hf.modeling.configuration_gmp_atl import GMPATLConfig
+
+    recipe(backbone={name: getattr(GMPATLConfig(), name)}).check_field_names()
 
 
 def test_every_name_the_run_owns_exists() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -224,6 +225,12 @@ def test_a_search_that_was_killed_ends_as_an_undisturbed_one(
     assert first == [], "a candidate that was finished is trained again"
 
 
+def test_the_card_says_what_was_searched_and_what_this_model_has(searched: tuple[Path, dict[str, Any]]) -> None:
+    here = choose_for_all([finetuned(searched[0], fold) for fold in (1, 2)])[0][RATE]
+    card = (searched[0] / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"learning_rate, chosen in each fold by development speakers | of 1e-09, 0.003; {here} in this model" in card
+
+
 def test_a_changed_value_is_refused_by_its_name(searched: tuple[Path, dict[str, Any]], corpus: Path) -> None:
     with pytest.raises(RequestError, match=r"candidates\.1\.arguments\.learning_rate: 0\.003 → 0\.002"):
         run(searching(corpus, [RATES[0], 2e-3]), searched[0])
@@ -248,6 +255,16 @@ def test_development_logits_of_every_candidate_are_kept(
     for rate in RATES:
         kept = dev_logits_of(finetuned(searched[0], fold), {RATE: rate})
         assert kept.read_bytes() == (finetuned(alone[rate], fold) / "dev_logits.jsonl").read_bytes()
+
+
+def test_several_settings_at_once_are_named_one_by_one(tmp_path: Path) -> None:
+    tried = [{"overrides": {"stages.finetune.model": each, RATE: 1}} for each in ({}, {"hidden_dropout": 0.1})]
+    (tmp_path / "search.json").write_text(json.dumps({"chosen": 1, "candidates": tried}), encoding="utf-8")
+    fold = SimpleNamespace(finetune=SimpleNamespace(finished=True, resolve=lambda: tmp_path))
+    assert search.describe_choices("direct", [fold]) == (  # type: ignore[list-item]
+        "direct: development speakers chose model () and learning_rate 1 in 0, "
+        "model (hidden_dropout 0.1) and learning_rate 1 in 1 of 1 fine-tunings."
+    )
 
 
 # ---- the step --------------------------------------------------------------------------------------------------------

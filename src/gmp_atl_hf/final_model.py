@@ -55,7 +55,8 @@ def ship_final_model(run: Run) -> str:
         for step in chosen.steps:
             step.folder.refuse_contradiction()
         run.perform_fold(chosen, test=False)
-    folder = StepFolder(run.output_dir / MODEL, {**_known_inputs(run), "weights": chosen.finetune.key})
+    searched = {"settings": _settings(run, folds)} if run.recipe.search else {}
+    folder = StepFolder(run.output_dir / MODEL, {**_known_inputs(run), "weights": chosen.finetune.key, **searched})
     folder.refuse_contradiction()
     if folder.finished:
         run.found.add(folder.path)
@@ -121,10 +122,19 @@ def _plan_all_speakers(run: Run, variant: str, seed: int, folds: Sequence[Planne
     }
     recipe = run.variants[variant]
     if recipe.search:
-        overrides, best_steps = choose_for_all([planned.finetune.resolve() for planned in folds])
+        overrides, best_steps = choose_for_all(_finetuned(folds))
         recipe, stops["finetune"] = recipe.candidate(overrides), round(statistics.median(best_steps))
     fold = Fold(number=0, train=everyone, dev=(), test=())
     return run.planner.plan(variant, recipe, seed, fold, ALL_SPEAKERS, stops)
+
+
+def _finetuned(folds: Sequence[PlannedFold]) -> list[Path]:
+    return [planned.finetune.resolve() for planned in folds]
+
+
+def _settings(run: Run, folds: Sequence[PlannedFold]) -> dict[str, Any] | None:
+    """What the folds' searches were best with, together; with one fold that is its own choice."""
+    return choose_for_all(_finetuned(folds))[0] if run.recipe.search else None
 
 
 def _best_step(planned: PlannedFold, step: str) -> int:
@@ -160,10 +170,9 @@ def development_temperature(
     number = {label: index for index, label in enumerate(run.labels)}
     speaker_of = dict(zip(run.corpus.table["id"], run.corpus.table["speaker"], strict=True))
     rows = []
-    folders = [planned.finetune.resolve() for planned in folds]
     # One fold is scored by the model that it chose, all together by a model of the settings that were best on average.
-    shared = choose_for_all(folders)[0] if len(folds) > 1 and run.recipe.search else None
-    for planned, folder in zip(folds, folders, strict=True):
+    shared = _settings(run, folds) if len(folds) > 1 else None
+    for planned, folder in zip(folds, _finetuned(folds), strict=True):
         file = folder / DEV_LOGITS_FILE if shared is None else dev_logits_of(folder, shared)
         own = read_jsonl(file) if file.is_file() else []
         for tested in (planned.untouched, untouched):

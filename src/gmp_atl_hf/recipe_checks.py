@@ -70,6 +70,16 @@ MODEL_OWNED: Mapping[str, str] = {
 }
 """Configuration fields that the run sets itself, and what to write instead."""
 
+_LAST_LAYER = "leave it out: heads pool the last layer (`pooling` says how)"
+_OTHER_HEADS = "leave it out: it is for speech recognition, or for transformers' own classifier"
+MODEL_UNUSED: Mapping[str, str] = {
+    "use_weighted_layer_sum": _LAST_LAYER,
+    "classifier_proj_size": _OTHER_HEADS,
+    "ctc_loss_reduction": _OTHER_HEADS,
+    "ctc_zero_infinity": _OTHER_HEADS,
+}
+"""Configuration fields that a checkpoint may have and that none of our models looks at."""
+
 _STAGES = ("multitask", "retrain", "finetune")
 _PLAIN_KINDS: Mapping[Any, tuple[tuple[type, ...], str]] = {
     "bool": ((bool,), "true or false"),
@@ -210,12 +220,14 @@ class _Known(NamedTuple):
         owned: Names that the run sets itself, and what to write instead.
         own_keys: Further keys of the same mapping, for suggestions.
         elsewhere: Names that belong to another mapping, and which.
+        unused: Names that would change nothing, and what to write instead.
     """
 
     kinds: Mapping[str, Any]
     owned: Mapping[str, str]
     own_keys: tuple[str, ...] = ()
     elsewhere: Mapping[str, str] = {}
+    unused: Mapping[str, str] = {}
 
 
 def check_field_names(recipe: Recipe) -> None:
@@ -238,7 +250,9 @@ def check_field_names(recipe: Recipe) -> None:
     in_model = dict.fromkeys(set(model) - set(hubert), "`model`")
     stage_elsewhere = {name: "`model`, of the recipe or of this stage" for name in model if name not in arguments}
     known_backbone = _Known(hubert, MODEL_OWNED, elsewhere=in_model)
-    known_model = _Known(model, MODEL_OWNED, elsewhere={n: "a stage" for n in arguments if n not in model})
+    known_model = _Known(
+        model, MODEL_OWNED, elsewhere={n: "a stage" for n in arguments if n not in model}, unused=MODEL_UNUSED
+    )
     known_arguments = _Known(arguments, RUN_OWNED, known_stage, stage_elsewhere)
 
     def check(one: Recipe) -> None:
@@ -267,6 +281,8 @@ def _check_names(mapping: Mapping[str, Any], where: str, known: _Known) -> None:
     for name, value in mapping.items():
         if name in known.owned:
             raise RequestError(f"{where} sets `{name}`, which the run sets itself", fix=known.owned[name])
+        if name in known.unused:
+            raise RequestError(f"{where} sets `{name}`, which no GMP-ATL model uses", fix=known.unused[name])
         if name not in known.kinds:
             fix = f"it belongs to {known.elsewhere[name]}" if name in known.elsewhere else None
             candidates = [*known.own_keys, *(n for n in known.kinds if n not in known.owned)]

@@ -160,4 +160,11 @@ def describe_choices(variant: str, folds: Sequence[PlannedFold]) -> str | None:
 
 
 def _name(overrides: Mapping[str, Any]) -> str:
-    return " and ".join(f"{dotted.rsplit('.', 1)[-1]} {value}" for dotted, value in overrides.items())
+    return " and ".join(f"{dotted.rsplit('.', 1)[-1]} {_shown(value)}" for dotted, value in overrides.items())
+
+
+def _shown(value: Any) -> str:
+    """A value in words: several settings at once as `name value` each."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return f"({', '.join(f'{name} {inner}' for name, inner in value.items())})"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..checkpoints import locate
+from ..step_folder import STEP_FILE, read_json
 from .run_facts import RunFacts
 
 ABSTRACT = "stated in the abstract"
@@ -116,7 +117,8 @@ def _finetuning_settings(facts: RunFacts) -> list[Setting]:
     rows.append(Setting("Learning rates, epochs, batches, masks", "see `recipe.yaml`", OURS))
     for dotted, tried in recipe.search.items():
         part = f"{dotted.rsplit('.', 1)[-1]}, chosen in each fold by development speakers"
-        rows.append(Setting(part, "of " + ", ".join(map(str, tried)), OURS))
+        here = read_json(facts.model / STEP_FILE)["inputs"]["settings"][dotted]
+        rows.append(Setting(part, f"of {', '.join(map(str, tried))}; {here} in this model", OURS))
     epoch = "the last" if not facts.temperatures else "that of the best UAR on development speakers"
     rows.append(Setting("Epoch", epoch + (", the median of the folds" if facts.cross_validated else ""), OURS))
     return rows
