@@ -7,6 +7,7 @@ import io
 import os
 import zlib
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -20,6 +21,8 @@ _DTYPES = (np.dtype(PRECISION), np.dtype("float32"))
 _OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # Files that this process has read whole: path, size, time of last change. What a training maps was checked once.
 _sound: set[tuple[str, int, int]] = set()
+# numpy reads the header with `ast`, which fails now and then in threads of Python 3.11 (cpython#106905).
+_one_header_at_a_time = Lock()
 
 
 class FeatureStore:
@@ -51,7 +54,8 @@ class FeatureStore:
         """
         path = self.path(name)
         try:
-            features: ConvFeatures = np.load(path, mmap_mode="r", allow_pickle=False)
+            with _one_header_at_a_time:
+                features: ConvFeatures = np.load(path, mmap_mode="r", allow_pickle=False)
             state = path.stat()
             identity = (str(path), state.st_size, state.st_mtime_ns)
             if identity not in _sound:
