@@ -365,13 +365,17 @@ class Recipe:
             )
         index = self.variant_names.index(variant_name)
         overrides = variant_overrides(self.variants[index], f"variants.{index}")
-        plain = {**self.to_dict(), "variants": []}
+        return self._changed(overrides, {"variants": []}, f"variant {variant_name}")
+
+    def _changed(self, overrides: Mapping[str, Any], emptied: Mapping[str, Any], called: str) -> Recipe:
+        """Give the recipe with overrides, and without what they came from; errors begin with what they are called."""
+        plain = {**self.to_dict(), **emptied}
         try:
             for dotted, value in overrides.items():
                 apply_override(plain, dotted, to_plain(value))
             return self._from_plain(plain)
         except RequestError as error:
-            raise RequestError(f"variant {variant_name}: {error.found}", error.expected, error.fix) from error
+            raise RequestError(f"{called}: {error.found}", error.expected, error.fix) from error
 
     @property
     def grid(self) -> tuple[dict[str, Any], ...]:
@@ -401,13 +405,7 @@ class Recipe:
         Raises:
             RequestError: The combination makes no valid recipe.
         """
-        plain = {**self.to_dict(), "search": {}}
-        try:
-            for dotted, value in overrides.items():
-                apply_override(plain, dotted, to_plain(value))
-            return self._from_plain(plain)
-        except RequestError as error:
-            raise RequestError(f"search {overrides}: {error.found}", error.expected, error.fix) from error
+        return self._changed(overrides, {"search": {}}, f"search {overrides}")
 
     def check_field_names(self) -> None:
         """Refuse unknown names in `backbone`, `model` and the stages' arguments; imports transformers."""
