@@ -247,7 +247,7 @@ def test_nemo_takes_the_blanks_off_its_speakers_and_names_what_is_missing_and_wh
         encoding="utf-8",
     )
     touch(tmp_path, *(f"samples/{name}.wav" for name in ("WR0_surprised_64", "EB0_neutral_13", "XX0_anger_1")))
-    touch(tmp_path, "samples/EB0_bored_1.wav")
+    touch(tmp_path, "samples/EB0_bored_1.wav", "nemo/samples/EB0_neutral_13.wav")
     listed = list_recordings("nemo", tmp_path)
     assert people(listed) == {
         "WR0_surprised_64": ("surprise", "WR0", "male"),
@@ -257,6 +257,7 @@ def test_nemo_takes_the_blanks_off_its_speakers_and_names_what_is_missing_and_wh
         "EB0_anger_1.wav": "listed in data.tsv, but the recording is missing",
         "EB0_bored_1.wav": "'bored' is none of nEMO's emotions (anger, fear, happiness, neutral, sadness, surprised)",
         "XX0_anger_1.wav": "not listed in data.tsv",
+        "samples/EB0_neutral_13.wav": "another copy of a recording that is read",
     }
     (tmp_path / "data.tsv").unlink()
     assert "there is no" in refused("nemo", tmp_path).found

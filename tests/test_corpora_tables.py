@@ -84,7 +84,7 @@ MSP_ROWS = [
 )
 def test_msp_podcast_is_read_with_either_spelling_of_its_table(tmp_path: Path, table: str) -> None:
     touch(tmp_path, table, *(f"Audios/{row.split(',')[0]}" for row in MSP_ROWS[:-1]))
-    touch(tmp_path, "Audios/MSP-PODCAST_9999_0001.wav")
+    touch(tmp_path, "Audios/MSP-PODCAST_9999_0001.wav", "Copy/MSP-PODCAST_0001_0008.wav")
     (tmp_path / table).write_text(MSP + "\n".join(MSP_ROWS))
     listed = list_recordings("msp-podcast", tmp_path)
     assert {one.file[-9:]: (one.emotion, one.speaker, one.gender, one.split) for one in listed.recordings} == {
@@ -98,6 +98,7 @@ def test_msp_podcast_is_read_with_either_spelling_of_its_table(tmp_path: Path, t
         "0002_0004": "'Q' is none of the corpus' classes (A C D F H N O S U X)",
         "0002_0005": "listed in the table, but the recording is missing",
         "9999_0001": "not listed in the table of labels",
+        "0001_0008": "another copy of a recording that is read",
     }
     known = list_recordings("msp-podcast", tmp_path, test="Test2", unknown_speakers="drop")
     assert {one.split for one in known.recordings if one.emotion == "sadness"} == {"test"}

@@ -71,10 +71,14 @@ def test_a_speaker_that_the_model_has_heard_is_refused_by_name(
     error = capsys.readouterr().err
     assert "has heard the test speaker folder/f1 (and 3 more speakers)" in error
     assert "--unheard-only" in error
-    assert main([*words, "--unheard-only", "--json"]) == 0
+    assert main([*words, "--unheard-only", "--json", "--output-dir", str(tmp_path / "out")]) == 0
     report = json.loads(capsys.readouterr().out)
     assert set(report["variants"]["model"]["per_speaker"]) == {"folder/f3", "folder/m3"}
     assert report["left_out"] == {"the model has heard the speaker": 24}
+    listed = read_lines(tmp_path / "out/left_out.jsonl")
+    tested = read_lines(tmp_path / "out/model/seed-0/fold-01/predictions.jsonl")
+    assert len({one["file"] for one in listed}) == 24
+    assert {one["file"] for one in listed}.isdisjoint(one["id"] for one in tested)
 
 
 def test_words_of_the_corpus_are_mapped_and_strange_ones_refused(
@@ -92,6 +96,9 @@ def test_words_of_the_corpus_are_mapped_and_strange_ones_refused(
     error = capsys.readouterr().err
     assert "boredom (12), wrath (12), which the model does not tell" in error
     assert "anger, neutral, sadness" in error
+    assert "--labels boredom=null" in error
+    assert main([*words, "--labels", "wrath=ire", "neutral=neutral", "boredom=null"]) == 2
+    assert "--labels wrath=null" in capsys.readouterr().err
     assert main([*words, "--labels", "wrath=anger", "neutral=neutral", "boredom=null", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     summary = report["variants"]["model"]

@@ -146,6 +146,18 @@ def test_a_file_that_scores_otherwise_is_not_left_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_json_that_is_no_export_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "hubert"}')
+    assert main(["export", str(tmp_path), str(tmp_path / "config.onnx")]) == 2
+    assert "config.json is there" in capsys.readouterr().err
+    assert (tmp_path / "config.json").read_text() == '{"model_type": "hubert"}'
+
+
+def test_an_earlier_export_may_be_replaced(exported: tuple[Path, Path, str]) -> None:
+    folder, file, _ = exported
+    assert main(["export", str(folder), str(file)]) == 0
+
+
 @pytest.mark.parametrize(
     ("output", "expected"),
     [("model.bin", "ends in .onnx"), ("nowhere/model.onnx", "cannot be written")],

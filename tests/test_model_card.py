@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ It printed this, for `(anger|neutral)/[fm]\d_\d\.wav` of the corpus \(labelled (
 (anger|calm) +[01]\.\d\d\d
 ```
 
-Needs `torch`, `transformers` and `soundfile`; (.*\n){{3}}
+Needs `torch` from 2\.11 on, `transformers` from 5\.17 on and `soundfile`; (.*\n){{3}}
 ## Labels
 
 \| index \| label \| in the corpus \|
@@ -279,3 +280,14 @@ def test_the_command_writes_the_card_again_elsewhere(
 def test_every_label_of_the_corpus_is_accounted_for(crossed: Path) -> None:
     card = (crossed / "model/README.md").read_text()
     assert all(name in card for name in EMOTIONS)
+
+
+def test_figures_of_shared_speakers_do_not_pass_for_those_of_strangers(crossed: Path) -> None:
+    facts = read_run(crossed)
+    assert "never heard" in render_card(facts)
+    protocol = {**facts.report["protocol"], "speaker_independent": False}
+    card = render_card(replace(facts, report={**facts.report, "protocol": protocol}))
+    assert "never heard" not in card
+    assert "## How good it is\n" in card
+    assert "say nothing about people the model has not heard" in card
+    assert "| Test speakers | heard in training as well, or not known | left out or changed on purpose" in card

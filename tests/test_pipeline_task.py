@@ -106,6 +106,11 @@ def test_a_long_recording_is_scored_in_windows_of_a_minute_or_as_asked(
             np.testing.assert_allclose([by_label[name] for name in EMOTIONS], scores, atol=1e-4)
 
 
+def test_what_a_call_may_be_given_the_pipeline_may_be_given_at_once(folder: Path, ours: Any):
+    options = {"window": 0.5, "hop": 0.2}
+    close(pipeline(TASK, model=str(folder), **options)(tone(20_000)), ours(tone(20_000), **options))
+
+
 def test_bad_recordings_are_refused_by_name(ours: Any, tmp_path: Path):
     (tmp_path / "text.wav").write_text("no audio")
     for bad, message in [

@@ -16,6 +16,7 @@ from gmp_atl_hf.cli import main
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.heard import heard_by_description, heard_by_model
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification
+from gmp_atl_hf.pretraining import run as run_module
 from gmp_atl_hf.pretraining.curves import describe_labels, label_agreement
 from gmp_atl_hf.pretraining.recipe import PretrainRecipe
 from gmp_atl_hf.training.trainer import GMPATLTrainer
@@ -176,6 +177,13 @@ def test_a_checkpoint_can_be_gone_on_with(finished: Path, speech: Path, tmp_path
         ({"data__dev_speakers": 5}, "held out"),
         ({"data__hours_of": {"s9": 1.0}}, "s9"),
         ({"model__mask_time_prob": 0}, "no frame would be masked"),
+        ({"model__mask_time_prob": 0, "model__frame_targets": "all"}, "no frame would be masked"),
+        ({"model__frame_tagets": "all"}, "did you mean `frame_targets`"),
+        ({"backbone__num_hiden_layers": 1}, "did you mean `num_hidden_layers`"),
+        ({"arguments__learning_rat": 1e-3}, "unknown key `learning_rat` in `arguments`"),
+        ({"arguments__seed": 1}, "which the run sets itself"),
+        ({"arguments__label_smoothing_factor": 0.1}, "does not look at"),
+        ({"model__num_hidden_layers": 1}, "they belong to `backbone`"),
         ({"backbone__conv_stride": [9, 9, 5]}, "405 samples apart"),
         ({"modell": {}}, "modell"),
     ],
@@ -187,6 +195,23 @@ def test_a_wrong_request_is_refused_before_anything_is_trained(
     assert main(["pretrain", str(recipe), "--output-dir", str(tmp_path / "run")]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "run" / "iteration-1" / "2-training").exists()
+
+
+def test_layers_are_none_of_mfccs(speech: Path, tmp_path: Path) -> None:
+    iterations = [{"features": "mfcc", "layers": [-9], "clusters": [4], "max_steps": 1}]
+    report = pretrain(pretrain_dict(speech, iterations=iterations), tmp_path / "run")
+    assert report["iterations"][0]["updates"] == 1
+
+
+def test_without_matplotlib_there_is_a_report_and_no_picture(
+    speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_module, "can_draw", lambda: False)
+    iterations = [{"features": "mfcc", "clusters": [4], "max_steps": 1}]
+    report = pretrain(pretrain_dict(speech, iterations=iterations), tmp_path / "run")
+    assert read_json(tmp_path / "run/report.json") == report
+    assert not (tmp_path / "run/curves.png").exists()
+    assert "matplotlib is not installed" in capsys.readouterr().out
 
 
 def test_the_packaged_recipe_reads() -> None:

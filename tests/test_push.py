@@ -154,6 +154,7 @@ def test_no_folder_of_this_machine_is_sent(finished: Path, hub: Hub) -> None:
         ("https://x.org/data/a, runs/data/b, /data/c", "/data", "https://x.org/data/a, runs/data/b, path/to/data/c"),
         ("--set 'root=/ana'\"'\"'s/emodb'", "/ana's", "--set 'root=path/to/ana's/emodb'"),
         ("/a/emodb2 and /a/emodb-mini", "/a/emodb", "/a/emodb2 and /a/emodb-mini"),
+        ("<td>/a/R&amp;D/b&amp;c</td>", "/a/R&D/b&c", "<td>path/to/b&amp;c</td>"),
     ],
 )
 def test_a_path_is_hidden_where_it_is_one(text: str, path: str, expected: str) -> None:

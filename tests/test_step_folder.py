@@ -143,6 +143,11 @@ def test_differences_are_named_by_their_path() -> None:
     assert differences(before, after) == ["a.c: [1] → [1, 2]", "d: x → y", "gone: 0 → nothing", "new: nothing → null"]
 
 
+def test_numbers_that_are_equal_but_written_otherwise_differ_as_their_keys_do() -> None:
+    assert key_of({"epochs": 15}) != key_of({"epochs": 15.0})
+    assert differences({"epochs": 15}, {"epochs": 15.0}) == ["epochs: 15 → 15.0"]
+
+
 def test_long_values_are_cut_in_messages() -> None:
     [message] = differences({"a": "x" * 500}, {"a": "y"})
     assert len(message) < 100
@@ -177,6 +182,17 @@ def test_a_pointer_to_a_step_that_was_deleted_is_done_again(tmp_path: Path) -> N
     make(other.path)
     assert other.resolve() == other.path
     assert (other.path / "result.txt").is_file()
+
+
+@pytest.mark.parametrize("left", [[], [f".{STEP_FILE}.17-4.tmp"]])
+def test_a_pointer_that_was_cut_off_while_it_was_written_is_in_nobodys_way(left: list[str], tmp_path: Path) -> None:
+    step = StepFolder(tmp_path / "b" / "step", INPUTS)
+    step.path.mkdir(parents=True)
+    for name in left:
+        (step.path / name).write_text("{")
+    step.refuse_contradiction()
+    make(step.path)
+    assert step.finished and {file.name for file in step.path.iterdir()} == {"result.txt", STEP_FILE}
 
 
 def test_a_pointer_to_a_step_that_was_made_again_from_other_settings_is_not_followed(tmp_path: Path) -> None:

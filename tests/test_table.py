@@ -14,7 +14,15 @@ from datasets import Audio, ClassLabel
 
 from audio_files import encoded, tone, write_audio
 from gmp_atl_hf.data.audio import read_audio, read_clip
-from gmp_atl_hf.data.corpora import MODULES, CorpusInfo, LeftOut, Recording, corpus_names, register_corpus
+from gmp_atl_hf.data.corpora import (
+    MODULES,
+    CorpusInfo,
+    LeftOut,
+    Recording,
+    corpus_names,
+    corpus_reader,
+    register_corpus,
+)
 from gmp_atl_hf.data.corpora.base import REGISTERED
 from gmp_atl_hf.data.fold import Fold
 from gmp_atl_hf.data.labels import shuffle_labels
@@ -85,7 +93,7 @@ def test_the_table_has_the_promised_columns_types_and_prefixes(tmp_path):
 def test_the_order_in_which_a_reader_lists_its_recordings_does_not_matter():
     items = [clip(f"{n}", "ab"[n % 2]) for n in range(6)]
     register(items)
-    register(items[::-1], "reversed")
+    register(items[::-1], "reversed", own_speakers=False)
     assert load_corpus("mine")[:] == load_corpus("reversed", corpus_name="mine")[:]
 
 
@@ -250,9 +258,9 @@ def test_several_corpora_share_one_label_map_whose_words_need_occur_only_once():
     entries = [{"name": "first"}, {"name": "second", "corpus_name": "other"}]
     corpus = read_corpora(entries, labels={"happy": "happy", "joy": "happy", "sad": "sad"})
     assert corpus.table["id"][:] == ["first/1", "first/2", "other/1", "other/2"]
-    assert corpus.table["speaker"][:] == ["first/03", "first/03", "other/03", "other/03"]
+    assert corpus.table["speaker"][:] == ["first/03", "first/03", "second/03", "second/03"]
     assert corpus.table["emotion"][:] == [0, 1, 0, 1]
-    assert corpus.problems == []
+    assert corpus.problems == ["2 recordings are in several corpora: first/1 = other/1; first/2 = other/2"]
     assert (corpus.info.name, corpus.info.language) == ("first+other", "de+en")
     with pytest.raises(RequestError, match="'joy'"):
         read_corpora(entries, labels={"happy": "happy", "sad": "sad"})
@@ -260,9 +268,20 @@ def test_several_corpora_share_one_label_map_whose_words_need_occur_only_once():
     assert read_corpora(own).table.features["emotion"].names == ["joy", "sad"]
 
 
+def test_a_person_of_a_known_corpus_is_the_same_person_in_a_copy_read_under_another_name():
+    register([clip("1", speaker="a"), clip("2", speaker="b")])
+    register([clip("1", speaker="a")], "anybody", own_speakers=False)
+    table = read_corpora([{"name": "mine"}, {"name": "mine", "corpus_name": "phone"}]).table
+    assert table["id"][:] == ["mine/1", "mine/2", "phone/1", "phone/2"]
+    assert table["speaker"][:] == ["mine/a", "mine/b", "mine/a", "mine/b"]
+    assert load_corpus("anybody", corpus_name="theirs")["speaker"][:] == ["theirs/a"]
+    ours = {name for name in MODULES if not corpus_reader(name).info.own_speakers}
+    assert ours == {"csv", "folder", "hub", "demo"}
+
+
 def test_joining_keeps_every_label_right_and_tells_which_corpus_lacks_one():
     register([clip("1", "b")], "first")
-    register([clip("1", "a"), clip("2", "b")], "second")
+    register([clip("2", "a"), clip("3", "b")], "second")
     corpus = concatenate([read_corpus("first"), read_corpus("second")])
     names = corpus.table.features["emotion"].names
     assert [names[n] for n in corpus.table["emotion"]] == ["b", "a", "b"]

@@ -122,6 +122,32 @@ def test_class_weights_of_the_wrong_number_are_refused(tmp_path: Path) -> None:
         trainer_for(small_model(HubertForGMPATL), tmp_path, class_weights=[1.0, 2.0])
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("label_smoothing_factor", 0.1), ("dataloader_drop_last", True), ("train_sampling_strategy", "group_by_length")],
+)
+def test_an_argument_that_would_change_nothing_is_refused(field: str, value: Any, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=f"{field} is {value!r}, which this trainer does not look at"):
+        trainer_for(small_model(HubertForGMPATL), tmp_path, **{field: value})
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_loaded_in_half_precision_is_trained_in_float32(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = small_model(HubertForGMPATL).to(dtype)
+    with pytest.warns(UserWarning, match=f"parameters are {dtype}; they are trained in float32"):
+        trainer = trainer_for(model, tmp_path)
+    assert all(np.isfinite(losses(trainer)))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_a_model_in_half_precision_may_be_evaluated_as_it_is(tmp_path: Path) -> None:
+    model = small_model(HubertForGMPATL).to(torch.bfloat16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GMPATLTrainer(model, training_arguments(tmp_path), None, TABLE, processing_class=feature_extractor())
+    assert model.dtype == torch.bfloat16
+
+
 # ---- what is trained, and how fast -----------------------------------------------------------------------------------
 
 

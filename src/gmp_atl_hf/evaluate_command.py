@@ -15,6 +15,7 @@ from .recipe_variants import parse_override
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from .data.corpora import LeftOut
     from .data.table import Corpus
 
 
@@ -130,18 +131,19 @@ def evaluate_model(
     with PartialState().main_process_first():
         found = read_corpora([dict(corpus)], labels=labels)
     names = [str(label) for label in (config.id2label or {}).values()]
-    table = _with_labels_of(found.table, names, labels is None)
+    table = _with_labels_of(found.table, names, labels)
+    left_out = list(found.left_out)
     if split is not None:
-        table = _of_split(table, split)
-    left_out = Counter(one.reason for one in found.left_out)
+        table, others = _of_split(table, split)
+        left_out += others
     known = set(heard) & set(table["speaker"])
     if unheard_only and known:
         kept = [row for row, speaker in enumerate(table["speaker"]) if speaker not in known]
-        left_out["the model has heard the speaker"] += len(table) - len(kept)
         if not kept:
             raise RequestError(
                 f"{model} has heard every speaker of this corpus", "somebody it has not heard", "another corpus"
             )
+        left_out += _without(table, kept, "the model has heard the speaker")
         table = table.select(kept)
     untouched = Untouched(frozenset(table["speaker"]), frozenset(table["id"]))
     try:
@@ -161,7 +163,7 @@ def evaluate_model(
         command=command,
         stamps=stamps,
         notes=[f"Labels: {', '.join(f'{a} → {b or chr(8211)}' for a, b in labels.items())}."] if labels else [],
-        left_out=left_out,
+        left_out=Counter(one.reason for one in left_out),
         corpus={"name": found.info.name, "homepage": found.info.homepage, "licence": found.info.licence,
                 "citation": found.info.citation, "language": found.info.language,
                 "recordings": len(table), "problems": found.problems},
@@ -173,7 +175,7 @@ def evaluate_model(
         place = folder / "model" / "seed-0" / "fold-01"
         write_jsonl(place / "predictions.jsonl", rows)
         write_json(place / "metrics.json", {"model": str(model), "command": command, "temperature": None})
-        lines = [json.dumps({"file": one.file, "reason": one.reason}, ensure_ascii=False) for one in found.left_out]
+        lines = [json.dumps({"file": one.file, "reason": one.reason}, ensure_ascii=False) for one in left_out]
         write_whole(folder / "left_out.jsonl", "".join(line + "\n" for line in lines))
         write_report(report, folder)
     PartialState().wait_for_everyone()
@@ -183,7 +185,7 @@ def evaluate_model(
 MAYBE_HEARD = "The model does not say all whom it has heard: test speakers may be among them."
 
 
-def _with_labels_of(table: Dataset, names: Sequence[str], unmapped: bool) -> Dataset:
+def _with_labels_of(table: Dataset, names: Sequence[str], labels: Mapping[str, str | None] | None) -> Dataset:
     """Number the emotions as the model does, and refuse those that it does not tell."""
     from datasets import ClassLabel
 
@@ -193,17 +195,26 @@ def _with_labels_of(table: Dataset, names: Sequence[str], unmapped: bool) -> Dat
     strange = [name for name in own if name not in names]
     if strange:
         count = Counter(own[number] for number in table["emotion"])
+        # `--labels` takes the corpus' own word, which an earlier mapping may have turned into this one.
+        word = next((before for before, after in (labels or {}).items() if after == strange[0]), strange[0])
         raise RequestError(
             f"the corpus has {', '.join(f'{name} ({count[name]})' for name in strange)}, which the model does not tell",
             f"the model's labels: {', '.join(names)}",
-            f"--labels {strange[0]}=null"
-            + ("" if not unmapped else f" …, or {strange[0]}={names[0]} if it is the same"),
+            f"--labels {word}=null, or {word}={names[0]} if it is the same, and so on",
         )
     numbers = [names.index(own[number]) for number in table["emotion"]]
     return replace_column(table, "emotion", numbers, feature=ClassLabel(names=list(names)))
 
 
-def _of_split(table: Dataset, split: str) -> Dataset:
+def _without(table: Dataset, kept: Sequence[int], reason: str) -> list[LeftOut]:
+    """What is left out of a table of which these rows are kept."""
+    from .data.corpora import LeftOut
+
+    there = set(kept)
+    return [LeftOut(one, reason) for row, one in enumerate(table["id"]) if row not in there]
+
+
+def _of_split(table: Dataset, split: str) -> tuple[Dataset, list[LeftOut]]:
     from .data.columns import split_word
 
     rows = [row for row, value in enumerate(table["split"]) if value is not None and split_word(value) == split]
@@ -211,7 +222,7 @@ def _of_split(table: Dataset, split: str) -> Dataset:
         raise RequestError(
             f"the corpus has no recordings of the split {split}", "a part that exists", "leave out --split"
         )
-    return table.select(rows)
+    return table.select(rows), _without(table, rows, f"not in the split {split}")
 
 
 def _protocol(

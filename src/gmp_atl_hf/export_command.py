@@ -47,4 +47,13 @@ def _writable(output: Path) -> Path:
         raise RequestError(
             f"{output} cannot be written", f"a folder {output.parent} to write to", f"mkdir -p {output.parent}"
         )
+    from .inference.export import is_export
+
+    beside = output.with_suffix(".json")
+    if beside.exists() and not is_export(beside):
+        raise RequestError(
+            f"{beside} is there, where labels and settings of {output.name} go",
+            "a name that is free, or an earlier export",
+            f"{output.with_name(output.stem + '-model.onnx')}",
+        )
     return output

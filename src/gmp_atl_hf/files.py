@@ -20,6 +20,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def is_half_written(file: Path, name: str) -> bool:
+    """Whether a file is what a killed process left of one that was to be called `name`."""
+    return file.name.startswith(f".{name}.") and file.name.endswith(".tmp")
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Write a file piece by piece; it gets its name when the block ends, and nothing stays if the block fails.

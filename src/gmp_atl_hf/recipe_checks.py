@@ -21,6 +21,7 @@ __all__ = [
     "RUN_OWNED",
     "check_coherence",
     "check_field_names",
+    "check_pretraining_names",
     "check_protocol",
     "convert",
     "describe",
@@ -126,8 +127,12 @@ def check_protocol(recipe: Recipe) -> None:
             f"the corpora to test on: one or more of {', '.join(names)}",
             f"protocol: {{kind: cross-corpus, test: [{names[-1]}]}}",
         )
+    from .data.corpora.outside import is_corpus_file
+
+    # A corpus in a Python file has the name that the file gives it; whether it is there is seen once it is read.
+    in_files = any(is_corpus_file(name) for name in names)
     for name in (*(spec.train or ()), *spec.test):
-        if name not in names:
+        if name not in names and not in_files:
             raise RequestError(
                 f"`protocol` names the corpus {name!r}", f"{known_names(names)} of `corpus`", did_you_mean(name, names)
             )
@@ -239,21 +244,7 @@ def check_field_names(recipe: Recipe) -> None:
     Raises:
         RequestError: With the nearest right name, or what to write instead of a field that the run sets itself.
     """
-    # Imported here: reading a recipe must not load torch.
-    from transformers import HubertConfig
-
-    from .modeling.configuration_gmp_atl import GMPATLConfig
-    from .training.arguments import GMPATLTrainingArguments
-
-    hubert, model, arguments = map(_annotations, (HubertConfig, GMPATLConfig, GMPATLTrainingArguments))
-    known_stage = ("skip", "start", "model", "same_updates_as_all")
-    in_model = dict.fromkeys(set(model) - set(hubert), "`model`")
-    stage_elsewhere = {name: "`model`, of the recipe or of this stage" for name in model if name not in arguments}
-    known_backbone = _Known(hubert, MODEL_OWNED, elsewhere=in_model)
-    known_model = _Known(
-        model, MODEL_OWNED, elsewhere={n: "a stage" for n in arguments if n not in model}, unused=MODEL_UNUSED
-    )
-    known_arguments = _Known(arguments, RUN_OWNED, known_stage, stage_elsewhere)
+    known_backbone, known_model, known_arguments = _known_fields()
 
     def check(one: Recipe) -> None:
         if isinstance(one.backbone, Mapping):
@@ -271,6 +262,46 @@ def check_field_names(recipe: Recipe) -> None:
                 check(candidate)
         except RequestError as error:
             raise RequestError(f"variant {variant}: {error.found}", error.expected, error.fix) from error
+
+
+def check_pretraining_names(
+    backbone: Any, model: Mapping[str, Any], arguments: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Refuse unknown names, and plainly wrong kinds, in a pre-training.
+
+    Args:
+        backbone: Its `backbone`, names of fields or a checkpoint.
+        model: Its `model`.
+        arguments: Where training arguments stand → them.
+
+    Raises:
+        RequestError: As `check_field_names`.
+    """
+    known_backbone, known_model, known_arguments = _known_fields()
+    if isinstance(backbone, Mapping):
+        _check_names(backbone, "`backbone`", known_backbone)
+    _check_names(model, "`model`", known_model)
+    for where, mapping in arguments.items():
+        _check_names(mapping, f"`{where}`", known_arguments)
+
+
+def _known_fields() -> tuple[_Known, _Known, _Known]:
+    """Fields of a backbone, of a model, and of a stage's arguments."""
+    # Imported here: reading a recipe must not load torch.
+    from transformers import HubertConfig
+
+    from .modeling.configuration_gmp_atl import GMPATLConfig
+    from .training.arguments import GMPATLTrainingArguments
+
+    hubert, model, arguments = map(_annotations, (HubertConfig, GMPATLConfig, GMPATLTrainingArguments))
+    known_stage = ("skip", "start", "model", "same_updates_as_all")
+    in_model = dict.fromkeys(set(model) - set(hubert), "`model`")
+    stage_elsewhere = {name: "`model`, of the recipe or of this stage" for name in model if name not in arguments}
+    known_backbone = _Known(hubert, MODEL_OWNED, elsewhere=in_model)
+    known_model = _Known(
+        model, MODEL_OWNED, elsewhere={n: "a stage" for n in arguments if n not in model}, unused=MODEL_UNUSED
+    )
+    return known_backbone, known_model, _Known(arguments, RUN_OWNED, known_stage, stage_elsewhere)
 
 
 def _annotations(cls: Any) -> dict[str, Any]:

@@ -183,7 +183,9 @@ class Run:
         """Do every step and test that is not finished."""
         if self.state.is_main_process:
             write_whole(self.output_dir / "recipe.yaml", self.recipe.to_yaml())
-            write_json(self.output_dir / "environment.json", describe_environment())
+            place = self.output_dir / "environment.json"
+            if self._anything_left() or not place.is_file():  # a report made again may be made on another machine
+                write_json(place, describe_environment())
             left_out = [{"file": one.file, "reason": one.reason} for one in self.corpus.left_out]
             write_jsonl(self.output_dir / "left_out.jsonl", left_out)
         for problem in (*self.corpus.problems, *self.notes):
@@ -205,6 +207,11 @@ class Run:
             self.say(f"{len(self.made)} steps and tests done, {len(self.found)} were finished before.")
         if final is not None:
             self.say(final)
+
+    def _anything_left(self) -> bool:
+        """Whether a step or a test of the folds wanted is not done yet."""
+        wanted = [planned for planned in self.planned if planned.fold.number in self.wanted]
+        return any(not self.tested(each) or any(not one.folder.finished for one in each.steps) for each in wanted)
 
     def perform_fold(self, planned: PlannedFold, test: bool = True) -> None:
         """Do the steps of one fold that are not finished, then its test."""

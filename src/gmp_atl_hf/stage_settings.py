@@ -143,7 +143,7 @@ def check_stage_settings(recipe: Recipe, backbone_config: Mapping[str, Any], lab
         RequestError: Names the stage and what does not fit.
     """
     base = {name: value for name, value in backbone_config.items() if name not in ("model_type", "architectures")}
-    shapes = _encoder_shapes(GMPATLConfig(**base))
+    shapes = encoder_shapes(GMPATLConfig(**base))
     for stage in recipe.stages.performed:
         try:
             config = GMPATLConfig(**{**base, **stage_model_fields(recipe, stage, labels)})
@@ -151,7 +151,7 @@ def check_stage_settings(recipe: Recipe, backbone_config: Mapping[str, Any], lab
                 raise ValueError("no frame would be masked, so there would be nothing to predict")
             for layer in recipe.pseudo_labels.layers if stage == "retrain" else ():
                 config.resolve_layer(layer)
-            if _encoder_shapes(config) != shapes:
+            if encoder_shapes(config) != shapes:
                 raise ValueError("fields under `model` change the shape of the encoder, which its weights then not fit")
             arguments = make_arguments(Path("unused"), 0, stage_arguments(recipe, stage), evaluate=True)
             check_training_arguments(arguments, stage == "retrain", len(labels))
@@ -165,7 +165,8 @@ def check_stage_settings(recipe: Recipe, backbone_config: Mapping[str, Any], lab
             ) from error
 
 
-def _encoder_shapes(config: GMPATLConfig) -> dict[str, tuple[int, ...]]:
+def encoder_shapes(config: GMPATLConfig) -> dict[str, tuple[int, ...]]:
+    """Shapes of HuBERT's weights, by their names."""
     with torch.device("meta"):  # shapes only, no memory and no time
         tensors = HubertModel(config).state_dict()
     # Left out by HubertModel where nothing is masked, and made by our models when they need it.

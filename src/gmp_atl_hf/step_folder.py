@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .errors import RequestError
-from .files import write_whole
+from .files import is_half_written, write_whole
 
 FORMAT_VERSION = 1
 """Part of every key; raised when what a step writes changes its meaning."""
@@ -64,7 +64,9 @@ def differences(before: Any, after: Any, path: str = "") -> list[str]:
             where = f"{path}.{key}" if path else str(key)
             found += differences(before.get(key, _ABSENT), after.get(key, _ABSENT), where)
         return found
-    return [] if before == after else [f"{path}: {_short(before)} → {_short(after)}"]
+    # As the key is made: 15 and 15.0 are equal, but not the same text.
+    same = json.dumps(before, sort_keys=True) == json.dumps(after, sort_keys=True)
+    return [] if same else [f"{path}: {_short(before)} → {_short(after)}"]
 
 
 def _short(value: Any) -> str:
@@ -150,8 +152,10 @@ class StepFolder:
 
     @property
     def _only_points(self) -> bool:
-        """Whether the folder holds nothing but the pointer to another variant's step."""
-        return [file.name for file in self.path.iterdir()] == [STEP_FILE] if self.path.is_dir() else False
+        """Whether the folder holds nothing but the pointer to another variant's step, or what was to become one."""
+        if not self.path.is_dir():
+            return False
+        return all(file.name == STEP_FILE or is_half_written(file, STEP_FILE) for file in self.path.iterdir())
 
     @contextmanager
     def work(self, processes: Processes) -> Iterator[Path]:

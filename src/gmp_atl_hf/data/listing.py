@@ -44,8 +44,8 @@ def list_recordings(
     Args:
         name: Which corpus.
         root: Its folder or file.
-        corpus_name: Prefix of its ids and speakers in place of `name`; speakers whose reader says which corpus they are
-            of keep that.
+        corpus_name: Prefix of its ids in place of `name`; of its speakers as well where the corpus has none of its own
+            (csv, folder, hub, demo). A person of a known corpus stays the same person.
         **options: The reader's own options.
 
     Returns:
@@ -56,6 +56,7 @@ def list_recordings(
     """
     reader = corpus_reader(name)
     called = corpus_name or reader.info.name
+    people = reader.info.name if reader.info.own_speakers else called
     _check_options(reader, options)
     folder = _existing_root(reader.info, root)
     recordings: list[Recording] = []
@@ -71,7 +72,7 @@ def list_recordings(
         elif not item.emotion.strip():
             left_out.append(LeftOut(item.file, "it has no emotion label"))
         else:
-            recordings.append(_tidy(called, item))
+            recordings.append(replace(_tidy(called, item), people_of=item.people_of or people))
     if reader.info.needs_root and folder is not None and folder.is_dir():
         left_out += leftovers(folder)
     if not recordings:
@@ -185,8 +186,9 @@ def refuse_duplicates(ids: Iterable[str]) -> None:
         raise RequestError(
             f"{len(again)} ids occur more than once: {some(again)}",
             "every recording once",
-            "remove the copies; two corpora of the same reader need a corpus_name each; a reader of your own gives "
-            "each recording a name of its own, such as f'{speaker}/{path.stem}' where speakers have folders",
+            "remove the copies; two corpora of the same reader need a corpus_name each (people stay who they are); "
+            "a reader of your own gives each recording a name of its own, such as f'{speaker}/{path.stem}' where "
+            "speakers have folders",
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +74,24 @@ def odd_sounds(corpus: str, heard: Sequence[tuple[Recording, Sound]]) -> list[st
         rest = f" and {len(silent) - _SHOWN} more" if len(silent) > _SHOWN else ""
         problems.append(f"{corpus} has silent recordings ({len(silent)}): {', '.join(silent[:_SHOWN])}{rest}")
     return problems
+
+
+def sounds_in_both(corpora: Iterable[Mapping[str, bytes]]) -> list[str]:
+    """Name recordings that are in more than one corpus, to the byte: a copy is a test on training data.
+
+    Args:
+        corpora: Of each corpus, its recordings' ids with what tells their sounds from others.
+
+    Returns:
+        One sentence, or none.
+    """
+    groups: dict[bytes, dict[int, str]] = defaultdict(dict)
+    for number, sounds in enumerate(corpora):
+        for one, digest in sounds.items():
+            groups[digest].setdefault(number, one)
+    same = [" = ".join(group.values()) for group in groups.values() if len(group) > 1]
+    rest = f"; and {len(same) - _SHOWN} more" if len(same) > _SHOWN else ""
+    return [f"{len(same)} recordings are in several corpora: {'; '.join(same[:_SHOWN])}{rest}"] if same else []
 
 
 def _alike(group: Sequence[Recording]) -> str:

@@ -17,7 +17,7 @@ from .columns import COLUMNS, make_table, validate_table
 from .corpora import CorpusInfo, LeftOut, Recording, corpus_names
 from .labels import LabelMap, apply_label_map, check_label_map, replace_column
 from .listing import Listed, list_recordings, refuse_duplicates, some, with_prefix
-from .sameness import Sound, hear, odd_sounds
+from .sameness import Sound, hear, odd_sounds, sounds_in_both
 
 __all__ = [
     "COLUMNS",
@@ -42,12 +42,14 @@ class Corpus:
         left_out: Every recording that is not in the table, by id, with the reason.
         info: What is known about the corpus, whatever copy of it was read.
         problems: What is odd about this copy, one sentence each; nothing that stops the work.
+        sounds: What tells the sound of each recording from others, by id; those that were decoded and are not silent.
     """
 
     table: Dataset
     left_out: list[LeftOut]
     info: CorpusInfo
     problems: list[str] = field(default_factory=list)
+    sounds: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 def load_corpus(
@@ -73,7 +75,8 @@ def load_corpus(
         unreadable: What to do with recordings that cannot be read: `error` or `drop`.
         check_audio: Whether to decode every recording once. Without it only headers are read where they can be trusted,
             and damage shows up in training.
-        corpus_name: Prefix of ids and speakers in place of `name`, to tell two folders of recordings apart.
+        corpus_name: Prefix of ids in place of `name`, to tell two folders of recordings apart; of speakers too where
+            the reader reads anybody's data (csv, folder, hub, demo): people of a known corpus stay who they are.
         **options: The reader's own options.
 
     Returns:
@@ -194,6 +197,8 @@ def concatenate(corpora: Sequence[Corpus]) -> Corpus:
             problems.append(f"{corpus.info.name} has no {', '.join(lacking)}, which another corpus of this table has")
         numbers = [labels.index(own[number]) for number in corpus.table["emotion"]]
         tables.append(replace_column(corpus.table, "emotion", numbers, feature=ClassLabel(names=labels)))
+    sounds = {one: digest for corpus in corpora for one, digest in corpus.sounds.items()}
+    problems += sounds_in_both(corpus.sounds for corpus in corpora)
     infos = [corpus.info for corpus in corpora]
     joint = CorpusInfo(
         name="+".join(info.name for info in infos),
@@ -204,7 +209,7 @@ def concatenate(corpora: Sequence[Corpus]) -> Corpus:
         language="+".join(sorted({info.language for info in infos if info.language})) or None,
     )
     left_out = [one for corpus in corpora for one in corpus.left_out]
-    return Corpus(concatenate_datasets(tables), left_out, joint, problems)
+    return Corpus(concatenate_datasets(tables), left_out, joint, problems, sounds)
 
 
 @dataclass(frozen=True)
@@ -274,7 +279,8 @@ def _to_table(corpus: Listed, handle: _Handling) -> Corpus:
         )
     left_out.sort(key=lambda one: one.file)
     problems = corpus.problems + odd_sounds(corpus.name, heard)
-    return Corpus(_build(corpus.name, rows), left_out, corpus.info, problems)
+    digests = {f"{corpus.name}/{r.file}": s.digest for r, s in heard if s.digest is not None and not s.silent}
+    return Corpus(_build(corpus.name, rows), left_out, corpus.info, problems, digests)
 
 
 def _sounds(name: str, sources: Sequence[AudioSource], decode: bool) -> list[Sound | RequestError]:
@@ -302,7 +308,7 @@ def _build(corpus: str, rows: Sequence[tuple[Recording, int]]) -> Dataset:
             "audio": [_source(r) for r in recordings],
             "emotion": [r.emotion for r in recordings],
             "gender": [r.gender for r in recordings],
-            "speaker": [f"{r.people_of or corpus}/{r.speaker}" for r in recordings],
+            "speaker": [f"{r.people_of}/{r.speaker}" for r in recordings],
             "session": [r.session for r in recordings],
             "split": [r.split for r in recordings],
             "corpus": [corpus] * len(recordings),

@@ -127,6 +127,7 @@ def _predictions(folder: Path) -> tuple[list[dict[str, Any]], float | None]:
         raise RequestError(
             f"{file} is not there", "the predictions that the report was made from", "gmp-atl run it again"
         )
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    with file.open(encoding="utf-8") as lines:  # which end with a newline only; `splitlines` knows more ends
+        rows = [json.loads(line) for line in lines]
     temperature = json.loads((folder / "metrics.json").read_text(encoding="utf-8")).get("temperature")
     return rows, temperature

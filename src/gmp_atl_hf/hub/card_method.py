@@ -45,7 +45,7 @@ def method_settings(facts: RunFacts) -> list[Setting]:
     performed = recipe.stages.performed
     rows = [
         Setting("Encoder", _encoder(facts), ABSTRACT + "; which size is our choice"),
-        Setting("Test speakers", "never heard in training, clustering, choice of the epoch or calibration", SUMMARIES),
+        _test_speakers(facts),
     ]
     if "multitask" in performed:
         weight = {**recipe.model, **recipe.stages.multitask.model}.get("emotion_weight", config.emotion_weight)
@@ -60,6 +60,13 @@ def method_settings(facts: RunFacts) -> list[Setting]:
         rows.append(Setting("2. and 3. Frame labels and retraining", "not done in this variant", ABLATION))
     rows += _finetuning_settings(facts)
     return rows
+
+
+def _test_speakers(facts: RunFacts) -> Setting:
+    if not facts.speaker_independent:
+        return Setting("Test speakers", "heard in training as well, or not known", ABLATION)
+    value = "never heard in training, clustering, choice of the epoch or calibration"
+    return Setting("Test speakers", value, SUMMARIES)
 
 
 def _encoder(facts: RunFacts) -> str:

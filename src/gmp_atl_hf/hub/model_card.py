@@ -12,6 +12,7 @@ import jinja2
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
+from ..data.speakers import is_unknown
 from ..evaluation.report_blocks import DASH, percent, protocol_line
 from ..files import write_whole
 from .card_method import method_settings
@@ -28,6 +29,10 @@ _CROSS_VALIDATED = (
 )
 _ONE_FOLD = "The figures are those of this very model on speakers that it has never heard."
 _SEEDS = "The figures are means over several seeds, on speakers never heard; this model is that of the first seed."
+_SHARED = (
+    "The figures are of test recordings that were not trained on, but of speakers who were, or who are not known: they "
+    "say nothing about people the model has not heard."
+)
 _ACTED = ("cafe", "crema-d", "cremad", "emodb", "emovo", "esd", "iemocap", "meld", "nemo", "ravdess", "savee", "tess")
 
 
@@ -81,6 +86,8 @@ def render_card(
         name=report["name"],
         variant=facts.variant,
         stamps=report["stamps"],
+        heading="How good it is" + (" on speakers it has never heard" if facts.speaker_independent else ""),
+        cross_validated=facts.cross_validated,
         labels=labels,
         sources=_label_sources(recipe.labels, labels),
         dropped=sorted(name for name, label in (recipe.labels or {}).items() if label is None),
@@ -121,7 +128,8 @@ def _heard(facts: RunFacts) -> str:
     if seen is None:
         return f"speakers of {facts.report['corpus']['name']}"
     more = len({speaker.partition("/")[0] for speaker in seen}) > 1
-    return f"{len(seen)} speakers{', those of its encoder included' if more else ''}"
+    nameless = "at least " if any(map(is_unknown, seen)) else ""
+    return f"{nameless}{len(seen)} speakers{', those of its encoder included' if more else ''}"
 
 
 def metric_results(facts: RunFacts) -> dict[str, tuple[str, str, float]]:
@@ -204,6 +212,8 @@ def _cell(text: object) -> str:
 
 
 def _whose_figures(facts: RunFacts) -> str:
+    if not facts.speaker_independent:
+        return _SHARED
     if facts.cross_validated:
         return _CROSS_VALIDATED
     return _SEEDS if len(facts.summary["per_seed"]) > 1 else _ONE_FOLD

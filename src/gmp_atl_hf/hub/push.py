@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -144,13 +145,12 @@ def hide_paths(text: str, paths: Sequence[str]) -> str:
         'root: path/to/emodb'
     """
     for path in sorted({path for path in paths if Path(path).is_absolute()}, key=len, reverse=True):
-        plain = path.rstrip("/")
-        # A command is kept as a shell reads it, where an apostrophe is spelt otherwise.
-        for spelt in (plain, shlex.quote(plain).strip("'")):
+        plain, name = path.rstrip("/"), Path(path).name
+        # A command is kept as a shell reads it, where an apostrophe is spelt otherwise; so is it, and &, in the page.
+        spellings = {plain: name, shlex.quote(plain).strip("'"): name, html.escape(plain): html.escape(name)}
+        for spelt, shown in spellings.items():
             # Not inside of an address or of a longer path: /data is no part of https://x.org/data or runs/data.
-            text = re.sub(
-                rf"(?:(?<=file://)|(?<![\w./-])){re.escape(spelt)}(?![\w-])", f"path/to/{Path(path).name}", text
-            )
+            text = re.sub(rf"(?:(?<=file://)|(?<![\w./-])){re.escape(spelt)}(?![\w-])", f"path/to/{shown}", text)
     return text
 
 

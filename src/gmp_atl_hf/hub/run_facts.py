@@ -60,6 +60,11 @@ class RunFacts:
         return summary
 
     @property
+    def speaker_independent(self) -> bool:
+        """Whether the figures are of speakers who were not trained on."""
+        return self.report["protocol"].get("speaker_independent", True) is not False
+
+    @property
     def model(self) -> Path:
         """Folder of the model."""
         return self.folder / MODEL

@@ -33,6 +33,7 @@ def files_of_space(space_id: str, model_id: str) -> list[HubFile]:
         "colorTo": "gray",
         "sdk": "gradio",
         "sdk_version": GRADIO_VERSION,
+        "python_version": "3.11",
         "app_file": "app.py",
         "license": "apache-2.0",
         "models": [model_id],

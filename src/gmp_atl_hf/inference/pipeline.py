@@ -26,7 +26,8 @@ class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipelin
     stereo, clips below one frame, and recordings of any length, read piece by piece and scored in windows whose
     probabilities are averaged by the samples they cover. Works for every model of raw 16 kHz audio, not only for ours.
 
-    Besides the stock arguments, a call takes `window` and `hop` in seconds, see `SpeechEmotionClassifier`.
+    Besides the stock arguments, a call or the pipeline itself takes `window` and `hop` in seconds, see
+    `SpeechEmotionClassifier`.
 
     Example:
         >>> import gmp_atl_hf  # registers the task
@@ -45,9 +46,13 @@ class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipelin
                 f"a model of {SAMPLING_RATE} Hz, as HuBERT and its relatives are",
                 'pipeline("audio-classification")',
             )
+
+    @property
+    def shortest(self) -> int:
+        """Fewest samples that the model can score."""
         config = self.model.config
         kernels, strides = getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ())
-        self.shortest = max(MINIMUM_SAMPLES, receptive_field(kernels, strides))
+        return max(MINIMUM_SAMPLES, receptive_field(kernels, strides))
 
     def _sanitize_parameters(  # type: ignore[override]
         self, window: float | None = None, hop: float | None = None, **kwargs: Any

@@ -23,6 +23,7 @@ from ..data.audio import SAMPLING_RATE
 from ..data.table import Corpus, read_corpora
 from ..environment import describe_environment
 from ..errors import RequestError
+from ..evaluation.figures import NO_MATPLOTLIB, can_draw
 from ..files import write_whole
 from ..fingerprints import combine, row_fingerprints
 from ..launch import join_processes
@@ -30,8 +31,9 @@ from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification
 from ..pseudo_labels.kmeans import column_name
 from ..recipe import PseudoLabelSpec
+from ..recipe_checks import check_pretraining_names
 from ..run_lock import only_run_in
-from ..stage_settings import DEFAULT_MODEL, make_arguments
+from ..stage_settings import DEFAULT_MODEL, encoder_shapes, make_arguments
 from ..step_folder import StepFolder, read_json, write_json
 from ..steps import TRAINING_FILE, Training, make_pseudo_labels, pseudo_labels_of, train, write_jsonl
 from ..training.checks import check_training_arguments
@@ -117,12 +119,19 @@ class _Pretraining:
     # ---- what is asked for ---------------------------------------------------------------------------------------
 
     def _check_settings(self) -> None:
+        recipe = self.recipe
+        own = {f"iterations.{number}": spec.arguments for number, spec in enumerate(recipe.iterations)}
+        check_pretraining_names(recipe.backbone, recipe.model, {"arguments": recipe.arguments, **own})
+        shapes = encoder_shapes(GMPATLConfig(**self.base))
         for number, spec in enumerate(self.recipe.iterations, start=1):
             try:
                 config = GMPATLConfig(**{**self.base, **self._fields({})})
-                if config.frame_targets == "masked" and not config.masks_time:
+                # Whichever frames are learned, those that are masked are what the report counts.
+                if not config.masks_time:
                     raise ValueError("no frame would be masked, so there would be nothing to predict")
-                for layer in spec.layers:
+                if encoder_shapes(config) != shapes:
+                    raise ValueError("fields under `model` change the shape of the encoder; they belong to `backbone`")
+                for layer in () if spec.features == "mfcc" else spec.layers:
                     config.resolve_layer(layer)
                 arguments = make_arguments(Path("unused"), 0, self._arguments(spec), evaluate=True)
                 check_training_arguments(arguments, frame_labels=True, emotions=config.num_emotions)
@@ -234,8 +243,11 @@ class _Pretraining:
                     self._save_encoder(folder)
         report = self._report()
         if self.state.is_main_process:
-            write_whole(self.output_dir / CURVES_FILE, draw_curves(report))
             write_json(self.output_dir / REPORT_FILE, report)
+            if can_draw():
+                write_whole(self.output_dir / CURVES_FILE, draw_curves(report))
+            else:
+                tqdm.write(NO_MATPLOTLIB)
             tqdm.write(_summary(report) if left else "All steps were finished before; nothing was left to do.")
             tqdm.write(f"Encoder: {self.output_dir / MODEL_FOLDER}, report: {self.output_dir / REPORT_FILE}")
         self.state.wait_for_everyone()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import datasets
+import torch
 
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel
@@ -18,6 +20,16 @@ NEEDED = {
 }
 
 
+UNUSED_ARGUMENTS = {
+    "label_smoothing_factor": "am_softmax_scale and am_softmax_margin of `model` shape the loss",
+    "dataloader_drop_last": "every clip is trained on in every epoch",
+    "train_sampling_strategy": "batch_seconds makes batches of clips of like length",
+    "dataloader_persistent_workers": "dataloader_num_workers is looked at",
+    "dataloader_prefetch_factor": "dataloader_num_workers is looked at",
+}
+"""Arguments of transformers' Trainer that ours does not look at, and what is there instead."""
+
+
 def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: bool, emotions: int) -> None:
     """Refuse settings that do not go with what is trained, and warn of those that cannot be meant.
 
@@ -27,8 +39,17 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
         emotions: Number of emotions.
 
     Raises:
-        RequestError: Early stopping or augmentation on frame labels, or class weights for another number of emotions.
+        RequestError: An argument that this trainer does not look at, early stopping or augmentation on frame labels, or
+            class weights for another number of emotions.
     """
+    for each in dataclasses.fields(arguments):
+        value = getattr(arguments, each.name)
+        if each.name in UNUSED_ARGUMENTS and value != each.default:
+            raise RequestError(
+                f"{each.name} is {value!r}, which this trainer does not look at",
+                f"its default, {each.default!r}",
+                f"leave it out: {UNUSED_ARGUMENTS[each.name]}",
+            )
     if frame_labels and arguments.early_stopping_patience is not None:
         raise RequestError(
             f"early_stopping_patience is {arguments.early_stopping_patience} for training on frame labels",
@@ -54,6 +75,22 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
             "long as in float32. Set bf16: false, or train on a GPU",
             stacklevel=2,
         )
+
+
+def train_in_float32(model: GMPATLPreTrainedModel) -> None:
+    """Make parameters float32: transformers loads them as they are stored, and small updates vanish in half precision.
+
+    Args:
+        model: The model to be trained, changed in place.
+    """
+    half = {str(each.dtype) for each in model.parameters() if each.dtype in (torch.float16, torch.bfloat16)}
+    if half:
+        warnings.warn(
+            f"the model's parameters are {' and '.join(sorted(half))}; they are trained in float32. Load it with "
+            "dtype=torch.float32; bf16: true among the training arguments is what saves time",
+            stacklevel=3,
+        )
+        model.float()  # type: ignore[no-untyped-call]
 
 
 def check_training_table(table: datasets.Dataset, model: GMPATLPreTrainedModel) -> None:

@@ -26,7 +26,7 @@ from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFr
 from .arguments import GMPATLTrainingArguments
 from .attention import quick_attention
 from .augmentation import SpeedPerturbed
-from .checks import check_training_arguments, check_training_table
+from .checks import check_training_arguments, check_training_table, train_in_float32
 from .clips import TableClips
 from .collator import GMPATLDataCollator
 from .pieces import cut_by_length
@@ -92,6 +92,8 @@ class GMPATLTrainer(Trainer):
         frame_labels = isinstance(model, HubertForGMPATLFrameClassification)
         check_training_arguments(args, frame_labels, model.config.num_emotions)
         args = copy.copy(args)
+        if train_dataset is not None:
+            train_in_float32(model)
         if frame_labels:
             # There is no UAR of frame labels; retraining keeps its last step.
             args.metric_for_best_model, args.load_best_model_at_end, args.greater_is_better = None, False, None

@@ -29,8 +29,8 @@ class Recording:
         session: The recording session, for leave-one-session-out; None when the corpus has none.
         split: `train`, `dev` or `test` where the corpus prescribes it; None otherwise.
         audio_bytes: The encoded audio file itself, for corpora that are not files on disk.
-        people_of: The corpus that the speaker belongs to, where another name reads a part of it or its folds: it is
-            the prefix then, so that the same person has one name everywhere. None for the name it is read under.
+        people_of: The corpus that the speaker belongs to, where another reader reads a part of it or its folds: it is
+            the prefix then, so that the same person has one name everywhere. None for what `CorpusInfo` says.
     """
 
     file: str
@@ -89,6 +89,8 @@ class CorpusInfo:
         needs_root: Whether the reader needs a folder or file to read from.
         speakers_known: Whether the speaker of every recording is known. Where not, such recordings have the speaker
             `UNKNOWN_SPEAKER`, and a split by speaker cannot be proven.
+        own_speakers: Whether the speakers are this corpus' people, who have the same names under any `corpus_name`.
+            False for readers of anybody's data, whose speaker 1 may be somebody else each time.
         caution: What somebody who reads a figure for this corpus has to know, as a sentence without a full stop.
         copies: Whether the corpus is handed around with recordings in it twice (an archive inside its own folder). Then
             the first of several recordings of the same name is read and the others are listed; otherwise they are
@@ -109,6 +111,7 @@ class CorpusInfo:
     language: str | None = None
     needs_root: bool = True
     speakers_known: bool = True
+    own_speakers: bool = True
     caution: str | None = None
     copies: bool = False
 
@@ -179,6 +182,25 @@ def audio_files(root: Path | None) -> list[Path]:
     folder = existing_folder(root)
     found = [p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()]
     return sorted((p for p in found if not _is_leftover(p, folder)), key=lambda p: p.relative_to(folder).as_posix())
+
+
+def files_by_name(root: Path | None) -> tuple[dict[str, Path], list[LeftOut]]:
+    """Find every audio file below a folder by its name alone, for corpora that list their recordings by it.
+
+    Args:
+        root: The folder to look in, at any depth.
+
+    Returns:
+        File name → the first file of this name; the others, by their path below the folder.
+
+    Raises:
+        RequestError: When there is no such folder.
+    """
+    folder = existing_folder(root)
+    first: dict[str, Path] = {}
+    copies = [path for path in audio_files(folder) if first.setdefault(path.name, path) is not path]
+    reason = "another copy of a recording that is read"
+    return first, [LeftOut(path.relative_to(folder).as_posix(), reason) for path in copies]
 
 
 def leftovers(folder: Path) -> list[LeftOut]:

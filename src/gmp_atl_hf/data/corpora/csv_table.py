@@ -25,6 +25,7 @@ _JSON_LINES = {".jsonl", ".ndjson", ".json"}
         layout="a CSV, TSV or JSONL file with a row per recording: file, emotion, speaker and, where known, gender, "
         "session and split (other column names through `columns`)",
         protocol="group-k-fold",
+        own_speakers=False,
     )
 )
 def read(

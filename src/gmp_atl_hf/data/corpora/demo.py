@@ -138,6 +138,7 @@ def _check(root: Path, settings: DemoCorpus) -> None:
         licence="none: it is synthesised on your machine; espeak-ng itself is GPL-3.0",
         layout="a folder that is made at the first use: demo.json, metadata.csv, wav/",
         protocol="given",
+        own_speakers=False,  # other options, other voices
         language="en",
         needs_root=False,
     )

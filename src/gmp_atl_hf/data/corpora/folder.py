@@ -17,6 +17,7 @@ _GROUPS = ("speaker", "emotion", "gender", "session", "split")
         name="folder",
         layout="<emotion>/… with recordings at any depth, and `speaker` telling where the speaker's name is",
         protocol="group-k-fold",
+        own_speakers=False,
     )
 )
 def read(root: Path | None, speaker: str | None = None) -> Iterator[Recording | LeftOut]:

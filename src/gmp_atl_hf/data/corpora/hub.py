@@ -18,6 +18,7 @@ _KNOWN_SPLITS = {"train": "train", "validation": "dev", "valid": "dev", "dev": "
         name="hub",
         layout="a dataset with an audio column, the emotion and the speaker (other column names through `columns`)",
         protocol="group-k-fold",
+        own_speakers=False,
         needs_root=False,
     )
 )

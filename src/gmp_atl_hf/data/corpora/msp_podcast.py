@@ -18,8 +18,8 @@ from .base import (
     Item,
     LeftOut,
     Recording,
-    audio_files,
     existing_folder,
+    files_by_name,
     register_corpus,
 )
 from .naming import lines_of
@@ -77,7 +77,8 @@ def read(root: Path | None, test: str = "Test1", unknown_speakers: str = "keep")
     tests = sorted({row["Split_Set"] for row in rows} - {part for part in _parts(rows) if part.lower() in PARTS})
     if test not in tests:
         raise RequestError(f"there is no partition {test!r}", f"one of {', '.join(tests) or 'none'}", "corpus.test")
-    files = {path.name: path for path in audio_files(folder)}
+    files, copies = files_by_name(folder)
+    yield from copies
     for row in rows:
         name, part, speaker = row["FileName"], row["Split_Set"], row["SpkrID"].lower()
         path = files.pop(name, None)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import RequestError
-from .base import CorpusInfo, Item, LeftOut, Recording, audio_files, existing_folder, register_corpus
+from .base import CorpusInfo, Item, LeftOut, Recording, existing_folder, files_by_name, register_corpus
 from .naming import lines_of
 
 EMOTIONS = {
@@ -54,7 +54,8 @@ def read(root: Path | None) -> Iterator[Item]:
     table = existing_folder(root) / "data.tsv"
     if not table.is_file():
         raise RequestError(f"there is no {table}", "nEMO's folder with data.tsv", "give that folder as corpus.root")
-    files = {path.name: path for path in audio_files(root)}
+    files, copies = files_by_name(root)
+    yield from copies
     # No quoting: Polish quotation marks in the sentences are text.
     rows = csv.DictReader(lines_of(table.read_text("utf-8-sig")), delimiter="\t", quoting=csv.QUOTE_NONE)
     for row in rows:
