@@ -167,13 +167,18 @@ def bytes_per_row(rows: int = 50_000) -> Fact:
 
 def fit_seconds(results: Sequence[Mapping[str, Any]]) -> Fact:
     """Seconds of k-means at the default scales on the default sample."""
-    of_width = [each for each in results if each["benchmark"] == "kmeans" and each["channels"] == HIDDEN]
-    done = of_width[-1] if of_width else None
+    per_frame: dict[int, list[float]] = {}
+    for result in results:
+        if result["benchmark"] == "kmeans" and result["channels"] == HIDDEN:
+            for each in result["results"]:
+                seconds = each["sides"]["ours"]["seconds"] / result["frames"]
+                per_frame.setdefault(each["clusters"], []).append(seconds)
     wanted = set(PseudoLabelSpec().clusters)
-    if done is None or not wanted <= {each["clusters"] for each in done["results"]}:
+    if not wanted <= {*per_frame}:
         return Fact(60.0, "assumed")
-    seconds = sum(each["sides"]["ours"]["seconds"] for each in done["results"] if each["clusters"] in wanted)
-    return Fact(seconds * PseudoLabelSpec().sample_frames / done["frames"], "scaled from fewer frames")
+    # Several results of one scale: the quickest was the least disturbed.
+    quickest = sum(min(per_frame[clusters]) for clusters in wanted)
+    return Fact(quickest * PseudoLabelSpec().sample_frames, "scaled from fewer frames")
 
 
 def show(title: str, columns: Mapping[str, Mapping[str, Fact]], unit: float, digits: int = 2) -> None:
