@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gmp_atl_hf import run as run_module
+from gmp_atl_hf.environment import describe_environment
 from gmp_atl_hf.evaluation.calibration import fit_temperature
 from runs import EMOTIONS, SPEAKERS, SPLIT, digests, given_split, read_json, read_lines, recipe_dict, run, write_corpus
 
@@ -146,3 +148,21 @@ def test_the_card_follows_a_run_that_grows_and_stays_as_it_is_when_nothing_is_do
     written = card.stat().st_mtime_ns
     run({**recipe, "seeds": [0, 1]}, tmp_path / "run")
     assert card.stat().st_mtime_ns == written
+
+
+def test_the_environment_is_that_of_the_trainings_not_of_a_report_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_corpus(tmp_path / "corpus", split=SPLIT)
+    recipe = given_split(root, variants=["direct"], stages__finetune__num_train_epochs=1, final=False)
+    here = describe_environment()
+
+    def run_on(machine: str, **changes: Any) -> Any:
+        monkeypatch.setattr(run_module, "describe_environment", lambda: {**here, "platform": machine})
+        return run({**recipe, **changes}, tmp_path / "run")["environment"]["platform"]
+
+    assert run_on("A") == "A"
+    assert run_on("B") == "A"
+    assert run_on("C", final=True) == "C"
+    assert run_on("D", final=True) == "C"
+    assert run_on("E", final=True, seeds=[0, 1]) == "E"

@@ -102,6 +102,8 @@ def test_a_bad_file_is_named_without_the_servers_folders(client: Any, tmp_path: 
 
 def test_a_model_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     pytest.importorskip("gradio", reason="the extra `ui`")
+    assert main(["ui", str(tmp_path / "nowhere"), "--port", "99999"]) == 2
+    assert "from 1 to 65535" in capsys.readouterr().err
     assert main(["ui", str(tmp_path / "nowhere")]) == 2
     assert "there is no folder" in capsys.readouterr().err
 

@@ -19,6 +19,7 @@ from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLFrameClassificat
 from gmp_atl_hf.pretraining import run as run_module
 from gmp_atl_hf.pretraining.curves import describe_labels, label_agreement
 from gmp_atl_hf.pretraining.recipe import PretrainRecipe
+from gmp_atl_hf.recipe_checks import check_pretraining_names
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from pretrainings import pretrain, pretrain_dict, write_speech
 from runs import read_json, read_lines, results, stamps, write_recipe
@@ -108,6 +109,7 @@ def test_a_finished_pretraining_has_nothing_left_to_do(
     finished: Path, speech: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(GMPATLTrainer, "evaluate", None)
+    monkeypatch.setattr(run_module, "describe_environment", None)  # that of the trainings stays
     before = {name: time for name, time in stamps(finished).items() if "iteration" in name or "model" in name}
     pretrain(pretrain_dict(speech), finished)
     after = stamps(finished)
@@ -181,7 +183,8 @@ def test_a_checkpoint_can_be_gone_on_with(finished: Path, speech: Path, tmp_path
         ({"model__frame_tagets": "all"}, "did you mean `frame_targets`"),
         ({"backbone__num_hiden_layers": 1}, "did you mean `num_hidden_layers`"),
         ({"arguments__learning_rat": 1e-3}, "unknown key `learning_rat` in `arguments`"),
-        ({"arguments__seed": 1}, "which the run sets itself"),
+        ({"arguments__seed": 1}, "use `seed` at the top of the recipe"),
+        ({"arguments__load_best_model_at_end": True}, "leave it out: the pre-training sets it"),
         ({"arguments__label_smoothing_factor": 0.1}, "does not look at"),
         ({"model__num_hidden_layers": 1}, "they belong to `backbone`"),
         ({"backbone__conv_stride": [9, 9, 5]}, "405 samples apart"),
@@ -218,6 +221,10 @@ def test_the_packaged_recipe_reads() -> None:
     recipe = PretrainRecipe.from_yaml("pretrain-mini")
     assert [spec.features for spec in recipe.iterations] == ["mfcc", "hidden-states"]
     assert PretrainRecipe.from_dict(recipe.to_dict()) == recipe
+    assert isinstance(recipe.backbone, dict)
+    own = {f"iterations.{number}": spec.arguments for number, spec in enumerate(recipe.iterations)}
+    check_pretraining_names(recipe.backbone, recipe.model, {"arguments": recipe.arguments, **own})
+    check_pretraining_names({**recipe.backbone, "model_type": "hubert"}, {}, {})
 
 
 def test_perplexity_is_the_number_of_clusters_when_all_are_used_alike(tmp_path: Path) -> None:

@@ -84,6 +84,27 @@ def test_leave_one_session_out_leaves_whole_sessions_out_and_develops_on_another
     assert all(len(fold.dev) == 3 for fold in by_speaker)
 
 
+def copied(table: datasets.Dataset, corpus: str) -> datasets.Dataset:
+    """The table and a copy of it under another name: other recordings, the same people."""
+    other = table.map(lambda row: {"corpus": corpus, "id": f"{corpus}-{row['id']}"}, features=table.features)
+    return datasets.concatenate_datasets([table, other])
+
+
+def test_a_session_is_the_same_in_a_copy_under_another_name():
+    table = table_of(people(8, sessions=4))
+    folds = Protocol("leave-one-session-out").folds(table)
+    assert [fold.test for fold in Protocol("leave-one-session-out").folds(copied(table, "phone"))] == [
+        fold.test for fold in folds
+    ]
+
+
+def test_every_corpus_that_is_trained_on_is_named():
+    strangers = table_of({f"t{n}": {"gender": "male"} for n in range(3)}).map(lambda row: {"corpus": "target"})
+    table = datasets.concatenate_datasets([copied(table_of(people(8)), "phone"), strangers])
+    sentence = Protocol("cross-corpus", test_corpora=("target",)).describe(table)["sentence"]
+    assert "trained on c and phone, tested on target" in sentence
+
+
 def test_two_sessions_still_leave_somebody_to_develop_on():
     table = table_of(people(8, sessions=2))
     folds = Protocol("leave-one-session-out").folds(table)

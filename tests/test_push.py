@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -155,6 +157,7 @@ def test_no_folder_of_this_machine_is_sent(finished: Path, hub: Hub) -> None:
         ("--set 'root=/ana'\"'\"'s/emodb'", "/ana's", "--set 'root=path/to/ana's/emodb'"),
         ("/a/emodb2 and /a/emodb-mini", "/a/emodb", "/a/emodb2 and /a/emodb-mini"),
         ("<td>/a/R&amp;D/b&amp;c</td>", "/a/R&D/b&c", "<td>path/to/b&amp;c</td>"),
+        (html.escape("--set " + shlex.quote("root=/a/o'neil/b")), "/a/o'neil/b", html.escape("--set 'root=path/to/b'")),
     ],
 )
 def test_a_path_is_hidden_where_it_is_one(text: str, path: str, expected: str) -> None:

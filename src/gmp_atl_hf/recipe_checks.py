@@ -277,12 +277,17 @@ def check_pretraining_names(
     Raises:
         RequestError: As `check_field_names`.
     """
-    known_backbone, known_model, known_arguments = _known_fields()
+    by_itself = "leave it out: the pre-training sets it"
+    known_backbone, known_model, known_arguments = (
+        known._replace(owned=dict.fromkeys(known.owned, by_itself) | {"seed": "use `seed` at the top of the recipe"})
+        for known in _known_fields()
+    )
     if isinstance(backbone, Mapping):
         _check_names(backbone, "`backbone`", known_backbone)
     _check_names(model, "`model`", known_model)
     for where, mapping in arguments.items():
-        _check_names(mapping, f"`{where}`", known_arguments)
+        keys = () if where == "arguments" else ("features", "layers", "clusters", "start")
+        _check_names(mapping, f"`{where}`", known_arguments._replace(own_keys=keys))
 
 
 def _known_fields() -> tuple[_Known, _Known, _Known]:
@@ -297,7 +302,9 @@ def _known_fields() -> tuple[_Known, _Known, _Known]:
     known_stage = ("skip", "start", "model", "same_updates_as_all")
     in_model = dict.fromkeys(set(model) - set(hubert), "`model`")
     stage_elsewhere = {name: "`model`, of the recipe or of this stage" for name in model if name not in arguments}
-    known_backbone = _Known(hubert, MODEL_OWNED, elsewhere=in_model)
+    # In every checkpoint's configuration, and derived.
+    stored = {"model_type": str, "num_feat_extract_layers": int}
+    known_backbone = _Known({**hubert, **stored}, MODEL_OWNED, elsewhere=in_model)
     known_model = _Known(
         model, MODEL_OWNED, elsewhere={n: "a stage" for n in arguments if n not in model}, unused=MODEL_UNUSED
     )
@@ -319,7 +326,8 @@ def _check_names(mapping: Mapping[str, Any], where: str, known: _Known) -> None:
             candidates = [*known.own_keys, *(n for n in known.kinds if n not in known.owned)]
             raise RequestError(
                 f"unknown key `{name}` in {where}",
-                "a field of " + ("GMPATLTrainingArguments" if known.own_keys else "the model's configuration"),
+                "a field of "
+                + ("GMPATLTrainingArguments" if "learning_rate" in known.kinds else "the model's configuration"),
                 fix or did_you_mean(name, [*candidates, *known.elsewhere]),
             )
         kind = known.kinds[name]

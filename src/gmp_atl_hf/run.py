@@ -24,6 +24,7 @@ from .files import write_whole
 from .final_model import describe_final_model, development_temperature, refuse_other_model, ship_final_model
 from .fingerprints import combine, row_fingerprints
 from .heard import heard_by_description
+from .hub.run_facts import MODEL
 from .launch import join_processes
 from .plan import PlannedFold, PlannedStep, Planner, known_genders
 from .recipe import Recipe
@@ -209,7 +210,9 @@ class Run:
             self.say(final)
 
     def _anything_left(self) -> bool:
-        """Whether a step or a test of the folds wanted is not done yet."""
+        """Whether a step or a test of the folds wanted, or the final model, is not there yet."""
+        if self.recipe.final and not (self.output_dir / MODEL / STEP_FILE).is_file():
+            return True
         wanted = [planned for planned in self.planned if planned.fold.number in self.wanted]
         return any(not self.tested(each) or any(not one.folder.finished for one in each.steps) for each in wanted)
 

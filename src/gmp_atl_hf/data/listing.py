@@ -22,7 +22,7 @@ class Listed:
     """A corpus whose recordings are known but not yet decoded.
 
     Args:
-        name: Prefix of its ids and speakers.
+        name: Prefix of its ids.
         info: What is known about the corpus.
         recordings: What its reader found, with our words for gender and split.
         left_out: What its reader left out, by id.

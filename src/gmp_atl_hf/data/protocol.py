@@ -178,8 +178,8 @@ class Protocol:
         independent = all(fold.speaker_independent for fold in folds)
         how = self.kind
         if self.kind == "cross-corpus":
-            corpora = dict(zip(table["speaker"], table["corpus"], strict=True))
-            sides = [" and ".join(sorted({corpora[s] for s in own})) for own in (folds[0].train, folds[0].test)]
+            tested = {*(self.test_corpora or ())}
+            sides = [" and ".join(sorted(side)) for side in ({*table["corpus"]} - tested, tested)]
             how += f" (trained on {sides[0]}, tested on {sides[1]})"
         return {
             "kind": self.kind,

@@ -124,7 +124,8 @@ def cross_corpus(protocol: Protocol, table: Dataset, speakers: Speakers) -> list
         raise RequestError(
             f"cross-corpus: the speaker {shared[0]} is on both sides ({len(shared)} are)",
             "corpora of different people, so that nobody tested is heard before",
-            "other corpora, or kind: leave-one-speaker-out or group-k-fold on both together",
+            "other corpora, or kind: leave-one-speaker-out or group-k-fold on both together; a reader of your own "
+            "whose people are others in each folder says so: CorpusInfo(…, own_speakers=False)",
         )
     return [Sides(train, test)]
 

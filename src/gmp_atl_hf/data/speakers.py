@@ -86,7 +86,7 @@ class Speakers:
             table: The table, with the column `session`.
 
         Returns:
-            Session (with its corpus as prefix) to its speakers in natural order.
+            Session (with the corpus of its people as prefix) to its speakers in natural order.
 
         Raises:
             RequestError: When a recording has no session, or a speaker is in two.
@@ -94,8 +94,8 @@ class Speakers:
         values = _filled(table, "session", "leave-one-session-out", "use kind: leave-one-speaker-out or group-k-fold")
         sessions: dict[str, set[str]] = defaultdict(set)
         home: dict[str, str] = {}
-        for speaker, corpus, value in zip(table["speaker"], table["corpus"], values, strict=True):
-            session = f"{corpus}/{value}"
+        for speaker, value in zip(table["speaker"], values, strict=True):
+            session = f"{speaker.partition('/')[0]}/{value}"
             if home.setdefault(speaker, session) != session:
                 raise RequestError(
                     f"speaker {speaker} is in the sessions {home[speaker]} and {session}",

@@ -102,7 +102,7 @@ def _frame_label_settings(facts: RunFacts) -> list[Setting]:
             f"{SUMMARIES}: the third-last" if third_last else f"{OURS}; the third-last is {SUMMARIES}",
         ),
         Setting("Numbers of clusters", ", ".join(map(str, spec.clusters)), OURS),
-        Setting("Clusters fitted on", "training speakers only", OURS),
+        Setting("Clusters fitted on", f"training {facts.units} only", OURS),
         Setting("3. HuBERT retrained on the frame labels", "cross-entropy, summed over scales", SUMMARIES),
         Setting("Retraining starts from", _start(start), SUMMARIES if start == "backbone" else ABLATION),
         Setting("Frames that count in retraining", f"{targets} ones" if targets == "masked" else "all", OURS),
@@ -123,10 +123,10 @@ def _finetuning_settings(facts: RunFacts) -> list[Setting]:
     rows.append(Setting("Pooling of frames", config.pooling, OURS))
     rows.append(Setting("Learning rates, epochs, batches, masks", "see `recipe.yaml`", OURS))
     for dotted, tried in recipe.search.items():
-        part = f"{dotted.rsplit('.', 1)[-1]}, chosen in each fold by development speakers"
+        part = f"{dotted.rsplit('.', 1)[-1]}, chosen in each fold by development {facts.units}"
         here = read_json(facts.model / STEP_FILE)["inputs"]["settings"][dotted]
         rows.append(Setting(part, f"of {', '.join(map(str, tried))}; {here} in this model", OURS))
-    epoch = "the last" if not facts.temperatures else "that of the best UAR on development speakers"
+    epoch = "the last" if not facts.temperatures else f"that of the best UAR on development {facts.units}"
     rows.append(Setting("Epoch", epoch + (", the median of the folds" if facts.cross_validated else ""), OURS))
     return rows
 

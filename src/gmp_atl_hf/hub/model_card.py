@@ -33,6 +33,7 @@ _SHARED = (
     "The figures are of test recordings that were not trained on, but of speakers who were, or who are not known: they "
     "say nothing about people the model has not heard."
 )
+_FIRST_SEED = " They are means over several seeds; this model is that of the first."
 _ACTED = ("cafe", "crema-d", "cremad", "emodb", "emovo", "esd", "iemocap", "meld", "nemo", "ravdess", "savee", "tess")
 
 
@@ -88,6 +89,7 @@ def render_card(
         stamps=report["stamps"],
         heading="How good it is" + (" on speakers it has never heard" if facts.speaker_independent else ""),
         cross_validated=facts.cross_validated,
+        units=facts.units,
         labels=labels,
         sources=_label_sources(recipe.labels, labels),
         dropped=sorted(name for name, label in (recipe.labels or {}).items() if label is None),
@@ -213,7 +215,7 @@ def _cell(text: object) -> str:
 
 def _whose_figures(facts: RunFacts) -> str:
     if not facts.speaker_independent:
-        return _SHARED
+        return _SHARED + (_FIRST_SEED if len(facts.summary["per_seed"]) > 1 else "")
     if facts.cross_validated:
         return _CROSS_VALIDATED
     return _SEEDS if len(facts.summary["per_seed"]) > 1 else _ONE_FOLD

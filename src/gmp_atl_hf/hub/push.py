@@ -147,7 +147,9 @@ def hide_paths(text: str, paths: Sequence[str]) -> str:
     for path in sorted({path for path in paths if Path(path).is_absolute()}, key=len, reverse=True):
         plain, name = path.rstrip("/"), Path(path).name
         # A command is kept as a shell reads it, where an apostrophe is spelt otherwise; so is it, and &, in the page.
-        spellings = {plain: name, shlex.quote(plain).strip("'"): name, html.escape(plain): html.escape(name)}
+        quoted = shlex.quote(plain).strip("'")
+        spellings = {plain: name, quoted: name}
+        spellings |= {html.escape(spelt): html.escape(name) for spelt in spellings}
         for spelt, shown in spellings.items():
             # Not inside of an address or of a longer path: /data is no part of https://x.org/data or runs/data.
             text = re.sub(rf"(?:(?<=file://)|(?<![\w./-])){re.escape(spelt)}(?![\w-])", f"path/to/{shown}", text)

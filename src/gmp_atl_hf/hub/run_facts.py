@@ -65,6 +65,11 @@ class RunFacts:
         return self.report["protocol"].get("speaker_independent", True) is not False
 
     @property
+    def units(self) -> str:
+        """What the parts of a fold do not share."""
+        return "speakers" if self.speaker_independent else "recordings"
+
+    @property
     def model(self) -> Path:
         """Folder of the model."""
         return self.folder / MODEL

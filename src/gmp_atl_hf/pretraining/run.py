@@ -135,6 +135,8 @@ class _Pretraining:
                     config.resolve_layer(layer)
                 arguments = make_arguments(Path("unused"), 0, self._arguments(spec), evaluate=True)
                 check_training_arguments(arguments, frame_labels=True, emotions=config.num_emotions)
+            except RequestError as error:
+                raise RequestError(f"iteration {number}: {error.found}", error.expected, error.fix) from error
             except (ValueError, TypeError) as error:
                 raise RequestError(
                     f"iteration {number}: {error}", "settings that fit the backbone", "see `model` and `iterations`"
@@ -241,9 +243,12 @@ class _Pretraining:
             with self.model.work(self.state) as folder:
                 if self.state.is_main_process:
                     self._save_encoder(folder)
-        report = self._report()
+        place = self.output_dir / REPORT_FILE
+        # A report made again may be made on another machine than the trainings.
+        environment = describe_environment() if left or not place.is_file() else read_json(place)["environment"]
+        report = self._report(environment)
         if self.state.is_main_process:
-            write_json(self.output_dir / REPORT_FILE, report)
+            write_json(place, report)
             if can_draw():
                 write_whole(self.output_dir / CURVES_FILE, draw_curves(report))
             else:
@@ -308,7 +313,7 @@ class _Pretraining:
             encoder.to(getattr(torch, self.recipe.precision)).save_pretrained(folder)
         load_feature_extractor(self.begin).save_pretrained(folder)
 
-    def _report(self) -> dict[str, Any]:
+    def _report(self, environment: Mapping[str, Any]) -> dict[str, Any]:
         table, info, speech = self.corpus.table, self.corpus.info, self.speech
         iterations, previous = [], None
         for iteration in self.iterations:
@@ -334,7 +339,7 @@ class _Pretraining:
             "frame_targets": GMPATLConfig(**self._fields({})).frame_targets,
             "processes": self.state.num_processes,
             "seconds": sum(read_json(step.path / "step.json")["seconds_since_last_start"] for step in self.steps),
-            "environment": describe_environment(),
+            "environment": environment,
             "corpus": {"name": info.name, "licence": info.licence, "recordings": len(table)},
             "speech": {
                 name: {

@@ -24,10 +24,8 @@ UNUSED_ARGUMENTS = {
     "label_smoothing_factor": "am_softmax_scale and am_softmax_margin of `model` shape the loss",
     "dataloader_drop_last": "every clip is trained on in every epoch",
     "train_sampling_strategy": "batch_seconds makes batches of clips of like length",
-    "dataloader_persistent_workers": "dataloader_num_workers is looked at",
-    "dataloader_prefetch_factor": "dataloader_num_workers is looked at",
 }
-"""Arguments of transformers' Trainer that ours does not look at, and what is there instead."""
+"""Arguments that would change the numbers of transformers' Trainer, which ours does not look at; and what it has."""
 
 
 def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: bool, emotions: int) -> None:

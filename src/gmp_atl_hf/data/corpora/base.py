@@ -73,7 +73,7 @@ class CorpusInfo:
     """Facts about a corpus that do not depend on the copy at hand.
 
     Args:
-        name: The name recipes use, also the prefix of ids and speakers.
+        name: The name recipes use, also the prefix of ids and, see `own_speakers`, of speakers.
         homepage: Where to get the corpus; None for readers of people's own data.
         licence: Its licence; None when it depends on the data.
         citation: How to cite it, in one line; None when there is nothing to cite.
@@ -94,7 +94,7 @@ class CorpusInfo:
         caution: What somebody who reads a figure for this corpus has to know, as a sentence without a full stop.
         copies: Whether the corpus is handed around with recordings in it twice (an archive inside its own folder). Then
             the first of several recordings of the same name is read and the others are listed; otherwise they are
-            refused.
+            refused, unless the reader lists them itself (`files_by_name`).
     """
 
     name: str
