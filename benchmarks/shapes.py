@@ -30,6 +30,7 @@ from gmp_atl_hf.pretraining.speech import divide_speech
 from gmp_atl_hf.recipe import PseudoLabelSpec
 from gmp_atl_hf.stage_settings import make_arguments
 from gmp_atl_hf.steps import pseudo_labels_of
+from gmp_atl_hf.training.attention import has_quick_bfloat16
 
 CLUSTERS = (100,)
 SHAPES: dict[str, dict[str, Any]] = {
@@ -85,16 +86,19 @@ def learn(
     model = HubertForGMPATLFrameClassification(GMPATLConfig(**shape))
     settings = {**DEFAULT_ARGUMENTS, **recipe.arguments, "max_seconds": recipe.data.max_seconds, "disable_tqdm": True}
     settings |= {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 50, "max_steps": 100_000}
+    settings["bf16"] = has_quick_bfloat16()
     arguments = make_arguments(folder / name, recipe.seed, settings, evaluate=False)
     extractor = default_feature_extractor(model.config)
     trainer = GMPATLTrainer(model, arguments, train, dev, extractor, callbacks=[StopAfter(seconds)])
     trainer.train()
+    model.config.frame_targets = "masked"  # whatever was trained on; what is hidden is what has to be guessed
     metrics = trainer.evaluate()
     row = {
         "shape": name,
         "parameters": sum(p.numel() for p in model.hubert.parameters()),
         "updates": trainer.state.global_step,
-        "frames_right": round(metrics[f"eval_accuracy_{next(iter(scales))}"], 4),
+        "bf16": settings["bf16"],
+        "masked_frames_right": round(metrics[f"eval_accuracy_{next(iter(scales))}"], 4),
         "loss": round(metrics["eval_loss"], 4),
         "encoded_seconds_per_cpu_second": round(_speed(model), 1),
     }
