@@ -306,27 +306,6 @@ def test_a_run_across_corpora_trains_on_one_and_tests_on_the_other(tmp_path: Pat
     assert report["left_out"] == {"label sadness dropped by the label map": 4}
 
 
-def test_a_corpus_in_a_file_is_called_by_the_name_it_gives_itself(tmp_path: Path) -> None:
-    file = tmp_path / "reader.py"
-    file.write_text(
-        "from gmp_atl_hf.data.corpora import CorpusInfo, Recording, audio_files, register_corpus\n\n\n"
-        '@register_corpus(CorpusInfo(name="mine"))\n'
-        "def read(root):\n"
-        "    for path in audio_files(root):\n"
-        "        yield Recording(f'{path.parent.name}/{path.stem}', path, path.parent.name, path.stem[:2])\n"
-    )
-    one, two = (write_corpus(tmp_path / name) for name in ("one", "two"))
-    recipe = recipe_dict(one, variants=["direct"], labels={name: name for name in ("anger", "neutral", "sadness")})
-    recipe["corpus"] = [recipe["corpus"], {"name": str(file), "root": str(two)}]
-    recipe["protocol"] = {"kind": "cross-corpus", "test": ["yours"]}
-    with pytest.raises(RequestError, match=r"no corpus of the table\n  expected: one of folder, mine"):
-        run(recipe, tmp_path / "run")
-    recipe["protocol"]["test"] = ["mine"]
-    run(recipe, tmp_path / "run")
-    rows = read_lines(tmp_path / "run/direct/seed-0/fold-01/predictions.jsonl")
-    assert rows and all(row["speaker"].startswith("mine/") for row in rows)
-
-
 def test_a_person_in_both_corpora_is_refused_by_name(tmp_path: Path) -> None:
     clip(tmp_path / "Actor_01/03-01-05-01-01-01-01.wav")
     clip(tmp_path / "Actor_01/03-02-05-01-01-01-01.wav")

@@ -13,6 +13,7 @@ from gmp_atl_hf.data.corpora.base import PROTOCOLS, CorpusInfo
 from gmp_atl_hf.data.listing import list_recordings
 from gmp_atl_hf.data.protocol import KINDS
 from gmp_atl_hf.errors import RequestError
+from runs import read_lines, recipe_dict, run, write_corpus
 
 HEAD = """from gmp_atl_hf.data.corpora import CorpusInfo, LeftOut, Recording, audio_files, named_files, register_corpus
 
@@ -84,3 +85,24 @@ def test_a_protocol_that_does_not_exist_is_refused(root: Path) -> None:
     assert {*PROTOCOLS} == {*KINDS} - {"cross-corpus"}
     with pytest.raises(RequestError):
         CorpusInfo(name="mine", protocol="")
+
+
+def test_a_corpus_in_a_file_is_called_by_the_name_it_gives_itself(tmp_path: Path) -> None:
+    file = tmp_path / "reader.py"
+    file.write_text(
+        "from gmp_atl_hf.data.corpora import CorpusInfo, Recording, audio_files, register_corpus\n\n\n"
+        '@register_corpus(CorpusInfo(name="mine"))\n'
+        "def read(root):\n"
+        "    for path in audio_files(root):\n"
+        "        yield Recording(f'{path.parent.name}/{path.stem}', path, path.parent.name, path.stem[:2])\n"
+    )
+    one, two = (write_corpus(tmp_path / name) for name in ("one", "two"))
+    recipe = recipe_dict(one, variants=["direct"], labels={name: name for name in ("anger", "neutral", "sadness")})
+    recipe["corpus"] = [recipe["corpus"], {"name": str(file), "root": str(two)}]
+    recipe["protocol"] = {"kind": "cross-corpus", "test": ["yours"]}
+    with pytest.raises(RequestError, match=r"no corpus of the table\n  expected: one of folder, mine"):
+        run(recipe, tmp_path / "run")
+    recipe["protocol"]["test"] = ["mine"]
+    run(recipe, tmp_path / "run")
+    rows = read_lines(tmp_path / "run/direct/seed-0/fold-01/predictions.jsonl")
+    assert rows and all(row["speaker"].startswith("mine/") for row in rows)
