@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,6 +199,17 @@ def test_recipes_lists_the_packaged_ones(capsys: pytest.CaptureFixture[str]) -> 
     said = capsys.readouterr().out
     assert re.search(r"demo +See the method work", said)
     assert "emodb" in said
+
+
+def test_export_without_its_packages_names_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.delitem(sys.modules, "gmp_atl_hf.inference.export", raising=False)
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["export", str(tmp_path), str(tmp_path / "model.onnx")]) == 2
+    assert "onnx, onnxscript, onnxruntime not installed" in capsys.readouterr().err
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 from pathlib import Path
 
@@ -47,13 +48,20 @@ def _writable(output: Path) -> Path:
         raise RequestError(
             f"{output} cannot be written", f"a folder {output.parent} to write to", f"mkdir -p {output.parent}"
         )
-    from .inference.export import is_export
-
     beside = output.with_suffix(".json")
-    if beside.exists() and not is_export(beside):
+    if beside.exists() and not _is_export(beside):
         raise RequestError(
             f"{beside} is there, where labels and settings of {output.name} go",
             "a name that is free, or an earlier export",
             f"{output.with_name(output.stem + '-model.onnx')}",
         )
     return output
+
+
+def _is_export(settings: Path) -> bool:
+    """Whether a file holds the settings of an exported model; looked at before its packages are known to be there."""
+    try:
+        found = json.loads(settings.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and "largest_logit_differences" in found

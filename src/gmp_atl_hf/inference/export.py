@@ -138,15 +138,6 @@ def export_onnx(model: HubertForGMPATL, feature_extractor: Any, path: Path, int8
     return ExportReport(path, path.with_suffix(".json"), len(content) / 1e6, differences, cost)
 
 
-def is_export(settings: Path) -> bool:
-    """Whether a file holds the settings of an exported model."""
-    try:
-        found = json.loads(settings.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and "largest_logit_differences" in found
-
-
 def describe_export(report: ExportReport) -> str:
     """Say what was written, in a few lines."""
     checks = ", ".join(f"{check} {value:.1g}" for check, value in report.differences.items())
