@@ -112,11 +112,11 @@ def evaluate_model(
     from .data.table import read_corpora
     from .environment import describe_environment
     from .evaluation.report import FoldResult, build_report, write_report
-    from .files import write_whole
+    from .files import write_jsonl
     from .heard import heard_by_model
     from .modeling.configuration_gmp_atl import GMPATLConfig
     from .step_folder import write_json
-    from .steps import predict, write_jsonl
+    from .steps import predict, write_left_out
 
     if output_dir is not None and Path(output_dir).is_file():
         raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
@@ -143,8 +143,8 @@ def evaluate_model(
             raise RequestError(
                 f"{model} has heard every speaker of this corpus", "somebody it has not heard", "another corpus"
             )
-        left_out += _without(table, kept, "the model has heard the speaker")
-        table = table.select(kept)
+        table, others = _keep(table, kept, "the model has heard the speaker")
+        left_out += others
     untouched = Untouched(frozenset(table["speaker"]), frozenset(table["id"]))
     try:
         untouched.refuse_speakers(heard, f"{model} has heard")
@@ -175,8 +175,7 @@ def evaluate_model(
         place = folder / "model" / "seed-0" / "fold-01"
         write_jsonl(place / "predictions.jsonl", rows)
         write_json(place / "metrics.json", {"model": str(model), "command": command, "temperature": None})
-        lines = [json.dumps({"file": one.file, "reason": one.reason}, ensure_ascii=False) for one in left_out]
-        write_whole(folder / "left_out.jsonl", "".join(line + "\n" for line in lines))
+        write_left_out(folder, left_out)
         write_report(report, folder)
     PartialState().wait_for_everyone()
     return report
@@ -206,12 +205,12 @@ def _with_labels_of(table: Dataset, names: Sequence[str], labels: Mapping[str, s
     return replace_column(table, "emotion", numbers, feature=ClassLabel(names=list(names)))
 
 
-def _without(table: Dataset, kept: Sequence[int], reason: str) -> list[LeftOut]:
-    """What is left out of a table of which these rows are kept."""
+def _keep(table: Dataset, rows: Sequence[int], reason: str) -> tuple[Dataset, list[LeftOut]]:
+    """Some rows of a table, and the others as left out."""
     from .data.corpora import LeftOut
 
-    there = set(kept)
-    return [LeftOut(one, reason) for row, one in enumerate(table["id"]) if row not in there]
+    kept = set(rows)
+    return table.select(rows), [LeftOut(one, reason) for row, one in enumerate(table["id"]) if row not in kept]
 
 
 def _of_split(table: Dataset, split: str) -> tuple[Dataset, list[LeftOut]]:
@@ -222,7 +221,7 @@ def _of_split(table: Dataset, split: str) -> tuple[Dataset, list[LeftOut]]:
         raise RequestError(
             f"the corpus has no recordings of the split {split}", "a part that exists", "leave out --split"
         )
-    return table.select(rows), _without(table, rows, f"not in the split {split}")
+    return _keep(table, rows, f"not in the split {split}")
 
 
 def _protocol(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -23,6 +25,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def is_half_written(file: Path, name: str) -> bool:
     """Whether a file is what a killed process left of one that was to be called `name`."""
     return file.name.startswith(f".{name}.") and file.name.endswith(".tmp")
+
+
+def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write one JSON object per line, whole or not at all."""
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read one JSON object per line."""
+    with path.open(encoding="utf-8") as lines:  # which end with a newline only; `splitlines` knows more ends
+        return [json.loads(line) for line in lines]
 
 
 @contextmanager

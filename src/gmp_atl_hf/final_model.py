@@ -13,6 +13,7 @@ from .checkpoints import load_feature_extractor, load_model, quiet_transformers
 from .data.fold import Fold
 from .data.guard import NOTHING_TESTED, Untouched
 from .evaluation.calibration import fit_temperature
+from .files import read_jsonl
 from .hub.model_card import write_model_card
 from .hub.run_facts import MODEL, USAGE_FILE
 from .hub.usage import write_usage
@@ -21,7 +22,7 @@ from .plan import PlannedFold
 from .search import choose_for_all, dev_logits_of
 from .stage_settings import STEP_NAMES
 from .step_folder import STEP_FILE, StepFolder, read_json
-from .steps import DEV_LOGITS_FILE, TRAINING_FILE, read_jsonl
+from .steps import DEV_LOGITS_FILE, TRAINING_FILE
 
 if TYPE_CHECKING:
     from .run import Run
@@ -64,7 +65,7 @@ def ship_final_model(run: Run) -> str:
         with folder.work(run.state) as working:
             if run.state.is_main_process:
                 _write_model(run, working, chosen, folds)
-        run.made.add(folder.path)
+        run.note_made(folder.path)
     return f"Model: {folder.path}"
 
 

@@ -12,6 +12,7 @@ from .recipe_convert import convert, describe, did_you_mean, known_names, split_
 from .recipe_yaml import dump_yaml, load_yaml
 
 if TYPE_CHECKING:
+    from .pretraining.recipe import PretrainRecipe
     from .recipe import Recipe
 
 __all__ = [
@@ -264,15 +265,11 @@ def check_field_names(recipe: Recipe) -> None:
             raise RequestError(f"variant {variant}: {error.found}", error.expected, error.fix) from error
 
 
-def check_pretraining_names(
-    backbone: Any, model: Mapping[str, Any], arguments: Mapping[str, Mapping[str, Any]]
-) -> None:
+def check_pretraining_names(recipe: PretrainRecipe) -> None:
     """Refuse unknown names, and plainly wrong kinds, in a pre-training.
 
     Args:
-        backbone: Its `backbone`, names of fields or a checkpoint.
-        model: Its `model`.
-        arguments: Where training arguments stand → them.
+        recipe: The recipe of the pre-training.
 
     Raises:
         RequestError: As `check_field_names`.
@@ -282,12 +279,13 @@ def check_pretraining_names(
         known._replace(owned=dict.fromkeys(known.owned, by_itself) | {"seed": "use `seed` at the top of the recipe"})
         for known in _known_fields()
     )
-    if isinstance(backbone, Mapping):
-        _check_names(backbone, "`backbone`", known_backbone)
-    _check_names(model, "`model`", known_model)
-    for where, mapping in arguments.items():
-        keys = () if where == "arguments" else ("features", "layers", "clusters", "start")
-        _check_names(mapping, f"`{where}`", known_arguments._replace(own_keys=keys))
+    if isinstance(recipe.backbone, Mapping):
+        _check_names(recipe.backbone, "`backbone`", known_backbone)
+    _check_names(recipe.model, "`model`", known_model)
+    _check_names(recipe.arguments, "`arguments`", known_arguments._replace(own_keys=()))
+    for number, spec in enumerate(recipe.iterations):
+        keys = tuple(item.name for item in fields(spec) if not item.metadata.get("rest"))
+        _check_names(spec.arguments, f"`iterations.{number}`", known_arguments._replace(own_keys=keys))
 
 
 def _known_fields() -> tuple[_Known, _Known, _Known]:

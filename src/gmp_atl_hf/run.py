@@ -20,11 +20,10 @@ from .errors import RequestError
 from .evaluation.metrics import emotion_metrics
 from .evaluation.report import NOT_SPEAKER_INDEPENDENT, FoldResult, build_report, write_report
 from .evaluation.report_markdown import render_console
-from .files import write_whole
+from .files import read_jsonl, write_jsonl, write_whole
 from .final_model import describe_final_model, development_temperature, refuse_other_model, ship_final_model
 from .fingerprints import combine, row_fingerprints
 from .heard import heard_by_description
-from .hub.run_facts import MODEL
 from .launch import join_processes
 from .plan import PlannedFold, PlannedStep, Planner, known_genders
 from .recipe import Recipe
@@ -33,10 +32,11 @@ from .run_lock import only_run_in
 from .search import describe_choices, refuse_nobody_to_choose
 from .stage_settings import check_stage_settings
 from .step_folder import STEP_FILE, read_json, write_json
-from .steps import predict, read_jsonl, write_jsonl
+from .steps import predict, write_left_out
 
 PREDICTIONS_FILE = "predictions.jsonl"
 METRICS_FILE = "metrics.json"
+ENVIRONMENT_FILE = "environment.json"
 SHUFFLED_STAMP = (
     "Labels of training and development recordings were shuffled within each speaker: this shows chance, "
     "not the method."
@@ -184,11 +184,9 @@ class Run:
         """Do every step and test that is not finished."""
         if self.state.is_main_process:
             write_whole(self.output_dir / "recipe.yaml", self.recipe.to_yaml())
-            place = self.output_dir / "environment.json"
-            if self._anything_left() or not place.is_file():  # a report made again may be made on another machine
-                write_json(place, describe_environment())
-            left_out = [{"file": one.file, "reason": one.reason} for one in self.corpus.left_out]
-            write_jsonl(self.output_dir / "left_out.jsonl", left_out)
+            if not (self.output_dir / ENVIRONMENT_FILE).is_file():
+                self._note_environment()
+            write_left_out(self.output_dir, self.corpus.left_out)
         for problem in (*self.corpus.problems, *self.notes):
             self.say(f"Note: {problem}")
         if others := self._process_counts() - {self.state.num_processes}:
@@ -209,12 +207,14 @@ class Run:
         if final is not None:
             self.say(final)
 
-    def _anything_left(self) -> bool:
-        """Whether a step or a test of the folds wanted, or the final model, is not there yet."""
-        if self.recipe.final and not (self.output_dir / MODEL / STEP_FILE).is_file():
-            return True
-        wanted = [planned for planned in self.planned if planned.fold.number in self.wanted]
-        return any(not self.tested(each) or any(not one.folder.finished for one in each.steps) for each in wanted)
+    def note_made(self, path: Path) -> None:
+        """Remember what this call has made, and where: a report made again may be made on another machine."""
+        if not self.made and self.state.is_main_process:
+            self._note_environment()
+        self.made.add(path)
+
+    def _note_environment(self) -> None:
+        write_json(self.output_dir / ENVIRONMENT_FILE, describe_environment())
 
     def perform_fold(self, planned: PlannedFold, test: bool = True) -> None:
         """Do the steps of one fold that are not finished, then its test."""
@@ -238,7 +238,7 @@ class Run:
             write_jsonl(planned.folder / PREDICTIONS_FILE, rows)
             # Written last: with it the test counts as done.
             write_json(planned.folder / METRICS_FILE, self._fold_metrics(planned, rows))
-        self.made.add(planned.folder)
+        self.note_made(planned.folder)
         self.state.wait_for_everyone()
 
     def perform_step(self, step: PlannedStep) -> None:
@@ -256,7 +256,7 @@ class Run:
         else:
             with step.folder.work(self.state) as folder:
                 step.perform(folder)
-        self.made.add(step.folder.path)
+        self.note_made(step.folder.path)
         self.state.wait_for_everyone()
 
     def _process_counts(self) -> set[int]:
@@ -367,7 +367,7 @@ class Run:
                 "speakers": len(set(table["speaker"])),
                 "problems": self.corpus.problems,
             },
-            environment=read_json(self.output_dir / "environment.json"),
+            environment=read_json(self.output_dir / ENVIRONMENT_FILE),
         )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
 from .checkpoints import load_feature_extractor, load_model, quiet_transformers
+from .data.corpora import LeftOut
 from .data.guard import NOTHING_TESTED, Untouched
-from .files import write_whole
+from .files import write_jsonl
 from .front_end.cache import FrontEndCache
 from .heard import heard_by_codebooks, heard_by_model
 from .modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
@@ -312,12 +312,6 @@ def predict(
     ]
 
 
-def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write one JSON object per line, whole or not at all."""
-    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read one JSON object per line."""
-    with path.open(encoding="utf-8") as lines:  # which end with a newline only; `splitlines` knows more ends
-        return [json.loads(line) for line in lines]
+def write_left_out(folder: Path, left_out: Iterable[LeftOut]) -> None:
+    """Write `left_out.jsonl`: every recording that was left out, with its reason."""
+    write_jsonl(folder / "left_out.jsonl", [{"file": one.file, "reason": one.reason} for one in left_out])

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import RequestError
 from .columns import gender_word, split_word
 from .corpora import UNKNOWN_SPEAKER, CorpusInfo, CorpusReader, LeftOut, Recording, Remark, corpus_reader, leftovers
+from .corpora.base import ANOTHER_COPY
 from .corpora.outside import guarded, is_corpus_file
 
 
@@ -72,7 +73,7 @@ def list_recordings(
         elif not item.emotion.strip():
             left_out.append(LeftOut(item.file, "it has no emotion label"))
         else:
-            recordings.append(replace(_tidy(called, item), people_of=item.people_of or people))
+            recordings.append(_tidy(called, people, item))
     if reader.info.needs_root and folder is not None and folder.is_dir():
         left_out += leftovers(folder)
     if not recordings:
@@ -156,8 +157,8 @@ def _check_item(corpus: str, item: object) -> None:
             )
 
 
-def _tidy(corpus: str, recording: Recording) -> Recording:
-    """Bring genders and splits to our words, or say which recording has one that is not known."""
+def _tidy(corpus: str, people: str, recording: Recording) -> Recording:
+    """Bring genders and splits to our words, or say which recording has one that is not known; say whose people."""
     if not recording.speaker.strip():
         raise RequestError(
             f"{corpus}/{recording.file} has no speaker",
@@ -169,7 +170,14 @@ def _tidy(corpus: str, recording: Recording) -> Recording:
     except RequestError as error:
         raise RequestError(f"{corpus}/{recording.file}: {error.found}", error.expected, error.fix) from error
     session = (recording.session or "").strip() or None
-    return replace(recording, gender=gender, split=split, session=session, speaker=recording.speaker.strip())
+    return replace(
+        recording,
+        gender=gender,
+        split=split,
+        session=session,
+        speaker=recording.speaker.strip(),
+        people_of=recording.people_of or people,
+    )
 
 
 def refuse_duplicates(ids: Iterable[str]) -> None:
@@ -228,7 +236,7 @@ def _first_of_each(recordings: Sequence[Recording], folder: Path | None) -> tupl
             path = recording.path
             inside = path is not None and folder is not None and path.is_relative_to(folder)
             name = path.relative_to(folder).as_posix() if inside and path and folder else recording.file
-            copies.append(LeftOut(name, "another copy of a recording that is read"))
+            copies.append(LeftOut(name, ANOTHER_COPY))
     return list(first.values()), copies
 
 

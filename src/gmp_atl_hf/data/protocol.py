@@ -178,7 +178,7 @@ class Protocol:
         independent = all(fold.speaker_independent for fold in folds)
         how = self.kind
         if self.kind == "cross-corpus":
-            tested = {*(self.test_corpora or ())}
+            tested = set(self.test_corpora or ())
             sides = [" and ".join(sorted(side)) for side in ({*table["corpus"]} - tested, tested)]
             how += f" (trained on {sides[0]}, tested on {sides[1]})"
         return {

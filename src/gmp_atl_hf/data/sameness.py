@@ -24,7 +24,7 @@ class Sound:
 
     Args:
         num_samples: Number of samples at 16 kHz.
-        digest: The same for the same sound only; None when it was not decoded.
+        digest: The same for the same sound only; None when it was not decoded, or is silent and so says nothing.
         silent: Whether its peak is below `SILENCE`.
     """
 
@@ -42,8 +42,9 @@ def hear(waveform: FloatArray) -> Sound:
     Returns:
         Its length, a digest of its samples and whether it is silent.
     """
-    peak = float(np.abs(waveform).max(initial=0.0))
-    return Sound(len(waveform), hashlib.blake2b(waveform.tobytes(), digest_size=16).digest(), peak < SILENCE)
+    if float(np.abs(waveform).max(initial=0.0)) < SILENCE:
+        return Sound(len(waveform), silent=True)
+    return Sound(len(waveform), hashlib.blake2b(waveform.tobytes(), digest_size=16).digest())
 
 
 def odd_sounds(corpus: str, heard: Sequence[tuple[Recording, Sound]]) -> list[str]:
@@ -61,7 +62,7 @@ def odd_sounds(corpus: str, heard: Sequence[tuple[Recording, Sound]]) -> list[st
     """
     groups: dict[bytes, list[Recording]] = defaultdict(list)
     for recording, sound in heard:
-        if sound.digest is not None and not sound.silent:
+        if sound.digest is not None:
             groups[sound.digest].append(recording)
     same = [group for group in groups.values() if len(group) > 1]
     silent = [recording.file for recording, sound in heard if sound.silent]

@@ -279,7 +279,7 @@ def _to_table(corpus: Listed, handle: _Handling) -> Corpus:
         )
     left_out.sort(key=lambda one: one.file)
     problems = corpus.problems + odd_sounds(corpus.name, heard)
-    digests = {f"{corpus.name}/{r.file}": s.digest for r, s in heard if s.digest is not None and not s.silent}
+    digests = {f"{corpus.name}/{r.file}": s.digest for r, s in heard if s.digest is not None}
     return Corpus(_build(corpus.name, rows), left_out, corpus.info, problems, digests)
 
 

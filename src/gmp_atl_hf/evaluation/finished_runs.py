@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.evaluation.results import Block, FoldResult, align, choose_block
+from gmp_atl_hf.evaluation.results import Block, FoldResult, align, choose_block, is_speaker_independent
+from gmp_atl_hf.files import read_jsonl
 
 REPORT_FILE = "report.json"
 
@@ -39,7 +40,7 @@ class TestedVariant:
     @property
     def speaker_independent(self) -> bool:
         """Whether no test speaker was trained on."""
-        return self.protocol.get("speaker_independent", True) is not False
+        return is_speaker_independent(self.protocol)
 
 
 def read_variant(run: str, given: str | None = None) -> TestedVariant:
@@ -127,7 +128,5 @@ def _predictions(folder: Path) -> tuple[list[dict[str, Any]], float | None]:
         raise RequestError(
             f"{file} is not there", "the predictions that the report was made from", "gmp-atl run it again"
         )
-    with file.open(encoding="utf-8") as lines:  # which end with a newline only; `splitlines` knows more ends
-        rows = [json.loads(line) for line in lines]
     temperature = json.loads((folder / "metrics.json").read_text(encoding="utf-8")).get("temperature")
-    return rows, temperature
+    return read_jsonl(file), temperature

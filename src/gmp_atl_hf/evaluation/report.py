@@ -19,7 +19,7 @@ from gmp_atl_hf.evaluation.details import Details
 from gmp_atl_hf.evaluation.figures import NO_MATPLOTLIB, can_draw, draw_pictures
 from gmp_atl_hf.evaluation.report_html import render_html
 from gmp_atl_hf.evaluation.report_markdown import render_markdown
-from gmp_atl_hf.evaluation.results import FoldResult, check_results
+from gmp_atl_hf.evaluation.results import FoldResult, check_results, is_speaker_independent
 from gmp_atl_hf.evaluation.summary import NOT_SPEAKER_INDEPENDENT, RESAMPLES, variant_notes, variant_summary
 from gmp_atl_hf.files import write_whole
 
@@ -83,7 +83,7 @@ def build_report(
     label_names = [str(label) for label in labels]
     if not label_names or len(set(label_names)) != len(label_names):
         raise ValueError(f"labels must be distinct names, got {label_names}")
-    independent = protocol.get("speaker_independent", True) is not False
+    independent = is_speaker_independent(protocol)
     all_stamps = list(dict.fromkeys([*stamps, *([] if independent else [NOT_SPEAKER_INDEPENDENT])]))
     for variant, results in variants.items():
         check_results(variant, results, label_names, folds_total, seeds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -153,3 +153,12 @@ def align(results: Sequence[FoldResult], seeds: list[int], folds: list[int], lab
     # Log-probabilities are logits up to a constant per utterance, which a softmax does not see.
     logits = np.log(np.maximum(scores, np.finfo(np.float64).tiny)) / np.array(chosen, np.float64)[:, :, None]
     return replace(block, scores=scores, calibrated=softmax(logits, axis=-1))
+
+
+def is_speaker_independent(protocol: Mapping[str, Any]) -> bool:
+    """Whether no test speaker was trained on.
+
+    Args:
+        protocol: A report's protocol; it says so where somebody was.
+    """
+    return protocol.get("speaker_independent", True) is not False

@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import safe_open
 
 from ..errors import RequestError
+from ..evaluation.results import is_speaker_independent
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..recipe import Recipe
 from ..step_folder import STEP_FILE, StepFolder, read_json
@@ -62,7 +63,7 @@ class RunFacts:
     @property
     def speaker_independent(self) -> bool:
         """Whether the figures are of speakers who were not trained on."""
-        return self.report["protocol"].get("speaker_independent", True) is not False
+        return is_speaker_independent(self.report["protocol"])
 
     @property
     def units(self) -> str:

@@ -35,7 +35,7 @@ from ..recipe_checks import check_pretraining_names
 from ..run_lock import only_run_in
 from ..stage_settings import DEFAULT_MODEL, encoder_shapes, make_arguments
 from ..step_folder import StepFolder, read_json, write_json
-from ..steps import TRAINING_FILE, Training, make_pseudo_labels, pseudo_labels_of, train, write_jsonl
+from ..steps import TRAINING_FILE, Training, make_pseudo_labels, pseudo_labels_of, train, write_left_out
 from ..training.checks import check_training_arguments
 from .curves import describe_labels, draw_curves, label_agreement
 from .labels import make_mfcc_labels
@@ -119,9 +119,7 @@ class _Pretraining:
     # ---- what is asked for ---------------------------------------------------------------------------------------
 
     def _check_settings(self) -> None:
-        recipe = self.recipe
-        own = {f"iterations.{number}": spec.arguments for number, spec in enumerate(recipe.iterations)}
-        check_pretraining_names(recipe.backbone, recipe.model, {"arguments": recipe.arguments, **own})
+        check_pretraining_names(self.recipe)
         shapes = encoder_shapes(GMPATLConfig(**self.base))
         for number, spec in enumerate(self.recipe.iterations, start=1):
             try:
@@ -229,10 +227,7 @@ class _Pretraining:
         left = [step for step in [*self.steps, self.model] if not step.finished]
         if self.state.is_main_process:
             write_whole(self.output_dir / "recipe.yaml", self.recipe.to_yaml())
-            left_out = [*self.corpus.left_out, *self.speech.left_out]
-            write_jsonl(
-                self.output_dir / "left_out.jsonl", [{"file": one.file, "reason": one.reason} for one in left_out]
-            )
+            write_left_out(self.output_dir, [*self.corpus.left_out, *self.speech.left_out])
         if "scratch" in self.backbone and not self.start.finished:
             with self.start.work(self.state) as folder:
                 save_scratch_backbone(self.base, self.recipe.seed, folder)

@@ -12,6 +12,9 @@ from ..audio import AUDIO_SUFFIXES
 UNKNOWN_SPEAKER = "unknown"
 """What a reader gives as the speaker of a recording whose speaker is not known; may be many people."""
 
+ANOTHER_COPY = "another copy of a recording that is read"
+"""Why the second of two recordings of the same name is left out."""
+
 PROTOCOLS = ("leave-one-speaker-out", "leave-one-session-out", "group-k-fold", "given")
 """What may suit a corpus; `data.protocol` has one more, which needs two corpora."""
 
@@ -199,8 +202,7 @@ def files_by_name(root: Path | None) -> tuple[dict[str, Path], list[LeftOut]]:
     folder = existing_folder(root)
     first: dict[str, Path] = {}
     copies = [path for path in audio_files(folder) if first.setdefault(path.name, path) is not path]
-    reason = "another copy of a recording that is read"
-    return first, [LeftOut(path.relative_to(folder).as_posix(), reason) for path in copies]
+    return first, [LeftOut(path.relative_to(folder).as_posix(), ANOTHER_COPY) for path in copies]
 
 
 def leftovers(folder: Path) -> list[LeftOut]:
