@@ -113,6 +113,10 @@ def ours(features: Tensor, clusters: int, seed: int, frames_per_cluster: int | N
     return kmeans.fit({10: features}, source, ["benchmark/0"]).codebooks[column_name(10, clusters)]
 
 
+def ours_gpu(features: Tensor, clusters: int, seed: int) -> Tensor:
+    return ours(features.cuda(), clusters, seed).cpu()
+
+
 def published(features: Tensor, clusters: int, seed: int) -> Tensor:
     fitted = MiniBatchKMeans(**published_settings(clusters, seed)).fit(features.numpy())
     return torch.from_numpy(fitted.cluster_centers_).float()
@@ -178,6 +182,8 @@ def compare(
 ) -> dict[str, Any]:
     """All sides in turn, ``repeats`` times with another seed; medians, also of the ratios of each turn."""
     sides = {"ours": ours, "published": published, "sklearn_defaults": sklearn_defaults}
+    if torch.cuda.is_available():
+        sides["ours_gpu"] = ours_gpu
     faiss_sides = {"faiss_defaults": faiss_side(25, False), "faiss_all_frames": faiss_side(FAISS_ITERATIONS, True)}
     if with_faiss:
         sides |= faiss_sides
@@ -237,7 +243,8 @@ def hardware() -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
     if info.is_file():
         cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
-    return {"cpu": cpu, "cores": os.cpu_count(), "torch_threads": torch.get_num_threads()}
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": cpu, "cores": os.cpu_count(), "torch_threads": torch.get_num_threads(), "gpu": gpu}
 
 
 def versions() -> dict[str, str]:
@@ -257,7 +264,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int)
     parser.add_argument("--clusters", type=int, nargs="+")
     parser.add_argument("--repeats", type=int, default=1, help="alternations, seeds 0, 1, ...; the medians are shown")
-    others = ("published", "sklearn_defaults", "faiss_defaults", "faiss_all_frames")
+    others = ("published", "sklearn_defaults", "faiss_defaults", "faiss_all_frames", "ours_gpu")
     parser.add_argument("--without", nargs="+", default=[], choices=others, help="leave out sides, most take minutes")
     arguments = parser.parse_args()
     if odd := [name for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ]:
@@ -268,7 +275,8 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="sklearn")
     with_faiss = has_faiss()
     features = hidden_state_like(frames, channels)
-    ours(features[:2000], 5, 0)  # Threads and kernels are set up before anything is timed.
+    for side in (ours, ours_gpu) if torch.cuda.is_available() else (ours,):
+        side(features[:2000], 5, 0)  # Threads and kernels are set up before anything is timed.
     results = []
     for count in clusters:
         results.append(compare(features, count, arguments.repeats, with_faiss, arguments.without))

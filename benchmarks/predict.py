@@ -151,7 +151,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     extractor.save_pretrained(folder / "model")
     sides: dict[str, Callable[[list[Path]], Any]] = {}
     if not arguments.model:
-        for size in (1, 8):
+        for size in arguments.stock_batches:
             sides[f"stock, batch {size}"] = stock_side(arguments.shape, arguments.device, size)
     ours: dict[str, SpeechEmotionClassifier] = {}
     for precision in arguments.precisions:
@@ -234,6 +234,7 @@ def main() -> None:
     parser.add_argument("--recordings", help="a folder of recordings in place of noise")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precisions", nargs="+", help="of our side (default: float32)")
+    parser.add_argument("--stock-batches", type=int, nargs="+", default=[1, 8], help="batch sizes of the stock side")
     parser.add_argument("--int8", action="store_true", help="add int8 to the precisions")
     parser.add_argument("--repeats", type=int, default=3, help="alternations; the medians are shown")
     arguments = parser.parse_args()

@@ -14,7 +14,7 @@ import pytest
 
 from gmp_atl_hf import __version__, cli
 from gmp_atl_hf.cli import VERBS, Verb, main, parse_folds
-from gmp_atl_hf.environment import describe_environment, format_environment, package_version
+from gmp_atl_hf.environment import describe_environment, format_environment, package_version, with_earlier
 from gmp_atl_hf.errors import RequestError
 
 
@@ -231,6 +231,17 @@ def test_the_environment_can_be_kept_and_read(capsys: pytest.CaptureFixture[str]
 def test_a_package_that_is_not_there_has_no_version() -> None:
     assert package_version("surely-not-installed-anywhere") is None
     assert package_version("gmp-atl-hf") == __version__
+
+
+def test_machines_of_earlier_parts_are_kept_once_each() -> None:
+    one, two, three = ({"cpu": name} for name in ("A", "B", "C"))
+    assert with_earlier(one, None) == one
+    assert with_earlier(one, one) == one
+    both = with_earlier(two, one)
+    assert both == {**two, "earlier": [one]}
+    assert with_earlier(two, both) == both
+    assert with_earlier(one, both) == {**one, "earlier": [two]}
+    assert with_earlier(three, both) == {**three, "earlier": [one, two]}
 
 
 def test_an_environment_without_torch_and_with_gpus_can_be_shown() -> None:

@@ -168,6 +168,20 @@ def test_running_a_finished_recipe_again_does_nothing_and_says_so(
     assert digests(tmp_path / "run") == content
 
 
+def test_a_run_that_moves_names_every_machine(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_dict(corpus, final=False, variants=["direct"], stages__finetune__num_train_epochs=1)
+    run(recipe, tmp_path / "run", folds=[1])
+    here = read_json(tmp_path / "run" / "environment.json")
+    there = {**here, "cpu": "Another", "gpus": [{"name": "Some GPU", "memory_gib": 80.0}]}
+    monkeypatch.setattr("gmp_atl_hf.run.describe_environment", lambda: there)
+    assert run(recipe, tmp_path / "run", folds=[1])["environment"] == here, "nothing was made there"
+    report = run(recipe, tmp_path / "run")
+    assert report["environment"] == {**there, "earlier": [here]}
+    shown = (tmp_path / "run" / "report.md").read_text()
+    assert shown.index("Environment of the last part") < shown.index("Some GPU")
+    assert shown.index("Environment of an earlier part") > shown.index("Some GPU")
+
+
 def test_a_run_grows(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = recipe_dict(corpus, final=False, variants=["direct"])
     for stage in base["stages"].values():

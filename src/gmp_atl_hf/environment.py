@@ -70,6 +70,24 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
+def with_earlier(now: dict[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Add the machines on which earlier parts of the same work were done.
+
+    Args:
+        now: What `describe_environment` gives.
+        before: What this function gave for the parts before; None if there were none.
+
+    Returns:
+        `now`, with `earlier` (a list of descriptions, the oldest first, each once) if anything was another then.
+    """
+    if before is None:
+        return now
+    last = {name: value for name, value in before.items() if name != "earlier"}
+    found = [one for one in before.get("earlier", ()) if one != last]
+    earlier = [one for one in (*found, last) if one != now]
+    return {**now, "earlier": earlier} if earlier else now
+
+
 def format_environment(environment: Mapping[str, Any]) -> str:
     """Write a description as lines that can be pasted into an issue.
 

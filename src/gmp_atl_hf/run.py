@@ -15,7 +15,7 @@ from .data.audio import SAMPLING_RATE
 from .data.guard import Untouched, maybe_heard
 from .data.protocol import Protocol
 from .data.table import Corpus, read_corpora
-from .environment import describe_environment
+from .environment import describe_environment, with_earlier
 from .errors import RequestError
 from .evaluation.metrics import emotion_metrics
 from .evaluation.report import NOT_SPEAKER_INDEPENDENT, FoldResult, build_report, write_report
@@ -214,7 +214,9 @@ class Run:
         self.made.add(path)
 
     def _note_environment(self) -> None:
-        write_json(self.output_dir / ENVIRONMENT_FILE, describe_environment())
+        place = self.output_dir / ENVIRONMENT_FILE
+        before = read_json(place) if place.is_file() else None
+        write_json(place, with_earlier(describe_environment(), before))
 
     def perform_fold(self, planned: PlannedFold, test: bool = True) -> None:
         """Do the steps of one fold that are not finished, then its test."""

@@ -145,10 +145,13 @@ def report_blocks(report: Mapping[str, Any]) -> Iterator[Block]:
     yield from _comparisons(report)
     for variant, summary in report["variants"].items():
         yield from _variant(report, variant, summary)
+    environment = dict(report["environment"] or {})
+    earlier = environment.pop("earlier", ())
     for title, mapping, header in (
         ("Left out", report["left_out"], ("reason", "recordings")),
         ("Corpus", report["corpus"], ("", "")),
-        ("Environment", report["environment"], ("", "")),
+        ("Environment" + (" of the last part" if earlier else ""), environment, ("", "")),
+        *(("Environment of an earlier part", one, ("", "")) for one in earlier),
     ):
         if mapping:
             yield Heading(title, 2)

@@ -272,17 +272,26 @@ def _kind_of_speech(names: str) -> str:
 def _hardware(environment: Mapping[str, Any] | None) -> str:
     if environment is None:
         return "The hardware is not known"
+    earlier = [_machine(one) for one in environment.get("earlier", ())]
+    return "; ".join([f"Last run on {_machine(environment)}", *(f"an earlier part on {one}" for one in earlier)])
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
     gpus = [gpu["name"] for gpu in environment["gpus"]]
     parts = [f"{environment['cpus']} CPU cores ({environment['cpu'] or 'model not known'})"]
     if environment["memory_gib"] is not None:
         parts.append(f"{environment['memory_gib']} GiB of memory")
     parts.append(f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}: {', '.join(sorted(set(gpus)))}" if gpus else "no GPU")
-    return "Last run on " + ", ".join(parts)
+    return ", ".join(parts)
 
 
 def _versions(environment: Mapping[str, Any] | None) -> str:
     if environment is None:
         return "Versions are not known"
+    return "; an earlier part with ".join(map(_packages, (environment, *environment.get("earlier", ()))))
+
+
+def _packages(environment: Mapping[str, Any]) -> str:
     found = {name: version for name, version in environment["packages"].items() if version is not None}
     wanted = [
         f"{name} {found[name]}" for name in ("gmp-atl-hf", "torch", "transformers", "accelerate") if name in found
