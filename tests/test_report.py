@@ -337,6 +337,19 @@ def test_the_files_are_written_whole_and_name_their_figures(
     assert all(f"({figure})" in (tmp_path / "report.md").read_text(encoding="utf-8") for figure in figures)
 
 
+def test_pictures_of_the_former_report_go_and_other_files_stay(
+    tmp_path: Path, full: dict[str, Any], pictures: None
+) -> None:
+    write_report(full, tmp_path)
+    own = tmp_path / "figures" / "poster.png"
+    own.write_bytes(b"mine")
+    fewer = {**full, "variants": {"direct": full["variants"]["direct"]}, "comparisons": []}
+    written = write_report(fewer, tmp_path)
+    assert {*(tmp_path / "figures").iterdir()} == {own, *(path for path in written if path.parent.name == "figures")}
+    assert not (tmp_path / "figures" / "confusion-1-gmp-atl.png").exists()
+    assert (tmp_path / "figures" / "confusion-1-direct.svg").is_file()
+
+
 def test_a_report_that_cannot_be_rendered_leaves_the_former_one_alone(tmp_path: Path, full: dict[str, Any]) -> None:
     write_report(full, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,8 @@ def write_report(
     """Write `report.json`, `report.md`, `report.html` and, with matplotlib, the pictures below `figures/`.
 
     Everything is rendered before the first file is written, and each file appears whole or not at all. The page holds
-    its pictures itself.
+    its pictures itself. Pictures of the report that was there before go, unless this one has them too: they are
+    numbered by variant, and one that stayed would bear a wrong number or show older figures.
 
     Args:
         report: What `build_report` returned.
@@ -142,12 +144,24 @@ def write_report(
     for picture in pictures:
         contents[f"figures/{picture.name}.png"] = picture.png
         contents[f"figures/{picture.name}.svg"] = picture.svg
+    outdated = _pictures_of(Path(folder)) - contents.keys()
     paths = []
     for relative, content in contents.items():
         path = Path(folder) / relative
         write_whole(path, content)
         paths.append(path)
+    for relative in outdated:
+        (Path(folder) / relative).unlink(missing_ok=True)
     return paths
+
+
+def _pictures_of(folder: Path) -> set[str]:
+    """Paths of the pictures that the report in a folder shows, as PNG and as SVG."""
+    report = folder / "report.md"
+    if not report.is_file():
+        return set()
+    names = re.findall(r"\]\((figures/[A-Za-z0-9._-]+)\.png\)", report.read_text(encoding="utf-8"))
+    return {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
 
 
 def _plain(value: Any, where: str) -> Any:
