@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import platform
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -275,6 +278,20 @@ def test_the_command_writes_the_card_again_elsewhere(
     assert capsys.readouterr().out.startswith("---\n")
     assert main(["card", str(tmp_path)]) == 2
     assert "is not the folder of a run" in capsys.readouterr().err
+
+
+def test_the_card_names_the_machines_of_earlier_parts(crossed: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(crossed, tmp_path / "moved")
+    report = read_json(folder / "report.json")
+    now = report["environment"]
+    earlier = {**now, "cpu": "Older", "gpus": [{"name": "Some GPU", "memory_gib": 8.0}], "python": "3.0"}
+    report["environment"] = {**now, "earlier": [earlier]}
+    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    card = render_card(read_run(folder))
+    assert re.search(
+        r"Last run on \d+ CPU cores .*; an earlier part on \d+ CPU cores \(Older\).* 1 GPU: Some GPU", card
+    )
+    assert re.search(rf"Python {platform.python_version()}, gmp-atl-hf .*; an earlier part with Python 3\.0, ", card)
 
 
 def test_every_label_of_the_corpus_is_accounted_for(crossed: Path) -> None:

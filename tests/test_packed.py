@@ -17,11 +17,12 @@ from gmp_atl_hf import HubertForGMPATL, SpeechEmotionClassifier
 from gmp_atl_hf.checkpoints import default_feature_extractor
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.inference import devices, front_end, products
-from gmp_atl_hf.inference.devices import exact_convolutions, resolve_precision
+from gmp_atl_hf.inference.devices import resolve_precision
 from gmp_atl_hf.inference.packed import PackedModel
 from gmp_atl_hf.inference.products import Float32Convolution, Int8Convolution, Int8Linear
 from gmp_atl_hf.inference.scoring import PackedScorer, PaddedScorer
 from gmp_atl_hf.inference.workers import compute_ahead
+from gmp_atl_hf.precision import exact_convolutions
 from models import POOLINGS, build, make_clips
 
 LENGTHS = (12_345, 4_000, 4_000, 400, 30_000, 719)
@@ -227,9 +228,14 @@ def test_auto_is_bfloat16_on_gpus_that_have_it(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_float32_on_a_gpu_is_no_tf32():
-    cudnn = torch.backends.cudnn
-    before = cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
-    with exact_convolutions(torch.device("cuda")):
-        assert not cudnn.allow_tf32
-        assert (cudnn.enabled, cudnn.benchmark, cudnn.deterministic) == before[:3]
-    assert (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == before
+    conv: Any = torch.backends.cudnn.conv
+    before = conv.fp32_precision
+    try:
+        conv.fp32_precision = "tf32"
+        with exact_convolutions(torch.device("cpu")):
+            assert conv.fp32_precision == "tf32"
+        with exact_convolutions(torch.device("cuda")):
+            assert conv.fp32_precision == "ieee"
+        assert conv.fp32_precision == "tf32"
+    finally:
+        conv.fp32_precision = before

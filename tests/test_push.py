@@ -129,10 +129,12 @@ def test_a_pushed_model_gives_its_scores_where_the_package_is_not_installed(fini
 
 
 def test_everything_goes_that_should_and_nothing_else(finished: Path, hub: Hub) -> None:
+    (finished / "figures" / "confusion-7-dropped.png").write_bytes(b"of a report before")
     assert main(["push", str(finished), "ana/tones"]) == 0
     sent = hub.files("ana/tones")
     assert {path for path in sent if not path.startswith("figures/")} == SENT
     assert any(path.startswith("figures/") for path in sent)
+    assert "figures/confusion-7-dropped.png" not in sent
     assert not [path for path in sent if path.endswith((".bin", ".pt", ".pth", ".pkl"))]
     assert json.loads(sent["config.json"])["auto_map"]["AutoConfig"] == "configuration_gmp_atl.GMPATLConfig"
     assert b'model="ana/tones"' in sent["README.md"]

@@ -182,6 +182,26 @@ def test_a_run_that_moves_names_every_machine(corpus: Path, tmp_path: Path, monk
     assert shown.index("Environment of an earlier part") > shown.index("Some GPU")
 
 
+def test_only_machines_that_worked_are_named(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_dict(corpus, final=False, variants=["direct"], stages__finetune__num_train_epochs=2)
+    folder = tmp_path / "run"
+
+    def fail(*_: Any) -> None:
+        raise OSError("no work today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "perform_fold", fail)
+        with pytest.raises(OSError, match="no work today"):
+            run(recipe, folder, folds=[1])
+    assert not (folder / "environment.json").exists(), "nothing was computed there"
+    run_until(recipe, folder, "after_step", stage="4-finetune", step=3)
+    worked = read_json(folder / "environment.json")
+    there = {**worked, "cpu": "Another"}
+    monkeypatch.setattr("gmp_atl_hf.run.describe_environment", lambda: there)
+    report = run(recipe, folder, folds=[1])
+    assert report["environment"] == {**there, "earlier": [worked]}, "it left half a training behind"
+
+
 def test_a_run_grows(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = recipe_dict(corpus, final=False, variants=["direct"])
     for stage in base["stages"].values():

@@ -18,6 +18,7 @@ from gmp_atl_hf.modeling.modeling_gmp_atl import (
     HubertForGMPATLFrameClassification,
     HubertForGMPATLMultiTask,
 )
+from gmp_atl_hf.precision import exact_convolutions
 from gmp_atl_hf.training.collator import GMPATLDataCollator
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from tables import SCALES, feature_extractor, small_model, speech_table, training_arguments
@@ -65,6 +66,18 @@ def test_gender_metrics_count_only_clips_whose_gender_is_known(tmp_path: Path) -
     assert len(known) == 6
     assert metrics["eval_accuracy_gender"] == pytest.approx((logits.argmax(-1) == genders).float().mean().item())
     assert metrics["eval_loss_gender"] == pytest.approx(functional.cross_entropy(logits, genders).item(), rel=1e-5)
+
+
+def test_scores_are_computed_without_rounding_of_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.device] = []
+
+    def noted(device: torch.device) -> Any:
+        asked.append(device)
+        return exact_convolutions(device)
+
+    monkeypatch.setattr("gmp_atl_hf.training.trainer.exact_convolutions", noted)
+    trainer_for(HubertForGMPATL, tmp_path).predict(speech_table(3))
+    assert set(asked) == {torch.device("cpu")}
 
 
 def test_a_frame_model_reports_loss_and_accuracy_of_masked_frames_at_each_scale(tmp_path: Path) -> None:

@@ -62,10 +62,11 @@ def ship_final_model(run: Run) -> str:
     if folder.finished:
         run.found.add(folder.path)
     else:
+        run.begin_work()
         with folder.work(run.state) as working:
             if run.state.is_main_process:
                 _write_model(run, working, chosen, folds)
-        run.note_made(folder.path)
+        run.made.add(folder.path)
     return f"Model: {folder.path}"
 
 

@@ -130,6 +130,7 @@ class Run:
         if recipe.final:
             refuse_other_model(self)
         self.made: set[Path] = set()
+        self.working = False  # whether this call has computed anything
         self.found: set[Path] = set()
 
     # ---- what is asked for ---------------------------------------------------------------------------------------
@@ -184,8 +185,6 @@ class Run:
         """Do every step and test that is not finished."""
         if self.state.is_main_process:
             write_whole(self.output_dir / "recipe.yaml", self.recipe.to_yaml())
-            if not (self.output_dir / ENVIRONMENT_FILE).is_file():
-                self._note_environment()
             write_left_out(self.output_dir, self.corpus.left_out)
         for problem in (*self.corpus.problems, *self.notes):
             self.say(f"Note: {problem}")
@@ -198,7 +197,8 @@ class Run:
             if planned.fold.number in self.wanted:
                 self.perform_fold(planned)
         if self.made and self.recipe.final and self.state.is_main_process:
-            write_report(self.make_report(), self.output_dir)  # before the final model: that may fail, these are done
+            # Before the final model: that may fail, and these are done.
+            write_report(self.make_report(), self.output_dir, collect_details(self))
         final = ship_final_model(self) if self.recipe.final else None
         if not self.made:
             self.say(f"All {len(self.found)} steps and tests were finished before; nothing was left to do.")
@@ -207,16 +207,14 @@ class Run:
         if final is not None:
             self.say(final)
 
-    def note_made(self, path: Path) -> None:
-        """Remember what this call has made, and where: a report made again may be made on another machine."""
-        if not self.made and self.state.is_main_process:
-            self._note_environment()
-        self.made.add(path)
-
-    def _note_environment(self) -> None:
+    def begin_work(self) -> None:
+        """Note the machine before anything is computed on it: what it leaves half done another may finish."""
+        if self.working or not self.state.is_main_process:
+            return
         place = self.output_dir / ENVIRONMENT_FILE
         before = read_json(place) if place.is_file() else None
         write_json(place, with_earlier(describe_environment(), before))
+        self.working = True
 
     def perform_fold(self, planned: PlannedFold, test: bool = True) -> None:
         """Do the steps of one fold that are not finished, then its test."""
@@ -227,6 +225,7 @@ class Run:
         if self.tested(planned):
             self.found.add(planned.folder)
             return
+        self.begin_work()
         rows = predict(
             planned.finetune.resolve(),
             planned.test,
@@ -240,7 +239,7 @@ class Run:
             write_jsonl(planned.folder / PREDICTIONS_FILE, rows)
             # Written last: with it the test counts as done.
             write_json(planned.folder / METRICS_FILE, self._fold_metrics(planned, rows))
-        self.note_made(planned.folder)
+        self.made.add(planned.folder)
         self.state.wait_for_everyone()
 
     def perform_step(self, step: PlannedStep) -> None:
@@ -256,9 +255,10 @@ class Run:
             if self.state.is_main_process:
                 step.folder.point_to(twin.resolve())
         else:
+            self.begin_work()
             with step.folder.work(self.state) as folder:
                 step.perform(folder)
-        self.note_made(step.folder.path)
+        self.made.add(step.folder.path)
         self.state.wait_for_everyone()
 
     def _process_counts(self) -> set[int]:
@@ -347,6 +347,7 @@ class Run:
     def make_report(self) -> dict[str, Any]:
         """Compute the report of what has been tested so far."""
         table, info = self.corpus.table, self.corpus.info
+        environment = self.output_dir / ENVIRONMENT_FILE
         return build_report(
             name=self.recipe.name,
             variants=self._results(),
@@ -369,7 +370,7 @@ class Run:
                 "speakers": len(set(table["speaker"])),
                 "problems": self.corpus.problems,
             },
-            environment=read_json(self.output_dir / ENVIRONMENT_FILE),
+            environment=read_json(environment) if environment.is_file() else None,
         )
 
 

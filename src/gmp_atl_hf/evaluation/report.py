@@ -122,7 +122,8 @@ def write_report(
 
     Everything is rendered before the first file is written, and each file appears whole or not at all. The page holds
     its pictures itself. Pictures of the report that was there before go, unless this one has them too: they are
-    numbered by variant, and one that stayed would bear a wrong number or show older figures.
+    numbered by variant, and one that stayed would bear a wrong number or show older figures. Without matplotlib they
+    stay, shown by no report.
 
     Args:
         report: What `build_report` returned.
@@ -144,19 +145,26 @@ def write_report(
     for picture in pictures:
         contents[f"figures/{picture.name}.png"] = picture.png
         contents[f"figures/{picture.name}.svg"] = picture.svg
-    outdated = _pictures_of(Path(folder)) - contents.keys()
+    if drawable:
+        for relative in pictures_of(Path(folder)) - contents.keys():
+            (Path(folder) / relative).unlink(missing_ok=True)
     paths = []
     for relative, content in contents.items():
         path = Path(folder) / relative
         write_whole(path, content)
         paths.append(path)
-    for relative in outdated:
-        (Path(folder) / relative).unlink(missing_ok=True)
     return paths
 
 
-def _pictures_of(folder: Path) -> set[str]:
-    """Paths of the pictures that the report in a folder shows, as PNG and as SVG."""
+def pictures_of(folder: Path) -> set[str]:
+    """List the pictures that the report in a folder shows.
+
+    Args:
+        folder: Folder of a run or an evaluation.
+
+    Returns:
+        Their paths, relative to the folder, as PNG and as SVG; none without a report.
+    """
     report = folder / "report.md"
     if not report.is_file():
         return set()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from torch import nn
 
 from ..data.audio import SAMPLING_RATE
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
+from ..precision import exact_convolutions
 
 FORMAT_VERSION = 1
 """Part of every key; raised when the same tensors and the same recording would give other values."""
@@ -67,24 +66,9 @@ class FrontEnd:
         layers = self.layers if layers is None else layers
         device = next(layers.parameters()).device
         inputs = self.feature_extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt").input_values
-        with torch.autocast(device.type, enabled=False), _full_precision(device):
+        with torch.autocast(device.type, enabled=False), exact_convolutions(device):
             features = layers(inputs.to(device))[0].T
         return rounded(features.contiguous().cpu().numpy())
-
-
-@contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """Keep a GPU from convolving in TF32, which has as few bits as float16: rounding twice would be seen."""
-    if device.type != "cuda":
-        yield
-        return
-    cudnn: Any = torch.backends.cudnn
-    before = cudnn.conv.fp32_precision
-    cudnn.conv.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        cudnn.conv.fp32_precision = before
 
 
 def rounded(features: npt.NDArray[np.float32]) -> ConvFeatures:

@@ -31,6 +31,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ..errors import RequestError
+from ..evaluation.report import pictures_of
 from .model_card import CARD_FILE, FIGURE_FILE, draw_figure, hub_dataset, metric_results, render_card
 from .run_facts import USAGE_FILE, RunFacts, read_run
 
@@ -92,7 +93,9 @@ def files_of_run(
     files += [HubFile(name, hide_paths(text, hidden).encode()) for name, text in texts.items()]
     if figure is not None:
         files.append(HubFile(FIGURE_FILE, figure))
-    files += [HubFile(f"figures/{one.name}", one) for one in (run / "figures").glob("*.png")]
+    files += [
+        HubFile(name, run / name) for name in pictures_of(run) if name.endswith(".png") and (run / name).is_file()
+    ]
     dataset = hub_dataset(facts)
     if benchmark is None and dataset is not None:
         benchmark = dataset, "default"

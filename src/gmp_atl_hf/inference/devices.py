@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 
 from ..data.audio import SAMPLING_RATE
@@ -91,16 +89,3 @@ def default_batch_seconds(config: GMPATLConfig, device: torch.device) -> float:
         return MOST_BATCH_SECONDS
     bytes_per_second = SAMPLING_RATE / config.conv_stride[0] * config.conv_dim[0] * 4
     return min(MOST_BATCH_SECONDS, CPU_ACTIVATION_BYTES / bytes_per_second)
-
-
-def exact_convolutions(device: torch.device) -> AbstractContextManager[None]:
-    """Keep cuDNN from rounding float32 to ten bits (TF32), which it does unasked."""
-    if device.type != "cuda":
-        return nullcontext()
-    backend = torch.backends.cudnn
-    return backend.flags(
-        enabled=backend.enabled,
-        benchmark=backend.benchmark,
-        deterministic=backend.deterministic,
-        allow_tf32=False,
-    )

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..data.audio import SAMPLING_RATE, FloatArray
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
-from .devices import exact_convolutions
+from ..precision import exact_convolutions
 from .packed import PackedModel
 
 

@@ -18,6 +18,7 @@ from ..front_end.cache import FrontEndCache
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
+from ..precision import exact_convolutions
 from ..training.clips import TableClips
 from ..training.collator import GMPATLDataCollator
 from .ahead import ahead
@@ -115,7 +116,7 @@ def extract_features(
     try:
         with closing(ahead(read, batches)) as loaded:
             for rows, inputs in loaded:
-                with torch.inference_mode():
+                with torch.inference_mode(), exact_convolutions(model.device):
                     encoded = model.encode(**_moved(inputs, model.device), layers=resolved)
                 counts, states = encoded.frame_mask.sum(-1).tolist(), encoded.hidden_states
                 for index, row in enumerate(rows):

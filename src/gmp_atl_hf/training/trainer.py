@@ -23,6 +23,7 @@ from ..evaluation.metrics import emotion_metrics
 from ..front_end.cache import FrontEndCache
 from ..modeling.losses_gmp_atl import IGNORED
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
+from ..precision import exact_convolutions
 from .arguments import GMPATLTrainingArguments
 from .attention import quick_attention
 from .augmentation import SpeedPerturbed
@@ -337,7 +338,7 @@ class GMPATLTrainer(Trainer):
         inputs = dict(self._prepare_inputs(inputs))
         rows = inputs.pop("rows")
         labels = inputs.get("labels", torch.full_like(rows, IGNORED))
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with torch.no_grad(), self.compute_loss_context_manager(), exact_convolutions(self.args.device):
             weights = {} if self.class_weights is None else {"class_weights": self.class_weights.to(self.args.device)}
             outputs = model(**inputs, **weights)
         shown = [outputs.logits, outputs.loss_sums, outputs.loss_counts, outputs.hits]
