@@ -117,6 +117,10 @@ def ours_gpu(features: Tensor, clusters: int, seed: int) -> Tensor:
     return ours(features.cuda(), clusters, seed).cpu()
 
 
+def our_sides() -> dict[str, Callable[[Tensor, int, int], Tensor]]:
+    return {"ours": ours, **({"ours_gpu": ours_gpu} if torch.cuda.is_available() else {})}
+
+
 def published(features: Tensor, clusters: int, seed: int) -> Tensor:
     fitted = MiniBatchKMeans(**published_settings(clusters, seed)).fit(features.numpy())
     return torch.from_numpy(fitted.cluster_centers_).float()
@@ -181,9 +185,7 @@ def compare(
     features: Tensor, clusters: int, repeats: int, with_faiss: bool, without: Sequence[str] = ()
 ) -> dict[str, Any]:
     """All sides in turn, ``repeats`` times with another seed; medians, also of the ratios of each turn."""
-    sides = {"ours": ours, "published": published, "sklearn_defaults": sklearn_defaults}
-    if torch.cuda.is_available():
-        sides["ours_gpu"] = ours_gpu
+    sides = {**our_sides(), "published": published, "sklearn_defaults": sklearn_defaults}
     faiss_sides = {"faiss_defaults": faiss_side(25, False), "faiss_all_frames": faiss_side(FAISS_ITERATIONS, True)}
     if with_faiss:
         sides |= faiss_sides
@@ -275,7 +277,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="sklearn")
     with_faiss = has_faiss()
     features = hidden_state_like(frames, channels)
-    for side in (ours, ours_gpu) if torch.cuda.is_available() else (ours,):
+    for side in our_sides().values():
         side(features[:2000], 5, 0)  # Threads and kernels are set up before anything is timed.
     results = []
     for count in clusters:

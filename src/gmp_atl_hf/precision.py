@@ -1,4 +1,4 @@
-"""Float32 that is float32: GPUs convolve it with ten bits (TF32) unless they are told not to."""
+"""Float32 that is float32, whatever torch has been told: GPUs compute it with ten bits (TF32) where they may."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+_BACKENDS: Any = torch.backends
 
 
 @contextmanager
@@ -19,13 +21,29 @@ def exact_convolutions(device: torch.device) -> Iterator[None]:
     Args:
         device: Where the work is done; nothing is changed unless it is a CUDA device.
     """
-    if device.type != "cuda":
+    with _in_float32(*([_BACKENDS.cudnn.conv] if device.type == "cuda" else [])):
         yield
-        return
-    cudnn: Any = torch.backends.cudnn
-    before = cudnn.conv.fp32_precision
-    cudnn.conv.fp32_precision = "ieee"
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Float32 matrix products in float32, whatever TF32 or autocast settings a training has left switched on.
+
+    Args:
+        device: Where the products run.
+    """
+    products = _BACKENDS.cuda.matmul, _BACKENDS.mkldnn.matmul
+    with _in_float32(*products), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+@contextmanager
+def _in_float32(*backends: Any) -> Iterator[None]:
+    before = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "ieee"
     try:
         yield
     finally:
-        cudnn.conv.fp32_precision = before
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ..errors import RequestError
+from ..precision import full_precision
 from ..version import __version__
 from .codebook import FeatureSource, Scale, read_codebooks, write_codebooks
-from .lloyd import Codebook, LloydSettings, Shard, assign, fit_codebook, full_precision
+from .lloyd import Codebook, LloydSettings, Shard, assign, fit_codebook
 from .published import fit_published
 from .seeding import SeedingSettings, Subsample, sample_frames
 from .team import ALONE, Team

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from ..precision import full_precision
 from .seeding import SeedingSettings, Subsample, nearest, seed_centres
 from .team import ALONE, Team
 from .threads import one_thread_each, portions
@@ -59,25 +59,6 @@ class Codebook:
     frames: int
     iterations: int
     unused: int
-
-
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """Float32 matrix products in float32, whatever TF32 or autocast settings a training has left switched on.
-
-    Args:
-        device: Where the products run.
-    """
-    backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    for backend in backends:
-        backend.fp32_precision = "ieee"
-    try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from .lloyd import Codebook, Shard, full_precision, lloyd_pass
+from ..precision import full_precision
+from .lloyd import Codebook, Shard, lloyd_pass
 
 
 def published_settings(clusters: int, seed: int) -> dict[str, Any]:
