@@ -122,7 +122,7 @@ def _word(text: str | None, words: Mapping[str, str | None], what: str, fix: str
     word = tidy_text(text or "").lower()
     if word not in words:
         known = ", ".join(repr(known) for known, meaning in words.items() if meaning)
-        raise RequestError(f"{text!r} is no {what} that is known here", f"one of {known}", fix)
+        raise RequestError(f"{(text or '')[:80]!r} is no {what} that is known here", f"one of {known}", fix)
     return words[word]
 
 

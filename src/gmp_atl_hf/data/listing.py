@@ -328,7 +328,7 @@ def with_prefix(corpus: str, left_out: Iterable[LeftOut]) -> list[LeftOut]:
     Returns:
         The same by `<corpus>/<file>`.
     """
-    return [LeftOut(_printable(f"{corpus}/{one.file}"), _printable(one.reason)) for one in left_out]
+    return [LeftOut(_printable(f"{corpus}/{one.file}"), _printable(one.reason[:500])) for one in left_out]
 
 
 def some(names: Sequence[str], shown: int = 5) -> str:
