@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -288,6 +289,28 @@ def test_a_local_parquet_folder_is_read_as_load_dataset_reads_it(tmp_path, monke
     audio_dataset(["x.wav", "y.wav"]).to_parquet(str(tmp_path / "data/train.parquet"))
     corpus = read_corpus("hub", path=str(tmp_path / "data"), columns=MAPPING)
     assert rows(corpus, "id", "split") == [("hub/train/x.wav", "train"), ("hub/train/y.wav", "train")]
+
+
+def test_a_folder_of_recordings_with_metadata_is_read_without_torchcodec(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    for name in ("train/1.wav", "train/2.wav", "test/3.wav"):
+        write_audio(tmp_path / "data" / name)
+    for part, rows_of_part in (("train", "1.wav,sad,x\n2.wav,happy,y\n"), ("test", "3.wav,sad,z\n")):
+        (tmp_path / "data" / part / "metadata.csv").write_text(f"file_name,emotion,speaker\n{rows_of_part}")
+    corpus = read_corpus("hub", tmp_path / "data")
+    assert rows(corpus, "id", "emotion", "split", "num_samples") == [
+        ("hub/test/3.wav", "sad", "test", 8_000),
+        ("hub/train/1.wav", "sad", "train", 8_000),
+        ("hub/train/2.wav", "happy", "train", 8_000),
+    ]
+
+
+def test_the_cause_of_a_dataset_that_cannot_be_made_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/x.jsonl").write_text('{"emotion": "sad"')
+    assert re.search(r"An error occurred.*\(.*JSON", refused("hub", tmp_path / "data").found)
 
 
 def test_a_dataset_that_cannot_serve_is_refused_with_the_reason(tmp_path):

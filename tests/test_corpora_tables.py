@@ -53,6 +53,7 @@ def test_meld_tells_the_same_dialogue_number_of_three_parts_apart(tmp_path: Path
         "test/final_videos_testdia0_utt0": "not in test_sent_emo.csv",
         "dia0_utt0.wav": "no folder on its path has train, dev or test in its name",
         "output_repeated_splits_test/._dia0_utt0.wav": LEFTOVER,
+        "train_splits/dia0_utt0.mp4": "files ending in .mp4 are not read as sound",
     }
     assert any("the speaker of 1 of 4 recordings is not known" in problem for problem in listed.problems)
 

@@ -46,10 +46,11 @@ def reader(root: Path, body: str, parameters: str = "root", protocol: str = "gro
     return str(file)
 
 
-def test_spellings_of_one_speaker_are_told(root: Path) -> None:
+def test_spellings_of_one_speaker_are_one_person_and_told(root: Path) -> None:
     body = LOOP.format(item='Recording(path.stem, path, "anger", path.stem[:3])')
-    problems = list_recordings(reader(root, body), root).problems
-    assert problems[0] == "speakers F03 and f03 differ in upper and lower case only: is that one person?"
+    listed = list_recordings(reader(root, body), root)
+    assert "F03 and f03 differ in case" in listed.problems[0]
+    assert "f03" not in {one.speaker for one in listed.recordings}
 
 
 @pytest.mark.parametrize(

@@ -443,6 +443,26 @@ def test_cross_corpus_needs_every_corpus_on_one_side(options, words):
         Protocol("cross-corpus", **options).folds(two_corpora())
 
 
+@pytest.mark.parametrize(
+    "other", ["jos\u00e9", "Jose\u0301", " Jos\u00e9 ", "Jos\u00e9\u200b", "\u00a0Jos\u00e9", "JOS\u00c9"], ids=ascii
+)
+def test_a_table_with_two_spellings_of_one_speaker_is_refused(other):
+    table = table_of({"José": {}, other: {}, "Ana": {}})
+    with pytest.raises(RequestError, match="differ in case, blanks or the form"):
+        Protocol("leave-one-speaker-out").folds(table)
+
+
+def test_a_table_of_one_emotion_is_refused_and_a_test_of_one_is_told():
+    with pytest.raises(RequestError, match="every recording of the table is anger"):
+        Protocol("leave-one-speaker-out").folds(table_of(people(4), emotions=["anger"]))
+    table = table_of({f"s{n}": {"split": part} for n, part in enumerate(["train", "train", "test"])})
+    assert "one emotion" not in Protocol("given").describe(table)["sentence"]
+    anger = table.features["emotion"].str2int(table.features["emotion"].names[0])
+    rows = [row for row in range(len(table)) if table[row]["split"] != "test" or table[row]["emotion"] == anger]
+    sentence = Protocol("given").describe(table.select(rows))["sentence"]
+    assert "the test of fold 1 has recordings of one emotion only" in sentence
+
+
 def test_names_are_ordered_as_people_order_them():
     assert natural_order(["s10", "s2", "b", "3", "03", "a1b2"]) == ["03", "3", "a1b2", "b", "s2", "s10"]
 

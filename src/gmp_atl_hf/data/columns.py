@@ -11,6 +11,7 @@ from datasets import Audio, ClassLabel, Dataset, Features, Value
 
 from ..errors import RequestError
 from .audio import MINIMUM_SAMPLES
+from .spelling import tidy_text
 
 GENDERS = ["female", "male"]
 
@@ -118,10 +119,10 @@ def split_word(text: str | None) -> str | None:
 
 
 def _word(text: str | None, words: Mapping[str, str | None], what: str, fix: str) -> str | None:
-    word = (text or "").strip().lower()
+    word = tidy_text(text or "").lower()
     if word not in words:
         known = ", ".join(repr(known) for known, meaning in words.items() if meaning)
-        raise RequestError(f"{text!r} is no {what} that is known here", f"one of {known}", fix)
+        raise RequestError(f"{(text or '')[:80]!r} is no {what} that is known here", f"one of {known}", fix)
     return words[word]
 
 

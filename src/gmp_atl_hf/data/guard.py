@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RequestError
 from .speakers import is_unknown, natural_order
+from .spelling import spelling
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -73,7 +74,8 @@ class Untouched:
         Raises:
             RequestError: Names the first test speaker among them.
         """
-        leaked = natural_order(self.speakers.intersection(speakers))
+        tested = {spelling(name): name for name in self.speakers}
+        leaked = natural_order({tested[key] for key in map(spelling, set(speakers)) if key in tested})
         if leaked:
             raise RequestError(
                 f"{what} the test speaker {leaked[0]}{_more(leaked, 'speakers')}{when}",

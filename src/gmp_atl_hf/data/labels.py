@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..errors import RequestError
 from .corpora.base import LeftOut, Recording
+from .spelling import spelling
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -78,6 +79,26 @@ def apply_label_map(recordings: Iterable[Recording], labels: LabelMap) -> tuple[
         else:
             kept.append(replace(recording, emotion=emotion))
     return kept, left_out
+
+
+def alike(labels: Iterable[str]) -> list[str]:
+    """Name emotions that may be one emotion: they would be told apart by their spelling only.
+
+    Args:
+        labels: The emotions of a table.
+
+    Returns:
+        One sentence for each group of them.
+    """
+    groups: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        groups[spelling(label)].append(label)
+    return [
+        f"the labels {' and '.join(names)} are {len(names)} emotions that differ in case only: merge them in labels if "
+        "they are one"
+        for names in groups.values()
+        if len(names) > 1
+    ]
 
 
 def shuffle_labels(table: Dataset, fold: Fold, seed: int) -> Dataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from .columns import gender_word, split_word
 from .corpora import UNKNOWN_SPEAKER, CorpusInfo, CorpusReader, LeftOut, Recording, Remark, corpus_reader, leftovers
 from .corpora.base import ANOTHER_COPY
 from .corpora.outside import guarded, is_corpus_file
+from .spelling import is_missing, spelling, tidy_text
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,22 @@ def list_recordings(
             left_out.append(item)
         elif isinstance(item, Remark):
             remarks.append(item.text)
-        elif not item.emotion.strip():
-            left_out.append(LeftOut(item.file, "it has no emotion label"))
+        elif odd := _no_text(item):
+            left_out.append(LeftOut(_printable(item.file), f"its {odd} is no valid text", item.path))
+        elif is_missing(item.emotion):
+            left_out.append(LeftOut(item.file, "it has no emotion label", item.path))
         else:
             recordings.append(_tidy(called, people, item))
+    silent = not (left_out or remarks)
     if reader.info.needs_root and folder is not None and folder.is_dir():
-        left_out += leftovers(folder)
+        listed: list[Recording | LeftOut] = [*recordings, *left_out]
+        known = [one.path for one in listed if one.path is not None]
+        said = {one.file for one in left_out if one.path is None}  # readers of people's own name files in their own way
+        left_out += [
+            one
+            for one in leftovers(folder, known)
+            if one.path and not said.intersection({one.file, one.path.name, one.path.stem})
+        ]
     if not recordings:
         why = (
             f"; {len(left_out)} were left out, the first ({left_out[0].file}): {left_out[0].reason}" if left_out else ""
@@ -83,17 +95,25 @@ def list_recordings(
         where = f" in {folder}" if folder is not None else ""
         fix = "give the corpus' folder (in a recipe: corpus.root)"
         if is_corpus_file(name):
-            silent = not (left_out or remarks)
             fix += f"; or correct the reader, which {'yields nothing at all' if silent else 'fits none of the names'}"
         raise RequestError(f"{reader.info.name} found no recordings{where}{why}", reader.info.layout, fix)
     if reader.info.copies:
         recordings, copies = _first_of_each(recordings, folder)
         left_out += copies
     refuse_duplicates(f"{called}/{recording.file}" for recording in recordings)
+    recordings, respelt = _one_name_each(recordings)
     problems = (
-        _doubtful_speakers(recordings) + _differences(reader.info, recordings) + _unknown_speakers(recordings) + remarks
+        respelt
+        + _doubtful_speakers(recordings)
+        + _differences(reader.info, recordings)
+        + _unknown_speakers(recordings)
+        + remarks
     )
     info = replace(reader.info, name=called)
+    names = Counter([one.file for one in recordings] + [one.file for one in left_out])
+    left_out = [
+        replace(one, file=_inside(one.path, folder, one.file)) if names[one.file] > 1 else one for one in left_out
+    ]
     return Listed(called, info, recordings, with_prefix(called, left_out), problems)
 
 
@@ -157,9 +177,22 @@ def _check_item(corpus: str, item: object) -> None:
             )
 
 
+def _no_text(recording: Recording) -> str | None:
+    """Name a field that no file can hold: half of a pair of surrogates, or a file name in an unknown encoding."""
+    for field in ("file", "path", "emotion", "speaker", "gender", "session", "split"):
+        if str(getattr(recording, field)) != _printable(str(getattr(recording, field))):
+            return field
+    return None
+
+
+def _printable(text: str) -> str:
+    """Give the text with what cannot be encoded written as codes."""
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
+
+
 def _tidy(corpus: str, people: str, recording: Recording) -> Recording:
     """Bring genders and splits to our words, or say which recording has one that is not known; say whose people."""
-    if not recording.speaker.strip():
+    if is_missing(recording.speaker):
         raise RequestError(
             f"{corpus}/{recording.file} has no speaker",
             "a speaker for every recording: folds are made of speakers, so that no voice is trained and tested on",
@@ -169,13 +202,13 @@ def _tidy(corpus: str, people: str, recording: Recording) -> Recording:
         gender, split = gender_word(recording.gender), split_word(recording.split)
     except RequestError as error:
         raise RequestError(f"{corpus}/{recording.file}: {error.found}", error.expected, error.fix) from error
-    session = (recording.session or "").strip() or None
     return replace(
         recording,
         gender=gender,
         split=split,
-        session=session,
-        speaker=recording.speaker.strip(),
+        session=tidy_text(recording.session or "") or None,
+        emotion=tidy_text(recording.emotion),
+        speaker=tidy_text(recording.speaker),
         people_of=recording.people_of or people,
     )
 
@@ -233,27 +266,46 @@ def _first_of_each(recordings: Sequence[Recording], folder: Path | None) -> tupl
     copies = []
     for recording in recordings:
         if first.setdefault(recording.file, recording) is not recording:
-            path = recording.path
-            inside = path is not None and folder is not None and path.is_relative_to(folder)
-            name = path.relative_to(folder).as_posix() if inside and path and folder else recording.file
-            copies.append(LeftOut(name, ANOTHER_COPY))
+            copies.append(LeftOut(_inside(recording.path, folder, recording.file), ANOTHER_COPY, recording.path))
     return list(first.values()), copies
+
+
+def _inside(path: Path | None, folder: Path | None, otherwise: str) -> str:
+    """Name a file by its place below the folder."""
+    if path is None or folder is None or not path.is_relative_to(folder):
+        return otherwise
+    return path.relative_to(folder).as_posix()
 
 
 def _unknown_speakers(recordings: Sequence[Recording]) -> list[str]:
     """Say that a split by speaker proves nothing for recordings whose speaker is not known."""
-    count = sum(recording.speaker == UNKNOWN_SPEAKER for recording in recordings)
+    count = sum(recording.speaker.lower() == UNKNOWN_SPEAKER for recording in recordings)
     who = "nobody knows whether they are also in another part of a split"
     return [f"the speaker of {count} of {len(recordings)} recordings is not known: {who}"] if count else []
+
+
+def _one_name_each(recordings: Sequence[Recording]) -> tuple[list[Recording], list[str]]:
+    """Give a person under several spellings the most frequent one, and say so: nobody may be trained and tested on."""
+    counts = Counter(recording.speaker for recording in recordings)
+    spelt: dict[str, list[str]] = defaultdict(list)
+    for speaker in sorted(counts, key=lambda name: (-counts[name], name)):
+        spelt[spelling(speaker)].append(speaker)
+    remarks = [
+        f"speakers {' and '.join(sorted(names))} differ in case, blanks or the form of their letters only: they are "
+        f"taken for one person, {names[0]}"
+        for names in spelt.values()
+        if len(names) > 1
+    ]
+    return [replace(one, speaker=spelt[spelling(one.speaker)][0]) for one in recordings], remarks
 
 
 def _doubtful_speakers(recordings: Sequence[Recording]) -> list[str]:
     """Name speakers that may be two people, or of whom two may be one: no split by speaker is better than they are."""
     spelt: dict[str, list[str]] = defaultdict(list)
     for speaker in sorted({recording.speaker for recording in recordings}):
-        spelt[speaker.casefold()].append(speaker)
+        spelt[re.sub(r"(?<!\d)0+(?=\d)", "", speaker)].append(speaker)
     same = [" and ".join(names) for names in spelt.values() if len(names) > 1]
-    problems = [f"speakers {names} differ in upper and lower case only: is that one person?" for names in same]
+    problems = [f"speakers {names} differ in leading zeros only: is that one person?" for names in same]
     genders: dict[str, Counter[str]] = defaultdict(Counter)
     for recording in recordings:
         if recording.gender is not None:
@@ -276,7 +328,7 @@ def with_prefix(corpus: str, left_out: Iterable[LeftOut]) -> list[LeftOut]:
     Returns:
         The same by `<corpus>/<file>`.
     """
-    return [LeftOut(f"{corpus}/{one.file}", one.reason) for one in left_out]
+    return [LeftOut(_printable(f"{corpus}/{one.file}"), _printable(one.reason[:500])) for one in left_out]
 
 
 def some(names: Sequence[str], shown: int = 5) -> str:

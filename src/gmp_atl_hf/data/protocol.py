@@ -130,6 +130,12 @@ class Protocol:
             fold = Fold(number, next(parts), next(parts), next(parts), part_of)
             _refuse_missing_emotions(trained, fold)
             folds.append(fold)
+        if len(there := sorted(speakers.emotions_of(speakers.names))) < 2:
+            raise RequestError(
+                f"every recording of the table is {there[0]}, so any model would be right about all of them",
+                "two emotions or more",
+                "check the labels; a model is tested on such a corpus with gmp-atl evaluate",
+            )
         return folds
 
     def _development(self, speakers: Speakers, sides: Sides, served: dict[str, int], number: int) -> list[str]:
@@ -159,7 +165,9 @@ class Protocol:
         speakers, folds = Speakers.of(table), self.folds(table)
         genders = {word: sum(g == word for g in speakers.genders.values()) for word in ("female", "male")}
         parts: dict[str, dict[str, list[int]]] = {}
-        sizes = [{part: len(rows) for part, rows in select(table, fold).items()} for fold in folds]
+        chosen = [select(table, fold) for fold in folds]
+        sizes = [{part: len(rows) for part, rows in one.items()} for one in chosen]
+        uniform = [fold.number for fold, one in zip(folds, chosen, strict=True) if len(set(one["test"]["emotion"])) < 2]
         for part in PARTS:
             people = [len(getattr(fold, part)) for fold in folds]
             clips = [size[part] for size in sizes]
@@ -193,7 +201,8 @@ class Protocol:
             "unknown_speakers": unnamed,
             "sentence": (
                 f"{how}, {_counted(len(folds), 'fold')}, {_counted(total, 'speaker')} ({who}); speakers per fold: "
-                f"{train} for training, {choice}, {test} for the test; {_independence(independent, shared, unnamed)}."
+                f"{train} for training, {choice}, {test} for the test; {_independence(independent, shared, unnamed)}"
+                f"{_one_emotion(uniform)}."
             ),
         }
 
@@ -226,6 +235,12 @@ def _independence(independent: bool, shared: Sequence[str], unnamed: int) -> str
     facts = [f"{_counted(len(shared), 'speaker')} of the test also trained on"] if shared else []
     facts += [f"nobody knows who speaks {_counted(unnamed, 'recording')}"] if unnamed else []
     return f"not speaker-independent: {', '.join(facts)}"
+
+
+def _one_emotion(folds: Sequence[int]) -> str:
+    """Say which tests have one emotion only: there UAR is the recall of that emotion, and guessing it gives 100 %."""
+    numbers = ", ".join(map(str, folds))
+    return f"; the test of fold {numbers} has recordings of one emotion only, so UAR says little there" if folds else ""
 
 
 def _counted(count: int, noun: str) -> str:

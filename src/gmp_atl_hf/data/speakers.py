@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import RequestError
 from .columns import GENDERS, split_word
+from .spelling import spelling
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -65,6 +66,7 @@ class Speakers:
                 "the table has no rows", "recordings to make folds of", "check the corpus and the label map"
             )
         names = natural_order(emotions)
+        _refuse_two_spellings(names)
         common = {name: genders[name].most_common(1)[0][0] if genders[name] else None for name in names}
         return cls(labels, names, common, dict(emotions), {name: emotions[name].total() for name in names})
 
@@ -175,6 +177,18 @@ def is_unknown(speaker: str) -> bool:
         Whether it is one.
     """
     return speaker.rpartition("/")[2].lower() == UNKNOWN
+
+
+def _refuse_two_spellings(names: Iterable[str]) -> None:
+    """Refuse a table in which one person may be two; `load_corpus` gives everybody one name within a corpus."""
+    first: dict[str, str] = {}
+    for name in names:
+        if (other := first.setdefault(spelling(name), name)) != name:
+            raise RequestError(
+                f"speakers {ascii(other)} and {ascii(name)} differ in case, blanks or the form of their letters only",
+                "one name for every speaker, so that nobody is both trained and tested on",
+                "give all recordings of a person the same speaker",
+            )
 
 
 def natural_order(names: Iterable[str]) -> list[str]:

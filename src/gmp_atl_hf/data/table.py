@@ -12,12 +12,14 @@ from datasets import ClassLabel, Dataset, concatenate_datasets
 from tqdm.auto import tqdm
 
 from ..errors import RequestError
-from .audio import MINIMUM_SAMPLES, SAMPLING_RATE, AudioSource, audio_length, read_audio
+from .audio import MINIMUM_SAMPLES, SAMPLING_RATE, audio_length, read_audio
 from .columns import COLUMNS, make_table, validate_table
 from .corpora import CorpusInfo, LeftOut, Recording, corpus_names
-from .labels import LabelMap, apply_label_map, check_label_map, replace_column
+from .labels import LabelMap, alike, apply_label_map, check_label_map, replace_column
 from .listing import Listed, list_recordings, refuse_duplicates, some, with_prefix
 from .sameness import Sound, hear, odd_sounds, sounds_in_both
+from .segments import cut_segment
+from .spelling import tidy_text
 
 __all__ = [
     "COLUMNS",
@@ -153,9 +155,12 @@ def read_corpora(entries: Sequence[Mapping[str, Any]], *, labels: LabelMap | Non
         raise RequestError(
             "a corpus without a name", f"name: one of {', '.join(corpus_names())}", "corpus: {name: emodb}"
         )
+    labels = _tidy_keys(labels)
     rest = [dict(entry) for entry in entries]
     handling = [_Handling.take(entry) for entry in rest]
-    maps: list[LabelMap | None] = [labels if (own := entry.pop("labels", None)) is None else own for entry in rest]
+    maps: list[LabelMap | None] = [
+        labels if (own := entry.pop("labels", None)) is None else _tidy_keys(own) for entry in rest
+    ]
     listed = [list_recordings(**entry) for entry in rest]
     for one in {id(one): one for one in maps if one is not None}.values():
         check_label_map(
@@ -167,7 +172,15 @@ def read_corpora(entries: Sequence[Mapping[str, Any]], *, labels: LabelMap | Non
             kept, dropped = apply_label_map(corpus.recordings, own)
             corpus = replace(corpus, recordings=kept, left_out=corpus.left_out + with_prefix(corpus.name, dropped))
         corpora.append(_to_table(corpus, handle))
-    return concatenate(corpora)
+    joint = concatenate(corpora)
+    return replace(joint, problems=joint.problems + alike(joint.table.features["emotion"].names))
+
+
+def _tidy_keys(labels: LabelMap | None) -> LabelMap | None:
+    """Spell the corpus' words in a label map as the corpus' own are spelt."""
+    if not isinstance(labels, Mapping):
+        return labels
+    return {tidy_text(word) if isinstance(word, str) else word: label for word, label in labels.items()}
 
 
 def concatenate(corpora: Sequence[Corpus]) -> Corpus:
@@ -235,16 +248,20 @@ class _Handling:
 def _source(recording: Recording) -> dict[str, Any]:
     """Give the audio cell of a recording, which is also a form `read_audio` takes."""
     if recording.audio_bytes is not None:
-        return {"bytes": recording.audio_bytes, "path": recording.file}
-    if recording.path is None:
+        source: dict[str, Any] = {"bytes": recording.audio_bytes, "path": recording.file}
+    elif recording.path is not None:
+        source = {"bytes": None, "path": str(recording.path.absolute())}
+    else:
         raise TypeError(f"the reader gave neither a path nor bytes for {recording.file}")
-    return {"bytes": None, "path": str(recording.path.absolute())}
+    if recording.start is None and recording.end is None:
+        return source
+    return {"bytes": cut_segment(source, recording.start or 0.0, recording.end), "path": recording.file}
 
 
 def _to_table(corpus: Listed, handle: _Handling) -> Corpus:
     """Measure every recording and build the table from those that are fit to use."""
     recordings = sorted(corpus.recordings, key=lambda recording: recording.file)
-    sounds = _sounds(corpus.name, [_source(recording) for recording in recordings], handle.check_audio)
+    sounds = _sounds(corpus.name, recordings, handle.check_audio)
     left_out = list(corpus.left_out)
     broken = [(r.file, error) for r, error in zip(recordings, sounds, strict=True) if isinstance(error, RequestError)]
     if broken and handle.unreadable == "error":
@@ -256,9 +273,10 @@ def _to_table(corpus: Listed, handle: _Handling) -> Corpus:
             f"{broken[0][1].fix}; or leave out all such files (they are listed): unreadable: drop",
         )
     left_out += with_prefix(corpus.name, [LeftOut(file, error.found) for file, error in broken])
-    heard = [(r, sound) for r, sound in zip(recordings, sounds, strict=True) if isinstance(sound, Sound)]
-    rows = [(r, sound.num_samples) for r, sound in heard]
-    short = [(r.file, length) for r, length in rows if length < MINIMUM_SAMPLES]
+    sound = [(r, *one) for r, one in zip(recordings, sounds, strict=True) if not isinstance(one, RequestError)]
+    heard = [(r, one) for r, _, one in sound]
+    rows = [(r, source, one.num_samples) for r, source, one in sound]
+    short = [(r.file, length) for r, _, length in rows if length < MINIMUM_SAMPLES]
     if short and handle.short_clips == "error":
         named = [f"{corpus.name}/{file} has {n} samples ({1000 * n / SAMPLING_RATE:.1f} ms)" for file, n in short]
         raise RequestError(
@@ -269,7 +287,7 @@ def _to_table(corpus: Listed, handle: _Handling) -> Corpus:
     if handle.short_clips == "drop":
         reason = f"shorter than one frame ({MINIMUM_SAMPLES} samples at 16 kHz)"
         left_out += with_prefix(corpus.name, [LeftOut(file, f"{n} samples: {reason}") for file, n in short])
-        rows = [(r, length) for r, length in rows if length >= MINIMUM_SAMPLES]
+        rows = [row for row in rows if row[-1] >= MINIMUM_SAMPLES]
     if not rows:
         raise RequestError(
             f"no recording of {corpus.name} is left; {len(left_out)} were left out, for example "
@@ -283,29 +301,32 @@ def _to_table(corpus: Listed, handle: _Handling) -> Corpus:
     return Corpus(_build(corpus.name, rows), left_out, corpus.info, problems, digests)
 
 
-def _sounds(name: str, sources: Sequence[AudioSource], decode: bool) -> list[Sound | RequestError]:
-    """Give the length of each recording and what tells it from others, or what is wrong with it."""
+def _sounds(
+    name: str, recordings: Sequence[Recording], decode: bool
+) -> list[tuple[dict[str, Any], Sound] | RequestError]:
+    """Give the audio cell of each recording, its length and what tells it from others, or what is wrong with it."""
 
-    def sound(source: AudioSource) -> Sound | RequestError:
+    def sound(recording: Recording) -> tuple[dict[str, Any], Sound] | RequestError:
         try:
-            return hear(read_audio(source)) if decode else Sound(audio_length(source))
+            source = _source(recording)
+            return source, hear(read_audio(source)) if decode else Sound(audio_length(source))
         except RequestError as error:
             return error
 
     # Decoding and resampling leave the interpreter lock, so threads are enough and nothing has to be copied.
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        work = pool.map(sound, sources)
-        return list(tqdm(work, total=len(sources), desc=f"checking recordings of {name}", unit="clip", disable=None))
+        work = pool.map(sound, recordings)
+        return list(tqdm(work, total=len(recordings), desc=f"checking recordings of {name}", unit="clip", disable=None))
 
 
-def _build(corpus: str, rows: Sequence[tuple[Recording, int]]) -> Dataset:
-    """Build the table from recordings that are fit to use, each with its number of samples at 16 kHz."""
-    recordings = [recording for recording, _ in rows]
+def _build(corpus: str, rows: Sequence[tuple[Recording, dict[str, Any], int]]) -> Dataset:
+    """Build the table from recordings that are fit to use, each with its audio and number of samples at 16 kHz."""
+    recordings = [recording for recording, _, _ in rows]
     return make_table(
         {
             "id": [f"{corpus}/{r.file}" for r in recordings],
             "file": [r.file for r in recordings],
-            "audio": [_source(r) for r in recordings],
+            "audio": [source for _, source, _ in rows],
             "emotion": [r.emotion for r in recordings],
             "gender": [r.gender for r in recordings],
             "speaker": [f"{r.people_of}/{r.speaker}" for r in recordings],
@@ -313,7 +334,7 @@ def _build(corpus: str, rows: Sequence[tuple[Recording, int]]) -> Dataset:
             "split": [r.split for r in recordings],
             "corpus": [corpus] * len(recordings),
             # Clips below one frame are padded where they are read for the model: see `read_clip`.
-            "num_samples": [max(length, MINIMUM_SAMPLES) for _, length in rows],
+            "num_samples": [max(length, MINIMUM_SAMPLES) for _, _, length in rows],
         },
         sorted({r.emotion for r in recordings}),
     )

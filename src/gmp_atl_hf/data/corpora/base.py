@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,14 @@ UNKNOWN_SPEAKER = "unknown"
 
 ANOTHER_COPY = "another copy of a recording that is read"
 """Why the second of two recordings of the same name is left out."""
+
+_FOREIGN_SOUND = frozenset(
+    {".3g2", ".3gp", ".ac3", ".ape", ".avi", ".caf", ".dts", ".flv", ".gsm", ".m4b", ".m4v", ".mka", ".mkv", ".mov"}
+    | {".mp2", ".mp4", ".mpeg", ".mpg", ".pcm", ".ra", ".raw", ".rm", ".snd", ".spx", ".voc", ".vox", ".wv", ".wmv"}
+)
+_DOCUMENTS = frozenset(
+    {".csv", ".doc", ".docx", ".json", ".jsonl", ".md", ".ods", ".odt", ".pdf", ".rtf", ".tsv", ".txt", ".xls", ".xlsx"}
+)
 
 PROTOCOLS = ("leave-one-speaker-out", "leave-one-session-out", "group-k-fold", "given")
 """What may suit a corpus; `data.protocol` has one more, which needs two corpora."""
@@ -32,6 +41,8 @@ class Recording:
         session: The recording session, for leave-one-session-out; None when the corpus has none.
         split: `train`, `dev` or `test` where the corpus prescribes it; None otherwise.
         audio_bytes: The encoded audio file itself, for corpora that are not files on disk.
+        start: Where the recording begins in its file, in seconds, where only a segment of the file is meant.
+        end: Where it ends, in seconds; None for the end of the file.
         people_of: The corpus that the speaker belongs to, where another reader reads a part of it or its folds: it is
             the prefix then, so that the same person has one name everywhere. None for what `CorpusInfo` says.
     """
@@ -45,6 +56,8 @@ class Recording:
     split: str | None = None
     audio_bytes: bytes | None = None
     people_of: str | None = None
+    start: float | None = None
+    end: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,10 +67,12 @@ class LeftOut:
     Args:
         file: The name people know the recording by.
         reason: Why it was left out, as a sentence part a newcomer understands.
+        path: The file on disk, where there is one: two of the same name are then told apart by their folders.
     """
 
     file: str
     reason: str
+    path: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -183,7 +198,7 @@ def audio_files(root: Path | None) -> list[Path]:
         RequestError: When there is no such folder.
     """
     folder = existing_folder(root)
-    found = [p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()]
+    found = [p for p in _walk(folder, []) if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()]
     return sorted((p for p in found if not _is_leftover(p, folder)), key=lambda p: p.relative_to(folder).as_posix())
 
 
@@ -202,26 +217,86 @@ def files_by_name(root: Path | None) -> tuple[dict[str, Path], list[LeftOut]]:
     folder = existing_folder(root)
     first: dict[str, Path] = {}
     copies = [path for path in audio_files(folder) if first.setdefault(path.name, path) is not path]
-    return first, [LeftOut(path.relative_to(folder).as_posix(), ANOTHER_COPY) for path in copies]
+    return first, [LeftOut(path.relative_to(folder).as_posix(), ANOTHER_COPY, path) for path in copies]
 
 
-def leftovers(folder: Path) -> list[LeftOut]:
-    """List the files of a folder that look like recordings, or stand beside them, but are none.
+def leftovers(folder: Path, known: Iterable[Path]) -> list[LeftOut]:
+    """List every file of a folder that nothing is known of and that is no table, text or document.
 
     Args:
         folder: The folder to look in, at any depth.
+        known: The files that are read, or of which it is already said why they are not.
 
     Returns:
-        Hidden files (`._x.wav`, `.DS_Store`) and those below `__MACOSX`, by their path below the folder.
+        Recordings that no table names, sound and video under endings that are not read, links to nothing, folders that
+        cannot be opened, and what archive programs leave behind (`._x.wav`, `.DS_Store`, all below `__MACOSX`), by
+        their path below the folder.
     """
-    found = [p for p in folder.rglob("*") if _is_leftover(p, folder) and p.is_file()]
-    shown = [p for p in found if p.suffix.lower() in AUDIO_SUFFIXES or p.name.startswith("._") or p.name == ".DS_Store"]
-    names = sorted(p.relative_to(folder).as_posix() for p in shown)
-    return [LeftOut(name, "a hidden file that an archive program or file manager left behind") for name in names]
+    known = list(known)
+    # Without following links: a link to a recording that is read may be one that is not.
+    names, closed = {os.path.abspath(path) for path in known}, list[Path]()  # noqa: PTH100
+    unknown = [path for path in _walk(folder, closed) if os.path.abspath(path) not in names]  # noqa: PTH100
+    found = [(path, _why_unread(path, folder)) for path in unknown]
+    odd = [(path, reason) for path, reason in found if reason]
+    # The same file may be reached over a link; asked only where it matters, since it takes long.
+    real = {os.path.realpath(path) for path in known} if odd else set()
+    odd = [(path, reason) for path, reason in odd if os.path.realpath(path) not in real]
+    odd += [(path, "a folder that cannot be opened") for path in closed]
+    named = [LeftOut(path.relative_to(folder).as_posix(), reason, path) for path, reason in odd]
+    return sorted(named, key=lambda one: one.file)
+
+
+def _walk(folder: Path, closed: list[Path]) -> Iterator[Path]:
+    """Give every file below a folder, and add the folders that cannot be opened to `closed`.
+
+    Links to folders are followed where they lead out of the folder; inside, they would show the same files again.
+    """
+    followed = [os.path.realpath(folder)]
+
+    def leads_out(link: Path) -> bool:
+        target = os.path.realpath(link)
+        if any(target == one or target.startswith(one.rstrip(os.sep) + os.sep) for one in followed):
+            return False
+        followed.append(target)
+        return True
+
+    for place, folders, names in os.walk(folder, onerror=lambda e: closed.append(Path(e.filename)), followlinks=True):
+        below = [Path(place, name) for name in sorted(folders)]
+        folders[:] = [one.name for one in below if not one.is_symlink() or leads_out(one)]
+        yield from (Path(place, name) for name in names)
 
 
 def _is_leftover(path: Path, folder: Path) -> bool:
-    return path.name.startswith(".") or "__MACOSX" in path.relative_to(folder).parts
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
+
+
+def _why_unread(path: Path, folder: Path) -> str | None:
+    """Say why nobody reads a file; None where it is no recording."""
+    suffix = path.suffix.lower()
+    sound = suffix in AUDIO_SUFFIXES or suffix in _FOREIGN_SOUND
+    if _is_leftover(path, folder):
+        shown = sound or path.name.startswith("._") or path.name == ".DS_Store"
+        return "a hidden file that an archive program or file manager left behind" if shown else None
+    if not path.exists():
+        return "a link to nothing: fetch what it stands for (git annex get, datalad get), or mend the link"
+    if suffix in AUDIO_SUFFIXES:
+        return "no table or annotation of the corpus names it"
+    if not sound and (suffix in _DOCUMENTS or _is_text(path)):
+        return None
+    return f"{f'files ending in {suffix}' if suffix else 'files without an ending'} are not read as sound"
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file begins like text; an empty one does not."""
+    if not path.is_file():  # a pipe or device, which would never end
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(1024)
+    except OSError:  # then nobody can say that it is no recording
+        return False
+    binary = bytes({*range(32)} - {*b"\t\n\r\f\x1a\x1b"})
+    return head.startswith((b"\xff\xfe", b"\xfe\xff")) or (bool(head) and head == head.translate(None, binary))
 
 
 def existing_folder(root: Path | None) -> Path:

@@ -7,13 +7,14 @@ Names, genders and layout were checked against the public repository, the number
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .base import CorpusInfo, Item, LeftOut, Recording, audio_files, register_corpus
-from .naming import lines_of, named_files
+from ...errors import RequestError
+from .base import CorpusInfo, Item, LeftOut, Recording, Remark, audio_files, register_corpus
+from .naming import named_files
+from .tables import read_table
 
 EMOTIONS = {
     "ANG": "anger",
@@ -62,7 +63,11 @@ def read(root: Path | None) -> Iterator[Item]:
     """
     # wav before mp3, so that the copy that is read does not depend on the names of their folders.
     files = sorted(audio_files(root), key=lambda path: path.suffix.lower() != ".wav")
-    genders = SPEAKERS | (_demographics(root) if root is not None else {})
+    genders = dict(SPEAKERS)
+    try:
+        genders |= _demographics(root) if root is not None else {}
+    except RequestError as error:
+        yield Remark(f"{error.found}; the genders are those of the public repository")
     pattern = r"(?P<speaker>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_(?P<level>XX?|LO|MD|HI)"
     codes = {"speaker": SPEAKERS, "sentence": SENTENCES, "emotion": EMOTIONS}
     for one in named_files(files, pattern, "1001_DFA_ANG_XX", codes):
@@ -77,6 +82,5 @@ def _demographics(root: Path) -> dict[str, str]:
     """Give actor to gender as the table beside the recordings says, where it is there."""
     tables = [folder / "VideoDemographics.csv" for folder in (root, root.parent)]
     for table in filter(Path.is_file, tables):
-        rows = csv.DictReader(lines_of(table.read_text(encoding="utf-8-sig")))
-        return {row["ActorID"].strip(): row["Sex"].strip().lower() for row in rows}
+        return {row["ActorID"]: row["Sex"] for _, row in read_table(table, ("ActorID", "Sex"), otherwise="cp1252")[1]}
     return {}

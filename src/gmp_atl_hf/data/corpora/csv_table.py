@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ...errors import RequestError
+from ..spelling import is_missing
 from .base import CorpusInfo, LeftOut, Recording, register_corpus
-from .fields import column_of_field
-from .naming import lines_of
+from .fields import OPTIONAL, column_of_field
+from .tables import heading, read_json_lines, read_table
 
 UNLABELLED = "unlabelled"
 """The one label of recordings that have none."""
+
+SEGMENT = {
+    "start": ("start", "start time", "start s", "start sec", "start seconds", "begin", "begin time", "onset", "offset"),
+    "end": ("end", "end time", "end s", "end sec", "end seconds", "stop", "stop time", "offset"),
+    "duration": ("duration", "duration s", "duration sec", "duration seconds", "dur"),
+}
+"""What says which part of a file is meant, under the names that lists have for it, in seconds."""
+OTHER_UNITS = re.compile(
+    r"(start|begin|end|stop|onset|offset)[\W_]*(time)?[\W_]*\(?(ms|msecs?|millis\w*|samples?|frames?)\)?|frame_?offset",
+    re.IGNORECASE,
+)
+SECONDS = re.compile(r"\d+([.,]\d*)?(e-?\d+)?", re.IGNORECASE)
 
 _JSON_LINES = {".jsonl", ".ndjson", ".json"}
 
@@ -23,7 +35,7 @@ _JSON_LINES = {".jsonl", ".ndjson", ".json"}
     CorpusInfo(
         name="csv",
         layout="a CSV, TSV or JSONL file with a row per recording: file, emotion, speaker and, where known, gender, "
-        "session and split (other column names through `columns`)",
+        "session and split, and start and end in seconds for parts of files (other column names through `columns`)",
         protocol="group-k-fold",
         own_speakers=False,
     )
@@ -41,24 +53,30 @@ def read(
     Args:
         root: The file itself, or the folder it is in.
         columns: Field to column: `{file: path, emotion: label, speaker: spk}`; fields not named are looked for under
-            their own names. `emotion: null` reads plain speech, all of it under the one label "unlabelled".
+            their own names, `start`, `end` and `duration` also under other usual ones. `emotion: null` reads plain
+            speech, all of it under the one label "unlabelled".
         manifest: The file's name, when `root` is a folder.
         audio_root: The folder that relative paths start at; the file's own folder by default.
 
     Yields:
-        Recordings by their path as the file has it.
+        Recordings by their path as the file has it; segments as `x.wav#t=1.5,3`, which are held in memory.
 
     Raises:
         RequestError: When the file or a needed column is missing.
     """
     table = _manifest(root, manifest)
     base = table.parent if audio_root is None else Path(audio_root).expanduser()
-    names, rows = _rows(table)
+    if table.suffix.lower() in _JSON_LINES:
+        rows = read_json_lines(table)
+        names = list(dict.fromkeys(name for _, row in rows for name in row))
+    else:
+        names, rows = read_table(table)
     # Plain speech for pre-training has no emotions, and says so.
     labelled = not (columns is not None and "emotion" in columns and columns["emotion"] is None)
     needed = ("file", "emotion", "speaker") if labelled else ("file", "speaker")
     asked = columns if labelled else {name: column for name, column in (columns or {}).items() if name != "emotion"}
-    found = column_of_field(asked, names, str(table), needed=needed)
+    segments = _segment_columns(asked, names, table)
+    found = column_of_field(segments | dict(asked or {}), names, str(table), needed, (*OPTIONAL, *SEGMENT))
     for number, row in rows:
         fields = {field: row.get(column, "") for field, column in found.items()}
         file = fields["file"]
@@ -66,9 +84,15 @@ def read(
             raise RequestError(
                 f"line {number} of {table} names no file", "a file in every row", "fill it or remove the line"
             )
-        shown = os.path.relpath(file, base) if Path(file).is_absolute() else file
+        shown = Path(os.path.relpath(file, base) if Path(file).is_absolute() else file).as_posix()
+        start, end = _segment(fields, f"line {number} of {table}")
+        if start is not None or end is not None:
+            shown += f"#t={start or 0:.9g}" + ("" if end is None else f",{end:.9g}")
+        if end is not None and end <= (start or 0):
+            yield LeftOut(shown, f"its segment ends before it begins (line {number})")
+            continue
         yield Recording(
-            Path(shown).as_posix(),
+            shown,
             base / file,
             fields.get("emotion", UNLABELLED),
             # Nobody tests on plain speech, so there a speaker may be unknown.
@@ -76,7 +100,46 @@ def read(
             gender=fields.get("gender"),
             session=fields.get("session"),
             split=fields.get("split"),
+            start=start,
+            end=end,
         )
+
+
+def _segment_columns(columns: Mapping[str, str | None] | None, names: list[str], table: Path) -> dict[str, str | None]:
+    """Find the columns that say which part of a file is meant, under their usual names."""
+    given = columns or {}
+    if any(field in given for field in SEGMENT):
+        return {field: None for field in SEGMENT if field not in given}
+    found: dict[str, str | None] = {}
+    for field, usual in SEGMENT.items():
+        found[field] = next(
+            (there for name in usual if (there := heading(name, names)) not in (None, *found.values())), None
+        )
+    if found["start"] is None and (other := next(filter(OTHER_UNITS.fullmatch, names), None)):
+        raise RequestError(
+            f"the column {other!r} of {table} looks like a place in the file, but not in seconds",
+            "columns start and end (or duration) in seconds",
+            "add them; or read whole files: columns: {start: null, end: null}",
+        )
+    if found["start"] is None and found["end"] is None:
+        found["duration"] = None  # alone it says how long the file is
+    return found
+
+
+def _segment(fields: Mapping[str, str], where: str) -> tuple[float | None, float | None]:
+    """Read the beginning and the end of a segment in seconds; None where the row has none."""
+    times: dict[str, float | None] = {}
+    for field in SEGMENT:
+        text = fields.get(field, "")
+        if not is_missing(text) and not SECONDS.fullmatch(text):
+            raise RequestError(
+                f"{where}: {field} is {text!r}",
+                "seconds from the beginning of the file, such as 12.5",
+                "write seconds; or read whole files: columns: {start: null, end: null}",
+            )
+        times[field] = None if is_missing(text) else float(text.replace(",", "."))
+    start, end, duration = times["start"], times["end"], times["duration"]
+    return start, end if end is not None or duration is None else round((start or 0) + duration, 9)
 
 
 def _manifest(root: Path | None, manifest: str) -> Path:
@@ -89,46 +152,3 @@ def _manifest(root: Path | None, manifest: str) -> Path:
             f"there is no file {table}", "a CSV, TSV or JSONL file", "give the file as corpus.root, or corpus.manifest"
         )
     return table
-
-
-def _rows(table: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Give the column names, and the rows as text with their line numbers."""
-    try:
-        # utf-8-sig: spreadsheet programs put a byte order mark in front, which would become part of the first name.
-        text = table.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{table} is not UTF-8 text ({error.reason})", "UTF-8", "save it as UTF-8") from error
-    if table.suffix.lower() in _JSON_LINES:
-        lines = enumerate(lines_of(text), start=1)
-        rows = [(number, _json_row(table, number, line)) for number, line in lines if line.strip()]
-        return list(dict.fromkeys(name for _, row in rows for name in row)), rows
-    header = text.partition("\n")[0]
-    delimiter = max(",\t;|", key=header.count)
-    reader = csv.DictReader(lines_of(text), delimiter=delimiter, restval="", strict=True)
-    names = [name.strip() for name in reader.fieldnames or []]
-    reader.fieldnames = names
-    rows = []
-    for row in reader:
-        if None in row:
-            raise RequestError(
-                f"line {reader.line_num} of {table} has more values than there are columns",
-                f"{len(names)} values ({', '.join(names)})",
-                f"put quotes round values that contain {delimiter!r}",
-            )
-        rows.append((reader.line_num, {name: value.strip() for name, value in row.items()}))
-    return names, rows
-
-
-def _json_row(table: Path, number: int, line: str) -> dict[str, str]:
-    """Read one line of JSON with every value as the text it is written as."""
-    try:
-        row = json.loads(line, parse_int=str, parse_float=str)
-    except json.JSONDecodeError as error:
-        raise RequestError(
-            f"line {number} of {table} is not JSON ({error.msg})", "one JSON object per line", "write it as JSON lines"
-        ) from error
-    if not isinstance(row, dict):
-        raise RequestError(
-            f"line {number} of {table} is not a JSON object", "one JSON object per line", "write {…} per line"
-        )
-    return {name: "" if value is None else str(value).strip() for name, value in row.items()}

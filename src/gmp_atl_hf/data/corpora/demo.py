@@ -18,7 +18,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import soundfile
 from tqdm import tqdm
@@ -27,6 +26,7 @@ from ...errors import RequestError
 from ..espeak import Espeak
 from .base import CorpusInfo, Recording, register_corpus
 from .demo_speech import EMOTIONS, SAMPLE_RATE, SENTENCES, make_voices, render
+from .tables import json_object, read_table, text_of
 
 # Raised whenever the same settings would give other audio.
 FORMAT = 1
@@ -121,11 +121,11 @@ def _write(folder: Path, settings: DemoCorpus, progress: bool) -> None:
 
 def _check(root: Path, settings: DemoCorpus) -> None:
     """Refuse a folder that was made with other settings, and name the one that differs."""
-    description: dict[str, Any] = json.loads((root / "demo.json").read_text(encoding="utf-8"))
+    description = json_object(text_of(root / "demo.json"), str(root / "demo.json"))
     for name, wanted in {"format": FORMAT, **asdict(settings)}.items():
-        if description.get(name) != wanted:
+        if description.get(name) != str(wanted):
             raise RequestError(
-                f"{root} holds a demo corpus made with {name} = {description.get(name)!r}",
+                f"{root} holds a demo corpus made with {name} = {description.get(name)}",
                 f"{name} = {wanted!r}",
                 f"set corpus.root to another folder, or remove {root} to have it made again",
             )
@@ -178,13 +178,14 @@ def read(
             "set corpus.root to another folder",
         )
     _check(root, settings)
-    with (root / "metadata.csv").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    missing = [row["file"] for row in rows if not (root / row["file"]).is_file()]
-    if missing:
+    rows = [row for _, row in read_table(root / "metadata.csv", COLUMNS)[1]]
+    listed, there = {row["file"] for row in rows}, {f"wav/{path.name}" for path in root.glob("wav/*.wav")}
+    for found, what in ((listed - there, "clips that metadata.csv lists"), (there - listed, "lines in metadata.csv")):
+        if not found:
+            continue
         raise RequestError(
-            f"{root} lacks {len(missing)} of the {len(rows)} clips in metadata.csv, the first is {missing[0]}",
-            "all of them",
+            f"{root} lacks {len(found)} {what}, the first is for {min(found)}",
+            "a line and a clip for every sentence",
             f"remove {root} to have it made again",
         )
     return iter(

@@ -8,11 +8,10 @@ speakers (EmoBox' EMO-DB, CREMA-D and TESS).
 
 from __future__ import annotations
 
-import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ...errors import RequestError
 from .base import (
@@ -26,7 +25,7 @@ from .base import (
     existing_folder,
     register_corpus,
 )
-from .naming import lines_of
+from .tables import json_object, read_json_lines, text_of
 
 READERS = {"msppodcast": "msp-podcast"}
 """EmoBox' name of a data set to ours, where they differ."""
@@ -71,18 +70,20 @@ def read(root: Path | None, fold: int = 1, audio_root: str | None = None) -> Ite
             "correct corpus.fold or corpus.root",
         )
     base = _audio_root(folder, audio_root)
-    lines = [(part, *line) for part, path in lists.items() if path.is_file() for line in _lines(path)]
+    rows = [
+        (part, _row(path, *line)) for part, path in lists.items() if path.is_file() for line in read_json_lines(path)
+    ]
     reader = READERS.get(folder.name, folder.name)
     known = _known_speakers(folder.name, reader, base)
-    words = json.loads(mapping.read_text("utf-8")) if (mapping := folder / "label_map.json").is_file() else {}
+    words = json_object(text_of(mapping), str(mapping)) if (mapping := folder / "label_map.json").is_file() else {}
     unmapped: Counter[str] = Counter()
-    for part, _, row in lines:
-        path, key = base / row["wav"], str(row["key"])
-        if not path.is_file():
+    for part, row in rows:
+        path, key, emotion = base / row["wav"], row["key"], row["emo"]
+        # A name that is too long for the file system is one that is not there, which `Path.is_file` does not say.
+        if not os.path.isfile(path):  # noqa: PTH113
             yield LeftOut(key, "in the list, but the recording is missing")
             continue
         own = known.get(path.resolve())
-        emotion = str(row["emo"])
         if words and emotion not in words:
             unmapped[emotion] += 1
         speaker, gender = (own.speaker, own.gender) if own else (UNKNOWN_SPEAKER, None)
@@ -105,19 +106,12 @@ def _audio_root(folder: Path, wanted: str | None) -> Path:
     return found
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Give the rows of a list with their line numbers, checked for the fields that are needed."""
-    for number, line in enumerate(lines_of(path.read_text(encoding="utf-8")), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            missing = [name for name in ("key", "wav", "emo") if name not in row]
-        except (json.JSONDecodeError, TypeError) as error:
-            raise RequestError(f"line {number} of {path} is no JSON object", "one object per line") from error
-        if missing:
-            raise RequestError(f"line {number} of {path} has no {', '.join(missing)}", "key, wav and emo in every line")
-        yield number, row
+def _row(path: Path, number: int, row: dict[str, str]) -> dict[str, str]:
+    """Check a line of a list for the fields that are needed."""
+    missing = [name for name in ("key", "wav", "emo") if not row.get(name)]
+    if missing:
+        raise RequestError(f"line {number} of {path} has no {', '.join(missing)}", "key, wav and emo in every line")
+    return row
 
 
 def _known_speakers(name: str, reader: str, base: Path) -> dict[Path, Recording]:

@@ -75,11 +75,13 @@ def read(root: Path | None) -> Iterator[Item]:
     for path in audio_files(root):
         name = NAME.fullmatch(path.stem)
         if name is None:
-            yield LeftOut(path.name, "its name is not built like those of EMO-DB (03a01Fa)")
+            yield LeftOut(path.name, "its name is not built like those of EMO-DB (03a01Fa)", path)
         elif name["emotion"] not in EMOTIONS:
-            yield LeftOut(path.name, f"{name['emotion']} is none of EMO-DB's emotion letters {''.join(EMOTIONS)}")
+            yield LeftOut(path.name, f"{name['emotion']} is none of EMO-DB's emotion letters {''.join(EMOTIONS)}", path)
         elif name["speaker"] not in SPEAKERS:
-            yield LeftOut(path.name, f"{name['speaker']} is none of EMO-DB's speakers {', '.join(sorted(SPEAKERS))}")
+            yield LeftOut(
+                path.name, f"{name['speaker']} is none of EMO-DB's speakers {', '.join(sorted(SPEAKERS))}", path
+            )
         else:
             speaker = name["speaker"]
             yield Recording(path.stem, path, EMOTIONS[name["emotion"]], speaker, SPEAKERS[speaker])

@@ -33,9 +33,11 @@ def _reader(corpus: str, speakers: Sequence[str]) -> Callable[[Path | None], Ite
             folder = path.parent.parent if path.parent.name.lower() in PARTS else path.parent
             emotion, speaker = EMOTIONS.get(folder.name.lower()), name["speaker"]
             if emotion is None:
-                yield LeftOut(path.name, f"its folder {folder.name} is none of ESD's emotions ({', '.join(EMOTIONS)})")
+                yield LeftOut(
+                    path.name, f"its folder {folder.name} is none of ESD's emotions ({', '.join(EMOTIONS)})", path
+                )
             elif speaker not in speakers:
-                yield LeftOut(path.name, f"its speaker speaks the other language: {corpus} is one half of ESD")
+                yield LeftOut(path.name, f"its speaker speaks the other language: {corpus} is one half of ESD", path)
             else:
                 gender = "female" if speaker in FEMALE else "male"
                 yield Recording(path.stem, path, emotion, speaker, gender, people_of="esd")

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 
 from ...errors import RequestError
+from .tables import heading
 
 NEEDED = ("emotion", "speaker")
 OPTIONAL = ("gender", "session", "split")
@@ -50,8 +51,9 @@ def column_of_field(
     found = {}
     for field in known:
         column = mapping.get(field, field)
-        if column is not None and column in available:
-            found[field] = column
+        there = None if column is None else heading(column, available)
+        if there is not None:
+            found[field] = there
         elif field in needed or mapping.get(field) is not None:
             near = difflib.get_close_matches(str(column), available, n=1, cutoff=0.5)
             raise RequestError(

@@ -51,7 +51,7 @@ def read(root: Path | None, speaker: str | None = None) -> Iterator[Recording | 
         if pattern is not None:
             match = pattern.search(file)
             if match is None:
-                yield LeftOut(file, f"its path does not match {pattern.pattern}")
+                yield LeftOut(file, f"its path does not match {pattern.pattern}", path)
                 continue
             fields = match.groupdict()
         elif len(inside.parts) == 2:
@@ -64,7 +64,7 @@ def read(root: Path | None, speaker: str | None = None) -> Iterator[Recording | 
             fields["speaker"] = path.parent.name
         emotion = fields.get("emotion") or (inside.parts[0] if len(inside.parts) > 1 else None)
         if emotion is None:
-            yield LeftOut(file, "it lies in no folder that names its emotion")
+            yield LeftOut(file, "it lies in no folder that names its emotion", path)
             continue
         yield Recording(
             file,

@@ -72,14 +72,33 @@ def _parts(place: str, config: str | None, split: str | None, revision: str | No
                 loaded = datasets.concatenate_datasets([loaded[one.strip()] for one in split.split("+")])
         else:
             where = str(local) if local.is_dir() else place
-            loaded = datasets.load_dataset(where, config, split=split, revision=revision)
+            builder = datasets.load_dataset_builder(where, config, revision=revision)
+            if getattr(builder, "BASE_FEATURE", None) is datasets.Audio:  # a folder of recordings with metadata.csv
+                builder.BASE_FEATURE = _stored_audio()
+            builder.download_and_prepare()
+            loaded = builder.as_dataset(split=split)
     except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # `datasets` wraps what went wrong in "An error occurred"
+            cause = cause.__cause__
         raise RequestError(
-            f"the dataset {place} cannot be loaded: {error}",
+            f"the dataset {place} cannot be loaded: {error}" + (f" ({cause})" if cause is not error else ""),
             "a dataset on the Hub (owner/name) or a local folder, with this configuration and split",
             "check path, config, split and revision; for a private dataset log in first: hf auth login",
         ) from error
     return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
+
+
+def _stored_audio() -> Any:
+    """Give an audio feature that takes down where a recording is; `datasets`' own wants torchcodec even for that."""
+    from datasets import Audio
+
+    class StoredAudio(Audio):
+        def encode_example(self, value: Any) -> dict[str, Any]:
+            """Take down the path of a recording."""
+            return {"bytes": None, "path": str(value)} if isinstance(value, str | Path) else dict(value)
+
+    return StoredAudio
 
 
 def _recordings(place: str, split: str, part: Any, columns: Mapping[str, str | None] | None) -> Iterator[Recording]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .base import CorpusInfo, Item, LeftOut, Recording, existing_folder, register_corpus
+from .tables import lines_of, text_of
 
 EMOTIONS = {
     "ang": "anger",
@@ -21,8 +22,8 @@ EMOTIONS = {
     "sur": "surprise",
     "xxx": "no agreement",
 }
-LINE = re.compile(r"\[[\d. ]+-[\d. ]+\]\t(?P<turn>\S+)\t(?P<label>\w+)\t\[")
-TURN = re.compile(r"Ses(?P<session>\d\d)[FM]_\w+_(?P<speaker>[FM])\d+")
+LINE = re.compile(r"\[[\d., ]+-[\d., ]+\]\s+\S+\s+(?P<label>[^\s\[]+)\s+\[")
+TURN = re.compile(r"(?P<dialogue>Ses(?P<session>\d\d)[FM]_\w+)_(?P<speaker>[FM])\d+\b")
 
 
 @register_corpus(
@@ -63,23 +64,36 @@ def read(root: Path | None) -> Iterator[Item]:
         root: The folder that holds `Session1` to `Session5`, or the one above it.
 
     Yields:
-        One recording per turn of the evaluation files.
+        One recording per turn of the evaluation files; every line that begins with a bracket is read or listed.
     """
     folder = existing_folder(root)
     inside = "Session*/dialog/EmoEvaluation/*.txt"
-    for evaluation in sorted(folder.glob(inside)) or sorted(folder.glob(f"*/{inside}")):
-        if evaluation.name.startswith("."):
+    labels: dict[str, str] = {}
+    # Copies of a file, under other names, after the file itself.
+    files = sorted(folder.glob(inside)) or sorted(folder.glob(f"*/{inside}"))
+    for file in sorted(files, key=lambda path: not path.name.startswith("Ses")):
+        if file.name.startswith("."):
             continue
-        wavs = evaluation.parents[2] / "sentences" / "wav" / evaluation.stem
-        for line in LINE.finditer(evaluation.read_text(encoding="utf-8", errors="replace")):
-            turn, label = line["turn"], line["label"]
-            parts = TURN.fullmatch(turn)
-            if parts is None or label not in EMOTIONS:
-                yield LeftOut(turn, f"turn {turn} with label {label} is not built like those of IEMOCAP")
-            elif not (wavs / f"{turn}.wav").is_file():
-                yield LeftOut(turn, "annotated, but its wav file is missing")
-            else:
-                speaker = f"Ses{parts['session']}{parts['speaker']}"
-                session = f"Ses{parts['session']}"
-                path = wavs / f"{turn}.wav"
-                yield Recording(turn, path, EMOTIONS[label], speaker, parts["speaker"], session)
+        for number, line in enumerate(lines_of(text_of(file, otherwise="cp1252")), start=1):
+            if not (line := line.strip()).startswith("["):
+                continue
+            match, place = LINE.match(line), f"{file.name}, line {number}"
+            turn = TURN.search(line)
+            if turn is None:
+                yield LeftOut(place, f"it names no turn: {line}")
+                continue
+            name, label = turn[0], match["label"].lower() if match else ""
+            path = file.parents[2] / "sentences" / "wav" / turn["dialogue"] / f"{name}.wav"
+            if label not in EMOTIONS:
+                shown = place if name in labels else name
+                yield LeftOut(shown, f"its label in {place} is none of {', '.join(EMOTIONS)}: {line}", path)
+            elif labels.get(name, label) != label:
+                yield LeftOut(place, f"turn {name} is {label} here and {labels[name]} elsewhere, which is read")
+            elif name not in labels:
+                labels[name] = label
+                if path.is_file():
+                    session = f"Ses{turn['session']}"
+                    speaker = session + turn["speaker"]
+                    yield Recording(name, path, EMOTIONS[label], speaker, turn["speaker"], session)
+                else:
+                    yield LeftOut(name, "annotated, but its wav file is missing", path)

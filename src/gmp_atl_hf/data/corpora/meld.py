@@ -9,14 +9,13 @@ main characters are given here.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import RequestError
 from .base import UNKNOWN_SPEAKER, CorpusInfo, Item, LeftOut, Recording, audio_files, existing_folder, register_corpus
-from .naming import lines_of
+from .tables import read_table
 
 EMOTIONS = {
     "anger": "anger",
@@ -29,6 +28,7 @@ EMOTIONS = {
 }
 GENDERS = dict.fromkeys(["Monica", "Phoebe", "Rachel"], "female") | dict.fromkeys(["Chandler", "Joey", "Ross"], "male")
 PARTS = ("train", "dev", "test")
+COLUMNS = ("Dialogue_ID", "Utterance_ID", "Emotion", "Speaker")
 SEVERAL = re.compile(r"\b(all|both|and|everyone|others)\b|[&/,]", re.IGNORECASE)
 
 
@@ -74,26 +74,26 @@ def read(root: Path | None) -> Iterator[Item]:
     for path in audio_files(folder):
         part = _part(path, folder)
         if part is None:
-            yield LeftOut(path.name, "no folder on its path has train, dev or test in its name")
+            yield LeftOut(path.name, "no folder on its path has train, dev or test in its name", path)
         elif path.stem in sounds[part]:
-            yield LeftOut(path.name, "another copy of a sound that is read")
+            yield LeftOut(path.name, "another copy of a sound that is read", path)
         else:
             sounds[part][path.stem] = path
     if not any(sounds.values()):
         _refuse_videos(folder)
     for part in PARTS:
         for row in _rows(folder, part):
-            name = f"dia{row['Dialogue_ID'].strip()}_utt{row['Utterance_ID'].strip()}"
-            file, word, who = sounds[part].pop(name, None), row["Emotion"].strip().lower(), row["Speaker"].strip()
+            name = f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
+            file, word, who = sounds[part].pop(name, None), row["Emotion"].lower(), row["Speaker"]
             if file is None:
                 yield LeftOut(f"{part}/{name}", "in the table, but its sound is missing (extract it from its video)")
             elif word not in EMOTIONS:
-                yield LeftOut(f"{part}/{name}", f"{word!r} is none of MELD's emotions ({', '.join(EMOTIONS)})")
+                yield LeftOut(f"{part}/{name}", f"{word!r} is none of MELD's emotions ({', '.join(EMOTIONS)})", file)
             else:
                 speaker = UNKNOWN_SPEAKER if not who or SEVERAL.search(who) else who
                 yield Recording(f"{part}/{name}", file, EMOTIONS[word], speaker, GENDERS.get(who), split=part)
-        for name in sounds[part]:
-            yield LeftOut(f"{part}/{name}", f"not in {part}_sent_emo.csv")
+        for name, file in sounds[part].items():
+            yield LeftOut(f"{part}/{name}", f"not in {part}_sent_emo.csv", file)
 
 
 def _part(path: Path, folder: Path) -> str | None:
@@ -109,12 +109,8 @@ def _rows(folder: Path, part: str) -> list[dict[str, str]]:
     tables = sorted(path for path in folder.rglob(name) if "__MACOSX" not in path.parts)
     if not tables:
         raise RequestError(f"there is no {name} in {folder}", "MELD's three tables", "copy them into corpus.root")
-    raw = tables[0].read_bytes()
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = raw.decode("cp1252", errors="replace")  # copies that a spreadsheet program has saved
-    return list(csv.DictReader(lines_of(text)))
+    # cp1252: copies that a spreadsheet program has saved
+    return [row for _, row in read_table(tables[0], COLUMNS, otherwise="cp1252")[1]]
 
 
 def _refuse_videos(folder: Path) -> None:

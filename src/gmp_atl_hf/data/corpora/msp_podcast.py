@@ -7,7 +7,6 @@ expected.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from .base import (
     files_by_name,
     register_corpus,
 )
-from .naming import lines_of
+from .tables import read_table
 
 EMOTIONS = {
     "A": "anger",
@@ -86,17 +85,17 @@ def read(root: Path | None, test: str = "Test1", unknown_speakers: str = "keep")
         if path is None:
             yield LeftOut(name, "listed in the table, but the recording is missing")
         elif part.lower() not in PARTS and part != test:
-            yield LeftOut(name, f"partition {part}; the one to test on is {test}")
+            yield LeftOut(name, f"partition {part}; the one to test on is {test}", path)
         elif row["EmoClass"].upper() not in EMOTIONS:
-            yield LeftOut(name, f"{row['EmoClass']!r} is none of the corpus' classes ({' '.join(EMOTIONS)})")
+            yield LeftOut(name, f"{row['EmoClass']!r} is none of the corpus' classes ({' '.join(EMOTIONS)})", path)
         elif unknown and unknown_speakers == "drop":
-            yield LeftOut(name, "its speaker is not known")
+            yield LeftOut(name, "its speaker is not known", path)
         else:
             emotion, split = EMOTIONS[row["EmoClass"].upper()], PARTS.get(part.lower(), "test")
             who = UNKNOWN_SPEAKER if unknown else row["SpkrID"]
             yield Recording(path.stem, path, emotion, who, row["Gender"], split=split)
-    for name in sorted(files):
-        yield LeftOut(name, "not listed in the table of labels")
+    for name, path in sorted(files.items()):
+        yield LeftOut(name, "not listed in the table of labels", path)
 
 
 def _parts(rows: list[dict[str, str]]) -> set[str]:
@@ -111,14 +110,4 @@ def _rows(folder: Path) -> list[dict[str, str]]:
         raise RequestError(
             f"there is no table of labels in {folder} or its folder Labels", " or ".join(TABLES), "correct corpus.root"
         )
-    reader = csv.DictReader(lines_of(table.read_text(encoding="utf-8-sig", errors="replace")))
-    names = [name.strip() for name in reader.fieldnames or []]
-    reader.fieldnames = names
-    missing = [name for name in COLUMNS if name not in names]
-    if missing:
-        raise RequestError(
-            f"{table} has no column {', '.join(missing)}; its columns are {', '.join(names)}",
-            f"the columns {', '.join(COLUMNS)}",
-            "take the table of a release that has them",
-        )
-    return [{name: (row[name] or "").strip() for name in COLUMNS} for row in reader]
+    return [row for _, row in read_table(table, COLUMNS, otherwise="cp1252")[1]]

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ...errors import RequestError
 from .base import LeftOut
-
-
-def lines_of(text: str) -> list[str]:
-    r"""Split a table into lines, for the module `csv`.
-
-    Not with `str.splitlines`, which also splits at characters that occur inside of sentences: the ellipsis of an older
-    encoding (U+0085) and U+2028.
-
-    Args:
-        text: The table.
-
-    Returns:
-        Its lines with their ends, which belong to the value inside of quotation marks.
-    """
-    return io.StringIO(text, newline="").readlines()
 
 
 def named_files(
@@ -64,13 +48,13 @@ def named_files(
     for path in files:
         match = compiled.fullmatch(path.stem)
         if match is None:
-            yield LeftOut(path.name, f"its name is not built like {example}")
+            yield LeftOut(path.name, f"its name is not built like {example}", path)
             continue
         fields = match.groupdict(default="")
         wrong = [group for group, spelt in known.items() if fields[group].lower() not in spelt]
         if wrong:
             group = wrong[0]
             allowed = ", ".join(sorted(known[group].values()))
-            yield LeftOut(path.name, f"{fields[group]!r} is no {group} of this corpus ({allowed})")
+            yield LeftOut(path.name, f"{fields[group]!r} is no {group} of this corpus ({allowed})", path)
         else:
             yield path, fields | {group: spelt[fields[group].lower()] for group, spelt in known.items()}

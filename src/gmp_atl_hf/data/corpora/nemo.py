@@ -6,13 +6,12 @@ taken off. The counts per emotion are those of the paper.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import RequestError
 from .base import CorpusInfo, Item, LeftOut, Recording, existing_folder, files_by_name, register_corpus
-from .naming import lines_of
+from .tables import read_table
 
 EMOTIONS = {
     "anger": "anger",
@@ -56,16 +55,16 @@ def read(root: Path | None) -> Iterator[Item]:
         raise RequestError(f"there is no {table}", "nEMO's folder with data.tsv", "give that folder as corpus.root")
     files, copies = files_by_name(root)
     yield from copies
-    # No quoting: Polish quotation marks in the sentences are text.
-    rows = csv.DictReader(lines_of(table.read_text("utf-8-sig")), delimiter="\t", quoting=csv.QUOTE_NONE)
-    for row in rows:
-        name = row["file_id"].strip()
-        path, emotion = files.pop(name, None), EMOTIONS.get(row["emotion"].strip())
+    columns = ("file_id", "emotion", "speaker_id", "gender")
+    # Polish quotation marks in the sentences are text.
+    for _, row in read_table(table, columns, otherwise="cp1250", plain_tabs=True)[1]:
+        name = row["file_id"]
+        path, emotion = files.pop(name, None), EMOTIONS.get(row["emotion"].lower())
         if path is None:
             yield LeftOut(name, "listed in data.tsv, but the recording is missing")
         elif emotion is None:
-            yield LeftOut(name, f"{row['emotion'].strip()!r} is none of nEMO's emotions ({', '.join(EMOTIONS)})")
+            yield LeftOut(name, f"{row['emotion']!r} is none of nEMO's emotions ({', '.join(EMOTIONS)})", path)
         else:
-            yield Recording(path.stem, path, emotion, row["speaker_id"].strip(), row["gender"])
-    for name in files:
-        yield LeftOut(name, "not listed in data.tsv")
+            yield Recording(path.stem, path, emotion, row["speaker_id"], row["gender"])
+    for name, path in files.items():
+        yield LeftOut(name, "not listed in data.tsv", path)

@@ -49,10 +49,10 @@ def _reader(channel: str) -> Callable[[Path | None], Iterator[Item]]:
                 continue
             path, name = one
             if name["modality"] != "03":
-                yield LeftOut(path.name, "the sound of a video, the same performance as the audio-only recording")
+                yield LeftOut(path.name, "the sound of a video, the same performance as the audio-only recording", path)
             elif name["channel"] != channel:
                 corpus, how, _, _ = CHANNELS[name["channel"]]
-                yield LeftOut(path.name, f"it is {how}: the corpus {corpus} reads it")
+                yield LeftOut(path.name, f"it is {how}: the corpus {corpus} reads it", path)
             else:
                 gender = "male" if int(name["actor"]) % 2 else "female"
                 emotion = EMOTIONS[name["emotion"]]

@@ -69,4 +69,4 @@ def read(root: Path | None) -> Iterator[Item]:
         if speaker in SPEAKERS:
             yield Recording(f"{speaker}_{code}{name['sentence']}", path, EMOTIONS[code], speaker, "male")
         else:
-            yield LeftOut(path.name, f"neither its name nor its folder is one of {', '.join(SPEAKERS)}")
+            yield LeftOut(path.name, f"neither its name nor its folder is one of {', '.join(SPEAKERS)}", path)

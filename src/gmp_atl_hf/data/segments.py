@@ -1,0 +1,63 @@
+"""Recordings that are a part of a longer file: cut out once, so that nothing behind the table can hear the rest."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy.typing as npt
+import soundfile
+
+from ..errors import RequestError
+from .audio import EXACT_FORMATS, SAMPLING_RATE, AudioSource, audio_file, open_audio, read_audio, refuse_truncated
+
+_SLACK_SECONDS = 0.1
+"""How far behind the end of the file a segment may end: lists are written with rounded times."""
+_SEEKABLE = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+
+
+def cut_segment(source: AudioSource, start: float, end: float | None) -> bytes:
+    """Cut a segment out of a recording.
+
+    Args:
+        source: The recording in any form that `read_audio` accepts.
+        start: Where the segment begins, in seconds.
+        end: Where it ends, in seconds; None for the end of the recording.
+
+    Returns:
+        A wav file of the segment: the samples of the recording where its format lets them be found, else 16 kHz mono.
+
+    Raises:
+        RequestError: When the segment is not inside the recording; and as `read_audio`.
+    """
+    name, encoded = audio_file(source)
+    if encoded is not None:
+        with open_audio(name, encoded) as file:
+            if file.format in EXACT_FORMATS and file.subtype.startswith(_SEEKABLE) and file.frames > 0:
+                refuse_truncated(name, file)
+                first, last = _place(name, start, end, file.frames, file.samplerate)
+                file.seek(first)
+                exact = file.subtype == "PCM_16"
+                return _wav(file.read(last - first, dtype="int16" if exact else "float32"), file.samplerate, exact)
+    waveform = read_audio(source)
+    first, last = _place(name, start, end, len(waveform), SAMPLING_RATE)
+    return _wav(waveform[first:last], SAMPLING_RATE, exact=False)
+
+
+def _place(name: str, start: float, end: float | None, samples: int, rate: int) -> tuple[int, int]:
+    """Give the first sample of a segment and the one behind its last."""
+    last = samples if end is None else round(end * rate)
+    if round(start * rate) >= min(last, samples) or last > samples + _SLACK_SECONDS * rate:
+        upto = "" if end is None else f" to {end:g} s"
+        raise RequestError(
+            f"{name} is {samples / rate:g} s long, its segment is from {start:g} s{upto}",
+            "a segment inside the recording, in seconds",
+            "correct start and end; where they mean something else: columns: {start: null, end: null}",
+        )
+    return round(start * rate), min(last, samples)
+
+
+def _wav(samples: npt.NDArray[Any], rate: int, exact: bool) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format="WAV", subtype="PCM_16" if exact else "FLOAT")
+    return buffer.getvalue()
