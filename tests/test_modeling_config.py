@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 from gmp_atl_hf import GMPATLConfig
@@ -135,6 +137,82 @@ def test_a_hubert_configuration_becomes_ours_with_layerdrop_off_and_without_a_wo
 def test_our_own_layerdrop_is_kept(tmp_path: Path) -> None:
     tiny_config(layerdrop=0.05).save_pretrained(tmp_path)
     assert GMPATLConfig.from_pretrained(tmp_path).layerdrop == 0.05
+
+
+MANY = [f"emotion {letter}" for letter in "kjihgfedcbal"]
+
+
+@pytest.mark.parametrize("number", [int, str, np.int64], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("way", ["built", "assigned", "beside a checkpoint", "written by others"])
+def test_labels_come_in_the_order_of_their_numbers_however_they_are_given(
+    way: str, number: Any, tmp_path: Path
+) -> None:
+    # As text, 10 and 11 come before 2: that is how JSON with sorted keys has them.
+    names = {number(index): MANY[index] for index in sorted(range(len(MANY)), key=str)}
+    numbers = {name: number(index) for index, name in names.items()}
+    if way == "built":
+        config = GMPATLConfig(id2label=names, label2id=numbers)
+    elif way == "assigned":
+        config = tiny_config()
+        config.label2id, config.id2label = numbers, names
+    elif way == "beside a checkpoint":
+        tiny_config().save_pretrained(tmp_path / "other")
+        config = GMPATLConfig.from_pretrained(tmp_path / "other", id2label=names, label2id=numbers)
+    else:
+        written = {"model_type": "gmp_atl", "id2label": {str(index): name for index, name in names.items()}}
+        (tmp_path / "config.json").write_text(json.dumps(written))
+        config = AutoConfig.from_pretrained(tmp_path)
+    for _ in range(2):
+        assert config.emotions == MANY
+        assert list(config.id2label.items()) == list(enumerate(MANY)) and {*map(type, config.id2label)} == {int}
+        assert list(config.label2id.items()) == [(name, index) for index, name in enumerate(MANY)]
+        config.save_pretrained(tmp_path)
+        config = AutoConfig.from_pretrained(tmp_path)
+
+
+def test_one_table_of_labels_is_enough_and_replaces_both_of_a_checkpoint(tmp_path: Path) -> None:
+    tiny_config().save_pretrained(tmp_path)
+    for fields in ({"id2label": {"1": "b", "0": "a"}}, {"label2id": {"b": "1", "a": "0"}}):
+        for config in (GMPATLConfig(**fields), GMPATLConfig.from_pretrained(tmp_path, **fields)):
+            assert config.id2label == {0: "a", 1: "b"} and config.label2id == {"a": 0, "b": 1}
+    config.id2label = {0: "c", 1: "d", 2: "e"}
+    assert config.label2id == {"c": 0, "d": 1, "e": 2} and config.num_labels == 3
+    config.num_labels = 2
+    assert config.label2id == {"LABEL_0": 0, "LABEL_1": 1}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 1, "b": 0}},
+        {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0}},
+        {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "c": 1}},
+        {"id2label": {1: "a", 2: "b"}},
+        {"id2label": {0: "a", 2: "b"}},
+        {"id2label": {0: "a", "0": "b"}},
+        {"id2label": {0: "a", 1: "a"}},
+        {"id2label": {"a": 0, "b": 1}},
+        {"id2label": {True: "a", False: "b"}},
+        {"label2id": {"a": 0, "b": 0}},
+    ],
+    ids=str,
+)
+def test_labels_that_contradict_each_other_are_refused(fields: dict[str, Any], tmp_path: Path) -> None:
+    tiny_config(id2label={0: "a", 1: "b"}, label2id={"a": 0, "b": 1}).save_pretrained(tmp_path)
+    for make in (
+        lambda: GMPATLConfig(**fields),
+        lambda: GMPATLConfig.from_pretrained(tmp_path, **fields),
+        lambda: _assigned(fields).save_pretrained(tmp_path / "assigned"),
+    ):
+        with pytest.raises((ValueError, StrictDataclassError), match=r"(label2id|id2label) is .*(expected|disagrees)"):
+            make()
+
+
+def _assigned(fields: dict[str, Any]) -> GMPATLConfig:
+    config = tiny_config()
+    for name, value in fields.items():
+        setattr(config, name, value)
+    return config
 
 
 @pytest.mark.parametrize(("layer", "resolved"), [(1, 1), (10, 10), (12, 12), (-1, 12), (-3, 10), (-12, 1)])

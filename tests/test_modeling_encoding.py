@@ -120,7 +120,9 @@ def test_no_frame_mask_means_that_every_frame_counts() -> None:
     model = build(HubertForGMPATL)
     features = torch.randn(2, 20, 12)
     everything = torch.ones(2, 20, dtype=torch.long)
-    assert torch.equal(model(conv_features=features).logits, model(None, None, features, everything).logits)
+    assert torch.equal(
+        model(conv_features=features).logits, model(conv_features=features, frame_mask=everything).logits
+    )
 
 
 def test_training_draws_no_mask_of_its_own() -> None:
@@ -129,15 +131,24 @@ def test_training_draws_no_mask_of_its_own() -> None:
     assert torch.equal(model(clip).logits, model(clip).logits)
 
 
+@SHAPES
 @torch.no_grad()
-def test_every_layer_comes_out_in_order_when_asked_for() -> None:
-    model = build(HubertForGMPATL, "large")
-    clip = make_clips([9_000])[0][None]
-    states = model(clip, output_hidden_states=True).hidden_states
-    stock = model.hubert(clip, output_hidden_states=True).hidden_states
-    assert len(states) == 3
-    assert all(apart(ours, theirs) < 1e-5 for ours, theirs in zip(states, stock[1:], strict=True))
-    assert model(clip).hidden_states is None
+def test_layers_and_attentions_are_numbered_as_in_the_stock_model(shape: str) -> None:
+    model = build(HubertForGMPATL, shape, attn_implementation="eager")
+    stock = HubertModel(model.config).eval()
+    stock.load_state_dict(model.hubert.state_dict())
+    clip, asked = make_clips([9_000])[0][None], {"output_hidden_states": True, "output_attentions": True}
+    theirs = stock(clip, **asked)
+    given = model(clip, **asked)
+    for name in asked:
+        setattr(model.config, name, True)
+    configured = model(clip, output_hidden_states=None)
+    for ours in (given, configured, model.hubert(clip)):
+        assert len(ours.hidden_states) == 4 and len(ours.attentions) == 3
+        for name in ("hidden_states", "attentions"):
+            assert all(apart(one, two) < 1e-5 for one, two in zip(ours[name], theirs[name], strict=True))
+    unasked = model(clip, output_hidden_states=False, output_attentions=False)
+    assert unasked.hidden_states is None and unasked.attentions is None
 
 
 @torch.no_grad()
@@ -177,8 +188,13 @@ def test_a_clip_of_one_frame_has_finite_scores(shape: str) -> None:
         assert bool(build(HubertForGMPATL, shape, pooling=pooling)(clip).logits.isfinite().all())
 
 
-def test_the_backbone_is_a_stock_hubert() -> None:
-    assert type(build(HubertForGMPATL).hubert) is HubertModel
+def test_the_encoder_has_the_parts_and_tensors_of_a_stock_hubert() -> None:
+    ours, stock = build(HubertForGMPATL).hubert, build_backbone()
+    assert isinstance(ours, HubertModel)
+    assert str(ours).removeprefix("GMPATLModel") == str(stock).removeprefix("HubertModel")
+    assert {name: value.shape for name, value in ours.state_dict().items()} == {
+        name: value.shape for name, value in stock.state_dict().items()
+    }
 
 
 @torch.no_grad()

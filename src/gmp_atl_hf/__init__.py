@@ -9,14 +9,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoModelForAudioClassification
+from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification
 
 from .inference.task import register_task
 from .modeling.configuration_gmp_atl import GMPATLConfig
+from .modeling.encoding_gmp_atl import GMPATLModel
 from .modeling.modeling_gmp_atl import HubertForGMPATL
 from .version import __version__
 
 AutoConfig.register(GMPATLConfig.model_type, GMPATLConfig, exist_ok=True)
+AutoModel.register(GMPATLConfig, GMPATLModel, exist_ok=True)
 AutoModelForAudioClassification.register(GMPATLConfig, HubertForGMPATL, exist_ok=True)
 register_task()
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GMPATLConfig",
     "GMPATLDataCollator",
+    "GMPATLModel",
     "GMPATLTrainer",
     "GMPATLTrainingArguments",
     "HubertForGMPATL",

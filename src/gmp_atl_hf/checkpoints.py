@@ -168,7 +168,7 @@ def load_model(
     set_seed(seed)
     try:
         with quiet_transformers():
-            config = GMPATLConfig.from_pretrained(locate(config_from or checkpoint), **_with_int_ids(fields or {}))
+            config = GMPATLConfig.from_pretrained(locate(config_from or checkpoint), **dict(fields or {}))
             loaded: Any = model_class.from_pretrained(
                 locate(checkpoint),
                 config=config,
@@ -249,12 +249,6 @@ def hash_file(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _with_int_ids(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has made text of the numbers in `id2label`; the configuration wants them back."""
-    names = fields.get("id2label")
-    return dict(fields) if names is None else {**fields, "id2label": {int(i): name for i, name in names.items()}}
 
 
 def _plain(config: PreTrainedConfig) -> dict[str, Any]:

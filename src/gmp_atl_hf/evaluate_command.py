@@ -130,7 +130,7 @@ def evaluate_model(
     heard = heard_by_model(model)
     with PartialState().main_process_first():
         found = read_corpora([dict(corpus)], labels=labels)
-    names = [str(label) for label in (config.id2label or {}).values()]
+    names = config.emotions
     table = _with_labels_of(found.table, names, labels)
     left_out = list(found.left_out)
     if split is not None:

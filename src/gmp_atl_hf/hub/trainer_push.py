@@ -70,8 +70,7 @@ def trainer_card(trainer: GMPATLTrainer, repo_id: str) -> str:
         tags=["speech-emotion-recognition", "hubert", "gmp-atl"],
     )
     fields: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
-    names: dict[Any, str] = dict(config.id2label or {})
-    labels = ", ".join(names[number] for number in sorted(names))
+    labels = ", ".join(config.emotions)
     chosen_by_uar = str(trainer.args.metric_for_best_model or "").removeprefix("eval_") == "uar"
     known = ""
     if chosen_by_uar and state.best_metric is not None:

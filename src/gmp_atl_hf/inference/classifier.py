@@ -121,8 +121,7 @@ class SpeechEmotionClassifier:
     @property
     def labels(self) -> list[str]:
         """The emotions, in the order of the model's logits."""
-        names: Any = self.model.config.id2label
-        return [names[number] for number in sorted(names)]
+        return self.model.config.emotions
 
     def __call__(
         self, inputs: Inputs, window: float | None = None, hop: float | None = None, progress: bool = False

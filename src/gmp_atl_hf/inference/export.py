@@ -193,9 +193,8 @@ def _batch(clips: Sequence[npt.NDArray[np.float32]]) -> dict[str, npt.NDArray[An
 def _settings(model: HubertForGMPATL, feature_extractor: Any) -> dict[str, Any]:
     """What a program without this package has to know."""
     config = model.config
-    names: dict[Any, str] = dict(config.id2label or {})
     return {
-        "labels": [names[number] for number in sorted(names)],
+        "labels": config.emotions,
         "sampling_rate": SAMPLING_RATE,
         "channels": 1,
         "shortest_samples": max(MINIMUM_SAMPLES, receptive_field(config.conv_kernel, config.conv_stride)),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import HubertConfig
@@ -48,9 +48,15 @@ class GMPATLConfig(HubertConfig):
         layerdrop (`float`, defaults to 0.0):
             Changed default: 0.1 in `HubertConfig`. LayerDrop shifts layers and breaks several processes.
             A checkpoint's own value is replaced too, unless given explicitly.
+        id2label (`dict[int, str]`, *optional*):
+            Number of a logit → emotion. Numbers may come as text and in any order, as JSON leaves them; they are kept
+            as whole numbers in order. Either of `id2label` and `label2id` is enough.
+        label2id (`dict[str, int]`, *optional*):
+            The reverse.
 
     Raises:
-        ValueError: A field outside its range, or `conv_pos_batch_norm=True` (see below).
+        ValueError: A field outside its range, labels that are not numbered 0, 1, 2, …, `id2label` and `label2id` that
+            disagree, or `conv_pos_batch_norm=True` (see below).
 
     Example:
         >>> GMPATLConfig(num_labels=4, am_softmax_margin=0.3).am_softmax_margin
@@ -58,6 +64,14 @@ class GMPATLConfig(HubertConfig):
     """
 
     model_type = "gmp_atl"
+    # Evaluated by the stock trainer, a model gives its logits alone, as `np.argmax(predictions, axis=1)` expects.
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        "loss_sums",
+        "loss_counts",
+        "hits",
+        "hidden_states",
+        "attentions",
+    ]
 
     layerdrop: float | int = 0.0
     pooling: str = "mean"
@@ -70,8 +84,26 @@ class GMPATLConfig(HubertConfig):
     frame_head: str = "linear"
     frame_targets: str = "masked"
     seen_speakers: list[str] | None = None
+    # Declared again because text, numpy's numbers and mixtures are welcome; see `__setattr__`.
+    id2label: dict[Any, Any] | None = None
+    label2id: dict[Any, Any] | None = None
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        """Every way to set labels ends here: they are put in the order of their numbers."""
+        if key == "id2label" and value is not None:
+            value, before = _numbered(key, value.items()), self.__dict__.get("id2label")
+            derived = before is not None and self.__dict__.get("label2id") == _reversed(before)
+            super().__setattr__(key, value)  # type: ignore[no-untyped-call]
+            if derived:
+                self.label2id = _reversed(value)
+            return
+        if key == "label2id" and value is not None:
+            value = _reversed(_numbered(key, ((number, name) for name, number in value.items())))
+        super().__setattr__(key, value)  # type: ignore[no-untyped-call]
 
     def __post_init__(self, **kwargs: Any) -> None:
+        if self.id2label is None and self.label2id is not None:
+            self.id2label = {number: name for name, number in self.label2id.items()}
         scales = self.frame_scales or {}
         for name, clusters in scales.items():
             if not isinstance(clusters, int) or clusters < 1:
@@ -80,6 +112,8 @@ class GMPATLConfig(HubertConfig):
                 )
         self.frame_scales = dict(sorted(scales.items(), key=lambda scale: (scale[1], scale[0])))
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+        if self.label2id is None and self.id2label is not None:
+            self.label2id = _reversed(self.id2label)
         # The strict dataclass would call it too, but wraps the ValueError in a class that is none.
         self.validate_gmp_atl()
 
@@ -103,6 +137,8 @@ class GMPATLConfig(HubertConfig):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not fits(value):
                 raise ValueError(f"{name} is {value!r}; expected {expected}")
+        if self.label2id != _reversed(self.id2label or {}):
+            raise ValueError(f"label2id is {self.label2id}, which disagrees with id2label {self.id2label}")
         if self.conv_pos_batch_norm:
             # Batch norm before the positional convolution turns padded zeros into something else, so that a clip's
             # scores would depend on the clips beside it.
@@ -128,14 +164,22 @@ class GMPATLConfig(HubertConfig):
         """
         # transformers sets them on the finished object, where nobody looks at them any more.
         given = {name: kwargs.pop(name) for name in GMPATLConfig.__annotations__ if name in kwargs}
+        for one, other in (("id2label", "label2id"), ("label2id", "id2label")):
+            if one in given and other not in given:
+                config_dict = {**config_dict, other: None}  # the checkpoint's names are no answer to new ones
         loaded = super().from_dict({**config_dict, **given}, **kwargs)
         (loaded[0] if isinstance(loaded, tuple) else loaded).validate_gmp_atl()
         return loaded
 
     @property
+    def emotions(self) -> list[str]:
+        """The emotion labels, in the order of the logits."""
+        return list((self.id2label or {}).values())
+
+    @property
     def num_emotions(self) -> int:
         """Number of emotion labels."""
-        return len(self.id2label or {})
+        return len(self.emotions)
 
     @property
     def masks_time(self) -> bool:
@@ -160,6 +204,23 @@ class GMPATLConfig(HubertConfig):
                 f"named 1 to {self.num_hidden_layers} or -1 (last) to -{self.num_hidden_layers}"
             )
         return resolved
+
+
+def _numbered(field: str, labels: Iterable[tuple[Any, Any]]) -> dict[int, str]:
+    """Labels by their numbers, which have to be 0, 1, 2, …, in whatever type and order they come."""
+    pairs = list(labels)
+    try:
+        named = dict(sorted((int(str(number)), str(name)) for number, name in pairs))
+    except ValueError:
+        named = {}
+    if list(named) != list(range(len(pairs))) or len(set(named.values())) != len(pairs):
+        raise ValueError(f"{field} is {dict(pairs)}; expected a different name for each of the numbers 0, 1, 2, …")
+    return named
+
+
+def _reversed(names: dict[int, str]) -> dict[str, int]:
+    """`label2id` of `id2label`."""
+    return {name: number for number, name in names.items()}
 
 
 GMPATLConfig.register_for_auto_class()  # type: ignore[no-untyped-call]

@@ -9,14 +9,45 @@ The modules are transformers' own; only the order of calls is ours. Two things d
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import HubertModel
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils.output_capturing import capture_outputs
 
+from .configuration_gmp_atl import GMPATLConfig
 from .frames_gmp_atl import crop_frames, frame_count, length_mask
+
+HEAD_KEYS = [r"^(emotion_|gender_)?classifier\.", r"^pooling\.", r"^frame_heads\."]
+"""Tensors of heads, which a model of another kind leaves out when it is loaded."""
+
+
+class EncoderInputs(TypedDict, total=False):
+    """What every model's `forward` takes besides `input_values`, `attention_mask` and its targets; None is not given.
+
+    Attributes:
+        conv_features: (batch, frames, channels) in place of `input_values`.
+        frame_mask: (batch, frames), 1 on valid frames of `conv_features`.
+        frame_spans: (batch, 2) int64 frames to keep.
+        mask_time_indices: (batch, kept frames) bool frames to mask.
+        mask_feature_indices: (batch, hidden) bool channels to mask.
+        output_hidden_states: Return the input of the first transformer layer and the output of every one.
+        output_attentions: Return the attention weights of every layer; needs `attn_implementation="eager"`.
+        return_dict: False for a plain tuple.
+    """
+
+    conv_features: Tensor | None
+    frame_mask: Tensor | None
+    frame_spans: Tensor | None
+    mask_time_indices: Tensor | None
+    mask_feature_indices: Tensor | None
+    output_hidden_states: bool | None
+    output_attentions: bool | None
+    return_dict: bool | None
 
 
 @dataclass
@@ -48,7 +79,7 @@ def valid_group_norm(norm: nn.GroupNorm, features: Tensor, mask: Tensor) -> Tens
     # Autocast would run the sums in half precision; a mean over 30 s needs float32.
     with torch.autocast(features.device.type, enabled=False):
         values = features.float()
-        if values.device.type == "cpu" and not torch.compiler.is_exporting():
+        if values.device.type == "cpu" and not torch.compiler.is_compiling():
             # Clip by clip with the library's own kernel: two thirds of the time, and a graph cannot loop over a batch.
             steps, weight, bias = values.shape[-1], norm.weight.float(), norm.bias.float()
             normed = [
@@ -81,7 +112,7 @@ def convolve(hubert: HubertModel, input_values: Tensor, sample_counts: Tensor | 
     frozen = not any(parameter.requires_grad for parameter in layers.parameters())
     # A frozen front end needs no graph, and its activations are the largest of the model.
     with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-        features = input_values[:, None].to(layers[0].conv.weight.dtype)
+        features = _asking_for_gradients(input_values[:, None].to(layers[0].conv.weight.dtype), layers)
         for layer in layers:
             norm = getattr(layer, "layer_norm", None)
             if isinstance(norm, nn.GroupNorm) and sample_counts is not None:
@@ -139,7 +170,9 @@ def encode_speech(
         )
     if frame_spans is not None:
         conv_features, mask = crop_frames(conv_features, frame_spans)
-    hidden = hubert.feature_projection(conv_features.to(hubert.feature_projection.projection.weight.dtype))
+    # The front end's precision: that of the projection's weight says nothing once it is quantised.
+    front_end: Any = hubert.feature_extractor.conv_layers
+    hidden = hubert.feature_projection(conv_features.to(front_end[0].conv.weight.dtype))
     if mask_time_indices is None and hubert.training:
         mask_time_indices = torch.zeros_like(mask)
     if mask_time_indices is not None:
@@ -148,6 +181,7 @@ def encode_speech(
         hidden = torch.where(masked, hubert.masked_spec_embed.to(hidden.dtype), hidden)
     if mask_feature_indices is not None:
         hidden = hidden.masked_fill(mask_feature_indices[:, None], 0.0)
+    hidden = _asking_for_gradients(hidden, hubert.encoder.layers)
     states: dict[int, Tensor] = {}
     hooks = [_record(hubert, layer, states) for layer in layers]
     try:
@@ -156,6 +190,14 @@ def encode_speech(
         for hook in hooks:
             hook.remove()
     return EncodedSpeech(last, mask, states)
+
+
+def _asking_for_gradients(values: Tensor, layers: Iterable[nn.Module]) -> Tensor:
+    """The input of layers that may be checkpointed: reentrant, they have gradients only where their input has one."""
+    checkpointed = any(layer.training and getattr(layer, "gradient_checkpointing", False) for layer in layers)
+    if values.requires_grad or not (checkpointed and torch.is_grad_enabled()):
+        return values
+    return values.detach().requires_grad_().clone()  # a copy, as the encoder writes zeros into its input
 
 
 def _convolve_batch(hubert: HubertModel, input_values: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -188,3 +230,72 @@ def _record(hubert: HubertModel, layer: int, states: dict[int, Tensor]) -> torch
         states[layer] = output[0] if isinstance(output, tuple) else output
 
     return hubert.encoder.layers[layer - 1].register_forward_hook(keep)
+
+
+@dataclass
+class GMPATLModelOutput(BaseModelOutput):
+    """Hidden states of a batch, as `HubertModel` gives them, and what is padding in them.
+
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(batch, frames, hidden)`): The encoder's end.
+        hidden_states (`tuple` of `torch.FloatTensor` of shape `(batch, frames, hidden)`, if asked for):
+            Input of the first transformer layer, then the output of each: number k is that of layer k.
+        attentions (`tuple` of `torch.FloatTensor` of shape `(batch, heads, frames, frames)`, if asked for):
+            Attention weights of every layer.
+        frame_mask (`torch.BoolTensor` of shape `(batch, frames)`): True on valid frames.
+    """
+
+    frame_mask: Tensor | None = None
+
+
+class GMPATLModel(HubertModel):
+    """The encoder by itself, for embeddings: `HubertModel`, but a clip's never depend on the clips beside it."""
+
+    config_class = GMPATLConfig
+    config: GMPATLConfig
+    # A trained model has a head as well; leaving it out is no news to anyone.
+    _keys_to_ignore_on_load_unexpected = HEAD_KEYS
+
+    def __init__(self, config: GMPATLConfig) -> None:
+        super().__init__(config)
+        if not hasattr(self, "masked_spec_embed"):
+            # HubertModel leaves it out when a checkpoint was trained without masks; every step here may mask.
+            # Initialised here as there: the encoder counts as initialised already, `_init_weights` would pass it by.
+            self.masked_spec_embed = nn.Parameter(torch.rand(config.hidden_size))
+
+    def forward(
+        self,
+        input_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **encoder_inputs: Unpack[EncoderInputs],
+    ) -> GMPATLModelOutput:
+        """Encode a batch.
+
+        Args:
+            input_values: (batch, samples) float32 waveforms at 16 kHz.
+            attention_mask: (batch, samples), 1 on valid samples.
+            encoder_inputs: See `EncoderInputs`.
+
+        Returns:
+            The hidden states, and those of every layer and their attention weights where asked for.
+        """
+        # None is "as the configuration says", and wrappers such as PEFT's hand on the arguments of text models as None.
+        given: dict[str, Any] = {name: value for name, value in encoder_inputs.items() if value is not None}
+        encoded: GMPATLModelOutput = self._encode(input_values, attention_mask, **given)
+        return encoded
+
+    @capture_outputs(tie_last_hidden_states=False)  # type: ignore[untyped-decorator]
+    def _encode(
+        self,
+        input_values: Tensor | None,
+        attention_mask: Tensor | None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        **given: Any,
+    ) -> GMPATLModelOutput:
+        """The decorator records the layers and gives a plain tuple where it is wanted."""
+        encoded = encode_speech(self, input_values, attention_mask, **given)
+        return GMPATLModelOutput(last_hidden_state=encoded.last_hidden_state, frame_mask=encoded.frame_mask)
+
+
+GMPATLModel.register_for_auto_class("AutoModel")  # type: ignore[no-untyped-call]

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
-from transformers import HubertModel
 from transformers import initialization as init
 from transformers.models.hubert.modeling_hubert import HubertPreTrainedModel
 from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_gmp_atl import GMPATLConfig
-from .encoding_gmp_atl import EncodedSpeech, encode_speech
+from .encoding_gmp_atl import (
+    HEAD_KEYS,
+    EncodedSpeech,
+    EncoderInputs,
+    GMPATLModel,
+    GMPATLModelOutput,
+    encode_speech,
+)
 from .heads_gmp_atl import FRAME_HEAD_CLASSES, POOLING_CLASSES, CosineClassifier
 from .losses_gmp_atl import (
     IGNORED,
@@ -52,8 +59,10 @@ class GMPATLOutput(ModelOutput):
             What each sum is to be divided by, added up over the clips that belong together.
         hits (`torch.FloatTensor` of shape `(batch, parts)`, float32, with labels):
             Counted items (the clip, or its frames) that were predicted rightly.
-        hidden_states (`tuple` of `torch.FloatTensor` of shape `(batch, frames, hidden)`):
-            Output of every transformer layer, first to last, if `output_hidden_states=True`.
+        hidden_states (`tuple` of `torch.FloatTensor` of shape `(batch, frames, hidden)`, if asked for):
+            Input of the first transformer layer, then the output of each: number k is that of layer k.
+        attentions (`tuple` of `torch.FloatTensor` of shape `(batch, heads, frames, frames)`, if asked for):
+            Attention weights of every layer.
     """
 
     loss: Tensor | None = None
@@ -64,6 +73,7 @@ class GMPATLOutput(ModelOutput):
     loss_counts: Tensor | None = None
     hits: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 class GMPATLPreTrainedModel(HubertPreTrainedModel):
@@ -77,15 +87,11 @@ class GMPATLPreTrainedModel(HubertPreTrainedModel):
     target_names: tuple[str, ...] = ()
     """Arguments of `forward` that hold what is to be predicted."""
     # A step starts from another step's model: its heads are not ours, and that is no news to anyone.
-    _keys_to_ignore_on_load_unexpected = [r"^(emotion_|gender_)?classifier\.", r"^pooling\.", r"^frame_heads\."]
+    _keys_to_ignore_on_load_unexpected = HEAD_KEYS
 
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)
-        self.hubert = HubertModel(config)
-        if not hasattr(self.hubert, "masked_spec_embed"):
-            # HubertModel leaves it out when a checkpoint was trained without masks; every step here may mask.
-            # Initialised here as there: the encoder counts as initialised already, `_init_weights` would pass it by.
-            self.hubert.masked_spec_embed = nn.Parameter(torch.rand(config.hidden_size))
+        self.hubert = GMPATLModel(config)
 
     @property
     def loss_parts(self) -> tuple[str, ...]:
@@ -120,58 +126,39 @@ class GMPATLPreTrainedModel(HubertPreTrainedModel):
         """Stop training the convolution front end (the field's usual choice for pre-trained checkpoints)."""
         self.hubert.feature_extractor._freeze_parameters()
 
-    def freeze_encoder(self) -> None:
+    def freeze_base_model(self) -> None:
         """Stop training everything but the heads."""
         for parameter in self.hubert.parameters():
             parameter.requires_grad = False
 
-    def encode(
-        self,
-        input_values: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        conv_features: Tensor | None = None,
-        frame_mask: Tensor | None = None,
-        frame_spans: Tensor | None = None,
-        mask_time_indices: Tensor | None = None,
-        mask_feature_indices: Tensor | None = None,
-        layers: tuple[int, ...] = (),
-    ) -> EncodedSpeech:
-        """Hidden states of a batch; arguments, shapes and errors are those of `encode_speech`."""
-        return encode_speech(
-            self.hubert,
-            input_values,
-            attention_mask,
-            conv_features,
-            frame_mask,
-            frame_spans,
-            mask_time_indices,
-            mask_feature_indices,
-            layers,
-        )
+    freeze_encoder = freeze_base_model
 
-    @property
-    def _all_layers(self) -> tuple[int, ...]:
-        return tuple(range(1, self.config.num_hidden_layers + 1))
+    def encode(
+        self, input_values: Tensor | None = None, attention_mask: Tensor | None = None, **inputs: Any
+    ) -> EncodedSpeech:
+        """Hidden states of chosen layers; arguments, shapes and errors are those of `encode_speech`."""
+        return encode_speech(self.hubert, input_values, attention_mask, **inputs)
 
     def _output(
         self,
         parts: list[PartSums],
         loss_denominators: Tensor | None,
-        encoded: EncodedSpeech,
-        return_dict: bool | None,
+        encoded: GMPATLModelOutput,
         **fields: Any,
-    ) -> GMPATLOutput | tuple[Tensor, ...]:
+    ) -> GMPATLOutput:
         if parts:
             fields["loss_sums"] = torch.stack([part.sums for part in parts], dim=1)
             fields["loss_counts"] = torch.stack([part.counts for part in parts], dim=1)
             fields["hits"] = torch.stack([part.hits for part in parts], dim=1)
             weights = torch.tensor(self.part_weights, device=fields["loss_sums"].device)
             fields["loss"] = combine_parts(fields["loss_sums"], fields["loss_counts"], weights, loss_denominators)
-        if encoded.hidden_states:
-            fields["hidden_states"] = tuple(encoded.hidden_states[layer] for layer in sorted(encoded.hidden_states))
         # All at once: a field that is set later would come last in the tuple, and the loss has to be first.
-        output = GMPATLOutput(**fields)
-        return output if return_dict is not False else output.to_tuple()
+        return GMPATLOutput(**fields, hidden_states=encoded.hidden_states, attentions=encoded.attentions)
+
+
+def _one_each(labels: Tensor) -> Tensor:
+    """(batch,) labels, also of (batch, 1) ones, which some collators make."""
+    return labels.squeeze(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 class HubertForGMPATLMultiTask(GMPATLPreTrainedModel):
@@ -202,62 +189,42 @@ class HubertForGMPATLMultiTask(GMPATLPreTrainedModel):
         emotion = count_labels(batch["labels"], class_weights)
         return torch.stack([emotion, torch.zeros_like(emotion) if genders is None else count_labels(genders)])
 
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        conv_features: Tensor | None = None,
-        frame_mask: Tensor | None = None,
-        frame_spans: Tensor | None = None,
-        mask_time_indices: Tensor | None = None,
-        mask_feature_indices: Tensor | None = None,
         labels: Tensor | None = None,
         gender_labels: Tensor | None = None,
         class_weights: Tensor | None = None,
         loss_denominators: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> GMPATLOutput | tuple[Tensor, ...]:
+        **encoder_inputs: Unpack[EncoderInputs],
+    ) -> GMPATLOutput:
         """Score emotion and gender.
 
         Args:
             input_values: (batch, samples) float32 waveforms at 16 kHz.
             attention_mask: (batch, samples), 1 on valid samples.
-            conv_features: (batch, frames, channels) in place of `input_values`.
-            frame_mask: (batch, frames), 1 on valid frames of `conv_features`.
-            frame_spans: (batch, 2) int64 frames to keep.
-            mask_time_indices: (batch, kept frames) bool frames to mask.
-            mask_feature_indices: (batch, hidden) bool channels to mask.
-            labels: (batch,) int64 emotions, -100 missing.
+            labels: (batch,) or (batch, 1) int64 emotions, -100 missing.
             gender_labels: (batch,) int64, 0 female, 1 male, -100 missing; without them the gender part is 0.
             class_weights: (emotions,) float32 weights of the emotion part.
             loss_denominators: (2,) float32 counts of the whole optimiser step.
-            output_hidden_states: Return the output of every transformer layer.
-            return_dict: False for a plain tuple.
+            encoder_inputs: See `EncoderInputs`.
 
         Returns:
             `loss`, `logits`, `gender_logits` and the parts of the loss.
         """
-        layers = self._all_layers if output_hidden_states else ()
-        encoded = self.encode(
-            input_values,
-            attention_mask,
-            conv_features,
-            frame_mask,
-            frame_spans,
-            mask_time_indices,
-            mask_feature_indices,
-            layers,
-        )
+        encoded = self.hubert(input_values, attention_mask, return_dict=True, **encoder_inputs)
         pooled = self.dropout(self.pooling(encoded.last_hidden_state, encoded.frame_mask))
         logits = self.emotion_classifier(pooled).float()
         gender_logits = self.gender_classifier(pooled).float()
         parts = []
         if labels is not None:
-            genders = torch.full_like(labels, IGNORED) if gender_labels is None else gender_labels
+            labels = _one_each(labels)
+            genders = torch.full_like(labels, IGNORED) if gender_labels is None else _one_each(gender_labels)
             parts = [cross_entropy_sums(logits, labels, class_weights), cross_entropy_sums(gender_logits, genders)]
         logits = logits / self.config.logit_temperature
-        return self._output(parts, loss_denominators, encoded, return_dict, logits=logits, gender_logits=gender_logits)
+        return self._output(parts, loss_denominators, encoded, logits=logits, gender_logits=gender_logits)
 
 
 class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
@@ -296,35 +263,24 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
             counted = counted & batch["mask_time_indices"][:, :, None]
         return counted.sum((0, 1)).float()
 
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        conv_features: Tensor | None = None,
-        frame_mask: Tensor | None = None,
-        frame_spans: Tensor | None = None,
-        mask_time_indices: Tensor | None = None,
-        mask_feature_indices: Tensor | None = None,
         frame_labels: Tensor | None = None,
         loss_denominators: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> GMPATLOutput | tuple[Tensor, ...]:
+        **encoder_inputs: Unpack[EncoderInputs],
+    ) -> GMPATLOutput:
         """Predict the cluster of frames.
 
         Args:
             input_values: (batch, samples) float32 waveforms at 16 kHz.
             attention_mask: (batch, samples), 1 on valid samples.
-            conv_features: (batch, frames, channels) in place of `input_values`.
-            frame_mask: (batch, frames), 1 on valid frames of `conv_features`.
-            frame_spans: (batch, 2) int64 frames to keep.
-            mask_time_indices: (batch, kept frames) bool frames to mask; with labels and `frame_targets="masked"` only
-                these count.
-            mask_feature_indices: (batch, hidden) bool channels to mask.
             frame_labels: (batch, kept frames, scales) int64 clusters, -100 where unknown or padding.
             loss_denominators: (scales,) float32 counts of the whole optimiser step.
-            output_hidden_states: Return the output of every transformer layer.
-            return_dict: False for a plain tuple.
+            encoder_inputs: See `EncoderInputs`; with labels and `frame_targets="masked"` only the frames of
+                `mask_time_indices` count.
 
         Returns:
             With labels `loss` and its parts; without labels `frame_logits`.
@@ -332,28 +288,18 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
         Raises:
             ValueError: `frame_labels` and the model disagree about scales or frames.
         """
-        layers = self._all_layers if output_hidden_states else ()
-        encoded = self.encode(
-            input_values,
-            attention_mask,
-            conv_features,
-            frame_mask,
-            frame_spans,
-            mask_time_indices,
-            mask_feature_indices,
-            layers,
-        )
+        encoded = self.hubert(input_values, attention_mask, return_dict=True, **encoder_inputs)
         hidden = self.dropout(encoded.last_hidden_state)
         if frame_labels is None:
             frame_logits = tuple(head(hidden).float() for head in self.frame_heads.values())
-            return self._output([], None, encoded, return_dict, frame_logits=frame_logits)
+            return self._output([], None, encoded, frame_logits=frame_logits)
         expected = (*encoded.frame_mask.shape, len(self.frame_heads))
         if tuple(frame_labels.shape) != expected:
             raise ValueError(
                 f"frame_labels have shape {tuple(frame_labels.shape)}, but the model makes {expected} "
                 f"(batch, frames, scales) of these clips; scales are {list(self.frame_heads)}"
             )
-        counted = encoded.frame_mask
+        counted, mask_time_indices = encoded.frame_mask, encoder_inputs.get("mask_time_indices")
         if self.config.frame_targets == "masked":
             counted = counted & mask_time_indices if mask_time_indices is not None else torch.zeros_like(counted)
         parts = []
@@ -361,7 +307,7 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
             chosen = counted & (frame_labels[:, :, scale] != IGNORED)
             targets, clips = frame_labels[:, :, scale][chosen], chosen.nonzero()[:, 0]
             parts.append(frame_cross_entropy_sums(head(hidden[chosen]), targets, clips, len(chosen)))
-        return self._output(parts, loss_denominators, encoded, return_dict)
+        return self._output(parts, loss_denominators, encoded)
 
 
 class HubertForGMPATL(GMPATLPreTrainedModel):
@@ -386,62 +332,69 @@ class HubertForGMPATL(GMPATLPreTrainedModel):
         self.classifier = head(self.pooling.output_size, config.num_emotions)
         self.post_init()  # type: ignore[no-untyped-call]
 
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        conv_features: Tensor | None = None,
-        frame_mask: Tensor | None = None,
-        frame_spans: Tensor | None = None,
-        mask_time_indices: Tensor | None = None,
-        mask_feature_indices: Tensor | None = None,
         labels: Tensor | None = None,
         class_weights: Tensor | None = None,
         loss_denominators: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> GMPATLOutput | tuple[Tensor, ...]:
+        **encoder_inputs: Unpack[EncoderInputs],
+    ) -> GMPATLOutput:
         """Score emotions.
 
         Args:
             input_values: (batch, samples) float32 waveforms at 16 kHz.
             attention_mask: (batch, samples), 1 on valid samples.
-            conv_features: (batch, frames, channels) in place of `input_values`.
-            frame_mask: (batch, frames), 1 on valid frames of `conv_features`.
-            frame_spans: (batch, 2) int64 frames to keep.
-            mask_time_indices: (batch, kept frames) bool frames to mask.
-            mask_feature_indices: (batch, hidden) bool channels to mask.
-            labels: (batch,) int64 emotions, -100 missing.
+            labels: (batch,) or (batch, 1) int64 emotions, -100 missing.
             class_weights: (emotions,) float32 class weights.
             loss_denominators: (1,) float32 count of the whole optimiser step.
-            output_hidden_states: Return the output of every transformer layer.
-            return_dict: False for a plain tuple.
+            encoder_inputs: See `EncoderInputs`.
 
         Returns:
             `logits = s·cos θ / T` (no margin, not even in training), and with labels the loss, which has the margin in
             training only and always T = 1.
         """
-        layers = self._all_layers if output_hidden_states else ()
-        encoded = self.encode(
-            input_values,
-            attention_mask,
-            conv_features,
-            frame_mask,
-            frame_spans,
-            mask_time_indices,
-            mask_feature_indices,
-            layers,
-        )
+        encoded = self.hubert(input_values, attention_mask, return_dict=True, **encoder_inputs)
         scores, logits = self.score_frames(encoded.last_hidden_state, encoded.frame_mask)
         config = self.config
         angular = config.emotion_loss == "am-softmax"
         parts = []
         if labels is not None and angular:
             margin = config.am_softmax_margin if self.training else 0.0
-            parts = [am_softmax_sums(scores, labels, config.am_softmax_scale, margin, class_weights)]
+            parts = [am_softmax_sums(scores, _one_each(labels), config.am_softmax_scale, margin, class_weights)]
         elif labels is not None:
-            parts = [cross_entropy_sums(scores, labels, class_weights)]
-        return self._output(parts, loss_denominators, encoded, return_dict, logits=logits)
+            parts = [cross_entropy_sums(scores, _one_each(labels), class_weights)]
+        return self._output(parts, loss_denominators, encoded, logits=logits)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a model, as in transformers; an Auto class, which is asked for a finished one, gets no untrained head.
+
+        Raises:
+            ValueError: An Auto class or a pipeline asks for a checkpoint that has no emotion head of this kind.
+        """
+        # Auto classes always say where an adapter is, if only that there is none; where there is one, it has the head.
+        from_auto = "adapter_kwargs" in kwargs
+        if not from_auto or (kwargs["adapter_kwargs"] or {}).get("_adapter_model_path"):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        report_too = kwargs.pop("output_loading_info", False)
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        if missing := sorted(key for key in loaded[1]["missing_keys"] if not key.startswith("hubert.")):
+            kind = ", ".join(loaded[0].config.architectures or ["checkpoint"])
+            raise ValueError(
+                f"{pretrained_model_name_or_path} has no trained emotion head: it is a {kind} without "
+                f"{', '.join(missing)}; expected a fine-tuned {cls.__name__}. To train a new head on it, load it with "
+                f"{cls.__name__}.from_pretrained; for embeddings, with AutoModel.from_pretrained"
+            )
+        return loaded if report_too else loaded[0]
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Save a model, as in transformers, so that `AutoModel` finds the encoder with `trust_remote_code` too."""
+        files = getattr(self.config, "auto_map", None) or {}
+        self.config.auto_map = {**files, "AutoModel": f"{GMPATLModel.__module__.split('.')[-1]}.{GMPATLModel.__name__}"}
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     def score_frames(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The emotion head: (batch, frames, hidden) and (batch, frames) bool → scores and logits, (batch, emotions).

@@ -124,7 +124,7 @@ def check_training_table(table: datasets.Dataset, model: GMPATLPreTrainedModel) 
         raise RequestError("the table has no rows", "at least one recording", "look at what was left out of the corpus")
     if "labels" in model.target_names:
         names = getattr(table.features["emotion"], "names", None)
-        known = list((model.config.id2label or {}).values())
+        known = model.config.emotions
         if names != known:
             raise RequestError(
                 f"the table's emotions are {names}, the model's are {known}",
