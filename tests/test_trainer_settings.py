@@ -297,7 +297,10 @@ def test_a_model_that_is_trained_further_says_whom_it_has_heard_since(tmp_path: 
     GMPATLTrainer(model, arguments, table, table, feature_extractor()).train()
     assert model.config.seen_speakers == ["other/old", "tones/0", "tones/1"]
     GMPATLTrainer(model, arguments, nameless, nameless, feature_extractor()).train()
-    assert model.config.seen_speakers is None
+    assert model.config.seen_speakers == ["other/old", "tones/0", "tones/1", "unknown"]
+    model.config.seen_speakers = None  # as in a model that is older than the record
+    GMPATLTrainer(model, arguments, table, {"a": table}, feature_extractor()).train()
+    assert model.config.seen_speakers == ["tones/0", "tones/1", "unknown"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from .compare_command import add_compare_arguments, compare
 from .corpora_command import add_corpora_arguments, corpora
 from .environment import package_version
-from .errors import RequestError
+from .errors import DivergenceError, RequestError
 from .evaluate_command import add_evaluate_arguments, evaluate
 from .export_command import add_export_arguments, export
 from .predict_command import add_predict_arguments, predict
@@ -213,6 +213,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RequestError as error:
         complain(f"{PROGRAM}: error: {error}")
         return WRONG_REQUEST
+    except DivergenceError as error:
+        complain(f"{PROGRAM}: error: {error}")
+        return FAILED
     except KeyboardInterrupt:
         again = "; running the same command again continues where it stopped" if words[0] in CONTINUE else ""
         complain(f"{PROGRAM}: interrupted{again}")

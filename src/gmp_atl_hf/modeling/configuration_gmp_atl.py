@@ -13,6 +13,8 @@ POOLINGS = ("mean", "attention", "statistics")
 EMOTION_LOSSES = ("am-softmax", "cross-entropy")
 FRAME_HEADS = ("linear", "cosine")
 FRAME_TARGETS = ("masked", "all")
+UNKNOWN_SPEAKER = "unknown"
+"""Stands in `seen_speakers` for people of any corpus whom nobody has named."""
 
 
 @strict
@@ -44,7 +46,8 @@ class GMPATLConfig(HubertConfig):
             Frames that count in retraining: `"masked"` only, or `"all"` (ablation). Our choice.
         seen_speakers (`list[str]`, *optional*):
             Speakers (`<corpus>/<speaker>`) that training, choice of the epoch, clustering or an earlier stage has
-            heard; `None` where that is not recorded. `<corpus>/unknown` stands for people that nobody has named.
+            heard; `None` where that is not recorded. `<corpus>/unknown` stands for people that nobody has named,
+            `unknown` for those of any corpus, which other trainers than `GMPATLTrainer` leave behind.
         layerdrop (`float`, defaults to 0.0):
             Changed default: 0.1 in `HubertConfig`. LayerDrop shifts layers and breaks several processes.
             A checkpoint's own value is replaced too, unless given explicitly.
@@ -153,6 +156,8 @@ class GMPATLConfig(HubertConfig):
         if config_dict.get("model_type") == HubertConfig.model_type:
             config_dict = {**config_dict, "model_type": cls.model_type, "layerdrop": 0.0}
             config_dict.pop("architectures", None)
+            # What a plain HuBERT has heard is nobody's test, unless it says so.
+            config_dict.setdefault("seen_speakers", [])
         return config_dict, kwargs
 
     @classmethod
@@ -190,6 +195,14 @@ class GMPATLConfig(HubertConfig):
     def masks_channels(self) -> bool:
         """Whether any channel is ever masked in training."""
         return self.apply_spec_augment and self.mask_feature_prob > 0
+
+    def note_unknown_training(self) -> None:
+        """Another trainer than ours is at work: no calibration outlives it, and whom it hears is unknown."""
+        # Only where it changes something: a compiled forward pass would be compiled again.
+        if self.logit_temperature != 1.0:
+            self.logit_temperature = 1.0
+        if self.seen_speakers is not None and UNKNOWN_SPEAKER not in self.seen_speakers:
+            self.seen_speakers = [*self.seen_speakers, UNKNOWN_SPEAKER]
 
     def resolve_layer(self, layer: int) -> int:
         """1-based transformer layer of a possibly negative one: -3 of 12 is layer 10 (the third-last).

@@ -147,6 +147,8 @@ class GMPATLPreTrainedModel(HubertPreTrainedModel):
         **fields: Any,
     ) -> GMPATLOutput:
         if parts:
+            if self.training and loss_denominators is None:
+                self.config.note_unknown_training()
             fields["loss_sums"] = torch.stack([part.sums for part in parts], dim=1)
             fields["loss_counts"] = torch.stack([part.counts for part in parts], dim=1)
             fields["hits"] = torch.stack([part.hits for part in parts], dim=1)

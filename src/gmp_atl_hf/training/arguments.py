@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import copy
+import json
+from dataclasses import dataclass, field, fields
 
 import torch
 from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
+from ..errors import RequestError
 from .augmentation import AUGMENTATIONS
+
+LESS_IS_BETTER = frozenset({"loss", "error", "ece", "brier", "nll", "perplexity", "runtime"})
+"""Words in the names of figures that are better the smaller they are: `loss`, `eval_loss_gender`, `log_loss`."""
+
+
+def greater_is_better(metric: str) -> bool:
+    """Tell the direction of a figure from its name, with or without `eval_` and a data set's name in front.
+
+    Args:
+        metric: As in `metric_for_best_model`.
+
+    Returns:
+        Whether more of it is better.
+
+    Example:
+        >>> greater_is_better("eval_dev_loss_emotion"), greater_is_better("uar")
+        (False, True)
+    """
+    return LESS_IS_BETTER.isdisjoint(metric.lower().split("_"))
 
 
 @dataclass
@@ -40,17 +62,20 @@ class GMPATLTrainingArguments(TrainingArguments):
 
     > Changed defaults (transformers' value in brackets)
 
-    `metric_for_best_model="uar"` (none), `greater_is_better=True`, `load_best_model_at_end=True` (False),
+    `metric_for_best_model="uar"` (none), `load_best_model_at_end=True` (False),
     `eval_strategy="epoch"` ("no"), `save_strategy="epoch"` ("steps"), `save_total_limit=1` (none),
     `logging_strategy="epoch"` ("steps"), `restore_callback_states_from_checkpoint=True` (False: early stopping would
     start to count anew after a resume), `remove_unused_columns=False` (True: it would drop the audio),
     `report_to="none"` ("all"), `learning_rate=1e-4` (5e-5), `per_device_train_batch_size=16` (8),
-    `num_train_epochs=15` (3), `dataloader_pin_memory` only with a GPU (True).
+    `num_train_epochs=15` (3), `dataloader_pin_memory` only with a GPU (True). Where `greater_is_better` is left out, it
+    follows from the figure's name: less is better of every loss and error, under any prefix; and so does the `mode` of
+    a learning-rate schedule that follows that figure.
     """
 
     freeze_feature_encoder: bool = field(default=True, metadata={"help": "Do not train the convolution front end."})
     freeze_encoder: bool = field(default=False, metadata={"help": "Train the heads only."})
-    class_weights: Any = field(
+    # In the order that `HfArgumentParser` reads: on a command line it is text.
+    class_weights: None | str | list[float] = field(
         default=None, metadata={"help": '"balanced", a list with one weight per emotion, or none.'}
     )
     max_seconds: float | None = field(
@@ -62,20 +87,23 @@ class GMPATLTrainingArguments(TrainingArguments):
     early_stopping_patience: int | None = field(default=None, metadata={"help": "Evaluations without improvement."})
 
     metric_for_best_model: str | None = field(default="uar", metadata={"help": "Metric that chooses the model."})
-    greater_is_better: bool | None = field(default=True, metadata={"help": "Whether a larger metric is better."})
     load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best model, not the last."})
-    eval_strategy: Any = field(default="epoch", metadata={"help": "When to evaluate."})
-    save_strategy: Any = field(default="epoch", metadata={"help": "When to save a checkpoint to resume from."})
+    eval_strategy: IntervalStrategy | str = field(default="epoch", metadata={"help": "When to evaluate."})
+    save_strategy: SaveStrategy | str = field(
+        default="epoch", metadata={"help": "When to save a checkpoint to resume from."}
+    )
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept beside the best one."})
-    logging_strategy: Any = field(default="epoch", metadata={"help": "When to log the training loss."})
+    logging_strategy: IntervalStrategy | str = field(
+        default="epoch", metadata={"help": "When to log the training loss."}
+    )
     restore_callback_states_from_checkpoint: bool = field(default=True, metadata={"help": "Resume early stopping too."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Keep the audio and label columns."})
-    report_to: Any = field(default="none", metadata={"help": "Trackers to report to."})
+    report_to: None | str | list[str] = field(default="none", metadata={"help": "Trackers to report to."})
     learning_rate: float = field(default=1e-4, metadata={"help": "Learning rate."})
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Clips per device and batch."})
     num_train_epochs: float = field(default=15.0, metadata={"help": "Passes over the training clips."})
-    dataloader_pin_memory: bool = field(
-        default_factory=torch.cuda.is_available, metadata={"help": "Page-locked batches; only with a GPU."}
+    dataloader_pin_memory: bool | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "Page-locked batches; by default only with a GPU."}
     )
 
     def __post_init__(self) -> None:
@@ -85,7 +113,55 @@ class GMPATLTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} is {value}; expected a number above 0, or none")
         if self.augment not in AUGMENTATIONS:
             raise ValueError(f"augment is {self.augment!r}; expected one of {', '.join(AUGMENTATIONS)}")
-        weights = self.class_weights
-        if not (weights is None or weights == "balanced" or isinstance(weights, (list, tuple))):
-            raise ValueError(f'class_weights is {weights!r}; expected "balanced", a list of numbers, or none')
+        self.class_weights = _weights(self.class_weights)
+        if self.dataloader_pin_memory is None:
+            self.dataloader_pin_memory = torch.cuda.is_available()
+        if self.greater_is_better is None and self.metric_for_best_model is not None:
+            self.greater_is_better = greater_is_better(self.metric_for_best_model)
         super().__post_init__()  # type: ignore[no-untyped-call]
+        if self.greater_is_better and self.lr_scheduler_type in (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY):
+            # torch lowers the rate when the figure stops falling, unless told that it should rise.
+            given = self.lr_scheduler_kwargs
+            self.lr_scheduler_kwargs = {"mode": "max", **(given if isinstance(given, dict) else {})}
+
+
+def _weights(given: object) -> None | str | list[float]:
+    """`"balanced"`, or a list of numbers above 0, which a command line gives as JSON."""
+    weights = given
+    if isinstance(given, str) and given.lstrip().startswith("["):
+        try:
+            weights = json.loads(given)
+        except ValueError:
+            weights = given
+    if weights is None or weights == "balanced":
+        return "balanced" if weights else None
+    if isinstance(weights, (list, tuple)) and weights and all(isinstance(each, (int, float)) for each in weights):
+        return [float(each) for each in weights]
+    raise ValueError(f'class_weights is {given!r}; expected "balanced", a list of numbers, or none')
+
+
+def complete_arguments(given: TrainingArguments) -> GMPATLTrainingArguments:
+    """Give a copy of training arguments; to stock ones the fields of this package are added, with their defaults.
+
+    Args:
+        given: Settings, left as they are.
+
+    Returns:
+        The copy.
+
+    Raises:
+        RequestError: They are no training arguments.
+    """
+    if isinstance(given, GMPATLTrainingArguments):
+        return copy.copy(given)
+    if not isinstance(given, TrainingArguments):
+        raise RequestError(
+            f"args is {'None' if given is None else 'a ' + type(given).__name__}",
+            "training arguments",
+            'GMPATLTrainingArguments(output_dir="...")',
+        )
+    values = {each.name: getattr(given, each.name) for each in fields(TrainingArguments) if each.init}
+    metric = given.metric_for_best_model
+    if metric is not None and given.greater_is_better is not metric.endswith("loss"):
+        values["greater_is_better"] = None  # as the stock arguments guess it from the name
+    return GMPATLTrainingArguments(**values)

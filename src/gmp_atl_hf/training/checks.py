@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import datasets
 import torch
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel
 from .arguments import GMPATLTrainingArguments
 from .attention import has_quick_bfloat16
+from .figures import figure_names
 
 NEEDED = {
     "audio": "the encoded recording, `datasets.Audio(decode=False)`",
@@ -20,12 +24,132 @@ NEEDED = {
 }
 
 
+_SEARCH = "make a new model and trainer for each setting, or let the recipe's `search` do it"
+_BATCHES = "batches are dealt to processes so that losses do not depend on their number"
+UNUSED_PARAMETERS = {
+    "model_init": _SEARCH,
+    "hyperparameter_search": _SEARCH,
+    "compute_loss_func": "emotion_loss of the model and class_weights choose the loss, or override compute_loss",
+}
+"""What transformers' Trainer has and ours does not; and what to use instead."""
+
 UNUSED_ARGUMENTS = {
     "label_smoothing_factor": "am_softmax_scale and am_softmax_margin of `model` shape the loss",
+    "average_tokens_across_devices": "counts are always those of all devices",
     "dataloader_drop_last": "every clip is trained on in every epoch",
+    "dataloader_in_order": "a step is made of certain batches",
     "train_sampling_strategy": "batch_seconds makes batches of clips of like length",
+    "length_column_name": "lengths are those of the column num_samples",
+    "include_num_input_tokens_seen": "the column num_samples says how much is heard",
+    "include_for_metrics": "compute_metrics gets logits and labels; predict() gives them in the order of the table",
+    "batch_eval_metrics": "figures such as UAR are those of the whole table",
+    "eval_do_concat_batches": "figures such as UAR are those of the whole table",
+    "prediction_loss_only": "an evaluation always has all figures",
+    "label_names": "the model says which columns are its labels",
+    "neftune_noise_alpha": "there are no embeddings of tokens; augment and the model's masks vary what is heard",
+    "use_liger_kernel": "it has no kernels for HuBERT",
+    "liger_kernel_config": "it has no kernels for HuBERT",
+    "use_cache": "nothing is generated",
+    "parallelism_config": "each process holds the whole model, or use deepspeed or fsdp",
 }
-"""Arguments that would change the numbers of transformers' Trainer, which ours does not look at; and what it has."""
+"""Arguments of transformers that ours does not look at; and why, or what it has."""
+
+UNUSED_ACCELERATION = ("split_batches", "dispatch_batches", "even_batches", "use_seedable_sampler")
+"""Fields of `accelerator_config` about batches, which are not Accelerate's here."""
+
+SUPPORTED_PUSHES = ("end", "every_save")
+"""`hub_strategy` without files to resume from, which are pickles."""
+
+
+def base_of(model: Any) -> GMPATLPreTrainedModel:
+    """Give the model of ours inside what PEFT or torch.compile have wrapped around it.
+
+    Args:
+        model: What a trainer is given.
+
+    Returns:
+        One of the three models.
+
+    Raises:
+        RequestError: There is none.
+    """
+    inner = getattr(model, "_orig_mod", model)
+    inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+    if not isinstance(inner, GMPATLPreTrainedModel):
+        raise RequestError(
+            f"model is {'None' if model is None else 'a ' + type(inner).__name__}",
+            "HubertForGMPATL, HubertForGMPATLMultiTask or HubertForGMPATLFrameClassification, also inside a PeftModel",
+            "HubertForGMPATL.from_pretrained(...) takes any HuBERT checkpoint",
+        )
+    return inner
+
+
+def tables_of(dataset: Any) -> dict[str, Any]:
+    """Give the tables of `train_dataset` or `eval_dataset` by name, `""` for one that has none.
+
+    Args:
+        dataset: A table, several by name, or None.
+
+    Returns:
+        The tables.
+    """
+    if dataset is None:
+        return {}
+    return dict(dataset) if isinstance(dataset, dict) else {"": dataset}
+
+
+def check_trainer(
+    model: GMPATLPreTrainedModel,
+    arguments: GMPATLTrainingArguments,
+    eval_dataset: Any,
+    processing_class: Any,
+    parameters: Mapping[str, Any],
+) -> None:
+    """Refuse parameters of the trainer that have no meaning here, or that do not go together.
+
+    Args:
+        model: The model.
+        arguments: The settings.
+        eval_dataset: A table, several by name, or None.
+        processing_class: The feature extractor.
+        parameters: The stock trainer's other parameters by name.
+
+    Raises:
+        RequestError: Names the parameter.
+    """
+    given = {name for name, value in parameters.items() if value is not None}
+    for name in sorted(given & UNUSED_PARAMETERS.keys()):
+        raise RequestError(f"this trainer has no {name}", "a trainer without it", UNUSED_PARAMETERS[name])
+    if processing_class is None:
+        raise RequestError(
+            "processing_class is None",
+            "the checkpoint's feature extractor: it says whether clips are normalised",
+            "Wav2Vec2FeatureExtractor.from_pretrained(checkpoint)",
+        )
+    emotions = "labels" in model.target_names
+    for name in sorted(given & {"compute_metrics", "preprocess_logits_for_metrics"}):
+        if not emotions:
+            raise RequestError(
+                f"{name} is given for training on frame labels",
+                "none: it gets emotion logits, which there are none of",
+                f"leave {name} out: loss and accuracy at each scale are always there",
+            )
+    if arguments.head_learning_rate is not None and any(parameters.get("optimizers") or ()):
+        raise RequestError(
+            f"head_learning_rate is {arguments.head_learning_rate}, and an optimiser of your own is given",
+            "one of the two",
+            "put the heads into a group of your optimiser, and leave head_learning_rate out",
+        )
+    metric = arguments.metric_for_best_model
+    if metric is None or arguments.eval_strategy == "no" or "compute_metrics" in given or eval_dataset is None:
+        return
+    known = [f"{name}_{figure}".lstrip("_") for name in tables_of(eval_dataset) for figure in figure_names(model)]
+    if metric.removeprefix("eval_") not in known:
+        raise RequestError(
+            f"metric_for_best_model is {metric!r}",
+            f"one of {', '.join(known)}",
+            f"metric_for_best_model={known[0]!r}",
+        )
 
 
 def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: bool, emotions: int) -> None:
@@ -42,12 +166,27 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
     """
     for each in dataclasses.fields(arguments):
         value = getattr(arguments, each.name)
-        if each.name in UNUSED_ARGUMENTS and value != each.default:
+        default = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
+        if each.name in UNUSED_ARGUMENTS and value != default:
             raise RequestError(
                 f"{each.name} is {value!r}, which this trainer does not look at",
-                f"its default, {each.default!r}",
+                f"its default, {default!r}",
                 f"leave it out: {UNUSED_ARGUMENTS[each.name]}",
             )
+    for name in UNUSED_ACCELERATION:
+        value, default = getattr(arguments.accelerator_config, name), getattr(AcceleratorConfig(), name)
+        if value != default:
+            raise RequestError(
+                f"accelerator_config has {name} {value!r}, which this trainer does not look at",
+                f"its default, {default!r}",
+                f"leave it out: {_BATCHES}",
+            )
+    if arguments.push_to_hub and arguments.hub_strategy not in SUPPORTED_PUSHES:
+        raise RequestError(
+            f"hub_strategy is {str(arguments.hub_strategy)!r}",
+            f"{' or '.join(SUPPORTED_PUSHES)}: what a training resumes from is pickled, and no pickle is sent",
+            "hub_strategy='every_save' sends the model of each checkpoint",
+        )
     if frame_labels and arguments.early_stopping_patience is not None:
         raise RequestError(
             f"early_stopping_patience is {arguments.early_stopping_patience} for training on frame labels",
@@ -91,7 +230,7 @@ def train_in_float32(model: GMPATLPreTrainedModel) -> None:
         model.float()  # type: ignore[no-untyped-call]
 
 
-def check_training_table(table: datasets.Dataset, model: GMPATLPreTrainedModel) -> None:
+def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
     """Refuse a table that the model cannot be trained or evaluated on.
 
     Args:
@@ -99,8 +238,15 @@ def check_training_table(table: datasets.Dataset, model: GMPATLPreTrainedModel) 
         model: The model; its configuration names labels and scales.
 
     Raises:
-        RequestError: A needed column is missing, the table is empty, or labels and model disagree.
+        RequestError: It is no table, a needed column is missing, it is empty, or labels and model disagree.
     """
+    if not isinstance(table, datasets.Dataset):
+        kind = type(table)
+        raise RequestError(
+            f"the table is a {kind.__module__.partition('.')[0]} {kind.__name__}",
+            "a datasets.Dataset, whose rows are counted, sorted by length and dealt to processes",
+            "load it without streaming, or make one: datasets.Dataset.from_generator(..., features=...)",
+        )
     needed = dict(NEEDED)
     scales: dict[str, int] = {}
     if "labels" not in model.target_names:

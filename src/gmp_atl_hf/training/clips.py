@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import datasets
+import numpy as np
 from torch.utils.data import Dataset
 
 from ..data.audio import read_clip
@@ -39,3 +40,21 @@ class TableClips(Dataset[dict[str, Any]]):
             return {**row, "waveform": read_clip(row["audio"])}
         features = self.cache.read(self.names[clip.row], lambda: read_clip(self.audio[clip.row]["audio"]))
         return {**row, "conv_features": features}
+
+
+class InOrder(Dataset[dict[str, Any]]):
+    """The rows in another order; each still carries its place in the table.
+
+    Args:
+        clips: The rows.
+        order: (rows,) int64 places in the table.
+    """
+
+    def __init__(self, clips: TableClips, order: np.ndarray) -> None:
+        self.clips, self.order = clips, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.clips[int(self.order[index])]

@@ -155,6 +155,21 @@ class GMPATLDataCollator:
         return labels
 
 
+class WithRows:
+    """A collator whose batches say in `rows` (batch,) int64 which rows of the table they hold.
+
+    Args:
+        collator: Makes the batches.
+    """
+
+    def __init__(self, collator: Any) -> None:
+        self.collator = collator
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Make one batch."""
+        return {**self.collator(rows), "rows": torch.tensor([row["key"].row for row in rows])}
+
+
 def _waveform(row: Mapping[str, Any]) -> np.ndarray:
     return row["waveform"] if "waveform" in row else read_clip(row["audio"])
 

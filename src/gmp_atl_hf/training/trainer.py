@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,23 +12,33 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, PrinterCallback, ProgressCallback, Trainer
-from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
+from transformers import EvalPrediction, PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers.trainer_callback import TrainerCallback
+from transformers.trainer_pt_utils import nested_numpify
 from transformers.trainer_utils import PredictionOutput
 
 from ..data.audio import SAMPLING_RATE
 from ..errors import RequestError
-from ..evaluation.metrics import emotion_metrics
 from ..front_end.cache import FrontEndCache
+from ..modeling.configuration_gmp_atl import UNKNOWN_SPEAKER
 from ..modeling.losses_gmp_atl import IGNORED
-from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
+from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..precision import exact_convolutions
-from .arguments import GMPATLTrainingArguments
+from .arguments import GMPATLTrainingArguments, complete_arguments
 from .attention import quick_attention
 from .augmentation import SpeedPerturbed
-from .checks import check_training_arguments, check_training_table, train_in_float32
-from .clips import TableClips
-from .collator import GMPATLDataCollator
+from .callbacks import FindBestModel, SetEpoch, StopAtDivergence
+from .checks import (
+    base_of,
+    check_trainer,
+    check_training_arguments,
+    check_training_table,
+    tables_of,
+    train_in_float32,
+)
+from .clips import InOrder, TableClips
+from .collator import GMPATLDataCollator, WithRows
+from .figures import figures_of
 from .pieces import cut_by_length
 from .progress import TrainingProgress
 from .sampler import StepBatchSampler
@@ -48,22 +57,27 @@ class GMPATLTrainer(Trainer):
     evaluation always has `eval_loss`, its parts, and for emotion models `eval_war`, `eval_uar` and `eval_macro_f1`.
 
     Args:
-        model: One of the three GMP-ATL models.
-        args: Settings; left as they are (a copy is used).
+        model: One of the three GMP-ATL models, also inside a `PeftModel`.
+        args: Settings; left as they are (a copy is used). Stock ones get the further fields with their defaults.
         train_dataset: The table to train on.
-        eval_dataset: The table to evaluate on.
+        eval_dataset: The table to evaluate on, or several by name; the figures of `a` are then `eval_a_uar` and so on.
         processing_class: The checkpoint's feature extractor.
         data_collator: Replaces the collator made from model and settings, for training.
         compute_metrics: Adds to the built-in metrics; gets emotion logits and labels.
         callbacks: Further callbacks.
         description: What the progress bar says.
+        preprocess_logits_for_metrics: Applied to emotion logits (clips, emotions) and labels (clips,) before
+            `compute_metrics` and in what `predict` gives.
         front_end_cache: Where the output of a frozen front end is kept: a folder, True for `_front-end` inside the
             output folder, False to compute it anew in every epoch. Used only while the front end is frozen, without a
             `data_collator` of one's own (which may want the waveform).
+        kwargs: Further parameters of the stock trainer.
 
     Raises:
-        RequestError: A table lacks a column that the model needs, its labels are not the model's, or early stopping is
-            asked for where there is no UAR.
+        RequestError: A table lacks a column that the model needs, its labels are not the model's, early stopping is
+            asked for where there is no UAR, or a setting or parameter of the stock trainer has no meaning here.
+        DivergenceError: In training, where loss, gradients or parameters are no finite numbers any more; in evaluation,
+            where scores are none.
 
     Example:
         >>> trainer = GMPATLTrainer(model, args, table, dev_table, feature_extractor)  # doctest: +SKIP
@@ -75,49 +89,53 @@ class GMPATLTrainer(Trainer):
 
     def __init__(
         self,
-        model: GMPATLPreTrainedModel,
-        args: GMPATLTrainingArguments,
+        model: Any,
+        args: TrainingArguments,
         train_dataset: datasets.Dataset | None = None,
-        eval_dataset: datasets.Dataset | None = None,
+        eval_dataset: datasets.Dataset | dict[str, datasets.Dataset] | None = None,
         processing_class: Any = None,
         data_collator: GMPATLDataCollator | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
         description: str | None = None,
+        preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Any] | None = None,
         front_end_cache: bool | str | os.PathLike[str] = True,
         **kwargs: Any,
     ) -> None:
-        for table in (train_dataset, eval_dataset):
-            if table is not None:
-                check_training_table(table, model)
-        frame_labels = isinstance(model, HubertForGMPATLFrameClassification)
-        check_training_arguments(args, frame_labels, model.config.num_emotions)
-        args = copy.copy(args)
+        self.base = base = base_of(model)
+        tables = [] if train_dataset is None else [train_dataset]
+        for table in [*tables, *tables_of(eval_dataset).values()]:
+            check_training_table(table, base)
+        frame_labels = "labels" not in base.target_names
+        args = complete_arguments(args)
+        check_training_arguments(args, frame_labels, base.config.num_emotions)
         if train_dataset is not None:
-            train_in_float32(model)
-        if frame_labels:
+            train_in_float32(base)
+        if frame_labels and (args.metric_for_best_model or "").removeprefix("eval_") == "uar":
             # There is no UAR of frame labels; retraining keeps its last step.
             args.metric_for_best_model, args.load_best_model_at_end, args.greater_is_better = None, False, None
+        metrics = {"compute_metrics": compute_metrics, "preprocess_logits_for_metrics": preprocess_logits_for_metrics}
+        check_trainer(base, args, eval_dataset, processing_class, {**kwargs, **metrics})
         if args.n_gpu > 1:
             # One process on several GPUs (DataParallel) would cut up the denominators; `torchrun` uses them all.
             args._n_gpu = 1
-        if args.ddp_find_unused_parameters is None and data_collator is None and model.config.layerdrop == 0:
+        if args.ddp_find_unused_parameters is None and data_collator is None and base.config.layerdrop == 0:
             # Every parameter always has a gradient (see the losses); searching for others costs a pass over the graph.
             args.ddp_find_unused_parameters = False
         if args.freeze_feature_encoder:
-            model.freeze_feature_encoder()
+            base.freeze_feature_encoder()
         if args.freeze_encoder:
-            model.freeze_encoder()
+            base.freeze_encoder()
         collate = GMPATLDataCollator(
-            processing_class, model.config, model.target_names, max_seconds=args.max_seconds, seed=args.seed
+            processing_class, base.config, base.target_names, max_seconds=args.max_seconds, seed=args.seed
         )
         self._train_collator = data_collator or collate
-        self._user_metrics = compute_metrics
+        self._user_metrics, self._preprocess = compute_metrics, preprocess_logits_for_metrics
         super().__init__(
             model=model,
             args=args,
             data_collator=GMPATLDataCollator(
-                processing_class, model.config, model.target_names, training=False, seed=args.seed
+                processing_class, base.config, base.target_names, training=False, seed=args.seed
             ),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
@@ -134,7 +152,9 @@ class GMPATLTrainer(Trainer):
         if args.early_stopping_patience is not None:
             self.add_callback(StopWithoutImprovement(args.early_stopping_patience))
         self.add_callback(StopAtEnd())
-        self.add_callback(_FindBestModel())
+        self.add_callback(FindBestModel())
+        self._divergence = StopAtDivergence(self.accelerator)
+        self.add_callback(self._divergence)
         for stock in (ProgressCallback, PrinterCallback):
             self.remove_callback(stock)
         if description is not None and not args.disable_tqdm:
@@ -149,7 +169,7 @@ class GMPATLTrainer(Trainer):
 
     def _find_cache(self) -> FrontEndCache | None:
         """The cache of the front end as it is now; None where it is trained, or somebody may want the waveform."""
-        trained = any(parameter.requires_grad for parameter in self.model.hubert.feature_extractor.parameters())
+        trained = any(parameter.requires_grad for parameter in self.base.hubert.feature_extractor.parameters())
         own_collator = type(self._train_collator) is not GMPATLDataCollator
         cut_up = self.is_fsdp_enabled or self.is_deepspeed_enabled  # no process has the whole tensors
         augmented = self.args.augment != "none"  # another waveform every time
@@ -157,7 +177,7 @@ class GMPATLTrainer(Trainer):
             return None
         inside = Path(self.args.output_dir or ".", FRONT_END_FOLDER)
         return FrontEndCache(
-            inside if self._front_end_cache is True else self._front_end_cache, self.model, self.processing_class
+            inside if self._front_end_cache is True else self._front_end_cache, self.base, self.processing_class
         )
 
     def _clips(self, table: datasets.Dataset, start: bool = False) -> TableClips:
@@ -192,33 +212,40 @@ class GMPATLTrainer(Trainer):
             args.batch_seconds,
             None if args.max_seconds is None else int(args.max_seconds * SAMPLING_RATE),
         )
-        self.remove_callback(_SetEpoch)
-        self.add_callback(_SetEpoch(sampler))
+        self.remove_callback(SetEpoch)
+        self.add_callback(SetEpoch(sampler))
         clips = self._clips(table, start=True)
-        return DataLoader(
+        return self._loader(
             clips if args.augment == "none" else SpeedPerturbed(clips, args.seed),
             batch_sampler=sampler,
             collate_fn=self._train_collator,
-            num_workers=args.dataloader_num_workers,
-            pin_memory=args.dataloader_pin_memory,
-            # The loader draws a seed from the generator for each pass; from the global one it would shift dropout.
-            generator=torch.Generator().manual_seed(args.seed),
+            persistent_workers=args.dataloader_persistent_workers,
+        )
+
+    def _loader(self, clips: Any, **how: Any) -> DataLoader[Any]:
+        args, workers = self.args, self.args.dataloader_num_workers
+        if workers:
+            how["prefetch_factor"] = args.dataloader_prefetch_factor
+            how["multiprocessing_context"] = args.dataloader_multiprocessing_context
+        # The loader draws a seed from the generator for each pass; from the global one it would shift dropout.
+        generator = torch.Generator().manual_seed(args.seed)
+        return DataLoader(
+            clips, num_workers=workers, pin_memory=bool(args.dataloader_pin_memory), generator=generator, **how
         )
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """Whole clips, sorted by length, each batch saying which rows it holds; prepared by Accelerate."""
         table = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(table, str):
+            table = tables_of(self.eval_dataset)[table]
         if table is None:
             raise ValueError("evaluation needs an eval_dataset")
-        check_training_table(table, self.model)
+        check_training_table(table, self.base)
         order = np.argsort(np.asarray(table["num_samples"]), kind="stable")
-        loader: DataLoader[Any] = DataLoader(
-            _InOrder(self._clips(table), order),
+        loader = self._loader(
+            InOrder(self._clips(table), order),
             batch_size=self.args.per_device_eval_batch_size,
-            collate_fn=_WithRows(self.data_collator),
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-            generator=torch.Generator().manual_seed(self.args.seed),
+            collate_fn=WithRows(self.data_collator),
         )
         return self.accelerator.prepare(loader)
 
@@ -228,12 +255,12 @@ class GMPATLTrainer(Trainer):
 
     @property
     def _columns(self) -> tuple[str, ...]:
-        return ("emotion", "gender", *(self.model.config.frame_scales or {}))
+        return ("emotion", "gender", *(self.base.config.frame_scales or {}))
 
     def _class_weights(self) -> Tensor | None:
         """(emotions,) float32 weights as the settings ask for."""
-        wanted, classes = self.args.class_weights, self.model.config.num_emotions
-        if wanted is None or "labels" not in self.model.target_names:
+        wanted, classes = self.args.class_weights, self.base.config.num_emotions
+        if wanted is None or "labels" not in self.base.target_names:
             return None
         if wanted == "balanced":
             if self.train_dataset is None:
@@ -248,7 +275,7 @@ class GMPATLTrainer(Trainer):
         optimizer = super().create_optimizer(model) if model is not None else super().create_optimizer()
         rate = self.args.head_learning_rate
         if rate is not None and not given:
-            encoder = {id(parameter) for parameter in self.model.hubert.parameters()}
+            encoder = {id(parameter) for parameter in self.base.hubert.parameters()}
             for group in list(optimizer.param_groups):
                 heads = [parameter for parameter in group["params"] if id(parameter) not in encoder]
                 group["params"] = [parameter for parameter in group["params"] if id(parameter) in encoder]
@@ -257,14 +284,22 @@ class GMPATLTrainer(Trainer):
         return optimizer
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; a model that says whom it has heard goes on saying so, or says that it no longer knows."""
-        before = self.model.config.seen_speakers
-        if before is not None:
-            tables: list[Any] = [table for table in (self.train_dataset, self.eval_dataset) if table is not None]
-            known = all("speaker" in table.column_names for table in tables)
-            heard = {speaker for table in tables for speaker in table["speaker"]} if known else set()
-            self.model.config.seen_speakers = sorted({*before, *heard}) if known else None
+        """Train; the model says whom it has heard since, and scores that were calibrated before no longer are."""
+        config = self.base.config
+        heard = {UNKNOWN_SPEAKER} if config.seen_speakers is None else {*config.seen_speakers}
+        for table in (*tables_of(self.train_dataset).values(), *tables_of(self.eval_dataset).values()):
+            named = "speaker" in table.column_names
+            heard |= {speaker or UNKNOWN_SPEAKER for speaker in table["speaker"]} if named else {UNKNOWN_SPEAKER}
+        config.seen_speakers, config.logit_temperature = sorted(heard), 1.0
         return super().train(*args, **kwargs)
+
+    def hyperparameter_search(self, *_: Any, **__: Any) -> Any:
+        """Not offered: see Raises.
+
+        Raises:
+            RequestError: Always; it says what to do instead.
+        """
+        check_trainer(self.base, self.args, None, self.processing_class, {"hyperparameter_search": True})
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Transformers performs a step before it looks whether it should; a finished training must not move on."""
@@ -278,7 +313,7 @@ class GMPATLTrainer(Trainer):
     ) -> tuple[list[Any], Any]:
         """The batches of one optimiser step and, for each part, the count over all of them and all processes."""
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
-        counts = torch.stack([self.model.count_parts(batch, self.class_weights) for batch in batches]).sum(0)
+        counts = torch.stack([self.base.count_parts(batch, self.class_weights) for batch in batches]).sum(0)
         return batches, self.accelerator.reduce(counts.to(device), "sum")
 
     def training_step(
@@ -288,10 +323,18 @@ class GMPATLTrainer(Trainer):
         # Processes must agree on the number of backward passes, and without the step's counts losses do not add up.
         alone = self.args.device.type == "cpu" and self.accelerator.num_processes == 1
         known = type(self._train_collator) is GMPATLDataCollator and num_items_in_batch is not None
-        pieces = cut_by_length(inputs, self.model.config) if alone and known else [inputs]
+        pieces = cut_by_length(inputs, self.base.config) if alone and known else [inputs]
         with quick_attention(self.model, self.args):
             losses = [super(GMPATLTrainer, self).training_step(model, piece, num_items_in_batch) for piece in pieces]
-        return torch.stack(losses).sum()
+        loss = torch.stack(losses).sum()
+        self._divergence.loss = self._divergence.loss + loss
+        return loss
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
+        # DeepSpeed passes over steps that overflow in float16 by itself.
+        self._divergence.gradient_norm = None if self.is_deepspeed_enabled else norm
+        return norm
 
     def compute_loss(
         self,
@@ -312,14 +355,14 @@ class GMPATLTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def _reset_parts(self) -> None:
-        zeros = torch.zeros(len(self.model.loss_parts), device=self.args.device)
+        zeros = torch.zeros(len(self.base.loss_parts), device=self.args.device)
         self._sums, self._counts = zeros, zeros.clone()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of each part since the last log."""
         if "loss" in logs:
             sums, counts = self.accelerator.reduce(torch.stack([self._sums, self._counts]), "sum").tolist()
-            for name, total, count in zip(self.model.loss_parts, sums, counts, strict=True):
+            for name, total, count in zip(self.base.loss_parts, sums, counts, strict=True):
                 if count > 0:
                     logs[f"loss_{name}"] = total / count
             self._reset_parts()
@@ -348,24 +391,18 @@ class GMPATLTrainer(Trainer):
         given = prediction.predictions
         arrays = [np.asarray(array) for array in (given if isinstance(given, (tuple, list)) else (given,))]
         labels = np.asarray(prediction.label_ids)[:, 1]
-        metrics: dict[str, float] = {}
-        if len(arrays) >= 3:
-            sums, counts, hits = (array.sum(0, dtype=np.float64) for array in arrays[-3:])
-            losses = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
-            metrics["loss"] = float(np.dot(losses, self.model.part_weights))
-            counted = (arrays[len(arrays) - 2] > 0).sum(0) if "labels" in self.model.target_names else counts
-            for name, loss, hit, count in zip(self.model.loss_parts, losses, hits, counted, strict=True):
-                if count > 0:
-                    metrics[f"loss_{name}"] = float(loss)
-                    metrics[f"accuracy_{name}"] = float(hit / count)
+        figures = figures_of(self.base, arrays, labels)
         known = labels != IGNORED
-        if "labels" in self.model.target_names and known.any():
-            logits, references = arrays[0][known], labels[known]
-            metrics |= emotion_metrics(references, logits.argmax(-1), self.model.config.num_emotions)
-            metrics.pop("accuracy_emotion", None)  # WAR under a second name
-            if self._user_metrics is not None:
-                metrics |= self._user_metrics(EvalPrediction(predictions=logits, label_ids=references))
-        return metrics
+        if self._user_metrics is not None and known.any():
+            shown = self._preprocessed(arrays[0][known], labels[known])
+            figures |= self._user_metrics(EvalPrediction(predictions=shown, label_ids=labels[known]))
+        return figures
+
+    def _preprocessed(self, logits: np.ndarray, labels: np.ndarray) -> Any:
+        """Logits as `preprocess_logits_for_metrics` wants them shown."""
+        if self._preprocess is None:
+            return logits
+        return nested_numpify(self._preprocess(torch.from_numpy(logits), torch.from_numpy(labels)))
 
     def predict(
         self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
@@ -375,7 +412,8 @@ class GMPATLTrainer(Trainer):
         logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
         rows, labels = np.asarray(output.label_ids).T
         order = np.argsort(rows)
-        return PredictionOutput(np.asarray(logits)[order], labels[order], output.metrics)
+        shown = self._preprocessed(np.asarray(logits)[order], labels[order])
+        return PredictionOutput(shown, labels[order], output.metrics)
 
     def push_to_hub(
         self,
@@ -404,10 +442,10 @@ class GMPATLTrainer(Trainer):
         """
         from ..hub.trainer_push import push_trainer
 
-        args = self.args
-        if args.hub_model_id is None or not blocking:
+        args, repository = self.args, self.args.hub_model_id or self.hub_model_id
+        if repository is None or not blocking:
             raise RequestError(
-                "hub_model_id is not set" if args.hub_model_id is None else "blocking is False",
+                "hub_model_id is not set" if repository is None else "blocking is False",
                 "a repository to push to, and the time to wait for it",
                 'GMPATLTrainingArguments(hub_model_id="owner/name"), trainer.push_to_hub()',
             )
@@ -415,52 +453,14 @@ class GMPATLTrainer(Trainer):
             return None
         private = args.hub_private_repo if private is None else private
         message, revision = commit_message or "End of training", revision or args.hub_revision
-        return push_trainer(self, args.hub_model_id, message, private, revision, token or args.hub_token)
+        return push_trainer(self, repository, message, private, revision, token or args.hub_token)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Send the model as `push_to_hub` does: the stock trainer would send pickled arguments with it."""
+        if self.args.hub_strategy != "end":
+            self.push_to_hub(f"Training in progress, step {self.state.global_step}")
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save without the pickled arguments: nothing reads them back, and no pickle shall be left behind."""
         super()._save(output_dir, state_dict)
         Path(output_dir or self.args.output_dir or ".", "training_args.bin").unlink(missing_ok=True)
-
-
-class _SetEpoch(TrainerCallback):
-    """Tell the sampler the epoch, however the loader around it has been wrapped or resumed."""
-
-    def __init__(self, sampler: StepBatchSampler) -> None:
-        self.sampler = sampler
-
-    def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.sampler.set_epoch(state.global_step // self.sampler.steps)
-
-
-class _FindBestModel(TrainerCallback):
-    """Find the best checkpoint again when its folder was moved between two halves of a training."""
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        known = state.best_model_checkpoint
-        if state.best_global_step and not (known and Path(known).is_dir()):
-            here = Path(args.output_dir, f"checkpoint-{state.best_global_step}")
-            state.best_model_checkpoint = str(here) if here.is_dir() else None
-
-
-class _InOrder(torch.utils.data.Dataset[dict[str, Any]]):
-    """A dataset in another order; each row still carries its place in the table."""
-
-    def __init__(self, clips: TableClips, order: np.ndarray) -> None:
-        self.clips, self.order = clips, order
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.clips[int(self.order[index])]
-
-
-class _WithRows:
-    """A collator whose batches say which rows of the table they hold."""
-
-    def __init__(self, collator: Any) -> None:
-        self.collator = collator
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return {**self.collator(rows), "rows": torch.tensor([row["key"].row for row in rows])}

@@ -1,0 +1,120 @@
+"""What is looked after between the steps of a training: its epoch, its best checkpoint, and that it stays finite."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..errors import DivergenceError
+from .sampler import StepBatchSampler
+
+
+class SetEpoch(TrainerCallback):
+    """Tell the sampler the epoch, however the loader around it has been wrapped or resumed.
+
+    Args:
+        sampler: The sampler.
+    """
+
+    def __init__(self, sampler: StepBatchSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Pass the epoch on."""
+        self.sampler.set_epoch(state.global_step // self.sampler.steps)
+
+
+class FindBestModel(TrainerCallback):
+    """Find the best checkpoint again when its folder was moved between two halves of a training."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Look for it in the output folder."""
+        known = state.best_model_checkpoint
+        if state.best_global_step and not (known and Path(known).is_dir()):
+            here = Path(args.output_dir or ".", f"checkpoint-{state.best_global_step}")
+            state.best_model_checkpoint = str(here) if here.is_dir() else None
+
+
+class StopAtDivergence(TrainerCallback):
+    """Fail at the first step whose loss, gradient or parameters are no finite numbers, before anything is saved of it.
+
+    In float16 single steps overflow and are passed over, with half the loss scale in the next one. That ends where the
+    scale falls below 1: then the gradients themselves are beyond float16. The scale is kept in checkpoints, so that a
+    training that was resumed fails at the same step.
+
+    Args:
+        accelerator: Of the trainer; has the loss scale.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.loss = torch.zeros(())
+        self.gradient_norm: float | Tensor | None = None
+        self.performed = self.passed_over = 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Begin to count."""
+        self.performed = self.passed_over = 0
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Forget the step before; the trainer adds the loss of each batch to `loss` and sets `gradient_norm`."""
+        self.loss, self.gradient_norm = torch.zeros((), device=args.device), None
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Look at the step.
+
+        Raises:
+            DivergenceError: Names step, figures and what to change.
+        """
+        scaler, figures = self.accelerator.scaler, {"loss": float(self.loss)}
+        if self.gradient_norm is not None:
+            figures["gradient norm"] = float(self.gradient_norm)
+        # Not `optimizer_step_was_skipped`: it does not know of the steps that fused optimisers pass over by themselves.
+        if scaler is not None and not math.isfinite(figures.get("gradient norm", 0.0)):
+            self.passed_over += 1
+            if scaler.get_scale() >= 1:
+                return
+            found = f"training diverged at step {state.global_step}: gradients overflow even without a loss scale"
+            raise DivergenceError(f"{found}, the loss is {figures['loss']:g}", *_advice(args, state))
+        self.performed += 1
+        figures["largest parameter"] = _largest(model)
+        if not all(map(math.isfinite, figures.values())):
+            told = ", ".join(f"the {name} is {value:g}" for name, value in figures.items())
+            raise DivergenceError(f"training diverged at step {state.global_step}: {told}", *_advice(args, state))
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Look whether any step was performed.
+
+        Raises:
+            DivergenceError: Every step has overflowed.
+        """
+        if self.passed_over and not self.performed:
+            found = f"all {self.passed_over} steps up to step {state.global_step} overflowed: nothing was trained"
+            raise DivergenceError(f"{found}, the loss is {float(self.loss):g}", *_advice(args, state))
+
+
+def _largest(model: torch.nn.Module) -> float:
+    """The largest absolute value of all trained parameters, nan if one is nan; of this process' part where cut up."""
+    trained = [parameter.detach() for parameter in model.parameters() if parameter.requires_grad]
+    here = [part.to_local() if hasattr(part, "to_local") else part for part in trained]
+    full = [part for part in here if part.numel()]
+    return float(torch.nn.utils.get_total_norm(full, math.inf)) if full else 0.0
+
+
+def _advice(args: TrainingArguments, state: TrainerState) -> tuple[str, str]:
+    """What was expected, and how to get there."""
+    clipped = f"max_grad_norm below {args.max_grad_norm:g}" if args.max_grad_norm > 0 else "max_grad_norm: 1.0 to clip"
+    advice = f"a learning_rate below {args.learning_rate:g}, or {clipped}"
+    if args.fp16 or args.bf16:
+        advice += ", or bf16 or float32 in place of fp16" if args.fp16 else ", or float32 in place of bf16"
+    if state.global_step == 1:
+        advice += "; in the first step the weights that it starts from may be at fault, or a recording"
+    return "a loss, gradients and parameters that are finite numbers", advice
