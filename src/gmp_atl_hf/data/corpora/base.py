@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import RequestError
-from ..audio import AUDIO_SUFFIXES
+from ..audio import AUDIO_SUFFIXES, is_leftover
 
 UNKNOWN_SPEAKER = "unknown"
 """What a reader gives as the speaker of a recording whose speaker is not known; may be many people."""
@@ -184,7 +184,7 @@ def audio_files(root: Path | None) -> list[Path]:
     """
     folder = existing_folder(root)
     found = [p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()]
-    return sorted((p for p in found if not _is_leftover(p, folder)), key=lambda p: p.relative_to(folder).as_posix())
+    return sorted((p for p in found if not is_leftover(p, folder)), key=lambda p: p.relative_to(folder).as_posix())
 
 
 def files_by_name(root: Path | None) -> tuple[dict[str, Path], list[LeftOut]]:
@@ -214,14 +214,10 @@ def leftovers(folder: Path) -> list[LeftOut]:
     Returns:
         Hidden files (`._x.wav`, `.DS_Store`) and those below `__MACOSX`, by their path below the folder.
     """
-    found = [p for p in folder.rglob("*") if _is_leftover(p, folder) and p.is_file()]
+    found = [p for p in folder.rglob("*") if is_leftover(p, folder) and p.is_file()]
     shown = [p for p in found if p.suffix.lower() in AUDIO_SUFFIXES or p.name.startswith("._") or p.name == ".DS_Store"]
     names = sorted(p.relative_to(folder).as_posix() for p in shown)
     return [LeftOut(name, "a hidden file that an archive program or file manager left behind") for name in names]
-
-
-def _is_leftover(path: Path, folder: Path) -> bool:
-    return path.name.startswith(".") or "__MACOSX" in path.relative_to(folder).parts
 
 
 def existing_folder(root: Path | None) -> Path:
