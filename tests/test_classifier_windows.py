@@ -134,8 +134,9 @@ def test_blocks_together_are_what_the_reader_gives(tmp_path: Path, name: str, ra
         blocks = list(read_blocks(source, block_seconds=0.7))
         assert len(blocks) > 3
         np.testing.assert_allclose(np.concatenate(blocks), read_audio(source), atol=1e-6)
-    [whole] = read_blocks((rate, wave))
-    np.testing.assert_array_equal(whole, read_audio((rate, wave)))
+    stereo = (rate, wave[:, :2])
+    [whole] = read_blocks(stereo)
+    np.testing.assert_array_equal(whole, read_audio(stereo))
 
 
 def test_damage_in_a_long_file_is_reported_and_its_first_windows_are_not_scores(

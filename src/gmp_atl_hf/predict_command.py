@@ -107,7 +107,7 @@ def find_recordings(paths: Sequence[str]) -> list[Item]:
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         names = ", ".join(map(str, others[:3]))
-        _tell(f"no recordings by their endings, passed over: {names}{more}")
+        _tell(f"no recordings by their names, passed over: {names}{more}")
     return expand_inputs(paths)[0]
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -33,27 +34,38 @@ AUDIO_SUFFIXES = frozenset(
 
 ACCEPTED_INPUTS = (
     "a path, the bytes of a file, a binary file object, {'path', 'bytes'} as datasets' Audio(decode=False) gives, "
-    "{'array', 'sampling_rate'}, or (sampling_rate, array) as gradio gives; files as wav, flac, mp3, ogg (vorbis or "
-    "opus) or aiff; arrays of shape (samples,) or (samples, channels), floats from -1 to 1 or int16, int32 or uint8"
+    "{'array' or 'raw', 'sampling_rate'}, (sampling_rate, array) as gradio gives, or torchcodec's AudioDecoder; files "
+    "as wav, flac, mp3, ogg (vorbis or opus) or aiff; arrays, tensors or lists of one recording, of shape (samples,) "
+    "or with one or two channels beside the samples, floats from -1 to 1 or int16, int32 or uint8; sampling rates from "
+    "1,000 to 1,000,000 Hz"
 )
 """Every form `read_audio` accepts; its docstring and its error text both use this sentence."""
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 AudioSource: TypeAlias = (
-    str | os.PathLike[str] | bytes | bytearray | IO[bytes] | Mapping[str, Any] | tuple[int, npt.ArrayLike]
+    str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Mapping[str, Any] | tuple[int, npt.ArrayLike]
 )
 
+_ARRAYS = ("raw", "array")  # transformers' word and datasets' word
 _CONVERT = "convert it to wav or flac, for example: ffmpeg -i INPUT OUTPUT.wav"
-REPLACE = "copy the file again from its source, or leave it out"
-EXACT_FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "AIFF", "AU", "W64", "RF64", "NIST"})
-"""Formats of libsndfile whose header knows the length to the sample; elsewhere it may be an estimate."""
+_REPLACE = "get it again from its source, or leave it out"
+# Formats of libsndfile whose header knows the length to the sample; elsewhere it may be an estimate.
+_EXACT_FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "AIFF", "AU", "W64", "RF64", "NIST"})
 
 # Some recorders write the size of the whole file where the size of the sound belongs: that much is no sign of damage.
 _HEADER_SLACK_BYTES = 128
-# Programs that write to a pipe cannot know the size and put in a huge one.
+# Programs that write to a pipe cannot know the size and put in a huge one; or none, for which libsndfile gives the
+# largest number there is.
 _UNKNOWN_SIZE_BYTES = 0x7FF00000
-# A clip with more channels than this is an array the wrong way round.
-_MOST_CHANNELS = 32
+UNKNOWN_FRAMES = 1 << 50
+# More rows beside the samples than stereo has are several recordings in one array: averaged, they would be one.
+_MOST_CHANNELS = 2
+# Resampling multiplies what is in memory by up to 16 between these; a header that says 1 Hz would multiply by 16,000.
+_RATES = (1_000, 1_000_000)
+# A file is decoded at once up to this many values, 1 GB; a header that promises more may promise anything.
+_MOST_AT_ONCE = 1 << 28
+_MOST_IN_BLOCK = 1 << 26
+_TRUSTED_SECONDS = 24 * 3600
 
 
 def read_audio(source: AudioSource, sampling_rate: int = SAMPLING_RATE) -> FloatArray:
@@ -75,8 +87,17 @@ def read_audio(source: AudioSource, sampling_rate: int = SAMPLING_RATE) -> Float
         >>> read_audio((8000, np.zeros(8000, dtype=np.int16))).shape
         (16000,)
     """
-    name, samples, rate = _samples_and_rate(source)
-    return mix_to_mono(name, samples, rate, sampling_rate)
+    name, encoded = audio_file(source)
+    if encoded is None:
+        mono, rate = _mono_array(name, source)
+    else:
+        with open_audio(name, encoded) as file:
+            mono, rate = np.concatenate(list(decode_mono(name, file))), int(file.samplerate)
+    if rate != sampling_rate:
+        mono = soxr.resample(mono, rate, sampling_rate, quality="HQ")
+    if mono.shape[0] == 0:
+        raise too_short(name, sampling_rate)
+    return np.ascontiguousarray(mono, dtype=np.float32)
 
 
 def read_clip(source: AudioSource) -> FloatArray:
@@ -115,11 +136,16 @@ def audio_length(source: AudioSource) -> int:
     if encoded is None:
         return int(read_audio(source).shape[0])
     with open_audio(name, encoded) as file:
-        if file.format in EXACT_FORMATS and file.frames > 0:
-            refuse_truncated(name, file)
+        if file.format in _EXACT_FORMATS and 0 < file.frames < _TRUSTED_SECONDS * file.samplerate:
+            _refuse_truncated(name, file)
             # soxr rounds to the nearest sample, halves up.
             return int((2 * file.frames * SAMPLING_RATE + file.samplerate) // (2 * file.samplerate))
-    return int(mix_to_mono(name, *_decode(name, encoded), SAMPLING_RATE).shape[0])
+    return int(read_audio(encoded if isinstance(encoded, Path) else {"path": name, "bytes": encoded}).shape[0])
+
+
+def is_leftover(path: Path, folder: Path) -> bool:
+    """Tell whether an archive program or file manager left this file of a folder behind, hidden, at any depth."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
 
 
 def source_name(source: object) -> str:
@@ -135,65 +161,130 @@ def source_name(source: object) -> str:
         return os.fspath(source)
     if isinstance(source, Mapping) and source.get("path"):
         return str(source["path"])
-    if isinstance(source, (bytes, bytearray)):
+    if isinstance(source, (bytes, bytearray, memoryview)):
         return f"an audio file of {len(source)} bytes"
-    if isinstance(source, tuple) or (isinstance(source, Mapping) and "array" in source):
+    if isinstance(source, (tuple, list)) or (isinstance(source, Mapping) and not source.keys().isdisjoint(_ARRAYS)):
         return "an audio array"
+    if hasattr(source, "shape"):
+        return f"an array of shape {tuple(source.shape)}"
     return str(getattr(source, "name", None) or f"an object of type {type(source).__name__}")
 
 
-def mix_to_mono(name: str, samples: FloatArray, rate: int, sampling_rate: int) -> FloatArray:
-    """Check samples of shape (samples, channels), mix and resample them to shape (samples,)."""
-    if samples.shape[0] == 0:
-        raise RequestError(f"{name} holds no samples", "a recording with sound", REPLACE)
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float64).astype(np.float32)
-    if not np.isfinite(mono).all():
-        count = int((~np.isfinite(samples)).sum())
-        raise RequestError(
-            f"{name} holds {count} samples that are not finite numbers (NaN or infinity)",
-            "finite samples",
-            REPLACE,
-        )
-    if rate != sampling_rate:
-        mono = soxr.resample(mono, rate, sampling_rate, quality="HQ")
-    if mono.shape[0] == 0:
-        raise RequestError(f"{name} is shorter than one sample at {sampling_rate} Hz", "a longer recording", REPLACE)
-    return np.ascontiguousarray(mono, dtype=np.float32)
+def is_numbers(source: object) -> bool:
+    """Tell whether this is an array, tensor or list of numbers, which says nothing of a sampling rate.
+
+    Args:
+        source: Anything.
+
+    Returns:
+        True for numbers alone; False for a recording with its rate, and for lists and arrays of anything else.
+    """
+    if isinstance(source, (list, tuple)):
+        return len(source) > 0 and (is_numbers(source[0]) if isinstance(source[0], list) else _is_number(source[0]))
+    # The dtype of numpy and what follows it has a kind: object, string, time and structure are no numbers.
+    return hasattr(source, "shape") and hasattr(source, "dtype") and getattr(source.dtype, "kind", "f") in "biufc"
 
 
-def _samples_and_rate(source: AudioSource) -> tuple[str, FloatArray, int]:
-    """Give name, samples of shape (samples, channels) and their rate in Hz."""
-    name, encoded = audio_file(source)
-    if encoded is not None:
-        return (name, *_decode(name, encoded))
+def without_rate(source: object) -> RequestError:
+    """Give the answer to numbers of which nobody says how many of them are a second."""
+    what = "a list of numbers" if isinstance(source, (list, tuple)) or _is_number(source) else source_name(source)
+    return RequestError(
+        f"{what} comes without a sampling rate",
+        "(sampling_rate, array) or {'array', 'sampling_rate'}",
+        f"give ({SAMPLING_RATE}, array) if it is one recording at {SAMPLING_RATE} Hz; several as a list of such pairs",
+    )
+
+
+def _is_number(value: object) -> bool:
+    scalar = getattr(value, "shape", None) == () and not isinstance(value, (str, bytes))  # numpy's words have a shape
+    return scalar or isinstance(value, (int, float, complex))
+
+
+def array_and_rate(source: object) -> tuple[Any, Any] | None:
+    """Give the array of a recording that is in memory already and its rate, unchecked; None for all other forms."""
     if isinstance(source, tuple) and len(source) == 2:
-        rate, array = source
-    elif isinstance(source, Mapping) and source.get("array") is not None and "sampling_rate" in source:
-        rate, array = source["sampling_rate"], source["array"]
-    else:
+        return source[1], source[0]
+    if isinstance(source, Mapping) and "sampling_rate" in source:
+        arrays = [source[key] for key in _ARRAYS if source.get(key) is not None]
+        return (arrays[0], source["sampling_rate"]) if arrays else None
+    return None
+
+
+def checked_rate(name: str, rate: Any) -> int:
+    """Give a sampling rate in Hz as a whole number, or refuse one that no recording of speech has."""
+    number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
+    if not number or not _RATES[0] <= rate <= _RATES[1] or int(rate) != rate:
+        raise RequestError(
+            f"{name} says that its sampling rate is {rate!r:.60}",
+            f"a whole number of Hz from {_RATES[0]:,} to {_RATES[1]:,}",
+            "correct the rate, in a file's header for example with: sox -r 16000 INPUT OUTPUT.wav",
+        )
+    return int(rate)
+
+
+def _mono_array(name: str, source: Any) -> tuple[FloatArray, int]:
+    """Give a recording that is in memory already as (samples,) float32, and its rate in Hz."""
+    if hasattr(source, "get_all_samples"):
+        try:
+            decoded = source.get_all_samples()
+        except RuntimeError as error:
+            raise RequestError(f"{name} cannot be decoded ({error})", "a complete audio file", _REPLACE) from error
+        samples = np.atleast_2d(_as_float(name, decoded.data)).T  # channels first, whatever their number
+        return mix(name, samples), checked_rate(name, decoded.sample_rate)
+    found = array_and_rate(source)
+    if found is None:
+        if is_numbers(source):
+            raise without_rate(source)
         raise RequestError(
             f"{name} is not a form of audio that can be read",
             ACCEPTED_INPUTS,
             'cast decoded columns with table.cast_column("audio", Audio(decode=False))',
         )
-    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)) or not float(rate) > 0:
+    rate = checked_rate(name, found[1])
+    return mix(name, _channels_last(name, _as_float(name, found[0]))), rate
+
+
+def _channels_last(name: str, array: FloatArray) -> FloatArray:
+    """Give an array as (samples, channels): the longer axis is time, the other one is mono or stereo."""
+    if array.ndim == 1:
+        return array[:, np.newaxis]
+    if array.ndim == 2 and min(array.shape) <= _MOST_CHANNELS:
+        return array if array.shape[0] >= array.shape[1] else array.T
+    raise RequestError(
+        f"{name} has the shape {array.shape}",
+        "one recording of shape (samples,), or with one or two channels: (samples, channels) or (channels, samples)",
+        "give several recordings as a list of (sampling_rate, array), mix more channels before: array.mean(axis)",
+    )
+
+
+def too_short(name: str, sampling_rate: int = SAMPLING_RATE) -> RequestError:
+    """Give the answer to a recording of which resampling leaves nothing."""
+    return RequestError(f"{name} is shorter than one sample at {sampling_rate} Hz", "a longer recording", _REPLACE)
+
+
+def mix(name: str, samples: FloatArray) -> FloatArray:
+    """Check samples of shape (samples, channels) and average the channels to shape (samples,)."""
+    if samples.size == 0:
+        raise RequestError(f"{name} holds no samples", "a recording with sound", _REPLACE)
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float64).astype(np.float32)
+    if not np.isfinite(mono).all():
         raise RequestError(
-            f"{name} comes with the sampling rate {rate!r}", "a positive number in Hz", "give the rate first"
+            f"{name} holds samples that are not finite numbers (NaN or infinity)", "finite samples", _REPLACE
         )
-    return name, _as_float(name, np.asarray(array)), int(rate)
+    return mono
 
 
 def audio_file(source: AudioSource) -> tuple[str, Path | bytes | None]:
     """Give the name and the audio file (a path or its bytes); None in place of the file for arrays."""
     name = source_name(source)
-    if isinstance(source, (bytes, bytearray)):
+    if isinstance(source, (bytes, bytearray, memoryview)):
         return name, bytes(source)
     if isinstance(source, (str, os.PathLike)):
         return name, Path(source)
     if isinstance(source, Mapping):
         if source.get("bytes") is not None:
             return name, bytes(source["bytes"])
-        if source.get("array") is None and source.get("path"):
+        if source.get("path") and all(source.get(key) is None for key in _ARRAYS):
             return name, Path(source["path"])
         return name, None
     if not isinstance(source, tuple) and hasattr(source, "read"):
@@ -206,57 +297,92 @@ def audio_file(source: AudioSource) -> tuple[str, Path | bytes | None]:
 
 def open_audio(name: str, encoded: Path | bytes) -> soundfile.SoundFile:
     """Open an audio file, or say why it cannot be one."""
-    if isinstance(encoded, Path):
-        if not encoded.exists():
-            raise RequestError(f"there is no file {name}", "an audio file", "correct the path")
-        if encoded.is_dir():
-            raise RequestError(f"{name} is a folder", "an audio file", "give one file, or read the folder as a corpus")
-        try:
-            with encoded.open("rb") as file:
-                head = file.read(64)
-        except OSError as error:
-            raise RequestError(
-                f"{name} cannot be opened ({error.strerror})", "a readable file", "check its rights"
-            ) from error
-    else:
-        head = encoded[:64]
+    head = _head(name, encoded) if isinstance(encoded, Path) else encoded[:64]
     if not head:
-        raise RequestError(f"{name} is empty (0 bytes)", "an audio file", REPLACE)
+        raise RequestError(f"{name} is empty (0 bytes)", "an audio file", _REPLACE)
     try:
         # As bytes: soundfile itself cannot spell names that are no valid text.
-        return soundfile.SoundFile(os.fsencode(encoded) if isinstance(encoded, Path) else io.BytesIO(encoded))
+        file = soundfile.SoundFile(os.fsencode(encoded) if isinstance(encoded, Path) else io.BytesIO(encoded))
     except (soundfile.LibsndfileError, TypeError) as error:
         # soundfile answers TypeError to endings such as .raw, whose files do not say what they are.
         kind, fix = _looks_like(head)
         detail = getattr(error, "error_string", str(error)).rstrip(".")
         raise RequestError(f"{name} {kind} ({detail})", "a wav, flac, mp3, ogg or aiff file", fix) from error
+    try:
+        checked_rate(name, file.samplerate)
+    except RequestError:
+        file.close()
+        raise
+    return file
 
 
-def _decode(name: str, encoded: Path | bytes) -> tuple[FloatArray, int]:
-    """Decode an audio file to samples of shape (samples, channels), float32, and their rate in Hz."""
-    with open_audio(name, encoded) as file:
-        promised = file.frames
+def _head(name: str, path: Path) -> bytes:
+    """Give the first bytes of a file, or say why there are none."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            with path.open("rb") as file:
+                return file.read(64)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RequestError(f"there is no file {name}", "an audio file", "correct the path") from error
+    except (OSError, ValueError) as error:  # no rights, a name too long, or one that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise RequestError(
+            f"{name} cannot be opened ({reason})", "a readable file", "check its rights and its name"
+        ) from error
+    if stat.S_ISDIR(mode):
+        raise RequestError(f"{name} is a folder", "an audio file", "give one file, or read the folder as a corpus")
+    raise RequestError(f"{name} is a pipe or device", "an audio file", "save the recording to a file first")
+
+
+def decode_mono(name: str, file: soundfile.SoundFile, seconds: float | None = None) -> Iterator[FloatArray]:
+    """Decode an open audio file, mixed to mono, at its own rate.
+
+    Args:
+        name: Its name for messages.
+        file: As `open_audio` gives it.
+        seconds: How much to decode at a time; None for all at once, if its length is known and credible.
+
+    Yields:
+        (samples,) float32; at least one sample in all.
+
+    Raises:
+        RequestError: At the block where the damage is, or at the end when it comes too early.
+    """
+    _refuse_truncated(name, file)
+    promised, rate, read = file.frames, int(file.samplerate), 0
+    # Some codings (GSM 6.10) cannot be asked for all there is, and some headers (flac from a pipe) do not know it.
+    at_once = seconds is None and promised * file.channels <= _MOST_AT_ONCE
+    wanted = promised if at_once else min(round((seconds or 30) * rate), _MOST_IN_BLOCK // file.channels)
+    while True:
         try:
-            samples: FloatArray = file.read(dtype="float32", always_2d=True)
+            samples: FloatArray = file.read(wanted, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
+            after = f" after {read / rate:.1f} s" if read else ""
             raise RequestError(
-                f"{name} is damaged or ends early ({error.error_string.rstrip('.')})",
+                f"{name} is damaged or ends early{after} ({error.error_string.rstrip('.')})",
                 "a complete audio file",
-                REPLACE,
+                _REPLACE,
             ) from error
-        refuse_truncated(name, file)
-        # The length in an mp3 header may be an estimate; only a gap that no estimate makes counts.
-        slack = 0 if file.format in EXACT_FORMATS else max(promised // 20, 10_000)
-        if samples.shape[0] < promised - slack:
-            raise RequestError(
-                f"{name} ends early: its header promises {promised} samples, {samples.shape[0]} are there",
-                "a complete audio file",
-                REPLACE,
-            )
-        return samples, int(file.samplerate)
+        read += len(samples)
+        if len(samples):
+            yield mix(name, samples)
+        if len(samples) < wanted or at_once:
+            break
+    _refuse_truncated(name, file)
+    # The length in an mp3 header may be an estimate; only a gap that no estimate makes counts.
+    slack = 0 if file.format in _EXACT_FORMATS else max(promised // 20, 10_000)
+    if promised < UNKNOWN_FRAMES and read < promised - slack:
+        raise RequestError(
+            f"{name} ends early: its header promises {promised} samples, {read} are there",
+            "a complete audio file",
+            _REPLACE,
+        )
+    if not read:
+        raise RequestError(f"{name} holds no samples", "a recording with sound", _REPLACE)
 
 
-def refuse_truncated(name: str, file: soundfile.SoundFile) -> None:
+def _refuse_truncated(name: str, file: soundfile.SoundFile) -> None:
     """Refuse a file that is shorter than it says; libsndfile itself only notes it in its log."""
     log = file.extra_info
     sizes = re.search(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", log, flags=re.MULTILINE)
@@ -266,10 +392,10 @@ def refuse_truncated(name: str, file: soundfile.SoundFile) -> None:
             raise RequestError(
                 f"{name} ends early: its header promises {promised} bytes of sound, {there} are there",
                 "a complete audio file",
-                REPLACE,
+                _REPLACE,
             )
     if "ended unexpectedly" in log or "Junk after the last page" in log:
-        raise RequestError(f"{name} ends early: its last ogg page is cut off", "a complete audio file", REPLACE)
+        raise RequestError(f"{name} ends early: its last ogg page is cut off", "a complete audio file", _REPLACE)
 
 
 def _looks_like(head: bytes) -> tuple[str, str]:
@@ -283,22 +409,22 @@ def _looks_like(head: bytes) -> tuple[str, str]:
     if head[4:8] == b"ftyp" or head.startswith(b"\x1a\x45\xdf\xa3"):
         return "is an mp4, m4a or webm file, which cannot be read", _CONVERT
     if head.startswith((b"RIFF", b"fLaC", b"OggS", b"ID3", b"FORM")):
-        return "starts like audio but is damaged or ends early", REPLACE
+        return "starts like audio but is damaged or ends early", _REPLACE
     return "is not audio that can be read", _CONVERT
 
 
-def _as_float(name: str, array: npt.NDArray[Any]) -> FloatArray:
-    """Turn an array of any accepted type into shape (samples, channels), float32."""
-    if array.ndim not in (1, 2):
-        raise RequestError(
-            f"{name} has the shape {array.shape}", "(samples,) or (samples, channels)", "drop other axes"
-        )
-    if array.ndim == 1:
-        array = array[:, np.newaxis]
-    elif array.shape[1] == 0 or array.shape[1] > _MOST_CHANNELS:
-        raise RequestError(f"{name} has the shape {array.shape}", "(samples, channels)", "transpose it: array.T")
+def _as_float(name: str, array: Any) -> FloatArray:
+    """Turn numbers of any accepted type, whatever holds them, into float32 from -1 to 1; the shape stays."""
+    try:
+        if hasattr(array, "detach"):  # a tensor, perhaps on another device, with a gradient or in bfloat16
+            array = array.detach().cpu()
+            array = array.float() if array.is_floating_point() else array
+        array = np.asarray(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RequestError(f"{name} is no array of numbers ({error})", ACCEPTED_INPUTS, "numpy.asarray(it)") from error
     if array.dtype.kind == "f":
-        return array.astype(np.float32)
+        with np.errstate(over="ignore"):  # what becomes infinite is refused by name
+            return cast(FloatArray, array.astype(np.float32))
     if array.dtype == np.uint8:
         return (array.astype(np.float32) - 128.0) / 128.0
     if array.dtype in (np.int16, np.int32):

@@ -12,13 +12,21 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import soundfile
 
-from ..data.audio import AUDIO_SUFFIXES, SAMPLING_RATE, AudioSource, source_name
-from ..errors import RequestError
+from ..data.audio import (
+    AUDIO_SUFFIXES,
+    SAMPLING_RATE,
+    UNKNOWN_FRAMES,
+    AudioSource,
+    array_and_rate,
+    checked_rate,
+    is_leftover,
+    is_numbers,
+    source_name,
+    without_rate,
+)
 
 Inputs: TypeAlias = AudioSource | Iterable[AudioSource]
 """One recording or folder, or many."""
-
-_MOST_FRAMES = 1 << 50  # libsndfile's answer to a header without a length is the largest number there is
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class FoundFiles:
     """What is in a folder.
 
     Args:
-        recordings: Files taken for recordings by their ending, sorted.
+        recordings: Files taken for recordings by their ending, sorted; none that is hidden.
         others: All other files, sorted.
         problems: Folders inside that cannot be listed, with the reason.
     """
@@ -58,7 +66,8 @@ def list_folder(folder: str | os.PathLike[str]) -> FoundFiles:
         folder: The folder.
 
     Returns:
-        Its files; those whose ending is in `AUDIO_SUFFIXES` are recordings.
+        Its files; those whose ending is in `AUDIO_SUFFIXES` are recordings, unless they are hidden, as the `._x.wav`
+        that a Mac leaves beside every `x.wav` on other people's disks.
     """
     problems: list[tuple[Path, str]] = []
 
@@ -66,8 +75,8 @@ def list_folder(folder: str | os.PathLike[str]) -> FoundFiles:
         problems.append((Path(os.fsdecode(error.filename)), str(error.strerror)))
 
     files = sorted(Path(parent) / name for parent, _, names in os.walk(folder, onerror=note) for name in names)
-    recordings = [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES]
-    others = [file for file in files if file.suffix.lower() not in AUDIO_SUFFIXES]
+    recordings = [f for f in files if f.suffix.lower() in AUDIO_SUFFIXES and not is_leftover(f, Path(folder))]
+    others = sorted(set(files).difference(recordings))
     return FoundFiles(recordings, others, problems)
 
 
@@ -81,19 +90,18 @@ def expand_inputs(inputs: Inputs) -> tuple[list[Item], bool]:
         The recordings, folders replaced by what is in them; and whether it was a single recording, no list or folder.
 
     Raises:
-        RequestError: It is a list of numbers, which says no sampling rate.
+        RequestError: It is an array, a tensor or a list of numbers, which says no sampling rate.
     """
     if is_one(inputs):
         items = _expand_one(inputs)
         return items, not _is_folder(inputs)
+    if is_numbers(inputs):
+        raise without_rate(inputs)
     several: list[Item] = []
     for one in cast(Iterable[Any], inputs):
-        if isinstance(one, (int, float, np.number)):
-            raise RequestError(
-                "the input is a sequence of numbers without a sampling rate",
-                "(sampling_rate, array) or {'array', 'sampling_rate'}",
-                "classifier((16000, array))",
-            )
+        # A sample or a row of samples; a whole array in a list stands for one recording, and its error beside others.
+        if is_numbers([one]) or (isinstance(one, (list, tuple)) and is_numbers(one) and not is_one(one)):
+            raise without_rate([one])
         several.extend(_expand_one(one))
     return several, False
 
@@ -103,7 +111,9 @@ def is_one(inputs: object) -> bool:
     if isinstance(inputs, tuple):
         # gradio's (rate, array) begins with a number, a tuple of recordings does not.
         return len(inputs) == 2 and isinstance(inputs[0], (int, float, np.number))
-    if isinstance(inputs, (str, os.PathLike, bytes, bytearray, Mapping)) or hasattr(inputs, "read"):
+    if isinstance(inputs, (str, os.PathLike, bytes, bytearray, memoryview, Mapping)):
+        return True
+    if hasattr(inputs, "read") or hasattr(inputs, "get_all_samples"):
         return True
     return not isinstance(inputs, Iterable)
 
@@ -121,25 +131,24 @@ def estimated_samples(source: Any) -> int:
         Samples at 16 kHz; 0 when it cannot be told, in which case reading it will say why.
     """
     try:
-        if isinstance(source, tuple):
-            return int(len(source[1]) * SAMPLING_RATE / source[0])
+        if (found := array_and_rate(source)) is not None:
+            array, rate = found
+            return int(max(np.shape(array)) * SAMPLING_RATE / checked_rate("", rate))
         if isinstance(source, Mapping):
-            if source.get("bytes") is not None:
-                source = source["bytes"]
-            elif source.get("array") is not None:
-                return int(len(source["array"]) * SAMPLING_RATE / source["sampling_rate"])
-            else:
-                source = source["path"]
+            source = source["bytes"] if source.get("bytes") is not None else source["path"]
         if hasattr(source, "read"):
             return _header_samples_of_open_file(source)
-        return _header_samples(io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else os.fsencode(source))
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            return _header_samples(io.BytesIO(source))
+        return _header_samples(os.fsencode(source)) if Path(source).is_file() else 0  # a pipe would be waited for
     except (soundfile.SoundFileError, OSError, ValueError, TypeError, LookupError, ArithmeticError):
         return 0
 
 
 def _header_samples(file: Any) -> int:
     header = soundfile.info(file)
-    return int(header.frames * SAMPLING_RATE / header.samplerate) if header.frames < _MOST_FRAMES else 0
+    rate = checked_rate("", header.samplerate)
+    return int(header.frames * SAMPLING_RATE / rate) if header.frames < UNKNOWN_FRAMES else 0
 
 
 def _header_samples_of_open_file(file: Any) -> int:

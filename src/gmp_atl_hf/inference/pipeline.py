@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import GeneratorType
 from typing import Any, cast
 
 import numpy as np
 from huggingface_hub import get_session
 from torch import Tensor
+from torch.utils.data import Dataset
 from transformers.pipelines.audio_classification import AudioClassificationPipeline
 from transformers.pipelines.base import ChunkPipeline
 
-from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE, FloatArray
+from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE, FloatArray, is_numbers
 from ..errors import RequestError
 from ..modeling.frames_gmp_atl import receptive_field
 from .blocks import read_blocks
 from .classifier import LONGEST_SECONDS
+from .inputs import is_one
 from .windows import Windowing, coverage_weights, cut_windows
 
 
@@ -61,6 +64,25 @@ class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipelin
         if window is not None or hop is not None:
             preprocess["windowing"] = Windowing.from_seconds(window, hop, self.shortest)
         return preprocess, forward, postprocess
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Score one recording, or many; a dataset of torch or a generator gives its results one by one, as stock.
+
+        Args:
+            inputs: Everything `read_audio` takes, an address, or an array of samples at the model's rate; or many of
+                these in a list, a column of a table, or anything else that can be gone through.
+            **kwargs: The stock task's arguments, `window` and `hop`.
+
+        Returns:
+            The best labels of the recording, a list of `{"score", "label"}`; for many recordings a list of such lists.
+
+        Raises:
+            RequestError: A recording cannot be read, or the windows make no sense.
+        """
+        lazily = isinstance(inputs, (GeneratorType, Dataset))
+        if lazily or is_one(inputs) or (not isinstance(inputs, list) and is_numbers(inputs)):
+            return super().__call__(inputs, **kwargs)
+        return list(super().__call__((one for one in inputs), **kwargs))  # type: ignore[arg-type]
 
     def preprocess(  # type: ignore[override]
         self, inputs: Any, windowing: Windowing | None = None
@@ -116,24 +138,9 @@ class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipelin
 
 
 def _as_source(inputs: Any) -> Any:
-    """What the stock task accepts, as what `read_audio` accepts; all that `read_audio` accepts passes through."""
+    """What only this task takes, addresses and numbers at the model's rate, as what `read_audio` takes."""
     if isinstance(inputs, str) and inputs.startswith(("http://", "https://")):
         # The Hub client's own session: its proxies and its offline switch count here too.
         response = get_session().get(inputs, follow_redirects=True)
         return {"path": inputs, "bytes": response.raise_for_status().content}
-    if hasattr(inputs, "get_all_samples"):  # torchcodec's decoder, which datasets gives for decoded columns
-        samples = inputs.get_all_samples()
-        return int(samples.sample_rate), _as_array(samples.data)
-    if isinstance(inputs, (np.ndarray, Tensor)):
-        return SAMPLING_RATE, _as_array(inputs)
-    if isinstance(inputs, Mapping) and "sampling_rate" in inputs:
-        array = inputs.get("raw") if inputs.get("raw") is not None else inputs.get("array")
-        if array is not None:
-            return inputs["sampling_rate"], _as_array(array)
-    return inputs
-
-
-def _as_array(array: Any) -> np.ndarray[Any, Any]:
-    """Samples first: tensors often have channels first, and nothing has thousands of channels."""
-    found = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
-    return found.T if found.ndim == 2 and found.shape[0] <= 32 < found.shape[1] else found
+    return (SAMPLING_RATE, inputs) if is_numbers(inputs) and not is_one(inputs) else inputs

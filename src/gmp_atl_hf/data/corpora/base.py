@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import RequestError
-from ..audio import AUDIO_SUFFIXES
+from ..audio import AUDIO_SUFFIXES, is_leftover
 
 UNKNOWN_SPEAKER = "unknown"
 """What a reader gives as the speaker of a recording whose speaker is not known; may be many people."""
@@ -199,7 +199,7 @@ def audio_files(root: Path | None) -> list[Path]:
     """
     folder = existing_folder(root)
     found = [p for p in _walk(folder, []) if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()]
-    return sorted((p for p in found if not _is_leftover(p, folder)), key=lambda p: p.relative_to(folder).as_posix())
+    return sorted((p for p in found if not is_leftover(p, folder)), key=lambda p: p.relative_to(folder).as_posix())
 
 
 def files_by_name(root: Path | None) -> tuple[dict[str, Path], list[LeftOut]]:
@@ -266,15 +266,11 @@ def _walk(folder: Path, closed: list[Path]) -> Iterator[Path]:
         yield from (Path(place, name) for name in names)
 
 
-def _is_leftover(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(folder).parts)
-
-
 def _why_unread(path: Path, folder: Path) -> str | None:
     """Say why nobody reads a file; None where it is no recording."""
     suffix = path.suffix.lower()
     sound = suffix in AUDIO_SUFFIXES or suffix in _FOREIGN_SOUND
-    if _is_leftover(path, folder):
+    if is_leftover(path, folder):
         shown = sound or path.name.startswith("._") or path.name == ".DS_Store"
         return "a hidden file that an archive program or file manager left behind" if shown else None
     if not path.exists():
