@@ -180,7 +180,8 @@ def _check_item(corpus: str, item: object) -> None:
 def _no_text(recording: Recording) -> str | None:
     """Name a field that no file can hold: half of a pair of surrogates, or a file name in an unknown encoding."""
     for field in ("file", "path", "emotion", "speaker", "gender", "session", "split"):
-        if str(getattr(recording, field)) != _printable(str(getattr(recording, field))):
+        text = str(getattr(recording, field))
+        if not text.isascii() and text != _printable(text):
             return field
     return None
 
@@ -296,7 +297,8 @@ def _one_name_each(recordings: Sequence[Recording]) -> tuple[list[Recording], li
         for names in spelt.values()
         if len(names) > 1
     ]
-    return [replace(one, speaker=spelt[spelling(one.speaker)][0]) for one in recordings], remarks
+    called = {speaker: names[0] for names in spelt.values() for speaker in names}
+    return [replace(one, speaker=called[one.speaker]) for one in recordings] if remarks else list(recordings), remarks
 
 
 def _doubtful_speakers(recordings: Sequence[Recording]) -> list[str]:
