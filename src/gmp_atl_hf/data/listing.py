@@ -110,11 +110,7 @@ def list_recordings(
         + remarks
     )
     info = replace(reader.info, name=called)
-    names = Counter([one.file for one in recordings] + [one.file for one in left_out])
-    left_out = [
-        replace(one, file=_inside(one.path, folder, one.file)) if names[one.file] > 1 else one for one in left_out
-    ]
-    return Listed(called, info, recordings, with_prefix(called, left_out), problems)
+    return Listed(called, info, recordings, with_prefix(called, _told_apart(left_out, recordings, folder)), problems)
 
 
 def _check_options(reader: CorpusReader, options: Mapping[str, Any]) -> None:
@@ -269,6 +265,19 @@ def _first_of_each(recordings: Sequence[Recording], folder: Path | None) -> tupl
         if first.setdefault(recording.file, recording) is not recording:
             copies.append(LeftOut(_inside(recording.path, folder, recording.file), ANOTHER_COPY, recording.path))
     return list(first.values()), copies
+
+
+def _told_apart(left_out: list[LeftOut], recordings: Sequence[Recording], folder: Path | None) -> list[LeftOut]:
+    """Name files that share a name with another by their place below the folder, and say where that one is read."""
+    read = {one.file for one in recordings}
+    names = Counter(one.file for one in left_out)
+    shared = [one.file in read or names[one.file] > 1 for one in left_out]
+    named = [
+        replace(one, file=_inside(one.path, folder, one.file)) if more else one
+        for one, more in zip(left_out, shared, strict=True)
+    ]
+    again = "; another entry of this name is read"
+    return [replace(one, reason=one.reason + again) if one.file in read else one for one in named]
 
 
 def _inside(path: Path | None, folder: Path | None, otherwise: str) -> str:
