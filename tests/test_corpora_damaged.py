@@ -313,6 +313,14 @@ def test_a_row_with_half_a_letter_is_listed_and_stops_nothing(tmp_path: Path) ->
     }
 
 
+def test_a_second_row_of_a_recording_that_says_nothing_is_told_from_the_first(tmp_path: Path) -> None:
+    manifest = table_of(tmp_path, ("sad", "x"))
+    manifest.write_text(manifest.read_text() + "\n0.wav,,x\n")
+    assert reasons(list_recordings("csv", manifest)) == {
+        "0.wav": "it has no emotion label; another entry of this name is read"
+    }
+
+
 # segments
 
 

@@ -106,6 +106,9 @@ def test_words_of_the_corpus_are_mapped_and_strange_ones_refused(
     assert (summary["utterances"], summary["chance_uar"]) == (24, 0.5)
     assert report["left_out"] == {"label boredom dropped by the label map": 12}
     assert "wrath → anger" in " ".join(report["notes"])
+    assert "one emotion" not in report["protocol"]["sentence"]
+    assert main([*words, "--labels", "wrath=anger", "neutral=null", "boredom=null", "--json"]) == 0
+    assert "All recordings are of one emotion" in json.loads(capsys.readouterr().out)["protocol"]["sentence"]
 
 
 def test_one_part_of_a_corpus_with_a_split_is_tested_alone(finished: Path, tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def evaluate_model(
 
     from .checkpoints import read_config
     from .data.guard import Untouched, maybe_heard
+    from .data.spelling import spelling
     from .data.table import read_corpora
     from .environment import describe_environment
     from .evaluation.report import FoldResult, build_report, write_report
@@ -136,7 +137,8 @@ def evaluate_model(
     if split is not None:
         table, others = _of_split(table, split)
         left_out += others
-    known = set(heard) & set(table["speaker"])
+    spelt = {spelling(speaker) for speaker in heard}
+    known = {speaker for speaker in set(table["speaker"]) if spelling(speaker) in spelt}
     if unheard_only and known:
         kept = [row for row, speaker in enumerate(table["speaker"]) if speaker not in known]
         if not kept:
@@ -242,5 +244,6 @@ def _protocol(
         "sentence": (
             f"the finished model {Path(model).name}, {trained}, tested once on {found.info.name}{part}: "
             f"{speakers} speakers, none of whom it is known to have heard."
-        ),
+        )
+        + (" All recordings are of one emotion, so UAR is the recall of it." if len(set(table["emotion"])) < 2 else ""),
     }

@@ -110,11 +110,7 @@ def list_recordings(
         + remarks
     )
     info = replace(reader.info, name=called)
-    names = Counter([one.file for one in recordings] + [one.file for one in left_out])
-    left_out = [
-        replace(one, file=_inside(one.path, folder, one.file)) if names[one.file] > 1 else one for one in left_out
-    ]
-    return Listed(called, info, recordings, with_prefix(called, left_out), problems)
+    return Listed(called, info, recordings, with_prefix(called, _told_apart(left_out, recordings, folder)), problems)
 
 
 def _check_options(reader: CorpusReader, options: Mapping[str, Any]) -> None:
@@ -180,7 +176,8 @@ def _check_item(corpus: str, item: object) -> None:
 def _no_text(recording: Recording) -> str | None:
     """Name a field that no file can hold: half of a pair of surrogates, or a file name in an unknown encoding."""
     for field in ("file", "path", "emotion", "speaker", "gender", "session", "split"):
-        if str(getattr(recording, field)) != _printable(str(getattr(recording, field))):
+        text = str(getattr(recording, field))
+        if not text.isascii() and text != _printable(text):
             return field
     return None
 
@@ -270,6 +267,19 @@ def _first_of_each(recordings: Sequence[Recording], folder: Path | None) -> tupl
     return list(first.values()), copies
 
 
+def _told_apart(left_out: list[LeftOut], recordings: Sequence[Recording], folder: Path | None) -> list[LeftOut]:
+    """Name files that share a name with another by their place below the folder, and say where that one is read."""
+    read = {one.file for one in recordings}
+    names = Counter(one.file for one in left_out)
+    shared = [one.file in read or names[one.file] > 1 for one in left_out]
+    named = [
+        replace(one, file=_inside(one.path, folder, one.file)) if more else one
+        for one, more in zip(left_out, shared, strict=True)
+    ]
+    again = "; another entry of this name is read"
+    return [replace(one, reason=one.reason + again) if one.file in read else one for one in named]
+
+
 def _inside(path: Path | None, folder: Path | None, otherwise: str) -> str:
     """Name a file by its place below the folder."""
     if path is None or folder is None or not path.is_relative_to(folder):
@@ -296,7 +306,8 @@ def _one_name_each(recordings: Sequence[Recording]) -> tuple[list[Recording], li
         for names in spelt.values()
         if len(names) > 1
     ]
-    return [replace(one, speaker=spelt[spelling(one.speaker)][0]) for one in recordings], remarks
+    called = {speaker: names[0] for names in spelt.values() for speaker in names}
+    return [replace(one, speaker=called[one.speaker]) for one in recordings] if remarks else list(recordings), remarks
 
 
 def _doubtful_speakers(recordings: Sequence[Recording]) -> list[str]:

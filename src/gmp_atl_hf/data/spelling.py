@@ -16,6 +16,8 @@ def tidy_text(text: str) -> str:
     Returns:
         The text without blanks round it.
     """
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
     words = unicodedata.normalize("NFC", text).split()
     return " ".join("".join(c for c in word if unicodedata.category(c) not in ("Cf", "Cc")) for word in words).strip()
 

@@ -25,6 +25,7 @@ from .base import (
 )
 from .naming import named_files
 from .outside import is_corpus_file, reader_from_file
+from .tables import read_table
 
 MODULES: dict[str, str] = {
     "cafe": "cafe",
@@ -64,6 +65,7 @@ __all__ = [
     "corpus_reader",
     "leftovers",
     "named_files",
+    "read_table",
     "register_corpus",
 ]
 

@@ -220,7 +220,7 @@ def files_by_name(root: Path | None) -> tuple[dict[str, Path], list[LeftOut]]:
     return first, [LeftOut(path.relative_to(folder).as_posix(), ANOTHER_COPY, path) for path in copies]
 
 
-def leftovers(folder: Path, known: Iterable[Path]) -> list[LeftOut]:
+def leftovers(folder: Path, known: Iterable[Path] = ()) -> list[LeftOut]:
     """List every file of a folder that nothing is known of and that is no table, text or document.
 
     Args:

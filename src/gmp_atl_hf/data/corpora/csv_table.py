@@ -26,7 +26,7 @@ OTHER_UNITS = re.compile(
     r"(start|begin|end|stop|onset|offset)[\W_]*(time)?[\W_]*\(?(ms|msecs?|millis\w*|samples?|frames?)\)?|frame_?offset",
     re.IGNORECASE,
 )
-SECONDS = re.compile(r"\d+([.,]\d*)?(e-?\d+)?", re.IGNORECASE)
+SECONDS = re.compile(r"\d+([.,]\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 
 _JSON_LINES = {".jsonl", ".ndjson", ".json"}
 

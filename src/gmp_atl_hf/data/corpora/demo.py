@@ -180,11 +180,12 @@ def read(
     _check(root, settings)
     rows = [row for _, row in read_table(root / "metadata.csv", COLUMNS)[1]]
     listed, there = {row["file"] for row in rows}, {f"wav/{path.name}" for path in root.glob("wav/*.wav")}
-    for found, what in ((listed - there, "clips that metadata.csv lists"), (there - listed, "lines in metadata.csv")):
-        if not found:
-            continue
+    if odd := sorted(listed ^ there):
+        lacking = (
+            f"{len(odd)} of the {len(rows)} clips in metadata.csv" if odd[0] in listed else "lines in metadata.csv"
+        )
         raise RequestError(
-            f"{root} lacks {len(found)} {what}, the first is for {min(found)}",
+            f"{root} lacks {lacking}, the first is {odd[0]}",
             "a line and a clip for every sentence",
             f"remove {root} to have it made again",
         )

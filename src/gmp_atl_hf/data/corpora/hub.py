@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
-from .base import CorpusInfo, LeftOut, Recording, register_corpus
+from .base import CorpusInfo, Item, Recording, Remark, register_corpus
 from .fields import column_of_field
+from .tables import heading
 
 _KNOWN_SPLITS = {"train": "train", "validation": "dev", "valid": "dev", "dev": "dev", "test": "test"}
 
@@ -29,7 +30,7 @@ def read(
     split: str | None = None,
     revision: str | None = None,
     columns: Mapping[str, str | None] | None = None,
-) -> Iterator[Recording | LeftOut]:
+) -> Iterator[Item]:
     """List the recordings of a dataset.
 
     Audio that the dataset stores inside itself is held in memory.
@@ -101,7 +102,7 @@ def _stored_audio() -> Any:
     return StoredAudio
 
 
-def _recordings(place: str, split: str, part: Any, columns: Mapping[str, str | None] | None) -> Iterator[Recording]:
+def _recordings(place: str, split: str, part: Any, columns: Mapping[str, str | None] | None) -> Iterator[Item]:
     """List the recordings of one split."""
     from datasets import Audio, ClassLabel
 
@@ -113,6 +114,8 @@ def _recordings(place: str, split: str, part: Any, columns: Mapping[str, str | N
         optional=("file", "gender", "session", "split"),
     )
     audio = found.pop("audio")
+    if heading("start", part.column_names) and heading("end", part.column_names):
+        yield Remark(f"the columns start and end of {place} are not read: every row is heard whole")
     if not isinstance(part.features[audio], Audio):
         raise RequestError(
             f"the column {audio!r} of {place} holds {part.features[audio]}, not audio",

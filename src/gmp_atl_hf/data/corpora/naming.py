@@ -18,8 +18,7 @@ def named_files(
     Args:
         files: The files, as `audio_files` gives them.
         pattern: A regular expression with named groups that the whole name without its ending has to match; upper and
-            lower case are the same, but a group without codes keeps the case that the file has: give codes for every
-            group that goes into the speaker, or `f03` and `F03` are two people.
+            lower case are the same, but a group without codes keeps the case that the file has.
         example: A name of the corpus, for the reason given where one does not match.
         codes: Group of the pattern to the codes it may have, as they are spelt in your tables; a name may spell them in
             upper or lower case.
