@@ -23,6 +23,9 @@ from ..errors import RequestError
 SAMPLING_RATE = 16_000
 """Samples per second of everything behind the reader: what HuBERT was trained on."""
 
+BLOCK_SECONDS = 30.0
+"""Seconds decoded at a time: 30 s of 48 kHz stereo are 12 MB."""
+
 MINIMUM_SAMPLES = 400
 """Samples (at 16 kHz, 25 ms) that HuBERT's convolutions need for their first frame."""
 
@@ -62,9 +65,9 @@ UNKNOWN_FRAMES = 1 << 50
 _MOST_CHANNELS = 2
 # Resampling multiplies what is in memory by up to 16 between these; a header that says 1 Hz would multiply by 16,000.
 _RATES = (1_000, 1_000_000)
-# A file is decoded at once up to this many values, 1 GB; a header that promises more may promise anything.
-_MOST_AT_ONCE = 1 << 28
+# Values decoded at a time, 256 MB at most: a header may promise anything, of length and of channels.
 _MOST_IN_BLOCK = 1 << 26
+# A longer recording is measured by decoding it, whatever its header says.
 _TRUSTED_SECONDS = 24 * 3600
 
 
@@ -171,7 +174,7 @@ def source_name(source: object) -> str:
 
 
 def is_numbers(source: object) -> bool:
-    """Tell whether this is an array, tensor or list of numbers, which says nothing of a sampling rate.
+    """Tell whether this is a number, or an array, tensor or list of them, which says nothing of a sampling rate.
 
     Args:
         source: Anything.
@@ -179,15 +182,21 @@ def is_numbers(source: object) -> bool:
     Returns:
         True for numbers alone; False for a recording with its rate, and for lists and arrays of anything else.
     """
-    if isinstance(source, (list, tuple)):
-        return len(source) > 0 and (is_numbers(source[0]) if isinstance(source[0], list) else _is_number(source[0]))
+    if isinstance(source, tuple):
+        return len(source) > 0 and all(map(_is_number, source[:2]))
+    if isinstance(source, list):
+        return len(source) > 0 and (
+            _is_number(source[0]) or (isinstance(source[0], list | tuple) and is_numbers(source[0]))
+        )
+    if _is_number(source):
+        return True
     # The dtype of numpy and what follows it has a kind: object, string, time and structure are no numbers.
     return hasattr(source, "shape") and hasattr(source, "dtype") and getattr(source.dtype, "kind", "f") in "biufc"
 
 
 def without_rate(source: object) -> RequestError:
     """Give the answer to numbers of which nobody says how many of them are a second."""
-    what = "a list of numbers" if isinstance(source, (list, tuple)) or _is_number(source) else source_name(source)
+    what = source_name(source) if getattr(source, "shape", ()) else "a number or a list of numbers"
     return RequestError(
         f"{what} comes without a sampling rate",
         "(sampling_rate, array) or {'array', 'sampling_rate'}",
@@ -295,6 +304,16 @@ def audio_file(source: AudioSource) -> tuple[str, Path | bytes | None]:
     return name, None
 
 
+class _ForwardFile(soundfile.SoundFile):
+    """A file that is only read forwards, never sought in: soundfile itself seeks to where it is after every block.
+
+    Some codings (GSM 6.10) and flac of unknown length fail at that, and mp3 loses what it has decoded so far.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 def open_audio(name: str, encoded: Path | bytes) -> soundfile.SoundFile:
     """Open an audio file, or say why it cannot be one."""
     head = _head(name, encoded) if isinstance(encoded, Path) else encoded[:64]
@@ -302,7 +321,7 @@ def open_audio(name: str, encoded: Path | bytes) -> soundfile.SoundFile:
         raise RequestError(f"{name} is empty (0 bytes)", "an audio file", _REPLACE)
     try:
         # As bytes: soundfile itself cannot spell names that are no valid text.
-        file = soundfile.SoundFile(os.fsencode(encoded) if isinstance(encoded, Path) else io.BytesIO(encoded))
+        file = _ForwardFile(os.fsencode(encoded) if isinstance(encoded, Path) else io.BytesIO(encoded))
     except (soundfile.LibsndfileError, TypeError) as error:
         # soundfile answers TypeError to endings such as .raw, whose files do not say what they are.
         kind, fix = _looks_like(head)
@@ -335,13 +354,13 @@ def _head(name: str, path: Path) -> bytes:
     raise RequestError(f"{name} is a pipe or device", "an audio file", "save the recording to a file first")
 
 
-def decode_mono(name: str, file: soundfile.SoundFile, seconds: float | None = None) -> Iterator[FloatArray]:
+def decode_mono(name: str, file: soundfile.SoundFile, seconds: float = BLOCK_SECONDS) -> Iterator[FloatArray]:
     """Decode an open audio file, mixed to mono, at its own rate.
 
     Args:
         name: Its name for messages.
         file: As `open_audio` gives it.
-        seconds: How much to decode at a time; None for all at once, if its length is known and credible.
+        seconds: How much to decode at a time.
 
     Yields:
         (samples,) float32; at least one sample in all.
@@ -351,9 +370,7 @@ def decode_mono(name: str, file: soundfile.SoundFile, seconds: float | None = No
     """
     _refuse_truncated(name, file)
     promised, rate, read = file.frames, int(file.samplerate), 0
-    # Some codings (GSM 6.10) cannot be asked for all there is, and some headers (flac from a pipe) do not know it.
-    at_once = seconds is None and promised * file.channels <= _MOST_AT_ONCE
-    wanted = promised if at_once else min(round((seconds or 30) * rate), _MOST_IN_BLOCK // file.channels)
+    wanted = max(1, min(promised, round(seconds * rate), _MOST_IN_BLOCK // file.channels))
     while True:
         try:
             samples: FloatArray = file.read(wanted, dtype="float32", always_2d=True)
@@ -367,7 +384,7 @@ def decode_mono(name: str, file: soundfile.SoundFile, seconds: float | None = No
         read += len(samples)
         if len(samples):
             yield mix(name, samples)
-        if len(samples) < wanted or at_once:
+        if len(samples) < wanted:
             break
     _refuse_truncated(name, file)
     # The length in an mp3 header may be an estimate; only a gap that no estimate makes counts.
