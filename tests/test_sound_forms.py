@@ -293,7 +293,7 @@ def test_a_file_that_would_hang_or_fill_the_memory_is_named_at_once_by_every_way
     assert predictions[-1].error is None
     for name, words in bad.items():
         for read in (read_audio, audio_length, lambda path: list(read_blocks(path))):
-            if read is not audio_length or not name.endswith("much.flac"):  # as the header says: it is not decoded
+            if read is not audio_length or name != "much.flac":  # as its header says: it is not decoded
                 with pytest.raises(RequestError) as raised:
                     read(tmp_path / name)
                 assert words in raised.value.found
@@ -319,6 +319,21 @@ def test_a_name_that_no_file_can_have_is_said(
             assert name in raised.value.found
         prediction: Any = classifier(source)
         assert "cannot be opened" in prediction.error
+
+
+def test_an_open_file_that_gives_no_bytes_is_refused(
+    classifier: SpeechEmotionClassifier, ours: Callable[[Any], np.ndarray], tmp_path: Path
+):
+    path = write_audio(tmp_path / "x.wav", WAVE)
+    with path.open(encoding="utf-8") as text, (tmp_path / "new.wav").open("wb") as written, path.open("rb") as closed:
+        closed.close()
+        for file, words in ((text, "opened as text"), (written, "cannot be read"), (closed, "cannot be read")):
+            for way in (read_audio, ours):
+                with pytest.raises(RequestError, match=words):
+                    way(file)
+            bad, good = score_all(classifier, [file, path])
+            assert words in str(bad.error)
+            assert good.error is None
 
 
 def test_a_path_that_is_no_path_to_a_folder_is_not_the_folder_one_is_in(classifier: SpeechEmotionClassifier):

@@ -12,15 +12,13 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import soundfile
 
+from ..data.arrays import array_and_rate, checked_rate, is_numbers
 from ..data.audio import (
     AUDIO_SUFFIXES,
     SAMPLING_RATE,
     UNKNOWN_FRAMES,
     AudioSource,
-    array_and_rate,
-    checked_rate,
     is_leftover,
-    is_numbers,
     source_name,
     without_rate,
 )
@@ -152,6 +150,8 @@ def _header_samples(file: Any) -> int:
 
 
 def _header_samples_of_open_file(file: Any) -> int:
+    if isinstance(file, io.IOBase) and (isinstance(file, io.TextIOBase) or not file.readable()):
+        return 0
     position = file.tell()
     try:
         return _header_samples(file)
