@@ -144,7 +144,8 @@ def test_a_wav_written_to_a_pipe_or_with_a_slightly_wrong_size_is_read(tmp_path)
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (42, "not a form of audio"),
+        (42, "without a sampling rate"),
+        (np.zeros(9), "shape (9,) comes without a sampling rate"),
         (None, "not a form of audio"),
         ({"array": [0.0]}, "not a form of audio"),
         ((RATE, np.zeros((4, 16_000), dtype=np.float32)), "several recordings as a list"),
@@ -158,8 +159,9 @@ def test_a_wav_written_to_a_pipe_or_with_a_slightly_wrong_size_is_read(tmp_path)
     ],
 )
 def test_an_object_that_is_no_audio_is_refused_with_what_would_be(source, words):
-    with pytest.raises(RequestError, match=words):
+    with pytest.raises(RequestError) as raised:
         read_audio(source)
+    assert words in str(raised.value)
 
 
 def test_an_unknown_form_is_answered_with_all_known_forms():

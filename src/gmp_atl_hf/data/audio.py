@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, TypeAlias, cast
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,14 @@ import soundfile
 import soxr
 
 from ..errors import RequestError
+from .arrays import ARRAYS, REPLACE, checked_rate, is_numbers, mix, mono_array
+from .arrays import FloatArray as FloatArray
 
 SAMPLING_RATE = 16_000
 """Samples per second of everything behind the reader: what HuBERT was trained on."""
+
+BLOCK_SECONDS = 30.0
+"""Seconds decoded at a time: 30 s of 48 kHz stereo are 12 MB."""
 
 MINIMUM_SAMPLES = 400
 """Samples (at 16 kHz, 25 ms) that HuBERT's convolutions need for their first frame."""
@@ -41,14 +46,11 @@ ACCEPTED_INPUTS = (
 )
 """Every form `read_audio` accepts; its docstring and its error text both use this sentence."""
 
-FloatArray: TypeAlias = npt.NDArray[np.float32]
 AudioSource: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Mapping[str, Any] | tuple[int, npt.ArrayLike]
 )
 
-_ARRAYS = ("raw", "array")  # transformers' word and datasets' word
 _CONVERT = "convert it to wav or flac, for example: ffmpeg -i INPUT OUTPUT.wav"
-_REPLACE = "get it again from its source, or leave it out"
 # Formats of libsndfile whose header knows the length to the sample; elsewhere it may be an estimate.
 _EXACT_FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "AIFF", "AU", "W64", "RF64", "NIST"})
 
@@ -58,13 +60,9 @@ _HEADER_SLACK_BYTES = 128
 # largest number there is.
 _UNKNOWN_SIZE_BYTES = 0x7FF00000
 UNKNOWN_FRAMES = 1 << 50
-# More rows beside the samples than stereo has are several recordings in one array: averaged, they would be one.
-_MOST_CHANNELS = 2
-# Resampling multiplies what is in memory by up to 16 between these; a header that says 1 Hz would multiply by 16,000.
-_RATES = (1_000, 1_000_000)
-# A file is decoded at once up to this many values, 1 GB; a header that promises more may promise anything.
-_MOST_AT_ONCE = 1 << 28
+# Values decoded at a time, 256 MB at most: a header may promise anything, of length and of channels.
 _MOST_IN_BLOCK = 1 << 26
+# A longer recording is measured by decoding it, whatever its header says.
 _TRUSTED_SECONDS = 24 * 3600
 
 
@@ -89,7 +87,10 @@ def read_audio(source: AudioSource, sampling_rate: int = SAMPLING_RATE) -> Float
     """
     name, encoded = audio_file(source)
     if encoded is None:
-        mono, rate = _mono_array(name, source)
+        found = mono_array(name, source)
+        if found is None:
+            raise without_rate(source) if is_numbers(source) else _no_recording(name)
+        mono, rate = found
     else:
         with open_audio(name, encoded) as file:
             mono, rate = np.concatenate(list(decode_mono(name, file))), int(file.samplerate)
@@ -163,115 +164,21 @@ def source_name(source: object) -> str:
         return str(source["path"])
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"an audio file of {len(source)} bytes"
-    if isinstance(source, (tuple, list)) or (isinstance(source, Mapping) and not source.keys().isdisjoint(_ARRAYS)):
+    if isinstance(source, (tuple, list)) or (isinstance(source, Mapping) and not source.keys().isdisjoint(ARRAYS)):
         return "an audio array"
     if hasattr(source, "shape"):
         return f"an array of shape {tuple(source.shape)}"
     return str(getattr(source, "name", None) or f"an object of type {type(source).__name__}")
 
 
-def is_numbers(source: object) -> bool:
-    """Tell whether this is an array, tensor or list of numbers, which says nothing of a sampling rate.
-
-    Args:
-        source: Anything.
-
-    Returns:
-        True for numbers alone; False for a recording with its rate, and for lists and arrays of anything else.
-    """
-    if isinstance(source, (list, tuple)):
-        return len(source) > 0 and (is_numbers(source[0]) if isinstance(source[0], list) else _is_number(source[0]))
-    # The dtype of numpy and what follows it has a kind: object, string, time and structure are no numbers.
-    return hasattr(source, "shape") and hasattr(source, "dtype") and getattr(source.dtype, "kind", "f") in "biufc"
-
-
 def without_rate(source: object) -> RequestError:
     """Give the answer to numbers of which nobody says how many of them are a second."""
-    what = "a list of numbers" if isinstance(source, (list, tuple)) or _is_number(source) else source_name(source)
+    what = source_name(source) if getattr(source, "shape", ()) else "a number or a list of numbers"
     return RequestError(
         f"{what} comes without a sampling rate",
         "(sampling_rate, array) or {'array', 'sampling_rate'}",
         f"give ({SAMPLING_RATE}, array) if it is one recording at {SAMPLING_RATE} Hz; several as a list of such pairs",
     )
-
-
-def _is_number(value: object) -> bool:
-    scalar = getattr(value, "shape", None) == () and not isinstance(value, (str, bytes))  # numpy's words have a shape
-    return scalar or isinstance(value, (int, float, complex))
-
-
-def array_and_rate(source: object) -> tuple[Any, Any] | None:
-    """Give the array of a recording that is in memory already and its rate, unchecked; None for all other forms."""
-    if isinstance(source, tuple) and len(source) == 2:
-        return source[1], source[0]
-    if isinstance(source, Mapping) and "sampling_rate" in source:
-        arrays = [source[key] for key in _ARRAYS if source.get(key) is not None]
-        return (arrays[0], source["sampling_rate"]) if arrays else None
-    return None
-
-
-def checked_rate(name: str, rate: Any) -> int:
-    """Give a sampling rate in Hz as a whole number, or refuse one that no recording of speech has."""
-    number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
-    if not number or not _RATES[0] <= rate <= _RATES[1] or int(rate) != rate:
-        raise RequestError(
-            f"{name} says that its sampling rate is {rate!r:.60}",
-            f"a whole number of Hz from {_RATES[0]:,} to {_RATES[1]:,}",
-            "correct the rate, in a file's header for example with: sox -r 16000 INPUT OUTPUT.wav",
-        )
-    return int(rate)
-
-
-def _mono_array(name: str, source: Any) -> tuple[FloatArray, int]:
-    """Give a recording that is in memory already as (samples,) float32, and its rate in Hz."""
-    if hasattr(source, "get_all_samples"):
-        try:
-            decoded = source.get_all_samples()
-        except RuntimeError as error:
-            raise RequestError(f"{name} cannot be decoded ({error})", "a complete audio file", _REPLACE) from error
-        samples = np.atleast_2d(_as_float(name, decoded.data)).T  # channels first, whatever their number
-        return mix(name, samples), checked_rate(name, decoded.sample_rate)
-    found = array_and_rate(source)
-    if found is None:
-        if is_numbers(source):
-            raise without_rate(source)
-        raise RequestError(
-            f"{name} is not a form of audio that can be read",
-            ACCEPTED_INPUTS,
-            'cast decoded columns with table.cast_column("audio", Audio(decode=False))',
-        )
-    rate = checked_rate(name, found[1])
-    return mix(name, _channels_last(name, _as_float(name, found[0]))), rate
-
-
-def _channels_last(name: str, array: FloatArray) -> FloatArray:
-    """Give an array as (samples, channels): the longer axis is time, the other one is mono or stereo."""
-    if array.ndim == 1:
-        return array[:, np.newaxis]
-    if array.ndim == 2 and min(array.shape) <= _MOST_CHANNELS:
-        return array if array.shape[0] >= array.shape[1] else array.T
-    raise RequestError(
-        f"{name} has the shape {array.shape}",
-        "one recording of shape (samples,), or with one or two channels: (samples, channels) or (channels, samples)",
-        "give several recordings as a list of (sampling_rate, array), mix more channels before: array.mean(axis)",
-    )
-
-
-def too_short(name: str, sampling_rate: int = SAMPLING_RATE) -> RequestError:
-    """Give the answer to a recording of which resampling leaves nothing."""
-    return RequestError(f"{name} is shorter than one sample at {sampling_rate} Hz", "a longer recording", _REPLACE)
-
-
-def mix(name: str, samples: FloatArray) -> FloatArray:
-    """Check samples of shape (samples, channels) and average the channels to shape (samples,)."""
-    if samples.size == 0:
-        raise RequestError(f"{name} holds no samples", "a recording with sound", _REPLACE)
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float64).astype(np.float32)
-    if not np.isfinite(mono).all():
-        raise RequestError(
-            f"{name} holds samples that are not finite numbers (NaN or infinity)", "finite samples", _REPLACE
-        )
-    return mono
 
 
 def audio_file(source: AudioSource) -> tuple[str, Path | bytes | None]:
@@ -284,25 +191,40 @@ def audio_file(source: AudioSource) -> tuple[str, Path | bytes | None]:
     if isinstance(source, Mapping):
         if source.get("bytes") is not None:
             return name, bytes(source["bytes"])
-        if source.get("path") and all(source.get(key) is None for key in _ARRAYS):
+        if source.get("path") and all(source.get(key) is None for key in ARRAYS):
             return name, Path(source["path"])
         return name, None
     if not isinstance(source, tuple) and hasattr(source, "read"):
-        content = source.read()
+        try:
+            content = source.read()
+        except UnicodeDecodeError:
+            content = None
+        except (OSError, ValueError) as error:  # closed, or opened for writing
+            raise RequestError(f"{name} cannot be read ({error})", "an open file", 'open(path, "rb")') from error
         if not isinstance(content, bytes):
             raise RequestError(f"{name} was opened as text", "a file opened in binary mode", 'open(path, "rb")')
         return name, content
     return name, None
 
 
+class _ForwardFile(soundfile.SoundFile):
+    """A file that is only read forwards, never sought in: soundfile itself seeks to where it is after every block.
+
+    Some codings (GSM 6.10) and flac of unknown length fail at that, and mp3 loses what it has decoded so far.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 def open_audio(name: str, encoded: Path | bytes) -> soundfile.SoundFile:
     """Open an audio file, or say why it cannot be one."""
     head = _head(name, encoded) if isinstance(encoded, Path) else encoded[:64]
     if not head:
-        raise RequestError(f"{name} is empty (0 bytes)", "an audio file", _REPLACE)
+        raise RequestError(f"{name} is empty (0 bytes)", "an audio file", REPLACE)
     try:
         # As bytes: soundfile itself cannot spell names that are no valid text.
-        file = soundfile.SoundFile(os.fsencode(encoded) if isinstance(encoded, Path) else io.BytesIO(encoded))
+        file = _ForwardFile(os.fsencode(encoded) if isinstance(encoded, Path) else io.BytesIO(encoded))
     except (soundfile.LibsndfileError, TypeError) as error:
         # soundfile answers TypeError to endings such as .raw, whose files do not say what they are.
         kind, fix = _looks_like(head)
@@ -335,13 +257,13 @@ def _head(name: str, path: Path) -> bytes:
     raise RequestError(f"{name} is a pipe or device", "an audio file", "save the recording to a file first")
 
 
-def decode_mono(name: str, file: soundfile.SoundFile, seconds: float | None = None) -> Iterator[FloatArray]:
+def decode_mono(name: str, file: soundfile.SoundFile, seconds: float = BLOCK_SECONDS) -> Iterator[FloatArray]:
     """Decode an open audio file, mixed to mono, at its own rate.
 
     Args:
         name: Its name for messages.
         file: As `open_audio` gives it.
-        seconds: How much to decode at a time; None for all at once, if its length is known and credible.
+        seconds: How much to decode at a time.
 
     Yields:
         (samples,) float32; at least one sample in all.
@@ -351,9 +273,7 @@ def decode_mono(name: str, file: soundfile.SoundFile, seconds: float | None = No
     """
     _refuse_truncated(name, file)
     promised, rate, read = file.frames, int(file.samplerate), 0
-    # Some codings (GSM 6.10) cannot be asked for all there is, and some headers (flac from a pipe) do not know it.
-    at_once = seconds is None and promised * file.channels <= _MOST_AT_ONCE
-    wanted = promised if at_once else min(round((seconds or 30) * rate), _MOST_IN_BLOCK // file.channels)
+    wanted = max(1, min(promised, round(seconds * rate), _MOST_IN_BLOCK // file.channels))
     while True:
         try:
             samples: FloatArray = file.read(wanted, dtype="float32", always_2d=True)
@@ -362,12 +282,12 @@ def decode_mono(name: str, file: soundfile.SoundFile, seconds: float | None = No
             raise RequestError(
                 f"{name} is damaged or ends early{after} ({error.error_string.rstrip('.')})",
                 "a complete audio file",
-                _REPLACE,
+                REPLACE,
             ) from error
         read += len(samples)
         if len(samples):
             yield mix(name, samples)
-        if len(samples) < wanted or at_once:
+        if len(samples) < wanted:
             break
     _refuse_truncated(name, file)
     # The length in an mp3 header may be an estimate; only a gap that no estimate makes counts.
@@ -376,10 +296,10 @@ def decode_mono(name: str, file: soundfile.SoundFile, seconds: float | None = No
         raise RequestError(
             f"{name} ends early: its header promises {promised} samples, {read} are there",
             "a complete audio file",
-            _REPLACE,
+            REPLACE,
         )
     if not read:
-        raise RequestError(f"{name} holds no samples", "a recording with sound", _REPLACE)
+        raise RequestError(f"{name} holds no samples", "a recording with sound", REPLACE)
 
 
 def _refuse_truncated(name: str, file: soundfile.SoundFile) -> None:
@@ -392,10 +312,10 @@ def _refuse_truncated(name: str, file: soundfile.SoundFile) -> None:
             raise RequestError(
                 f"{name} ends early: its header promises {promised} bytes of sound, {there} are there",
                 "a complete audio file",
-                _REPLACE,
+                REPLACE,
             )
     if "ended unexpectedly" in log or "Junk after the last page" in log:
-        raise RequestError(f"{name} ends early: its last ogg page is cut off", "a complete audio file", _REPLACE)
+        raise RequestError(f"{name} ends early: its last ogg page is cut off", "a complete audio file", REPLACE)
 
 
 def _looks_like(head: bytes) -> tuple[str, str]:
@@ -409,28 +329,19 @@ def _looks_like(head: bytes) -> tuple[str, str]:
     if head[4:8] == b"ftyp" or head.startswith(b"\x1a\x45\xdf\xa3"):
         return "is an mp4, m4a or webm file, which cannot be read", _CONVERT
     if head.startswith((b"RIFF", b"fLaC", b"OggS", b"ID3", b"FORM")):
-        return "starts like audio but is damaged or ends early", _REPLACE
+        return "starts like audio but is damaged or ends early", REPLACE
     return "is not audio that can be read", _CONVERT
 
 
-def _as_float(name: str, array: Any) -> FloatArray:
-    """Turn numbers of any accepted type, whatever holds them, into float32 from -1 to 1; the shape stays."""
-    try:
-        if hasattr(array, "detach"):  # a tensor, perhaps on another device, with a gradient or in bfloat16
-            array = array.detach().cpu()
-            array = array.float() if array.is_floating_point() else array
-        array = np.asarray(array)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise RequestError(f"{name} is no array of numbers ({error})", ACCEPTED_INPUTS, "numpy.asarray(it)") from error
-    if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what becomes infinite is refused by name
-            return cast(FloatArray, array.astype(np.float32))
-    if array.dtype == np.uint8:
-        return (array.astype(np.float32) - 128.0) / 128.0
-    if array.dtype in (np.int16, np.int32):
-        return (array.astype(np.float64) / -float(np.iinfo(array.dtype).min)).astype(np.float32)
-    raise RequestError(
-        f"{name} has the type {array.dtype}",
-        "floats from -1 to 1, or int16, int32 or uint8 samples",
-        "cast it to the type its values mean, for example array.astype('int16')",
+def too_short(name: str, sampling_rate: int = SAMPLING_RATE) -> RequestError:
+    """Give the answer to a recording of which resampling leaves nothing."""
+    return RequestError(f"{name} is shorter than one sample at {sampling_rate} Hz", "a longer recording", REPLACE)
+
+
+def _no_recording(name: str) -> RequestError:
+    """Give the answer to what is no form of audio at all."""
+    return RequestError(
+        f"{name} is not a form of audio that can be read",
+        ACCEPTED_INPUTS,
+        'cast decoded columns with table.cast_column("audio", Audio(decode=False))',
     )

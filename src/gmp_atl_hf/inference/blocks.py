@@ -8,6 +8,7 @@ import numpy as np
 import soxr
 
 from ..data.audio import (
+    BLOCK_SECONDS,
     SAMPLING_RATE,
     AudioSource,
     FloatArray,
@@ -17,9 +18,6 @@ from ..data.audio import (
     read_audio,
     too_short,
 )
-
-BLOCK_SECONDS = 30.0
-"""Seconds decoded at a time: 30 s of 48 kHz stereo are 12 MB."""
 
 
 def read_blocks(source: AudioSource, block_seconds: float = BLOCK_SECONDS) -> Iterator[FloatArray]:

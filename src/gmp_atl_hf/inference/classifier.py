@@ -130,7 +130,8 @@ class SpeechEmotionClassifier:
 
         Args:
             inputs: A path, a folder (with all below it), the bytes of a file, an open file, `(sampling_rate, array)`,
-                `{"array", "sampling_rate"}`, `{"path", "bytes"}`, or many of these.
+                `{"array" or "raw", "sampling_rate"}`, `{"path", "bytes"}`, torchcodec's `AudioDecoder`, or many of
+                these in a list, a column of a table or anything else that can be gone through.
             window: Seconds of each window; None for none, unless a recording is longer than `longest_seconds`. The
                 last window is shifted back to full length. Each is normalised by itself, as a clip would be.
             hop: Seconds from window to window; None for `window`.
@@ -141,7 +142,7 @@ class SpeechEmotionClassifier:
             recording that cannot be read has an `error` in place of scores and keeps the others from nothing.
 
         Raises:
-            RequestError: The windows make no sense.
+            RequestError: The windows make no sense, or numbers come without a sampling rate.
         """
         items, single = expand_inputs(inputs)
         predictions = self.predict(items, window, hop, progress)

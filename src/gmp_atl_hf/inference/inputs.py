@@ -12,15 +12,13 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import soundfile
 
+from ..data.arrays import array_and_rate, checked_rate, is_numbers
 from ..data.audio import (
     AUDIO_SUFFIXES,
     SAMPLING_RATE,
     UNKNOWN_FRAMES,
     AudioSource,
-    array_and_rate,
-    checked_rate,
     is_leftover,
-    is_numbers,
     source_name,
     without_rate,
 )
@@ -92,16 +90,16 @@ def expand_inputs(inputs: Inputs) -> tuple[list[Item], bool]:
     Raises:
         RequestError: It is an array, a tensor or a list of numbers, which says no sampling rate.
     """
+    if is_numbers(inputs):
+        raise without_rate(inputs)
     if is_one(inputs):
         items = _expand_one(inputs)
         return items, not _is_folder(inputs)
-    if is_numbers(inputs):
-        raise without_rate(inputs)
     several: list[Item] = []
     for one in cast(Iterable[Any], inputs):
         # A sample or a row of samples; a whole array in a list stands for one recording, and its error beside others.
-        if is_numbers([one]) or (isinstance(one, (list, tuple)) and is_numbers(one) and not is_one(one)):
-            raise without_rate([one])
+        if is_numbers(one) and getattr(one, "shape", ()) == ():
+            raise without_rate(one)
         several.extend(_expand_one(one))
     return several, False
 
@@ -152,6 +150,8 @@ def _header_samples(file: Any) -> int:
 
 
 def _header_samples_of_open_file(file: Any) -> int:
+    if isinstance(file, io.IOBase) and (isinstance(file, io.TextIOBase) or not file.readable()):
+        return 0
     position = file.tell()
     try:
         return _header_samples(file)
@@ -161,7 +161,7 @@ def _header_samples_of_open_file(file: Any) -> int:
 
 def _is_folder(source: object) -> bool:
     try:
-        return isinstance(source, (str, os.PathLike)) and Path(source).is_dir()
+        return isinstance(source, (str, os.PathLike)) and source != "" and Path(source).is_dir()
     except (OSError, ValueError):  # a path that no file system takes: reading it will say so
         return False
 

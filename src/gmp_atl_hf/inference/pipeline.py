@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 from transformers.pipelines.audio_classification import AudioClassificationPipeline
 from transformers.pipelines.base import ChunkPipeline
 
-from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE, FloatArray, is_numbers
+from ..data.arrays import is_numbers
+from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE, FloatArray
 from ..errors import RequestError
 from ..modeling.frames_gmp_atl import receptive_field
 from .blocks import read_blocks
