@@ -37,7 +37,7 @@ model = AutoModelForAudioClassification.from_pretrained(folder, **more).eval()
 extractor = AutoFeatureExtractor.from_pretrained(folder)
 encoder = AutoModel.from_pretrained(folder, **more)
 assert type(encoder).__name__ == "GMPATLModel"
-assert type(encoder).__module__.rpartition(".")[0] == type(model).__module__.rpartition(".")[0]
+assert type(encoder).__module__.split(".")[0] == type(model).__module__.split(".")[0]
 found = {"class": type(model).__name__, "module": type(model).__module__, "auto": [], "pipeline": {}}
 with torch.no_grad():
     for clip in clips:
