@@ -17,6 +17,7 @@ from gmp_atl_hf import (
     HubertForGMPATLFrameClassification,
     HubertForGMPATLMultiTask,
 )
+from gmp_atl_hf.modeling.encoding_gmp_atl import GMPATLModel
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 
 EMOTIONS = ("anger", "happiness", "neutral", "sadness")
@@ -90,6 +91,14 @@ def build_backbone(shape: str = "base", seed: int = 0, **fields: Any) -> HubertM
     """A tiny stock HuBERT in eval mode."""
     torch.manual_seed(seed)
     return HubertModel(tiny_hubert_config(shape, **fields)).eval()
+
+
+def build_encoder(shape: str = "base", seed: int = 0, **fields: Any) -> GMPATLModel:
+    """Our encoder with the weights of `build_backbone`."""
+    stock = build_backbone(shape, seed, **fields)
+    ours = GMPATLModel(tiny_config(shape, **fields))
+    ours.load_state_dict(stock.state_dict(), strict=False)  # a stock one without masks has no mask embedding
+    return ours.eval()
 
 
 def make_clips(lengths: Sequence[int], seed: int = 0) -> list[Tensor]:

@@ -52,7 +52,7 @@ def test_the_states_are_those_of_eval_mode_without_masks(model: GMPATLPreTrained
         with torch.no_grad():
             expected = model(wave, output_hidden_states=True).hidden_states
         for layer in (1, 2):
-            torch.testing.assert_close(layers[layer], expected[layer - 1][0], atol=1e-5, rtol=0)
+            torch.testing.assert_close(layers[layer], expected[layer][0], atol=1e-5, rtol=0)
 
 
 def test_the_same_twice_even_in_training_mode(model: GMPATLPreTrainedModel, table: Dataset) -> None:
@@ -124,7 +124,7 @@ def test_the_hash_sees_every_tensor_that_the_layer_depends_on_and_no_other(field
 
     def layer_two() -> torch.Tensor:
         with torch.no_grad():
-            state: torch.Tensor = model(wave, output_hidden_states=True).hidden_states[1]
+            state: torch.Tensor = model(wave, output_hidden_states=True).hidden_states[2]
         return state
 
     output, seen = layer_two(), set()

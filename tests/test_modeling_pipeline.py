@@ -29,12 +29,15 @@ if trusted:
 else:
     import gmp_atl_hf
 import torch
-from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
+from transformers import AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification, pipeline
 
 more = {"trust_remote_code": True} if trusted else {}
 clips = list(np.load(clips_file).values())
 model = AutoModelForAudioClassification.from_pretrained(folder, **more).eval()
 extractor = AutoFeatureExtractor.from_pretrained(folder)
+encoder = AutoModel.from_pretrained(folder, **more)
+assert type(encoder).__name__ == "GMPATLModel"
+assert type(encoder).__module__.split(".")[0] == type(model).__module__.split(".")[0]
 found = {"class": type(model).__name__, "module": type(model).__module__, "auto": [], "pipeline": {}}
 with torch.no_grad():
     for clip in clips:
@@ -122,5 +125,6 @@ def test_a_model_folder_holds_all_the_code_it_needs_and_no_pickle(expected: tupl
     written = json.loads((folder / "config.json").read_text())
     assert written["auto_map"] == {
         "AutoConfig": "configuration_gmp_atl.GMPATLConfig",
+        "AutoModel": "encoding_gmp_atl.GMPATLModel",
         "AutoModelForAudioClassification": "modeling_gmp_atl.HubertForGMPATL",
     }

@@ -299,7 +299,7 @@ def test_every_row_is_labelled_by_the_nearest_centre_of_its_layer(single: Path, 
         file = sorted((split_corpus / part).rglob("*.wav"))[0]
         wave = torch.from_numpy(read_clip(str(file)))[None]
         with torch.no_grad():
-            states = model(wave, output_hidden_states=True).hidden_states[2 - 1][0]
+            states = model(wave, output_hidden_states=True).hidden_states[2][0]
         row = labels[f"folder/{file.relative_to(split_corpus).as_posix()}"]
         for name, centre in centres.items():
             distances = torch.cdist(states, centre, compute_mode="donot_use_mm_for_euclid_dist")

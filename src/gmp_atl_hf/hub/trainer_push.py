@@ -63,10 +63,11 @@ def trainer_card(trainer: GMPATLTrainer, repo_id: str) -> str:
         Markdown with metadata in front.
     """
     config, state = trainer.model.config, trainer.state
-    emotions = "labels" in trainer.model.target_names
+    # The multi-task model knows emotions too, but no task of the Hub loads its head; its encoder gives embeddings.
+    emotions, classifies = "labels" in trainer.model.target_names, type(trainer.model).__name__ == "HubertForGMPATL"
     data = ModelCardData(
         library_name="transformers",
-        pipeline_tag="audio-classification" if emotions else "feature-extraction",
+        pipeline_tag="audio-classification" if classifies else "feature-extraction",
         tags=["speech-emotion-recognition", "hubert", "gmp-atl"],
     )
     fields: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
@@ -81,7 +82,7 @@ def trainer_card(trainer: GMPATLTrainer, repo_id: str) -> str:
         f"A `{type(trainer.model).__name__}`, trained with gmp_atl_hf after GMP-ATL "
         "([arXiv 2405.02151](https://arxiv.org/abs/2405.02151)).",
         f"Labels: {labels}." if emotions else "",
-        f"```python\n{CODE.replace(MODEL_ID, repo_id)}```" if type(trainer.model).__name__ == "HubertForGMPATL" else "",
+        f"```python\n{CODE.replace(MODEL_ID, repo_id)}```" if classifies else "",
         f"{state.global_step} optimiser steps, seed {trainer.args.seed}. {known}".strip(),
         "Nothing here says how good the model is on speakers that it has not heard: it was pushed by its trainer, "
         "without a test. `gmp-atl run` tests a model and `gmp-atl push` sends it with a whole card.",

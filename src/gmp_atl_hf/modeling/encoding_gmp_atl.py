@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import HubertModel
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.hubert.modeling_hubert import HubertGroupNormConvLayer
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_gmp_atl import GMPATLConfig
@@ -96,7 +97,29 @@ def valid_group_norm(norm: nn.GroupNorm, features: Tensor, mask: Tensor) -> Tens
         return (centred * scale[:, :, None] + norm.bias.float()[:, None]).to(features.dtype)
 
 
-def convolve(hubert: HubertModel, input_values: Tensor, sample_counts: Tensor | None) -> Tensor:
+class ValidGroupNormConvLayer(HubertGroupNormConvLayer):
+    """The first convolution of base models, with its group norm over the valid steps of each clip."""
+
+    def forward(self, features: Tensor, steps: Tensor | None = None) -> Tensor:
+        """Convolve, normalise, activate.
+
+        Args:
+            features: (batch, 1, samples).
+            steps: (batch,) int64 valid steps of the output; None when every row is full.
+
+        Returns:
+            (batch, channels, steps).
+        """
+        features = self.conv(features)
+        if steps is None:
+            features = self.layer_norm(features)
+        else:
+            features = valid_group_norm(self.layer_norm, features, length_mask(steps, features.shape[-1]))
+        activated: Tensor = self.activation(features)
+        return activated
+
+
+def convolve(hubert: GMPATLModel, input_values: Tensor, sample_counts: Tensor | None) -> Tensor:
     """Run the convolution front end.
 
     Args:
@@ -114,19 +137,15 @@ def convolve(hubert: HubertModel, input_values: Tensor, sample_counts: Tensor | 
     with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
         features = _asking_for_gradients(input_values[:, None].to(layers[0].conv.weight.dtype), layers)
         for layer in layers:
-            norm = getattr(layer, "layer_norm", None)
-            if isinstance(norm, nn.GroupNorm) and sample_counts is not None:
-                features = layer.conv(features)
-                steps = frame_count(sample_counts, config.conv_kernel[:1], config.conv_stride[:1])
-                features = valid_group_norm(norm, features, length_mask(steps, features.shape[-1]))
-                features = layer.activation(features)
+            if isinstance(layer, ValidGroupNormConvLayer) and sample_counts is not None:
+                features = layer(features, frame_count(sample_counts, config.conv_kernel[:1], config.conv_stride[:1]))
             else:
                 features = layer(features)
     return features.transpose(1, 2)
 
 
 def encode_speech(
-    hubert: HubertModel,
+    hubert: GMPATLModel,
     input_values: Tensor | None = None,
     attention_mask: Tensor | None = None,
     conv_features: Tensor | None = None,
@@ -135,6 +154,7 @@ def encode_speech(
     mask_time_indices: Tensor | None = None,
     mask_feature_indices: Tensor | None = None,
     layers: tuple[int, ...] = (),
+    output_attentions: bool = False,
 ) -> EncodedSpeech:
     """Encode waveforms, or convolution features that were computed before.
 
@@ -149,6 +169,7 @@ def encode_speech(
             beyond the clip are never masked.
         mask_feature_indices: (batch, hidden) bool, True where a channel is zero in every frame.
         layers: 1-based transformer layers whose hidden states are wanted.
+        output_attentions: Warn where the way of attending has no weights to show; `GMPATLModel` records them.
 
     Returns:
         The encoded batch; frames are those kept by `frame_spans`.
@@ -185,7 +206,7 @@ def encode_speech(
     states: dict[int, Tensor] = {}
     hooks = [_record(hubert, layer, states) for layer in layers]
     try:
-        last = hubert.encoder(hidden, attention_mask=mask).last_hidden_state
+        last = hubert.encoder(hidden, attention_mask=mask, output_attentions=output_attentions).last_hidden_state
     finally:
         for hook in hooks:
             hook.remove()
@@ -200,7 +221,7 @@ def _asking_for_gradients(values: Tensor, layers: Iterable[nn.Module]) -> Tensor
     return values.detach().requires_grad_().clone()  # a copy, as the encoder writes zeros into its input
 
 
-def _convolve_batch(hubert: HubertModel, input_values: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def _convolve_batch(hubert: GMPATLModel, input_values: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Front end and frame mask of a padded batch of waveforms."""
     config = hubert.config
     batch, samples = input_values.shape
@@ -223,7 +244,7 @@ def _convolve_batch(hubert: HubertModel, input_values: Tensor, attention_mask: T
     return features, length_mask(frames, features.shape[1])
 
 
-def _record(hubert: HubertModel, layer: int, states: dict[int, Tensor]) -> torch.utils.hooks.RemovableHandle:
+def _record(hubert: GMPATLModel, layer: int, states: dict[int, Tensor]) -> torch.utils.hooks.RemovableHandle:
     """Keep the output of one transformer layer (1-based) in `states`."""
 
     def keep(_module: nn.Module, _inputs: tuple[object, ...], output: Tensor | tuple[Tensor, ...]) -> None:
@@ -258,6 +279,9 @@ class GMPATLModel(HubertModel):
 
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)
+        for layer in self.feature_extractor.conv_layers:
+            if isinstance(layer, HubertGroupNormConvLayer):
+                layer.__class__ = ValidGroupNormConvLayer  # another layer would draw its weights after all others
         if not hasattr(self, "masked_spec_embed"):
             # HubertModel leaves it out when a checkpoint was trained without masks; every step here may mask.
             # Initialised here as there: the encoder counts as initialised already, `_init_weights` would pass it by.
@@ -267,20 +291,20 @@ class GMPATLModel(HubertModel):
         self,
         input_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        **encoder_inputs: Unpack[EncoderInputs],
+        **kwargs: Unpack[EncoderInputs],
     ) -> GMPATLModelOutput:
         """Encode a batch.
 
         Args:
             input_values: (batch, samples) float32 waveforms at 16 kHz.
             attention_mask: (batch, samples), 1 on valid samples.
-            encoder_inputs: See `EncoderInputs`.
+            kwargs: See `EncoderInputs`.
 
         Returns:
             The hidden states, and those of every layer and their attention weights where asked for.
         """
         # None is "as the configuration says", and wrappers such as PEFT's hand on the arguments of text models as None.
-        given: dict[str, Any] = {name: value for name, value in encoder_inputs.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in kwargs.items() if value is not None}
         encoded: GMPATLModelOutput = self._encode(input_values, attention_mask, **given)
         return encoded
 
@@ -294,7 +318,7 @@ class GMPATLModel(HubertModel):
         **given: Any,
     ) -> GMPATLModelOutput:
         """The decorator records the layers and gives a plain tuple where it is wanted."""
-        encoded = encode_speech(self, input_values, attention_mask, **given)
+        encoded = encode_speech(self, input_values, attention_mask, output_attentions=output_attentions, **given)
         return GMPATLModelOutput(last_hidden_state=encoded.last_hidden_state, frame_mask=encoded.frame_mask)
 
 

@@ -2,9 +2,9 @@
 
 Weights pass from any HuBERT checkpoint into any of them and from one training to the next: the encoder's keys are those
 of `HubertModel` behind the prefix `hubert.`; each model adds its own heads.
-"""
 
-from __future__ import annotations
+Annotations are evaluated here: tools that look whether a model takes `output_attentions` read them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -200,7 +200,7 @@ class HubertForGMPATLMultiTask(GMPATLPreTrainedModel):
         gender_labels: Tensor | None = None,
         class_weights: Tensor | None = None,
         loss_denominators: Tensor | None = None,
-        **encoder_inputs: Unpack[EncoderInputs],
+        **kwargs: Unpack[EncoderInputs],
     ) -> GMPATLOutput:
         """Score emotion and gender.
 
@@ -211,12 +211,12 @@ class HubertForGMPATLMultiTask(GMPATLPreTrainedModel):
             gender_labels: (batch,) int64, 0 female, 1 male, -100 missing; without them the gender part is 0.
             class_weights: (emotions,) float32 weights of the emotion part.
             loss_denominators: (2,) float32 counts of the whole optimiser step.
-            encoder_inputs: See `EncoderInputs`.
+            kwargs: See `EncoderInputs`.
 
         Returns:
             `loss`, `logits`, `gender_logits` and the parts of the loss.
         """
-        encoded = self.hubert(input_values, attention_mask, return_dict=True, **encoder_inputs)
+        encoded = self.hubert(input_values, attention_mask, return_dict=True, **kwargs)
         pooled = self.dropout(self.pooling(encoded.last_hidden_state, encoded.frame_mask))
         logits = self.emotion_classifier(pooled).float()
         gender_logits = self.gender_classifier(pooled).float()
@@ -272,7 +272,7 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
         attention_mask: Tensor | None = None,
         frame_labels: Tensor | None = None,
         loss_denominators: Tensor | None = None,
-        **encoder_inputs: Unpack[EncoderInputs],
+        **kwargs: Unpack[EncoderInputs],
     ) -> GMPATLOutput:
         """Predict the cluster of frames.
 
@@ -281,7 +281,7 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
             attention_mask: (batch, samples), 1 on valid samples.
             frame_labels: (batch, kept frames, scales) int64 clusters, -100 where unknown or padding.
             loss_denominators: (scales,) float32 counts of the whole optimiser step.
-            encoder_inputs: See `EncoderInputs`; with labels and `frame_targets="masked"` only the frames of
+            kwargs: See `EncoderInputs`; with labels and `frame_targets="masked"` only the frames of
                 `mask_time_indices` count.
 
         Returns:
@@ -290,7 +290,7 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
         Raises:
             ValueError: `frame_labels` and the model disagree about scales or frames.
         """
-        encoded = self.hubert(input_values, attention_mask, return_dict=True, **encoder_inputs)
+        encoded = self.hubert(input_values, attention_mask, return_dict=True, **kwargs)
         hidden = self.dropout(encoded.last_hidden_state)
         if frame_labels is None:
             frame_logits = tuple(head(hidden).float() for head in self.frame_heads.values())
@@ -301,7 +301,7 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
                 f"frame_labels have shape {tuple(frame_labels.shape)}, but the model makes {expected} "
                 f"(batch, frames, scales) of these clips; scales are {list(self.frame_heads)}"
             )
-        counted, mask_time_indices = encoded.frame_mask, encoder_inputs.get("mask_time_indices")
+        counted, mask_time_indices = encoded.frame_mask, kwargs.get("mask_time_indices")
         if self.config.frame_targets == "masked":
             counted = counted & mask_time_indices if mask_time_indices is not None else torch.zeros_like(counted)
         parts = []
@@ -342,7 +342,7 @@ class HubertForGMPATL(GMPATLPreTrainedModel):
         labels: Tensor | None = None,
         class_weights: Tensor | None = None,
         loss_denominators: Tensor | None = None,
-        **encoder_inputs: Unpack[EncoderInputs],
+        **kwargs: Unpack[EncoderInputs],
     ) -> GMPATLOutput:
         """Score emotions.
 
@@ -352,13 +352,13 @@ class HubertForGMPATL(GMPATLPreTrainedModel):
             labels: (batch,) or (batch, 1) int64 emotions, -100 missing.
             class_weights: (emotions,) float32 class weights.
             loss_denominators: (1,) float32 count of the whole optimiser step.
-            encoder_inputs: See `EncoderInputs`.
+            kwargs: See `EncoderInputs`.
 
         Returns:
             `logits = s·cos θ / T` (no margin, not even in training), and with labels the loss, which has the margin in
             training only and always T = 1.
         """
-        encoded = self.hubert(input_values, attention_mask, return_dict=True, **encoder_inputs)
+        encoded = self.hubert(input_values, attention_mask, return_dict=True, **kwargs)
         scores, logits = self.score_frames(encoded.last_hidden_state, encoded.frame_mask)
         config = self.config
         angular = config.emotion_loss == "am-softmax"
