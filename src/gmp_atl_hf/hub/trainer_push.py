@@ -45,9 +45,9 @@ def push_trainer(
     with tempfile.TemporaryDirectory() as folder:
         with quiet_transformers():
             trainer.model.save_pretrained(folder)
-        if trainer.processing_class is not None:
-            trainer.processing_class.save_pretrained(folder)
-        files = [HubFile(one.name, one) for one in sorted(Path(folder).iterdir())]
+        trainer.save_beside(folder)
+        # PEFT writes a card of its own.
+        files = [HubFile(one.name, one) for one in sorted(Path(folder).iterdir()) if one.name != CARD_FILE]
         files.append(HubFile(CARD_FILE, trainer_card(trainer, repo_id).encode()))
         return push_files(files, repo_id, message=message, private=private, revision=revision, token=token)
 
@@ -62,8 +62,8 @@ def trainer_card(trainer: GMPATLTrainer, repo_id: str) -> str:
     Returns:
         Markdown with metadata in front.
     """
-    config, state = trainer.model.config, trainer.state
-    emotions = "labels" in trainer.model.target_names
+    config, state = trainer.base.config, trainer.state
+    emotions = "labels" in trainer.base.target_names
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="audio-classification" if emotions else "feature-extraction",
@@ -79,10 +79,10 @@ def trainer_card(trainer: GMPATLTrainer, repo_id: str) -> str:
     parts = [
         f"---\n{yaml.safe_dump(fields, sort_keys=False)}---",
         f"# {repo_id.split('/')[-1]}",
-        f"A `{type(trainer.model).__name__}`, trained with gmp_atl_hf after GMP-ATL "
+        f"A `{type(trainer.base).__name__}`, trained with gmp_atl_hf after GMP-ATL "
         "([arXiv 2405.02151](https://arxiv.org/abs/2405.02151)).",
         f"Labels: {labels}." if emotions else "",
-        f"```python\n{CODE.replace(MODEL_ID, repo_id)}```" if type(trainer.model).__name__ == "HubertForGMPATL" else "",
+        f"```python\n{CODE.replace(MODEL_ID, repo_id)}```" if type(trainer.base).__name__ == "HubertForGMPATL" else "",
         f"{state.global_step} optimiser steps, seed {trainer.args.seed}. {known}".strip(),
         "Nothing here says how good the model is on speakers that it has not heard: it was pushed by its trainer, "
         "without a test. `gmp-atl run` tests a model and `gmp-atl push` sends it with a whole card.",

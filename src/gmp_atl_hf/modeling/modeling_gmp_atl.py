@@ -125,6 +125,11 @@ class GMPATLPreTrainedModel(HubertPreTrainedModel):
         for parameter in self.hubert.parameters():
             parameter.requires_grad = False
 
+    def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
+        """Load a PEFT adapter, which has no calibration; whom it has heard is not known."""
+        self.config.note_unknown_training()
+        return super().load_adapter(*args, **kwargs)
+
     def encode(
         self,
         input_values: Tensor | None = None,

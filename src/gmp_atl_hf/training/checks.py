@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 import torch
 from transformers.trainer_pt_utils import AcceleratorConfig
+from transformers.trainer_utils import HubStrategy
 
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel
@@ -183,7 +184,7 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
             )
     if arguments.push_to_hub and arguments.hub_strategy not in SUPPORTED_PUSHES:
         raise RequestError(
-            f"hub_strategy is {str(arguments.hub_strategy)!r}",
+            f"hub_strategy is {str(HubStrategy(arguments.hub_strategy).value)!r}",
             f"{' or '.join(SUPPORTED_PUSHES)}: what a training resumes from is pickled, and no pickle is sent",
             "hub_strategy='every_save' sends the model of each checkpoint",
         )

@@ -17,6 +17,7 @@ from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_pt_utils import nested_numpify
 from transformers.trainer_utils import PredictionOutput
 
+from ..checkpoints import ADAPTER_MODEL_CONFIG
 from ..data.audio import SAMPLING_RATE
 from ..errors import RequestError
 from ..front_end.cache import FrontEndCache
@@ -463,4 +464,18 @@ class GMPATLTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save without the pickled arguments: nothing reads them back, and no pickle shall be left behind."""
         super()._save(output_dir, state_dict)
-        Path(output_dir or self.args.output_dir or ".", "training_args.bin").unlink(missing_ok=True)
+        folder = Path(output_dir or self.args.output_dir or ".")
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        if self.args.should_save:
+            self.save_beside(folder)
+
+    def save_beside(self, folder: str | os.PathLike[str]) -> None:
+        """Write what belongs beside the weights: the feature extractor, and beside an adapter labels and speakers.
+
+        Args:
+            folder: Where the weights are.
+        """
+        self.processing_class.save_pretrained(folder)
+        if hasattr(self.model, "peft_config"):
+            self.base.config.architectures = [type(self.base).__name__]
+            self.base.config.to_json_file(Path(folder, ADAPTER_MODEL_CONFIG))
