@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def push_trainer(
     trainer: GMPATLTrainer,
     repo_id: str,
-    message: str,
+    message: str | None,
     private: bool | None,
     revision: str | None,
     token: str | None,
@@ -31,10 +31,10 @@ def push_trainer(
     Args:
         trainer: The trainer.
         repo_id: Id of the repository.
-        message: Message of the commit.
-        private: Whether a new repository is private; None for the owner's setting.
-        revision: Branch to commit to; None for the main one.
-        token: A token in place of the one that is stored.
+        message: Message of the commit; None for a standing one.
+        private: Whether a new repository is private; None for what the trainer's arguments or the owner's setting say.
+        revision: Branch to commit to; None for that of the trainer's arguments, or the main one.
+        token: A token in place of that of the trainer's arguments, or the one that is stored.
 
     Returns:
         What the Hub says of the commit.
@@ -42,10 +42,12 @@ def push_trainer(
     Raises:
         RequestError: Nobody is logged in, the Hub cannot be reached, or it refuses.
     """
+    args = trainer.args
+    private = args.hub_private_repo if private is None else private
+    message, revision, token = message or "End of training", revision or args.hub_revision, token or args.hub_token
     with tempfile.TemporaryDirectory() as folder:
         with quiet_transformers():
-            trainer.model.save_pretrained(folder)
-        trainer.save_beside(folder)
+            trainer._save(folder)
         # PEFT writes a card of its own.
         files = [HubFile(one.name, one) for one in sorted(Path(folder).iterdir()) if one.name != CARD_FILE]
         files.append(HubFile(CARD_FILE, trainer_card(trainer, repo_id).encode()))
