@@ -328,3 +328,22 @@ def test_an_encoder_with_a_tensor_missing_is_refused(
     file = write_recipe(tmp_path / "recipe.yaml", recipe_dict(corpus, backbone=str(folder)))
     assert main(["run", str(file), "--output-dir", str(tmp_path / "run")]) == 2
     assert f"hubert.{lost}" in capsys.readouterr().err
+
+
+# ---- a training that fails -------------------------------------------------------------------------------------------
+
+
+def test_a_training_that_diverges_is_not_finished_and_says_the_same_when_started_again(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rate = {"stages__multitask__learning_rate": 1e38, "stages__multitask__max_grad_norm": 0}
+    file = write_recipe(tmp_path / "recipe.yaml", recipe_dict(corpus, **rate))
+    said = []
+    for _ in range(2):
+        assert main(["run", str(file), "--output-dir", str(tmp_path / "run")]) == 1
+        said.append(capsys.readouterr().err)
+    sentences = [text[text.index("gmp-atl: error: training diverged at step ") :] for text in said]
+    assert sentences[0] == sentences[1]
+    assert "Traceback" not in said[0] and "a learning_rate below 1e+38" in said[0]
+    assert not list((tmp_path / "run").rglob("predictions.jsonl"))
+    assert not list((tmp_path / "run").rglob("*multitask*/step.json"))

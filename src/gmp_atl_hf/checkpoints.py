@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
 from transformers import HubertConfig, HubertModel, PreTrainedConfig, Wav2Vec2FeatureExtractor, set_seed
-from transformers.utils import logging
+from transformers.utils import cached_file, find_adapter_config_file, logging
 
 from .data.audio import SAMPLING_RATE
 from .errors import RequestError
@@ -25,7 +26,61 @@ CONFIG_CLASSES: Mapping[str, type[PreTrainedConfig]] = {each.model_type: each fo
 SHIPPED_BACKBONES = Path(__file__).resolve().parent / "backbones"
 """Encoders that come with the package, by the names of their folders."""
 
+ADAPTER_MODEL_CONFIG = "gmp_atl_config.json"
+"""Beside an adapter, the configuration of the model that it was trained in. Not `config.json`: transformers would look
+for a whole model beside it."""
+
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What is known of a PEFT adapter.
+
+    Args:
+        base: Folder or Hub id of the model that it belongs to.
+        config: Configuration of the model that it was trained in, with its labels and all whom it has heard; None where
+            another trainer than ours has saved it.
+    """
+
+    base: str
+    config: GMPATLConfig | None
+
+    @classmethod
+    def find(cls, checkpoint: str) -> Adapter | None:
+        """Look whether a checkpoint is an adapter.
+
+        Args:
+            checkpoint: Folder or Hub id.
+
+        Returns:
+            The adapter; None for a whole model, or none at all.
+
+        Raises:
+            RequestError: It does not say which model it belongs to, or its files are damaged.
+        """
+        folder = Path(checkpoint)
+        if (folder / "config.json").is_file():
+            return None
+        described = find_adapter_config_file(checkpoint)
+        if described is None:
+            return None
+        try:
+            base = json.loads(Path(described).read_text("utf-8")).get("base_model_name_or_path")
+            kept = cached_file(checkpoint, ADAPTER_MODEL_CONFIG, _raise_exceptions_for_missing_entries=False)
+            config = (
+                None if kept is None else GMPATLConfig.from_dict(json.loads(Path(kept).read_text(encoding="utf-8")))
+            )
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise RequestError(f"the adapter {checkpoint} cannot be read: {reason}", "a whole adapter") from error
+        if not base:
+            raise RequestError(
+                f"the adapter {checkpoint} does not say which model it belongs to",
+                "base_model_name_or_path in adapter_config.json",
+                "write the folder or Hub id of that model there, or merge_and_unload() before saving",
+            )
+        return cls(str(base), config)
 
 
 @contextmanager
@@ -94,6 +149,8 @@ def read_config(backbone: str) -> PreTrainedConfig:
     try:
         with quiet_transformers():
             folder = locate(backbone)
+            if (adapter := Adapter.find(folder)) is not None:
+                return adapter.config or read_config(adapter.base)
             kind = PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
             config_class = CONFIG_CLASSES.get(str(kind))
             if config_class is None:
@@ -205,6 +262,8 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
     """
     folder = Path(locate(checkpoint))
     if folder.is_dir() and not (folder / "preprocessor_config.json").is_file():
+        if (adapter := Adapter.find(str(folder))) is not None:
+            return load_feature_extractor(adapter.base)
         # A checkpoint without one: HuBERT's convention is to normalise for layer-norm models only.
         return default_feature_extractor(read_config(str(checkpoint)))
     try:

@@ -167,6 +167,20 @@ class Speakers:
         return groups
 
 
+def speakers_in(tables: Iterable[Dataset | None]) -> set[str]:
+    """Give everybody who speaks in some tables.
+
+    Args:
+        tables: The tables, with or without the column `speaker`, or None for none.
+
+    Returns:
+        The speakers; `UNKNOWN` among them where a table or a row does not say who speaks.
+    """
+    given = [table for table in tables if table is not None]
+    columns = [table["speaker"] if "speaker" in table.column_names else [None] for table in given]
+    return {speaker or UNKNOWN for column in columns for speaker in column}
+
+
 def is_unknown(speaker: str) -> bool:
     """Tell whether a name stands for people whom nobody has named: `<corpus>/unknown`.
 

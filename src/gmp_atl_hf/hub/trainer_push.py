@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def push_trainer(
     trainer: GMPATLTrainer,
     repo_id: str,
-    message: str,
+    message: str | None,
     private: bool | None,
     revision: str | None,
     token: str | None,
@@ -31,10 +31,10 @@ def push_trainer(
     Args:
         trainer: The trainer.
         repo_id: Id of the repository.
-        message: Message of the commit.
-        private: Whether a new repository is private; None for the owner's setting.
-        revision: Branch to commit to; None for the main one.
-        token: A token in place of the one that is stored.
+        message: Message of the commit; None for a standing one.
+        private: Whether a new repository is private; None for what the trainer's arguments or the owner's setting say.
+        revision: Branch to commit to; None for that of the trainer's arguments, or the main one.
+        token: A token in place of that of the trainer's arguments, or the one that is stored.
 
     Returns:
         What the Hub says of the commit.
@@ -42,12 +42,14 @@ def push_trainer(
     Raises:
         RequestError: Nobody is logged in, the Hub cannot be reached, or it refuses.
     """
+    args = trainer.args
+    private = args.hub_private_repo if private is None else private
+    message, revision, token = message or "End of training", revision or args.hub_revision, token or args.hub_token
     with tempfile.TemporaryDirectory() as folder:
         with quiet_transformers():
-            trainer.model.save_pretrained(folder)
-        if trainer.processing_class is not None:
-            trainer.processing_class.save_pretrained(folder)
-        files = [HubFile(one.name, one) for one in sorted(Path(folder).iterdir())]
+            trainer._save(folder)
+        # PEFT writes a card of its own.
+        files = [HubFile(one.name, one) for one in sorted(Path(folder).iterdir()) if one.name != CARD_FILE]
         files.append(HubFile(CARD_FILE, trainer_card(trainer, repo_id).encode()))
         return push_files(files, repo_id, message=message, private=private, revision=revision, token=token)
 
@@ -62,9 +64,9 @@ def trainer_card(trainer: GMPATLTrainer, repo_id: str) -> str:
     Returns:
         Markdown with metadata in front.
     """
-    config, state = trainer.model.config, trainer.state
+    config, state = trainer.base.config, trainer.state
     # The multi-task model knows emotions too, but no task of the Hub loads its head; its encoder gives embeddings.
-    emotions, classifies = "labels" in trainer.model.target_names, type(trainer.model).__name__ == "HubertForGMPATL"
+    emotions, classifies = "labels" in trainer.base.target_names, type(trainer.base).__name__ == "HubertForGMPATL"
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="audio-classification" if classifies else "feature-extraction",
@@ -79,7 +81,7 @@ def trainer_card(trainer: GMPATLTrainer, repo_id: str) -> str:
     parts = [
         f"---\n{yaml.safe_dump(fields, sort_keys=False)}---",
         f"# {repo_id.split('/')[-1]}",
-        f"A `{type(trainer.model).__name__}`, trained with gmp_atl_hf after GMP-ATL "
+        f"A `{type(trainer.base).__name__}`, trained with gmp_atl_hf after GMP-ATL "
         "([arXiv 2405.02151](https://arxiv.org/abs/2405.02151)).",
         f"Labels: {labels}." if emotions else "",
         f"```python\n{CODE.replace(MODEL_ID, repo_id)}```" if classifies else "",

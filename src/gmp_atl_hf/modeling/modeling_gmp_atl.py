@@ -133,6 +133,11 @@ class GMPATLPreTrainedModel(HubertPreTrainedModel):
 
     freeze_encoder = freeze_base_model
 
+    def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
+        """Load a PEFT adapter, which has no calibration; whom it has heard is not known."""
+        self.config.note_unknown_training()
+        return super().load_adapter(*args, **kwargs)
+
     def encode(
         self, input_values: Tensor | None = None, attention_mask: Tensor | None = None, **inputs: Any
     ) -> EncodedSpeech:

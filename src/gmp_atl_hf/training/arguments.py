@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
+import numpy as np
 import torch
+from torch import Tensor
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
@@ -123,6 +126,23 @@ class GMPATLTrainingArguments(TrainingArguments):
             # torch lowers the rate when the figure stops falling, unless told that it should rise.
             given = self.lr_scheduler_kwargs
             self.lr_scheduler_kwargs = {"mode": "max", **(given if isinstance(given, dict) else {})}
+
+    def weigh(self, emotions: Sequence[int] | None, classes: int) -> Tensor | None:
+        """Weigh emotions as `class_weights` asks for.
+
+        Args:
+            emotions: Label index of each training clip; None without training clips, where nothing can be balanced.
+            classes: Number of emotions.
+
+        Returns:
+            (emotions,) float32 weights; None where all clips weigh alike.
+        """
+        if self.class_weights == "balanced":
+            if emotions is None:
+                return None
+            counts = np.bincount(np.asarray(emotions), minlength=classes)
+            return torch.tensor(counts.sum() / (classes * np.maximum(counts, 1)), dtype=torch.float32)
+        return None if self.class_weights is None else torch.tensor(self.class_weights)
 
 
 def _weights(given: object) -> None | str | list[float]:

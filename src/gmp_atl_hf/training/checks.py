@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 import torch
 from transformers.trainer_pt_utils import AcceleratorConfig
+from transformers.trainer_utils import HubStrategy
 
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel
@@ -23,6 +24,9 @@ NEEDED = {
     "emotion": "the emotion, `datasets.ClassLabel`",
 }
 
+
+UARS = ("uar", "eval_uar")
+"""How the default figure to choose by may be written."""
 
 _SEARCH = "make a new model and trainer for each setting, or let the recipe's `search` do it"
 _BATCHES = "batches are dealt to processes so that losses do not depend on their number"
@@ -85,7 +89,7 @@ def base_of(model: Any) -> GMPATLPreTrainedModel:
 
 
 def tables_of(dataset: Any) -> dict[str, Any]:
-    """Give the tables of `train_dataset` or `eval_dataset` by name, `""` for one that has none.
+    """Give the tables of an `eval_dataset` by name, `""` for one that has none.
 
     Args:
         dataset: A table, several by name, or None.
@@ -101,32 +105,35 @@ def tables_of(dataset: Any) -> dict[str, Any]:
 def check_trainer(
     model: GMPATLPreTrainedModel,
     arguments: GMPATLTrainingArguments,
+    train_dataset: Any,
     eval_dataset: Any,
-    processing_class: Any,
     parameters: Mapping[str, Any],
 ) -> None:
-    """Refuse parameters of the trainer that have no meaning here, or that do not go together.
+    """Refuse what a trainer is given where it has no meaning here, or does not go together.
 
     Args:
         model: The model.
         arguments: The settings.
+        train_dataset: A table, or None.
         eval_dataset: A table, several by name, or None.
-        processing_class: The feature extractor.
-        parameters: The stock trainer's other parameters by name.
+        parameters: Other parameters by name, the stock trainer's among them.
 
     Raises:
-        RequestError: Names the parameter.
+        RequestError: Names the parameter, the argument or the column.
     """
+    for table in [*([] if train_dataset is None else [train_dataset]), *tables_of(eval_dataset).values()]:
+        check_training_table(table, model)
+    emotions = "labels" in model.target_names
+    check_training_arguments(arguments, not emotions, model.config.num_emotions)
     given = {name for name, value in parameters.items() if value is not None}
     for name in sorted(given & UNUSED_PARAMETERS.keys()):
         raise RequestError(f"this trainer has no {name}", "a trainer without it", UNUSED_PARAMETERS[name])
-    if processing_class is None:
+    if parameters.get("processing_class") is None:
         raise RequestError(
             "processing_class is None",
             "the checkpoint's feature extractor: it says whether clips are normalised",
             "Wav2Vec2FeatureExtractor.from_pretrained(checkpoint)",
         )
-    emotions = "labels" in model.target_names
     for name in sorted(given & {"compute_metrics", "preprocess_logits_for_metrics"}):
         if not emotions:
             raise RequestError(
@@ -141,6 +148,8 @@ def check_trainer(
             "put the heads into a group of your optimiser, and leave head_learning_rate out",
         )
     metric = arguments.metric_for_best_model
+    if not emotions and metric in UARS:
+        return  # the default, which trainings on frame labels pass by
     if metric is None or arguments.eval_strategy == "no" or "compute_metrics" in given or eval_dataset is None:
         return
     known = [f"{name}_{figure}".lstrip("_") for name in tables_of(eval_dataset) for figure in figure_names(model)]
@@ -183,7 +192,7 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
             )
     if arguments.push_to_hub and arguments.hub_strategy not in SUPPORTED_PUSHES:
         raise RequestError(
-            f"hub_strategy is {str(arguments.hub_strategy)!r}",
+            f"hub_strategy is {str(HubStrategy(arguments.hub_strategy).value)!r}",
             f"{' or '.join(SUPPORTED_PUSHES)}: what a training resumes from is pickled, and no pickle is sent",
             "hub_strategy='every_save' sends the model of each checkpoint",
         )

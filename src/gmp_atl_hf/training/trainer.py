@@ -17,10 +17,11 @@ from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_pt_utils import nested_numpify
 from transformers.trainer_utils import PredictionOutput
 
+from ..checkpoints import ADAPTER_MODEL_CONFIG
 from ..data.audio import SAMPLING_RATE
+from ..data.speakers import UNKNOWN, speakers_in
 from ..errors import RequestError
 from ..front_end.cache import FrontEndCache
-from ..modeling.configuration_gmp_atl import UNKNOWN_SPEAKER
 from ..modeling.losses_gmp_atl import IGNORED
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..precision import exact_convolutions
@@ -29,9 +30,9 @@ from .attention import quick_attention
 from .augmentation import SpeedPerturbed
 from .callbacks import FindBestModel, SetEpoch, StopAtDivergence
 from .checks import (
+    UARS,
     base_of,
     check_trainer,
-    check_training_arguments,
     check_training_table,
     tables_of,
     train_in_float32,
@@ -103,19 +104,16 @@ class GMPATLTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         self.base = base = base_of(model)
-        tables = [] if train_dataset is None else [train_dataset]
-        for table in [*tables, *tables_of(eval_dataset).values()]:
-            check_training_table(table, base)
-        frame_labels = "labels" not in base.target_names
         args = complete_arguments(args)
-        check_training_arguments(args, frame_labels, base.config.num_emotions)
+        frame_labels = "labels" not in base.target_names
+        metrics = {"compute_metrics": compute_metrics, "preprocess_logits_for_metrics": preprocess_logits_for_metrics}
+        parameters = {**kwargs, **metrics, "processing_class": processing_class}
+        check_trainer(base, args, train_dataset, eval_dataset, parameters)
         if train_dataset is not None:
             train_in_float32(base)
-        if frame_labels and (args.metric_for_best_model or "").removeprefix("eval_") == "uar":
+        if frame_labels and args.metric_for_best_model in UARS:
             # There is no UAR of frame labels; retraining keeps its last step.
             args.metric_for_best_model, args.load_best_model_at_end, args.greater_is_better = None, False, None
-        metrics = {"compute_metrics": compute_metrics, "preprocess_logits_for_metrics": preprocess_logits_for_metrics}
-        check_trainer(base, args, eval_dataset, processing_class, {**kwargs, **metrics})
         if args.n_gpu > 1:
             # One process on several GPUs (DataParallel) would cut up the denominators; `torchrun` uses them all.
             args._n_gpu = 1
@@ -148,7 +146,8 @@ class GMPATLTrainer(Trainer):
         # newer ones the second.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
-        self.class_weights = self._class_weights()
+        emotions = None if train_dataset is None or frame_labels else train_dataset["emotion"]
+        self.class_weights = None if frame_labels else args.weigh(emotions, base.config.num_emotions)
         if args.early_stopping_patience is not None:
             self.add_callback(StopWithoutImprovement(args.early_stopping_patience))
         self.add_callback(StopAtEnd())
@@ -257,18 +256,6 @@ class GMPATLTrainer(Trainer):
     def _columns(self) -> tuple[str, ...]:
         return ("emotion", "gender", *(self.base.config.frame_scales or {}))
 
-    def _class_weights(self) -> Tensor | None:
-        """(emotions,) float32 weights as the settings ask for."""
-        wanted, classes = self.args.class_weights, self.base.config.num_emotions
-        if wanted is None or "labels" not in self.base.target_names:
-            return None
-        if wanted == "balanced":
-            if self.train_dataset is None:
-                return None
-            counts = np.bincount(np.asarray(self.train_dataset["emotion"]), minlength=classes)
-            return torch.tensor(counts.sum() / (classes * np.maximum(counts, 1)), dtype=torch.float32)
-        return torch.tensor([float(weight) for weight in wanted])
-
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The stock optimiser; with `head_learning_rate` the heads get groups of their own."""
         given = self.optimizer is not None
@@ -285,12 +272,13 @@ class GMPATLTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train; the model says whom it has heard since, and scores that were calibrated before no longer are."""
-        config = self.base.config
-        heard = {UNKNOWN_SPEAKER} if config.seen_speakers is None else {*config.seen_speakers}
-        for table in (*tables_of(self.train_dataset).values(), *tables_of(self.eval_dataset).values()):
-            named = "speaker" in table.column_names
-            heard |= {speaker or UNKNOWN_SPEAKER for speaker in table["speaker"]} if named else {UNKNOWN_SPEAKER}
-        config.seen_speakers, config.logit_temperature = sorted(heard), 1.0
+        config, tables = (
+            self.base.config,
+            [*tables_of(self.train_dataset).values(), *tables_of(self.eval_dataset).values()],
+        )
+        before = [UNKNOWN] if config.seen_speakers is None else config.seen_speakers
+        config.seen_speakers = sorted({*before, *speakers_in(tables)})
+        config.logit_temperature = 1.0
         return super().train(*args, **kwargs)
 
     def hyperparameter_search(self, *_: Any, **__: Any) -> Any:
@@ -299,7 +287,7 @@ class GMPATLTrainer(Trainer):
         Raises:
             RequestError: Always; it says what to do instead.
         """
-        check_trainer(self.base, self.args, None, self.processing_class, {"hyperparameter_search": True})
+        check_trainer(self.base, self.args, None, None, {"hyperparameter_search": True})
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Transformers performs a step before it looks whether it should; a finished training must not move on."""
@@ -442,7 +430,7 @@ class GMPATLTrainer(Trainer):
         """
         from ..hub.trainer_push import push_trainer
 
-        args, repository = self.args, self.args.hub_model_id or self.hub_model_id
+        repository = self.args.hub_model_id or self.hub_model_id
         if repository is None or not blocking:
             raise RequestError(
                 "hub_model_id is not set" if repository is None else "blocking is False",
@@ -451,9 +439,7 @@ class GMPATLTrainer(Trainer):
             )
         if not self.is_world_process_zero():
             return None
-        private = args.hub_private_repo if private is None else private
-        message, revision = commit_message or "End of training", revision or args.hub_revision
-        return push_trainer(self, repository, message, private, revision, token or args.hub_token)
+        return push_trainer(self, repository, commit_message, private, revision, token)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Send the model as `push_to_hub` does: the stock trainer would send pickled arguments with it."""
@@ -463,4 +449,9 @@ class GMPATLTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save without the pickled arguments: nothing reads them back, and no pickle shall be left behind."""
         super()._save(output_dir, state_dict)
-        Path(output_dir or self.args.output_dir or ".", "training_args.bin").unlink(missing_ok=True)
+        folder = Path(output_dir or self.args.output_dir or ".")
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        if self.args.should_save and hasattr(self.model, "peft_config"):
+            # An adapter has no configuration of the model, so no labels and no speakers.
+            self.base.config.architectures = [type(self.base).__name__]
+            self.base.config.to_json_file(folder / ADAPTER_MODEL_CONFIG)

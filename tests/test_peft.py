@@ -1,0 +1,114 @@
+"""LoRA adapters: trained, saved and loaded as other models are, and never without the speakers they have heard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import pipeline
+
+from gmp_atl_hf.data.audio import read_clip
+from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.heard import heard_by_model
+from gmp_atl_hf.hub import trainer_push
+from gmp_atl_hf.inference.classifier import SpeechEmotionClassifier
+from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
+from gmp_atl_hf.training.trainer import GMPATLTrainer
+from models import MODELS, build_backbone
+from tables import LABELS, feature_extractor, small_model, speech_table, training_arguments
+
+peft = pytest.importorskip("peft")
+
+TABLE = speech_table(6).add_column("speaker", ["tones/1", "tones/2"] * 3)
+
+
+def adapted(model: Any) -> Any:
+    heads = [
+        name for name, layer in model.named_modules() if not name.startswith("hubert") and hasattr(layer, "weight")
+    ]
+    return peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj", "v_proj"], modules_to_save=heads))
+
+
+def trainer_for(model: Any, folder: Path, **fields: Any) -> GMPATLTrainer:
+    every = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True, "learning_rate": 3e-2}
+    arguments = training_arguments(folder, **{"num_train_epochs": 2, **every, **fields})
+    return GMPATLTrainer(model, arguments, TABLE, TABLE, feature_extractor())
+
+
+def saved_model(folder: Path, **fields: Any) -> HubertForGMPATL:
+    small_model(HubertForGMPATL, **fields).save_pretrained(folder)
+    feature_extractor().save_pretrained(folder)
+    return HubertForGMPATL.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("model_class", MODELS)
+def test_an_adapted_model_trains_evaluates_saves_and_is_pushed(
+    model_class: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainer_for(adapted(small_model(model_class)), tmp_path, hub_model_id="somebody/adapter")
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train()
+    changed = {name for name, value in trainer.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {"lora_" in name or "modules_to_save" in name for name in changed} == {True}
+    assert "eval_loss" in trainer.evaluate()
+    assert ("eval_uar" in trainer.evaluate()) == ("labels" in model_class.target_names)
+    sent: list[str] = []
+    monkeypatch.setattr(trainer_push, "push_files", lambda files, *_, **__: sent.extend(one.path for one in files))
+    trainer.push_to_hub()
+    assert sorted(sent) == sorted(set(sent))
+    assert {"README.md", "adapter_config.json", "adapter_model.safetensors", "gmp_atl_config.json"} <= set(sent)
+    assert model_class.__name__ in trainer_push.trainer_card(trainer, "somebody/adapter")
+
+
+def test_an_adapter_is_loaded_with_its_speakers_and_scores_as_it_was_trained(tmp_path: Path) -> None:
+    base = saved_model(tmp_path / "base", seen_speakers=["other/old"], logit_temperature=4.0)
+    trainer = trainer_for(adapted(base), tmp_path / "out")
+    trainer.train()
+    trainer.save_model(str(tmp_path / "adapter"))
+    expected = torch.from_numpy(trainer.predict(TABLE).predictions).softmax(-1).numpy()
+    waves = [read_clip(row["audio"]) for row in TABLE]
+
+    classifier = SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu")
+    scores = [[one.scores[label] for label in LABELS] for one in classifier([(16_000, wave) for wave in waves])]
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+    said = ["other/old", "tones/1", "tones/2"]
+    assert heard_by_model(tmp_path / "adapter") == said
+    assert classifier.model.config.seen_speakers == said
+    assert trainer.model.merge_and_unload().config.seen_speakers == said
+    classifier.model.save_pretrained(tmp_path / "merged")
+    feature_extractor().save_pretrained(tmp_path / "merged")
+    assert heard_by_model(tmp_path / "merged") == said
+
+    pipe = pipeline("speech-emotion-recognition", model=str(tmp_path / "adapter"), device="cpu")
+    shown = {each["label"]: each["score"] for each in pipe(waves[0], top_k=None)}
+    np.testing.assert_allclose([shown[label] for label in LABELS], expected[0], atol=1e-3)
+    assert pipe.model.config.seen_speakers == ["other/old", "unknown"]
+
+
+def test_the_head_of_a_plain_hubert_comes_with_its_adapter(tmp_path: Path) -> None:
+    build_backbone().save_pretrained(tmp_path / "plain")
+    names = dict(enumerate(LABELS))
+    base = HubertForGMPATL.from_pretrained(
+        tmp_path / "plain", id2label=names, label2id={v: k for k, v in names.items()}
+    )
+    trainer = trainer_for(adapted(base), tmp_path / "out")
+    trainer.train()
+    trainer.save_model(str(tmp_path / "adapter"))
+    classifier = SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu")
+    torch.testing.assert_close(classifier.model.classifier.weight, trainer.base.classifier.weight.detach())
+    assert heard_by_model(tmp_path / "adapter") == ["tones/1", "tones/2"]
+
+
+def test_an_adapter_without_its_head_or_its_model_is_refused(tmp_path: Path) -> None:
+    build_backbone().save_pretrained(tmp_path / "plain")
+    adapter = peft.LoraConfig(target_modules=["q_proj"])
+    peft.get_peft_model(HubertForGMPATL.from_pretrained(tmp_path / "plain"), adapter).save_pretrained(tmp_path / "a")
+    with pytest.raises(RequestError, match="'hubert' model"):
+        SpeechEmotionClassifier.from_pretrained(tmp_path / "a")
+    peft.get_peft_model(small_model(HubertForGMPATL), adapter).save_pretrained(tmp_path / "b")
+    with pytest.raises(RequestError, match="does not say which model it belongs to"):
+        SpeechEmotionClassifier.from_pretrained(tmp_path / "b")
