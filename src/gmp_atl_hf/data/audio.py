@@ -52,7 +52,7 @@ AudioSource: TypeAlias = (
 
 _CONVERT = "convert it to wav or flac, for example: ffmpeg -i INPUT OUTPUT.wav"
 # Formats of libsndfile whose header knows the length to the sample; elsewhere it may be an estimate.
-_EXACT_FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "AIFF", "AU", "W64", "RF64", "NIST"})
+EXACT_FORMATS = frozenset({"WAV", "WAVEX", "FLAC", "AIFF", "AU", "W64", "RF64", "NIST"})
 
 # Some recorders write the size of the whole file where the size of the sound belongs: that much is no sign of damage.
 _HEADER_SLACK_BYTES = 128
@@ -137,8 +137,8 @@ def audio_length(source: AudioSource) -> int:
     if encoded is None:
         return int(read_audio(source).shape[0])
     with open_audio(name, encoded) as file:
-        if file.format in _EXACT_FORMATS and 0 < file.frames < _TRUSTED_SECONDS * file.samplerate:
-            _refuse_truncated(name, file)
+        if file.format in EXACT_FORMATS and 0 < file.frames < _TRUSTED_SECONDS * file.samplerate:
+            refuse_truncated(name, file)
             # soxr rounds to the nearest sample, halves up.
             return int((2 * file.frames * SAMPLING_RATE + file.samplerate) // (2 * file.samplerate))
     return int(read_audio(encoded if isinstance(encoded, Path) else {"path": name, "bytes": encoded}).shape[0])
@@ -271,7 +271,7 @@ def decode_mono(name: str, file: soundfile.SoundFile, seconds: float = BLOCK_SEC
     Raises:
         RequestError: At the block where the damage is, or at the end when it comes too early.
     """
-    _refuse_truncated(name, file)
+    refuse_truncated(name, file)
     promised, rate, read = file.frames, int(file.samplerate), 0
     wanted = max(1, min(promised, round(seconds * rate), _MOST_IN_BLOCK // file.channels))
     while True:
@@ -289,9 +289,9 @@ def decode_mono(name: str, file: soundfile.SoundFile, seconds: float = BLOCK_SEC
             yield mix(name, samples)
         if len(samples) < wanted:
             break
-    _refuse_truncated(name, file)
+    refuse_truncated(name, file)
     # The length in an mp3 header may be an estimate; only a gap that no estimate makes counts.
-    slack = 0 if file.format in _EXACT_FORMATS else max(promised // 20, 10_000)
+    slack = 0 if file.format in EXACT_FORMATS else max(promised // 20, 10_000)
     if promised < UNKNOWN_FRAMES and read < promised - slack:
         raise RequestError(
             f"{name} ends early: its header promises {promised} samples, {read} are there",
@@ -302,7 +302,7 @@ def decode_mono(name: str, file: soundfile.SoundFile, seconds: float = BLOCK_SEC
         raise RequestError(f"{name} holds no samples", "a recording with sound", REPLACE)
 
 
-def _refuse_truncated(name: str, file: soundfile.SoundFile) -> None:
+def refuse_truncated(name: str, file: soundfile.SoundFile) -> None:
     """Refuse a file that is shorter than it says; libsndfile itself only notes it in its log."""
     log = file.extra_info
     sizes = re.search(r"^\s*(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)", log, flags=re.MULTILINE)

@@ -9,7 +9,16 @@ import numpy.typing as npt
 import soundfile
 
 from ..errors import RequestError
-from .audio import EXACT_FORMATS, SAMPLING_RATE, AudioSource, audio_file, open_audio, read_audio, refuse_truncated
+from .audio import (
+    EXACT_FORMATS,
+    SAMPLING_RATE,
+    UNKNOWN_FRAMES,
+    AudioSource,
+    audio_file,
+    open_audio,
+    read_audio,
+    refuse_truncated,
+)
 
 _SLACK_SECONDS = 0.1
 """How far behind the end of the file a segment may end: lists are written with rounded times."""
@@ -33,7 +42,7 @@ def cut_segment(source: AudioSource, start: float, end: float | None) -> bytes:
     name, encoded = audio_file(source)
     if encoded is not None:
         with open_audio(name, encoded) as file:
-            if file.format in EXACT_FORMATS and file.subtype.startswith(_SEEKABLE) and file.frames > 0:
+            if file.format in EXACT_FORMATS and file.subtype.startswith(_SEEKABLE) and 0 < file.frames < UNKNOWN_FRAMES:
                 refuse_truncated(name, file)
                 first, last = _place(name, start, end, file.frames, file.samplerate)
                 file.seek(first)
