@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig
 
 from ..checkpoints import quiet_transformers
 from ..errors import RequestError
+from ..files import check_files
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 
@@ -31,6 +32,7 @@ def load_emotion_model(checkpoint: str) -> HubertForGMPATL:
     fix = "a run leaves one in runs/<name>/model"
     if not Path(checkpoint).is_dir() and (checkpoint.count("/") > 1 or checkpoint.startswith((".", "/", "~"))):
         raise RequestError(f"there is no folder {checkpoint}", expected, fix)
+    check_files(Path(checkpoint))
     try:
         with quiet_transformers():
             raw = PreTrainedConfig.get_config_dict(checkpoint)[0]
