@@ -62,8 +62,9 @@ class Recordings:
                 continue  # only touched
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
+            what = "replaced" if state else "removed"
             raise RequestError(
-                f"the recording {one[0]['file']} ({path}) was {'replaced' if state else 'removed'} while the run went on",
+                f"the recording {one[0]['file']} ({path}) was {what} while the run went on",
                 "recordings that stay as they are until the run has ended",
                 "put it back and run the same command again; if it is to stay so, choose another --output-dir",
             ) from cause

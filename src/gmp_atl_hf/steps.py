@@ -20,7 +20,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from .checkpoints import load_feature_extractor, load_model, quiet_transformers
 from .data.corpora import LeftOut
 from .data.guard import NOTHING_TESTED, Untouched
-from .files import is_whole, jsonl_of, remember, write_jsonl, write_known
+from .files import is_whole, json_of, jsonl_of, remember, write_jsonl, write_known
 from .front_end.cache import FrontEndCache
 from .heard import heard_by_codebooks, heard_by_model
 from .modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
@@ -29,7 +29,7 @@ from .pseudo_labels.label_file import COPY_FILE, LABELS_FILE, copy_for_mapping, 
 from .pseudo_labels.step import cluster_and_label
 from .recipe import PseudoLabelSpec
 from .stage_settings import make_arguments
-from .step_folder import STARTED_FILE, read_json, write_json
+from .step_folder import STARTED_FILE, read_json
 from .training.repeatable import repeatable
 from .training.stopping import StopAtStep
 from .training.trainer import GMPATLTrainer
@@ -106,12 +106,14 @@ def train(folder: Path, task: Training) -> None:
     """
     state = PartialState()
     heard = task.heard()
-    if is_whole(folder):
+    if (folder / TRAINING_FILE).is_file() and is_whole(folder):
         # Cut off while the checkpoints were being deleted, of which some may be half gone.
         if state.is_main_process:
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         state.wait_for_everyone()
         return
+    if state.is_main_process:
+        (folder / TRAINING_FILE).unlink(missing_ok=True)  # damaged since
     model = load_model(task.model_class, task.start, task.seed, task.fields, config_from=task.config_from)
     feature_extractor = load_feature_extractor(task.config_from)
     arguments = make_arguments(folder / CHECKPOINTS, task.seed, task.arguments, evaluate=task.dev is not None)
@@ -144,9 +146,10 @@ def train(folder: Path, task: Training) -> None:
             names = task.dev.features["emotion"].names
             rows = zip(task.dev["id"], task.dev["emotion"], dev_logits.tolist(), strict=True)
             write_jsonl(folder / DEV_LOGITS_FILE, [{"id": i, "emotion": names[e], "logits": x} for i, e, x in rows])
-        write_json(folder / TRAINING_FILE, _summary(trainer.state))
         unread = (COPY_FILE, STARTED_FILE)
         remember(folder, (file for file in folder.iterdir() if file.is_file() and file.name not in unread))
+        # Written last: with it the training counts as done.
+        write_known(folder, {TRAINING_FILE: json_of(_summary(trainer.state))})
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     state.wait_for_everyone()
 
