@@ -6,6 +6,7 @@ A file is written under a temporary name, then renamed. The hashes of what a fin
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -66,6 +67,8 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
             temporary.replace(path)
             if durable:
                 sync(path.parent)
+                for other in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+                    _remove_if_dead(other)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -118,13 +121,18 @@ def remove_half_written(folder: Path, shared: Path | None = None) -> None:
         shared: One in it where others may be writing now: what belongs to a living process stays for an hour.
     """
     for file in folder.rglob(".*.tmp"):
-        parts = _HALF_WRITTEN.fullmatch(file.name)
-        if parts is None:
-            continue
-        with suppress(FileNotFoundError):
-            recent = time.time() - file.stat().st_mtime < 3600
-            if not (shared in file.parents and recent and _is_alive(int(parts["process"]))):
-                file.unlink()
+        if shared in file.parents:
+            _remove_if_dead(file)
+        elif is_half_written(file):
+            file.unlink(missing_ok=True)
+
+
+def _remove_if_dead(file: Path) -> None:
+    """Take away what a process was writing, unless it is alive and began within the last hour."""
+    parts = _HALF_WRITTEN.fullmatch(file.name)
+    with suppress(FileNotFoundError):
+        if parts and (time.time() - file.stat().st_mtime > 3600 or not _is_alive(int(parts["process"]))):
+            file.unlink()
 
 
 def _is_alive(process: int) -> bool:
