@@ -22,7 +22,7 @@ from gmp_atl_hf.hub.push import files_of_run
 from gmp_atl_hf.hub.usage import write_usage
 from gmp_atl_hf.step_folder import STEP_FILE, StepFolder
 from kills import run_until
-from runs import SPLIT, files_of, given_split, results, run, stamps, write_corpus, write_recipe
+from runs import SPLIT, changed_recipe, files_of, given_split, results, run, stamps, write_corpus, write_recipe
 
 FOLD = "gmp-atl/seed-0/fold-01"
 
@@ -122,23 +122,29 @@ def test_no_step_is_made_from_a_damaged_one(kept: Path, finished: Path, words: l
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "damaged",
-    [
-        ["checkpoint-6/optimizer.pt"],
-        ["checkpoint-6/rng_state.pth", "checkpoint-3/trainer_state.json"],
-        ["checkpoint-3/model.safetensors"],
-    ],
-)
-def test_a_damaged_checkpoint_is_not_used(scratch: Path, tmp_path: Path, damaged: list[str]) -> None:
-    """Neither a later one whose best is damaged: the training would end with another model."""
-    recipe = given_split(scratch / "corpus", variants=["direct"], stages__finetune__num_train_epochs=3)
+def test_a_damaged_checkpoint_is_not_used(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe = changed_recipe(recipe, variants=["direct"], final=False, stages__finetune__num_train_epochs=3)
     run_until(recipe, tmp_path / "run", "after_step", stage="4-finetune", step=7)
     [checkpoints] = (tmp_path / "run").rglob("checkpoints")
-    for number, name in enumerate(damaged):
-        list(DAMAGES.values())[number](checkpoints / name)
-    steps._last_checkpoint(checkpoints)
-    assert not any((checkpoints / name).exists() for name in damaged)
+    shutil.copytree(checkpoints, tmp_path / "checkpoints")
+
+    def last_after(**damaged: str) -> str | None:
+        shutil.rmtree(checkpoints)
+        shutil.copytree(tmp_path / "checkpoints", checkpoints)
+        for place, damage in damaged.items():
+            number, name = place.split("__")
+            DAMAGES[damage](checkpoints / f"checkpoint-{number}" / name)
+        last = steps._last_checkpoint(checkpoints)
+        return None if last is None else Path(last).name
+
+    assert read_json(checkpoints / "checkpoint-6/trainer_state.json")["best_global_step"] == 3
+    assert last_after() == "checkpoint-6"
+    for name in files_of(checkpoints / "checkpoint-6"):
+        for damage in DAMAGES:
+            assert last_after(**{f"6__{name}": damage}) == "checkpoint-3", f"{name} {damage}"
+    # The later one is whole; but the training would end with it, for lack of the best.
+    assert last_after(**{"3__model.safetensors": "one bit flipped"}) is None
+    assert last_after(**{"6__optimizer.pt": "removed"}) == "checkpoint-3"
     run(recipe, tmp_path / "run")
     run(recipe, tmp_path / "alone")
     assert results(tmp_path / "run") == results(tmp_path / "alone")
@@ -281,6 +287,7 @@ def test_a_recording_that_changes_while_a_run_goes_on_is_named(
     change: str, what: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = given_split(write_corpus(tmp_path / "corpus", split=SPLIT), variants=["direct"], final=False)
+    recipe["stages"]["finetune"]["num_train_epochs"] = 1
     recording = tmp_path / "corpus/train/anger/f1_0.wav"
     before = recording.read_bytes()
     others = sorted(recording.parent.parent.rglob("*.wav"))
