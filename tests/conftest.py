@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gmp_atl_hf import files
 from gmp_atl_hf.evaluation import report
 
 
@@ -14,6 +15,12 @@ def few_pictures() -> None:
     A test that wants some takes the fixture `pictures`.
     """
     report.can_draw = lambda: False
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_power_failures() -> None:
+    """Nothing waits for the disk: a tiny run writes hundreds of files, and waiting takes longer than training."""
+    files.sync = lambda place: None
 
 
 @pytest.fixture

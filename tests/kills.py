@@ -135,19 +135,17 @@ def in_the_weights(stage: str) -> None:
 
 def around_the_file(ending: str, written: bool) -> None:
     """Before or after a file is written."""
-    from gmp_atl_hf import final_model, run, step_folder, steps
+    from gmp_atl_hf import files
     from gmp_atl_hf.hub import model_card
 
-    def here(original: Any, path: Path, text: str) -> None:
+    def here(original: Any, path: Path, content: Any, durable: bool = True) -> None:
         if written or not str(path).endswith(ending):
-            original(path, text)
+            original(path, content, durable)
         if str(path).endswith(ending):
             die()
 
-    del final_model
-    for module in (run, step_folder, steps, model_card):
-        if hasattr(module, "write_whole"):
-            _wrap(module, "write_whole", here)
+    for module in (files, model_card):
+        _wrap(module, "write_whole", here)
 
 
 def _wrap_method(owner: type, name: str, around: Callable[..., Any]) -> None:

@@ -15,6 +15,7 @@ import yaml
 
 from gmp_atl_hf.cli import main
 from gmp_atl_hf.evaluation.calibration import expected_calibration_error, fit_temperature
+from gmp_atl_hf.files import write_known
 from gmp_atl_hf.hub.model_card import render_card
 from gmp_atl_hf.hub.run_facts import read_run
 from runs import EMOTIONS, read_json, read_lines, recipe_dict, run, stamps, write_corpus
@@ -286,7 +287,7 @@ def test_the_card_names_the_machines_of_earlier_parts(crossed: Path, tmp_path: P
     now = report["environment"]
     earlier = {**now, "cpu": "Older", "gpus": [{"name": "Some GPU", "memory_gib": 8.0}], "python": "3.0"}
     report["environment"] = {**now, "earlier": [earlier]}
-    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    write_known(folder, {"report.json": json.dumps(report)})
     card = render_card(read_run(folder))
     assert re.search(
         r"Last run on \d+ CPU cores .*; an earlier part on \d+ CPU cores \(Older\).* 1 GPU: Some GPU", card

@@ -332,7 +332,7 @@ def test_the_files_are_written_whole_and_name_their_figures(
     drawn = [f"figures/{name}.{kind}" for name in names for kind in ("png", "svg")]
     assert paths == ["report.json", "report.md", "report.html", *drawn]
     written = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())
-    assert written == sorted(paths)
+    assert written == sorted([*paths, "hashes.json"])
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == full
     assert all(f"({figure})" in (tmp_path / "report.md").read_text(encoding="utf-8") for figure in figures)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from gmp_atl_hf import plan
 from gmp_atl_hf.cli import main
 from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.files import seal
 from gmp_atl_hf.recipe import Recipe
 from gmp_atl_hf.run import Run
 from kills import run_until
@@ -368,7 +370,8 @@ def test_folds_trained_in_different_numbers_of_processes_are_reported_as_such(
     recipe = given_split(split_corpus, variants=["direct"], final=False, stages__finetune__num_train_epochs=1)
     assert run(recipe, tmp_path / "run")["stamps"] == []
     step = tmp_path / "run" / "direct/seed-0/fold-01/4-finetune/step.json"
-    step.write_text(step.read_text().replace('"processes": 1', '"processes": 4'))
+    note = {name: value for name, value in read_json(step).items() if name != "sha256"}
+    step.write_text(json.dumps(seal({**note, "manner": {"processes": 4}})))
     capsys.readouterr()
     assert run(recipe, tmp_path / "run")["stamps"] == [], "one number, though not this run's"
     assert "Note: finished trainings ran in 4 processes, this run has 1" in capsys.readouterr().out

@@ -46,7 +46,10 @@ def test_a_finished_step_has_its_results_its_inputs_and_its_times(tmp_path: Path
     assert {file.name for file in step.path.iterdir()} == {"result.txt", STEP_FILE}
     assert not step.working.exists()
     note = read_json(step.path / STEP_FILE)
-    assert set(note) == {"format_version", "key", "inputs", "manner", "started", "finished", "seconds_since_last_start"}
+    assert set(note) == {
+        *("format_version", "key", "inputs", "manner", "started", "finished", "seconds_since_last_start"),
+        *("files", "sha256"),
+    }
     assert (note["format_version"], note["key"], note["inputs"]) == (FORMAT_VERSION, step.key, INPUTS)
     assert note["started"] <= note["finished"]
 

@@ -17,6 +17,7 @@ from transformers.utils import cached_file, find_adapter_config_file, logging
 
 from .data.audio import SAMPLING_RATE
 from .errors import RequestError
+from .files import check_files, hash_file, read_json
 from .modeling.configuration_gmp_atl import GMPATLConfig
 from .modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 
@@ -131,6 +132,7 @@ def describe_backbone(backbone: str | Mapping[str, Any]) -> dict[str, Any]:
                 " or ".join(WEIGHT_FILES),
                 "save_pretrained() writes them",
             )
+        check_files(folder)
         # The name of a folder means nothing: its weights do.
         identity: dict[str, Any] = {"weights": hash_weights(weights)}
     else:
@@ -151,6 +153,7 @@ def read_config(backbone: str) -> PreTrainedConfig:
             folder = locate(backbone)
             if (adapter := Adapter.find(folder)) is not None:
                 return adapter.config or read_config(adapter.base)
+            check_files(Path(folder), "config.json")
             kind = PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
             config_class = CONFIG_CLASSES.get(str(kind))
             if config_class is None:
@@ -222,6 +225,8 @@ def load_model(
     Raises:
         RequestError: A field does not fit the model, or the checkpoint lacks a part of the encoder.
     """
+    for place in {locate(checkpoint), locate(config_from or checkpoint)}:
+        check_files(Path(place))
     set_seed(seed)
     try:
         with quiet_transformers():
@@ -261,6 +266,7 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
     Base checkpoints ship it off because the stock models cannot use the mask; ours need it for exact batches.
     """
     folder = Path(locate(checkpoint))
+    check_files(folder, "preprocessor_config.json")
     if folder.is_dir() and not (folder / "preprocessor_config.json").is_file():
         if (adapter := Adapter.find(str(folder))) is not None:
             return load_feature_extractor(adapter.base)
@@ -291,7 +297,7 @@ def hash_weights(path: Path) -> str:
     """Hash of a checkpoint's weights; of those in several files, that of all of them."""
     if path.suffix != ".json":
         return hash_file(path)
-    names = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+    names = sorted(set(read_json(path)["weight_map"].values()))
     if missing := [name for name in names if not (path.parent / name).is_file()]:
         raise RequestError(
             f"the backbone folder {path.parent} lacks {', '.join(missing)}",
@@ -299,15 +305,6 @@ def hash_weights(path: Path) -> str:
             "copy the whole checkpoint",
         )
     return hashlib.sha256("".join(hash_file(path.parent / name) for name in names).encode()).hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _plain(config: PreTrainedConfig) -> dict[str, Any]:

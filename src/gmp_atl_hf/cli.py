@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from .compare_command import add_compare_arguments, compare
 from .corpora_command import add_corpora_arguments, corpora
 from .environment import package_version
-from .errors import DivergenceError, RequestError
+from .errors import DivergenceError, RequestError, said_of_the_disk
 from .evaluate_command import add_evaluate_arguments, evaluate
 from .export_command import add_export_arguments, export
 from .predict_command import add_predict_arguments, predict
@@ -224,9 +224,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone, as with `gmp-atl … | head`: nothing is left to say, and nowhere to say it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except Exception:
+    except Exception as error:
         # Every process tells: the one that failed first may not be the first one.
-        traceback.print_exc()
+        if said := said_of_the_disk(error):
+            print(f"{PROGRAM}: error: {said}", file=sys.stderr, flush=True)
+        else:
+            traceback.print_exc()
         return FAILED
 
 

@@ -113,10 +113,9 @@ def evaluate_model(
     from .data.table import read_corpora
     from .environment import describe_environment
     from .evaluation.report import FoldResult, build_report, write_report
-    from .files import write_jsonl
+    from .files import json_of, jsonl_of, write_known
     from .heard import heard_by_model
     from .modeling.configuration_gmp_atl import GMPATLConfig
-    from .step_folder import write_json
     from .steps import predict, write_left_out
 
     if output_dir is not None and Path(output_dir).is_file():
@@ -175,8 +174,8 @@ def evaluate_model(
         folder = Path(output_dir)
         # As in a run, so that `gmp-atl compare` reads it too.
         place = folder / "model" / "seed-0" / "fold-01"
-        write_jsonl(place / "predictions.jsonl", rows)
-        write_json(place / "metrics.json", {"model": str(model), "command": command, "temperature": None})
+        metrics = {"model": str(model), "command": command, "temperature": None}
+        write_known(place, {"predictions.jsonl": jsonl_of(rows), "metrics.json": json_of(metrics)})
         write_left_out(folder, left_out)
         write_report(report, folder)
     PartialState().wait_for_everyone()

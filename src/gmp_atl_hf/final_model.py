@@ -12,8 +12,9 @@ import numpy as np
 from .checkpoints import load_feature_extractor, load_model, quiet_transformers
 from .data.fold import Fold
 from .data.guard import NOTHING_TESTED, Untouched
+from .errors import RequestError
 from .evaluation.calibration import fit_temperature
-from .files import read_jsonl
+from .files import check_files, read_jsonl
 from .hub.model_card import write_model_card
 from .hub.run_facts import MODEL, USAGE_FILE
 from .hub.usage import write_usage
@@ -60,6 +61,7 @@ def ship_final_model(run: Run) -> str:
     folder = StepFolder(run.output_dir / MODEL, {**_known_inputs(run), "weights": chosen.finetune.key, **searched})
     folder.refuse_contradiction()
     if folder.finished:
+        check_files(folder.path)  # it is what people take away
         run.found.add(folder.path)
     else:
         run.begin_work()
@@ -81,7 +83,9 @@ def describe_final_model(run: Run) -> None:
     model = run.output_dir / MODEL
     if not (model / STEP_FILE).is_file():
         return
-    if not (model / USAGE_FILE).is_file():
+    try:
+        read_json(model / USAGE_FILE)
+    except RequestError:  # not there yet, or damaged
         variant, seed, folds = _folds(run)
         row = folds[0].test[0]
         write_usage(model, row, run.labels[row["emotion"]], trained_on=len(folds) > 1)
@@ -176,6 +180,7 @@ def development_temperature(
     shared = _settings(run, folds) if len(folds) > 1 else None
     for planned, folder in zip(folds, _finetuned(folds), strict=True):
         file = folder / DEV_LOGITS_FILE if shared is None else dev_logits_of(folder, shared)
+        check_files(folder, file.name)
         own = read_jsonl(file) if file.is_file() else []
         for tested in (planned.untouched, untouched):
             tested.refuse_recordings((row["id"] for row in own), "calibration")

@@ -5,16 +5,78 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import datasets
 
+from .errors import RequestError
+
 EDGE_BYTES = 1 << 16
 # Path, size and time of last change → hash: folds and stages ask for the same recordings again and again.
 _known_hashes: dict[tuple[str, int, int], str] = {}
+
+
+class Recordings:
+    """The recordings of a table, as they were when the run began.
+
+    Args:
+        table: The table.
+    """
+
+    def __init__(self, table: datasets.Dataset) -> None:
+        self.table = table
+        audios = enumerate(table["audio"])
+        self._files = {row: Path(audio["path"]) for row, audio in audios if audio["bytes"] is None}
+        self._states = {row: _state(path) for row, path in self._files.items()}
+        self.fingerprints = row_fingerprints(table)
+
+    @contextmanager
+    def unchanged(self, folder: Path | None = None) -> Iterator[None]:
+        """Refuse what was made in a block during which a recording was replaced or removed.
+
+        Args:
+            folder: What the block has made; it goes, since a part of it may be of the other recording.
+
+        Raises:
+            RequestError: Names a recording; also in place of any error that it has led to.
+        """
+        try:
+            yield
+        except Exception as error:
+            self._refuse_changed(folder, error)
+            raise
+        self._refuse_changed(folder)
+
+    def _refuse_changed(self, folder: Path | None, cause: Exception | None = None) -> None:
+        for row, path in self._files.items():
+            state = _state(path)
+            if state == self._states[row]:
+                continue
+            one = self.table.select([row])
+            if state is not None and row_fingerprints(one).items() <= self.fingerprints.items():
+                continue  # only touched
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            what = "replaced" if state else "removed"
+            raise RequestError(
+                f"the recording {one[0]['file']} ({path}) was {what} while the run went on",
+                "recordings that stay as they are until the run has ended",
+                "put it back and run the same command again; if it is to stay so, choose another --output-dir",
+            ) from cause
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of last change of a file; None if it is not there."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_size, state.st_mtime_ns
 
 
 def row_fingerprints(table: datasets.Dataset) -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet  # type: ignore[import-untyped]
 
 from .evaluation.details import ClusterUsage, Details, TrainingLog
+from .files import check_files
 from .plan import PlannedFold
 from .pseudo_labels.codebook import PROVENANCE_FILE
 from .pseudo_labels.label_file import LABELS_FILE
@@ -61,6 +62,7 @@ def cluster_usage(folder: Path, planned: PlannedFold, labels: list[str]) -> list
         One entry per scale, small numbers of clusters first.
     """
     emotions = dict(zip(planned.train["id"], planned.train["emotion"], strict=True))
+    check_files(folder, LABELS_FILE)
     table = pyarrow.parquet.read_table(folder / LABELS_FILE)
     rows = [row for row, name in enumerate(table["id"].to_pylist()) if name in emotions]
     table = table.take(rows)

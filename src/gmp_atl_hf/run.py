@@ -16,22 +16,22 @@ from .data.guard import Untouched, maybe_heard
 from .data.protocol import Protocol
 from .data.table import Corpus, read_corpora
 from .environment import describe_environment, with_earlier
-from .errors import RequestError
+from .errors import RequestError, is_read_only
 from .evaluation.metrics import emotion_metrics
 from .evaluation.report import NOT_SPEAKER_INDEPENDENT, FoldResult, build_report, write_report
 from .evaluation.report_markdown import render_console
-from .files import read_jsonl, write_jsonl, write_whole
+from .files import json_of, jsonl_of, read_jsonl, remove_half_written, write_known
 from .final_model import describe_final_model, development_temperature, refuse_other_model, ship_final_model
-from .fingerprints import combine, row_fingerprints
+from .fingerprints import Recordings, combine
 from .heard import heard_by_description
 from .launch import join_processes
-from .plan import PlannedFold, PlannedStep, Planner, known_genders
+from .plan import FRONT_END_FOLDER, PlannedFold, PlannedStep, Planner, known_genders
 from .recipe import Recipe
 from .report_details import collect_details
 from .run_lock import only_run_in
 from .search import describe_choices, refuse_nobody_to_choose
 from .stage_settings import check_stage_settings
-from .step_folder import STEP_FILE, read_json, write_json
+from .step_folder import STEP_FILE, StepFolder, read_json
 from .steps import predict, write_left_out
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -114,7 +114,8 @@ class Run:
             for candidate in each.candidates():
                 check_stage_settings(candidate, backbone.get("config", backbone.get("scratch", {})), self.labels)
         refuse_nobody_to_choose(recipe.search, [f.number for f in self.folds if f.number in self.wanted and not f.dev])
-        self.fingerprints = row_fingerprints(self.corpus.table)
+        self.recordings = Recordings(self.corpus.table)
+        self.fingerprints = self.recordings.fingerprints
         self.planner = Planner(
             output_dir, self.corpus.table, self.fingerprints, backbones, recipe.backbone, self.state.num_processes
         )
@@ -132,6 +133,7 @@ class Run:
         self.made: set[Path] = set()
         self.working = False  # whether this call has computed anything
         self.found: set[Path] = set()
+        self.damaged = {planned.folder: problem for planned in self.planned if (problem := _damage(planned.folder))}
 
     # ---- what is asked for ---------------------------------------------------------------------------------------
 
@@ -184,10 +186,22 @@ class Run:
     def perform(self) -> None:
         """Do every step and test that is not finished."""
         if self.state.is_main_process:
-            write_whole(self.output_dir / "recipe.yaml", self.recipe.to_yaml())
-            write_left_out(self.output_dir, self.corpus.left_out)
+            try:
+                remove_half_written(self.output_dir, shared=self.output_dir / FRONT_END_FOLDER)
+                write_known(self.output_dir, {"recipe.yaml": self.recipe.to_yaml()})
+                write_left_out(self.output_dir, self.corpus.left_out)
+            except OSError as error:
+                if not is_read_only(error):
+                    raise  # otherwise a finished run can still be shown, and the first step of any other says it
         for problem in (*self.corpus.problems, *self.notes):
             self.say(f"Note: {problem}")
+        for problem in self.damaged.values():
+            self.say(f"Note: {problem}; that fold is tested again.")
+        if old := [step for step in self._finished_steps() if not step.has_hashes]:
+            self.say(
+                f"Note: {len(old)} finished steps are of an earlier version, which kept no hashes of what a step "
+                "has made: damage to their files would not be noticed."
+            )
         if others := self._process_counts() - {self.state.num_processes}:
             self.say(
                 f"Note: finished trainings ran in {_listed(others)} processes, this run has "
@@ -213,7 +227,8 @@ class Run:
             return
         place = self.output_dir / ENVIRONMENT_FILE
         before = read_json(place) if place.is_file() else None
-        write_json(place, with_earlier(describe_environment(), before))
+        now = with_earlier(describe_environment(), before)
+        write_known(self.output_dir, {ENVIRONMENT_FILE: json_of(now)})
         self.working = True
 
     def perform_fold(self, planned: PlannedFold, test: bool = True) -> None:
@@ -226,19 +241,21 @@ class Run:
             self.found.add(planned.folder)
             return
         self.begin_work()
-        rows = predict(
-            planned.finetune.resolve(),
-            planned.test,
-            planned.batch_size,
-            planned.untouched,
-            f"{planned.variant} · seed {planned.seed} · {planned.folder.name} · test",
-            planned.front_end_cache,
-        )
+        with self.recordings.unchanged():
+            rows = predict(
+                planned.finetune.resolve(),
+                planned.test,
+                planned.batch_size,
+                planned.untouched,
+                f"{planned.variant} · seed {planned.seed} · {planned.folder.name} · test",
+                planned.front_end_cache,
+            )
         if self.state.is_main_process:
-            write_json(planned.folder / "split.json", planned.fold.to_json())
-            write_jsonl(planned.folder / PREDICTIONS_FILE, rows)
+            split = json_of(planned.fold.to_json())
+            write_known(planned.folder, {"split.json": split, PREDICTIONS_FILE: jsonl_of(rows)})
             # Written last: with it the test counts as done.
-            write_json(planned.folder / METRICS_FILE, self._fold_metrics(planned, rows))
+            write_known(planned.folder, {METRICS_FILE: json_of(self._fold_metrics(planned, rows))})
+        self.damaged.pop(planned.folder, None)
         self.made.add(planned.folder)
         self.state.wait_for_everyone()
 
@@ -256,15 +273,17 @@ class Run:
                 step.folder.point_to(twin.resolve())
         else:
             self.begin_work()
-            with step.folder.work(self.state) as folder:
+            with step.folder.work(self.state) as folder, self.recordings.unchanged(folder):
                 step.perform(folder)
         self.made.add(step.folder.path)
         self.state.wait_for_everyone()
 
+    def _finished_steps(self) -> list[StepFolder]:
+        return [step.folder for planned in self.planned for step in planned.steps if step.folder.finished]
+
     def _process_counts(self) -> set[int]:
         """In how many processes the finished trainings of this recipe ran."""
-        steps = [step.folder for planned in self.planned for step in planned.steps if step.folder.finished]
-        notes = [read_json(step.resolve() / STEP_FILE) for step in steps]
+        notes = [read_json(step.resolve() / STEP_FILE) for step in self._finished_steps()]
         return {note["manner"]["processes"] for note in notes if "processes" in note.get("manner", {})}
 
     def _process_stamps(self) -> list[str]:
@@ -300,7 +319,10 @@ class Run:
     def tested(self, planned: PlannedFold) -> bool:
         """Whether a fold's predictions are there and belong to its model."""
         metrics = planned.folder / METRICS_FILE
-        return metrics.is_file() and read_json(metrics)["key"] == self._test_key(planned)
+        if planned.folder in self.damaged or not metrics.is_file():
+            return False
+        found: bool = read_json(metrics)["key"] == self._test_key(planned)
+        return found
 
     def say(self, text: str) -> None:
         """Print a line on the main process, without tearing a progress bar."""
@@ -321,9 +343,14 @@ class Run:
         """Compute the report, write it, and print its table."""
         report = self.make_report()
         if self.state.is_main_process:
-            write_report(report, self.output_dir, collect_details(self))
-            if self.recipe.final:
-                describe_final_model(self)
+            try:
+                write_report(report, self.output_dir, collect_details(self))
+                if self.recipe.final:
+                    describe_final_model(self)
+            except OSError as error:
+                if self.made or not is_read_only(error):
+                    raise
+                self.say(f"Note: the report is not written anew, {self.output_dir} is read-only ({error.strerror}).")
             self.say(render_console(report))
             self.say(f"Report: {self.output_dir / 'report.html'} (and report.md, report.json)")
         self.state.wait_for_everyone()
@@ -372,6 +399,18 @@ class Run:
             },
             environment=read_json(environment) if environment.is_file() else None,
         )
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with the results of a fold's test; None if they are as they were written, or not there yet."""
+    if not (folder / METRICS_FILE).is_file():
+        return None
+    try:
+        key = read_json(folder / METRICS_FILE).get("key")
+        read_jsonl(folder / PREDICTIONS_FILE)
+    except RequestError as error:
+        return error.found
+    return None if isinstance(key, str) else f"{folder / METRICS_FILE} has no key"
 
 
 def _listed(numbers: set[int]) -> str:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Protocol
 
-from .errors import RequestError
+from .errors import RequestError, is_read_only
 
 try:
     import fcntl
@@ -62,6 +62,9 @@ def only_run_in(folder: Path, processes: Processes) -> Iterator[None]:
             held = _lock(folder / LOCK_FILE)
         except RequestError as error:
             problem = error
+        except OSError as error:
+            if made or not is_read_only(error):
+                raise  # otherwise nobody can write there, and a finished run can still be shown
     if processes.num_processes > 1:
         from accelerate.utils import broadcast_object_list, wait_for_everyone
 

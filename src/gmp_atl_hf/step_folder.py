@@ -19,13 +19,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .errors import RequestError
-from .files import is_half_written, write_whole
+from .files import (
+    HASHES_FILE,
+    check_files,
+    hashes_of,
+    is_half_written,
+    remove_half_written,
+    seal,
+    sync,
+)
+from .files import STEP_FILE as STEP_FILE
+from .files import read_json as read_json
+from .files import write_json as write_json
 
 FORMAT_VERSION = 1
 """Part of every key; raised when what a step writes changes its meaning."""
 
-STEP_FILE = "step.json"
-_STARTED_FILE = "started.json"
+STARTED_FILE = "started.json"
 _ABSENT = "nothing"
 
 
@@ -38,16 +48,6 @@ class Processes(Protocol):
 
     def wait_for_everyone(self) -> None:
         """Wait until all processes are here."""
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
-    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def key_of(inputs: Mapping[str, Any]) -> str:
@@ -108,8 +108,13 @@ class StepFolder:
         if target == self.path:
             return True
         # What a step points to may have been deleted since, or made again from other settings.
-        key = read_json(self.path / STEP_FILE)["key"]
-        return (target / STEP_FILE).is_file() and read_json(target / STEP_FILE)["key"] == key
+        key = read_json(self.path / STEP_FILE).get("key")
+        return (target / STEP_FILE).is_file() and read_json(target / STEP_FILE).get("key") == key
+
+    @property
+    def has_hashes(self) -> bool:
+        """Whether damage to what the finished step has made would be noticed; steps of version 0.1 kept no hashes."""
+        return "files" in read_json(self.resolve() / STEP_FILE)
 
     def refuse_contradiction(self) -> None:
         """Refuse a finished step that was made from other inputs, and half a one that was begun in another manner.
@@ -141,14 +146,22 @@ class StepFolder:
         )
 
     def _refuse_other_manner(self) -> None:
-        started = self.working / _STARTED_FILE
-        begun = read_json(started) if started.is_file() else {}
+        begun = self._begun()
         if begun.get("key") == self.key and begun.get("manner", {}) != dict(self.manner):
             raise RequestError(
                 f"{self.working} was begun otherwise: " + "; ".join(differences(begun.get("manner", {}), self.manner)),
                 "a half-finished step is continued as it was begun: each process has a batch of its own",
                 "start as many processes as before, or delete that folder to begin the step anew",
             )
+
+    def _begun(self) -> Mapping[str, Any]:
+        """How the unfinished step was begun; of one that does not say so any more nothing is used."""
+        started = self.working / STARTED_FILE
+        try:
+            begun = read_json(started) if started.is_file() else {}
+        except RequestError:
+            begun = {}
+        return begun if isinstance(begun, Mapping) and isinstance(begun.get("started"), str) else {}
 
     @property
     def _only_points(self) -> bool:
@@ -170,49 +183,60 @@ class StepFolder:
             The folder to write into.
         """
         working = self.working
-        started = working / _STARTED_FILE
         if processes.is_main_process:
-            if working.is_dir() and not (started.is_file() and read_json(started)["key"] == self.key):
+            if working.is_dir() and self._begun().get("key") != self.key:
                 shutil.rmtree(working)
-            if not started.is_file():
-                write_json(started, {"key": self.key, "manner": self.manner, "started": _now()})
+            (working / STEP_FILE).unlink(missing_ok=True)  # cut off while it got its name
+            if not working.is_dir():
+                write_json(working / STARTED_FILE, {"key": self.key, "manner": self.manner, "started": _now()})
         processes.wait_for_everyone()
         begun = time.perf_counter()
-        yield working
+        try:
+            yield working
+        except Exception as error:
+            error.add_note(str(working))  # not all who write say where
+            raise
         processes.wait_for_everyone()
         if processes.is_main_process:
             self._finish(begun)
         processes.wait_for_everyone()
 
     def _finish(self, begun: float) -> None:
-        started = self.working / _STARTED_FILE
+        started = self._begun().get("started") or _now()
+        check_files(self.working)  # what was hashed on the way
+        remove_half_written(self.working)
+        scaffold = [self.working / name for name in (HASHES_FILE, STARTED_FILE)]
+        files = [file for file in self.working.rglob("*") if file.is_file() and file not in scaffold]
         note = {
             "format_version": FORMAT_VERSION,
             "key": self.key,
             "inputs": self.inputs,
             "manner": self.manner,
-            "started": read_json(started)["started"],
+            "started": started,
             "finished": _now(),
             "seconds_since_last_start": round(time.perf_counter() - begun, 3),
+            "files": hashes_of(self.working, files),
         }
-        write_json(self.working / STEP_FILE, note)
+        write_json(self.working / STEP_FILE, seal(note))
+        for file in scaffold:
+            file.unlink(missing_ok=True)
         if self._only_points:
             shutil.rmtree(self.path)  # it pointed to another variant's step that is no longer there
-        started.unlink()
         self.working.replace(self.path)
+        sync(self.path.parent)
 
     def point_to(self, other: Path) -> None:
         """Say that this step is the same as another variant's; nothing is copied."""
         relative = os.path.relpath(other, self.path)
         note = {"format_version": FORMAT_VERSION, "key": self.key, "inputs": self.inputs, "same_as": relative}
         shutil.rmtree(self.working, ignore_errors=True)  # begun here, finished there
-        write_json(self.path / STEP_FILE, note)
+        write_json(self.path / STEP_FILE, seal(note))
 
     def resolve(self) -> Path:
         """Folder that holds the results: this one, or the one it points to."""
         step = self.path / STEP_FILE
         same_as = read_json(step).get("same_as") if step.is_file() else None
-        return self.path if same_as is None else Path(os.path.normpath(self.path / same_as))
+        return self.path if not isinstance(same_as, str) else Path(os.path.normpath(self.path / same_as))
 
 
 def _now() -> str:

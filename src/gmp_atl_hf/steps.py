@@ -14,13 +14,13 @@ import datasets
 import numpy as np
 from accelerate import PartialState
 from transformers import TrainerCallback
-from transformers.trainer_callback import TrainerState
+from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
 from .checkpoints import load_feature_extractor, load_model, quiet_transformers
 from .data.corpora import LeftOut
 from .data.guard import NOTHING_TESTED, Untouched
-from .files import write_jsonl
+from .files import is_whole, json_of, jsonl_of, remember, write_jsonl, write_known
 from .front_end.cache import FrontEndCache
 from .heard import heard_by_codebooks, heard_by_model
 from .modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
@@ -29,7 +29,7 @@ from .pseudo_labels.label_file import COPY_FILE, LABELS_FILE, copy_for_mapping, 
 from .pseudo_labels.step import cluster_and_label
 from .recipe import PseudoLabelSpec
 from .stage_settings import make_arguments
-from .step_folder import read_json, write_json
+from .step_folder import STARTED_FILE, read_json
 from .training.repeatable import repeatable
 from .training.stopping import StopAtStep
 from .training.trainer import GMPATLTrainer
@@ -96,8 +96,8 @@ class Training:
 def train(folder: Path, task: Training) -> None:
     """Steps 1, 3 and 4: train a model and save it.
 
-    A training that was cut off goes on from its last checkpoint. Written: the model with configuration and feature
-    extractor, for emotion models `dev_logits.jsonl`, from which the temperature is fitted, and last of all
+    A training that was cut off goes on from its last whole checkpoint. Written: the model with configuration and
+    feature extractor, for emotion models `dev_logits.jsonl`, from which the temperature is fitted, and last of all
     `training.json` (best step, updates, development metrics, the log).
 
     Args:
@@ -106,18 +106,22 @@ def train(folder: Path, task: Training) -> None:
     """
     state = PartialState()
     heard = task.heard()
-    if (folder / TRAINING_FILE).is_file():
+    if (folder / TRAINING_FILE).is_file() and is_whole(folder):
         # Cut off while the checkpoints were being deleted, of which some may be half gone.
         if state.is_main_process:
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         state.wait_for_everyone()
         return
+    if state.is_main_process:
+        (folder / TRAINING_FILE).unlink(missing_ok=True)  # damaged since
     model = load_model(task.model_class, task.start, task.seed, task.fields, config_from=task.config_from)
     feature_extractor = load_feature_extractor(task.config_from)
     arguments = make_arguments(folder / CHECKPOINTS, task.seed, task.arguments, evaluate=task.dev is not None)
     # Looked up before there is a trainer: the first process to make one makes the folder.
     checkpoint = _last_checkpoint(folder / CHECKPOINTS)
-    callbacks: list[TrainerCallback] = [] if task.stop_at is None else [StopAtStep(task.stop_at)]
+    callbacks: list[TrainerCallback] = [_HashCheckpoint()]
+    if task.stop_at is not None:
+        callbacks.append(StopAtStep(task.stop_at))
     with quiet_transformers(), repeatable(state.device):
         trainer = GMPATLTrainer(
             model,
@@ -142,18 +146,35 @@ def train(folder: Path, task: Training) -> None:
             names = task.dev.features["emotion"].names
             rows = zip(task.dev["id"], task.dev["emotion"], dev_logits.tolist(), strict=True)
             write_jsonl(folder / DEV_LOGITS_FILE, [{"id": i, "emotion": names[e], "logits": x} for i, e, x in rows])
-        write_json(folder / TRAINING_FILE, _summary(trainer.state))
+        unread = (COPY_FILE, STARTED_FILE)
+        remember(folder, (file for file in folder.iterdir() if file.is_file() and file.name not in unread))
+        # Written last: with it the training counts as done.
+        write_known(folder, {TRAINING_FILE: json_of(_summary(trainer.state))})
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     state.wait_for_everyone()
 
 
+class _HashCheckpoint(TrainerCallback):
+    """Hash a checkpoint once all of it is written: one without hashes was cut off in the middle."""
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        processes = PartialState()
+        processes.wait_for_everyone()  # each writes the state of its random numbers
+        if processes.is_main_process:
+            checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
+            remember(checkpoint, (file for file in checkpoint.rglob("*") if file.is_file()))
+        processes.wait_for_everyone()
+
+
 def _last_checkpoint(folder: Path) -> str | None:
-    """Last complete checkpoint. The trainer state is written last; a folder without it was cut off in the middle."""
+    """Last checkpoint that is whole, and whose best one so far is too; what is damaged or cut off goes."""
     if PartialState().is_main_process:
-        for checkpoint in folder.glob("checkpoint-*"):
-            try:
-                read_json(checkpoint / "trainer_state.json")
-            except (FileNotFoundError, ValueError):  # not there yet, or half written
+        found = {checkpoint.name: checkpoint for checkpoint in folder.glob("checkpoint-*")}
+        whole = {name for name, checkpoint in found.items() if is_whole(checkpoint)}
+        for name, checkpoint in found.items():
+            best = read_json(checkpoint / "trainer_state.json")["best_global_step"] if name in whole else None
+            # Without the best one, the training would end with the last.
+            if name not in whole or (best and f"checkpoint-{best}" not in whole):
                 shutil.rmtree(checkpoint)
     PartialState().wait_for_everyone()
     last: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None
@@ -284,11 +305,12 @@ def predict(
     untouched.refuse_speakers(heard_by_model(checkpoint), f"the model {checkpoint} has heard")
     model = load_model(HubertForGMPATL, checkpoint, seed=0)
     settings = {"per_device_eval_batch_size": batch_size, "disable_tqdm": description is None}
-    # The trainer makes its output folder even if it writes nothing.
-    with quiet_transformers(), repeatable(PartialState().device), tempfile.TemporaryDirectory() as unused:
+    # The trainer makes its output folder even if it writes nothing: this one is there already.
+    nowhere = Path(tempfile.gettempdir())
+    with quiet_transformers(), repeatable(PartialState().device):
         trainer = GMPATLTrainer(
             model,
-            make_arguments(Path(unused), 0, settings, evaluate=False),
+            make_arguments(nowhere, 0, settings, evaluate=False),
             processing_class=load_feature_extractor(checkpoint),
             description=description,
             front_end_cache=front_end_cache or False,
@@ -314,4 +336,5 @@ def predict(
 
 def write_left_out(folder: Path, left_out: Iterable[LeftOut]) -> None:
     """Write `left_out.jsonl`: every recording that was left out, with its reason."""
-    write_jsonl(folder / "left_out.jsonl", [{"file": one.file, "reason": one.reason} for one in left_out])
+    rows = [{"file": one.file, "reason": one.reason} for one in left_out]
+    write_known(folder, {"left_out.jsonl": jsonl_of(rows)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.evaluation.results import Block, FoldResult, align, choose_block, is_speaker_independent
-from gmp_atl_hf.files import read_jsonl
+from gmp_atl_hf.files import read_json, read_jsonl
 
 REPORT_FILE = "report.json"
 
@@ -112,10 +111,10 @@ def _read_report(folder: Path) -> dict[str, Any]:
             f"the folder of a run, with {REPORT_FILE}",
             "runs/NAME, or runs/NAME:VARIANT",
         )
+    report: dict[str, Any] = read_json(file)
     try:
-        report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         report["variants"], report["labels"], report["protocol"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise RequestError(
             f"{file} is no report of a run", "what gmp-atl run writes", "gmp-atl run it again"
         ) from error
@@ -123,10 +122,5 @@ def _read_report(folder: Path) -> dict[str, Any]:
 
 
 def _predictions(folder: Path) -> tuple[list[dict[str, Any]], float | None]:
-    file = folder / "predictions.jsonl"
-    if not file.is_file():
-        raise RequestError(
-            f"{file} is not there", "the predictions that the report was made from", "gmp-atl run it again"
-        )
-    temperature = json.loads((folder / "metrics.json").read_text(encoding="utf-8")).get("temperature")
-    return read_jsonl(file), temperature
+    temperature = read_json(folder / "metrics.json").get("temperature")
+    return read_jsonl(folder / "predictions.jsonl"), temperature

@@ -22,7 +22,7 @@ from gmp_atl_hf.evaluation.report_html import render_html
 from gmp_atl_hf.evaluation.report_markdown import render_markdown
 from gmp_atl_hf.evaluation.results import FoldResult, check_results, is_speaker_independent
 from gmp_atl_hf.evaluation.summary import NOT_SPEAKER_INDEPENDENT, RESAMPLES, variant_notes, variant_summary
-from gmp_atl_hf.files import write_whole
+from gmp_atl_hf.files import write_known
 
 __all__ = [
     "COMPARISON_REMARK",
@@ -148,12 +148,8 @@ def write_report(
     if drawable:
         for relative in pictures_of(Path(folder)) - contents.keys():
             (Path(folder) / relative).unlink(missing_ok=True)
-    paths = []
-    for relative, content in contents.items():
-        path = Path(folder) / relative
-        write_whole(path, content)
-        paths.append(path)
-    return paths
+    write_known(Path(folder), contents)
+    return [Path(folder) / relative for relative in contents]
 
 
 def pictures_of(folder: Path) -> set[str]:

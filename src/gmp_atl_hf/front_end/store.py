@@ -82,7 +82,7 @@ class FeatureStore:
         np.save(content, features, allow_pickle=False)
         content.write(_checksum(features))
         try:
-            write_whole(self.path(name), content.getvalue())
+            write_whole(self.path(name), content.getvalue(), durable=False)
         except OSError as error:
             if error.errno in _OUT_OF_SPACE:
                 raise out_of_space(self.folder, None) from error

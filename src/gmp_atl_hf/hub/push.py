@@ -32,10 +32,11 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ..errors import RequestError
 from ..evaluation.report import pictures_of
+from ..files import HASHES_FILE, STEP_FILE, check_files, is_half_written
 from .model_card import CARD_FILE, FIGURE_FILE, draw_figure, hub_dataset, metric_results, render_card
 from .run_facts import USAGE_FILE, RunFacts, read_run
 
-_STAYS = ("step.json", USAGE_FILE, CARD_FILE, FIGURE_FILE)
+_STAYS = (STEP_FILE, HASHES_FILE, USAGE_FILE, CARD_FILE, FIGURE_FILE)
 """Files of the model's folder that are the run's own, or made anew for the Hub."""
 
 _LOST = (OfflineModeIsEnabled, ConnectionError, TimeoutError)
@@ -84,7 +85,11 @@ def files_of_run(
     facts = read_run(run)
     figure = draw_figure(facts)
     card = render_card(facts, repo_id, None if figure is None else FIGURE_FILE, licence)
-    files = [HubFile(one.name, one) for one in facts.model.iterdir() if one.is_file() and one.name not in _STAYS]
+    files = [
+        HubFile(one.name, one)
+        for one in facts.model.iterdir()
+        if one.is_file() and one.name not in _STAYS and not is_half_written(one)
+    ]
     texts = {CARD_FILE: card}
     for name in ("recipe.yaml", "report.md", "report.json", "report.html"):
         if (run / name).is_file():  # a run of an earlier version has no page of its own
@@ -93,9 +98,9 @@ def files_of_run(
     files += [HubFile(name, hide_paths(text, hidden).encode()) for name, text in texts.items()]
     if figure is not None:
         files.append(HubFile(FIGURE_FILE, figure))
-    files += [
-        HubFile(name, run / name) for name in pictures_of(run) if name.endswith(".png") and (run / name).is_file()
-    ]
+    pictures = [name for name in pictures_of(run) if name.endswith(".png") and (run / name).is_file()]
+    files += [HubFile(name, run / name) for name in pictures]
+    check_files(run, *texts.keys() - {CARD_FILE}, *pictures)
     dataset = hub_dataset(facts)
     if benchmark is None and dataset is not None:
         benchmark = dataset, "default"

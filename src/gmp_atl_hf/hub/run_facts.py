@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from ..errors import RequestError
 from ..evaluation.results import is_speaker_independent
+from ..files import check_files
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..recipe import Recipe
 from ..step_folder import STEP_FILE, StepFolder, read_json
@@ -90,6 +91,8 @@ def read_run(folder: Path) -> RunFacts:
     """
     model = folder / MODEL
     refuse_without_model(folder)
+    check_files(model)
+    check_files(folder, "recipe.yaml")
     step = read_json(model / STEP_FILE)["inputs"]
     report = read_json(folder / "report.json")
     recipe = Recipe.from_yaml(folder / "recipe.yaml").resolve(step["variant"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import soundfile
 
 from ..checkpoints import quiet_transformers
 from ..data.audio import SAMPLING_RATE, read_clip
-from ..step_folder import write_json
+from ..files import json_of, write_known
 from .run_facts import USAGE_FILE
 
 MODEL_ID = "<model>"
@@ -38,28 +37,32 @@ def write_usage(model: Path, row: Mapping[str, Any], emotion: str, trained_on: b
         emotion: Name of its emotion.
         trained_on: Whether the model was trained on this recording.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        audio = Path(folder, AUDIO_FILE)
-        soundfile.write(audio, read_clip(row["audio"]), SAMPLING_RATE, subtype="FLOAT")
-        output = run_example(CODE, model, audio)
+    # In memory: a killed run must not leave a recording of somebody in the temporary folder.
+    audio = io.BytesIO()
+    soundfile.write(audio, read_clip(row["audio"]), SAMPLING_RATE, subtype="FLOAT", format="WAV")
+    audio.seek(0)
+    output = run_example(CODE, model, audio)
     written = {"code": CODE, "output": output, "file": row["file"], "emotion": emotion, "trained_on": trained_on}
-    write_json(model / USAGE_FILE, written)
+    write_known(model, {USAGE_FILE: json_of(written)})
 
 
-def run_example(code: str, model: Path, audio: Path) -> str:
+def run_example(code: str, model: Path, audio: io.BytesIO) -> str:
     """Execute the example with a model and a recording in place of the names it shows.
 
     Args:
         code: `CODE`.
         model: Folder of a model.
-        audio: A recording with one channel and 16 kHz.
+        audio: A recording with one channel and 16 kHz, as a WAV file.
 
     Returns:
         What it printed.
     """
     # The names stand inside quotes, where a Windows path or a quote would end the text.
-    code = code.replace(f'"{MODEL_ID}"', repr(str(model))).replace(f'"{AUDIO_FILE}"', repr(str(audio)))
+    code = code.replace(f'"{MODEL_ID}"', "MODEL").replace(f'"{AUDIO_FILE}"', "AUDIO")
     printed = io.StringIO()
     with quiet_transformers(), contextlib.redirect_stdout(printed):
-        exec(compile(code, "<example of the model card>", "exec"), {"__name__": "example"})
+        exec(
+            compile(code, "<example of the model card>", "exec"),
+            {"__name__": "example", "MODEL": str(model), "AUDIO": audio},
+        )
     return printed.getvalue()

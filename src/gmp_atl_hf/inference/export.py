@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -212,7 +211,7 @@ def _convert(
 ) -> bytes:
     example = {name: torch.from_numpy(values) for name, values in _batch([clips["0.5 s"], clips["shortest"]]).items()}
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    with torch.no_grad(), _quiet(), tempfile.TemporaryDirectory() as folder:
+    with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             _Logits(model).eval(),
             (),
@@ -227,9 +226,7 @@ def _convert(
             verbose=False,
         )
         assert program is not None
-        file = Path(folder, "model.onnx")
-        program.save(file, external_data=False)
-        written = onnx.load(file)
+        written = program.model_proto
     onnx.helper.set_model_props(written, {"gmp_atl": json.dumps(settings, ensure_ascii=False)})
     content: bytes = written.SerializeToString()
     return content

@@ -12,6 +12,7 @@ from transformers.utils import is_peft_available
 
 from ..checkpoints import Adapter, quiet_transformers
 from ..errors import RequestError
+from ..files import check_files
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 
@@ -32,6 +33,7 @@ def load_emotion_model(checkpoint: str) -> HubertForGMPATL:
     fix = "a run leaves one in runs/<name>/model"
     if not Path(checkpoint).is_dir() and (checkpoint.count("/") > 1 or checkpoint.startswith((".", "/", "~"))):
         raise RequestError(f"there is no folder {checkpoint}", expected, fix)
+    check_files(Path(checkpoint))
     try:
         with quiet_transformers():
             adapter = Adapter.find(checkpoint)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet  # type: ignore[import-untyped]
 
+from ..files import check_files
 from ..pseudo_labels.label_file import LABELS_FILE
 
 MOST_FRAMES = 500_000
@@ -103,5 +104,6 @@ def draw_curves(report: Mapping[str, Any]) -> bytes:
 
 def _frames(folder: Path, column: str) -> np.ndarray:
     """All labels of a column, one clip after the other."""
+    check_files(folder, LABELS_FILE)
     values = pyarrow.parquet.read_table(folder / LABELS_FILE, columns=[column])[column]
     return np.asarray(values.combine_chunks().flatten())

@@ -24,8 +24,8 @@ from ..data.table import Corpus, read_corpora
 from ..environment import describe_environment
 from ..errors import RequestError
 from ..evaluation.figures import NO_MATPLOTLIB, can_draw
-from ..files import write_whole
-from ..fingerprints import combine, row_fingerprints
+from ..files import check_files, json_of, remove_half_written, write_known
+from ..fingerprints import Recordings, combine
 from ..launch import join_processes
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification
@@ -111,7 +111,8 @@ class _Pretraining:
         self._check_settings()
         self.corpus = self._read()
         self.speech = divide_speech(self.corpus.table, recipe.data, recipe.seed)
-        self.fingerprints = row_fingerprints(self.corpus.table)
+        self.recordings = Recordings(self.corpus.table)
+        self.fingerprints = self.recordings.fingerprints
         self.iterations = self._plan()
         for step in (*self.steps, self.model):
             step.refuse_contradiction()
@@ -226,7 +227,8 @@ class _Pretraining:
         """Do every step that is not finished, then write the encoder and the report."""
         left = [step for step in [*self.steps, self.model] if not step.finished]
         if self.state.is_main_process:
-            write_whole(self.output_dir / "recipe.yaml", self.recipe.to_yaml())
+            remove_half_written(self.output_dir)
+            write_known(self.output_dir, {"recipe.yaml": self.recipe.to_yaml()})
             write_left_out(self.output_dir, [*self.corpus.left_out, *self.speech.left_out])
         if "scratch" in self.backbone and not self.start.finished:
             with self.start.work(self.state) as folder:
@@ -234,7 +236,9 @@ class _Pretraining:
         for iteration in self.iterations:
             self._label(iteration)
             self._train(iteration)
-        if not self.model.finished:
+        if self.model.finished:
+            check_files(self.model.path)  # it is what people take away
+        else:
             with self.model.work(self.state) as folder:
                 if self.state.is_main_process:
                     self._save_encoder(folder)
@@ -243,9 +247,9 @@ class _Pretraining:
         environment = describe_environment() if left or not place.is_file() else read_json(place)["environment"]
         report = self._report(environment)
         if self.state.is_main_process:
-            write_json(place, report)
+            write_known(self.output_dir, {REPORT_FILE: json_of(report)})
             if can_draw():
-                write_whole(self.output_dir / CURVES_FILE, draw_curves(report))
+                write_known(self.output_dir, {CURVES_FILE: draw_curves(report)})
             else:
                 tqdm.write(NO_MATPLOTLIB)
             tqdm.write(_summary(report) if left else "All steps were finished before; nothing was left to do.")
@@ -260,7 +264,7 @@ class _Pretraining:
         layers = (1,) if spec.features == "mfcc" else spec.layers
         how = PseudoLabelSpec(layers, spec.clusters, "backbone", recipe.sample_frames, recipe.seed)
         description = f"iteration {iteration.number}"
-        with iteration.labels.work(self.state) as folder:
+        with iteration.labels.work(self.state) as folder, self.recordings.unchanged(folder):
             if spec.features == "mfcc":
                 config = GMPATLConfig(**self.base)
                 make_mfcc_labels(folder, config, how, self.speech.train, self.speech.dev, description)
@@ -273,7 +277,11 @@ class _Pretraining:
         if iteration.training.finished:
             return
         labels = iteration.labels.path
-        with iteration.training.work(self.state) as folder, pseudo_labels_of(labels, folder) as labelled:
+        with (
+            iteration.training.work(self.state) as folder,
+            self.recordings.unchanged(folder),
+            pseudo_labels_of(labels, folder) as labelled,
+        ):
             task = Training(
                 model_class=HubertForGMPATLFrameClassification,
                 start=self._before(iteration) if iteration.spec.start == "previous" else self.begin,

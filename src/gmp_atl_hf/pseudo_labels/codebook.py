@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ..errors import RequestError
-from ..files import write_whole
+from ..files import read_json, write_whole
 
 FORMAT_VERSION = 1
 """Of `codebooks.json`; raised when the meaning of a field changes."""
@@ -154,8 +154,8 @@ def read_codebooks(folder: Path) -> tuple[dict[str, Tensor], dict[str, Scale], d
     for name in (PROVENANCE_FILE, TENSORS_FILE):
         if not (folder / name).is_file():
             raise RequestError(f"no file {folder / name}", f"codebooks: {TENSORS_FILE} and {PROVENANCE_FILE}", fix)
+    content = read_json(folder / PROVENANCE_FILE)
     try:
-        content = json.loads((folder / PROVENANCE_FILE).read_text(encoding="utf-8"))
         version = content["format_version"]
         scales = (
             {name: Scale(**entry) for name, entry in content["scales"].items()} if version == FORMAT_VERSION else {}

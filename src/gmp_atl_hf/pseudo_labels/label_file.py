@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,12 +14,14 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-from ..files import whole_file
+from ..files import check_files, damaged, whole_file, write_whole
 from .labels import WindowLabels
 
 LABELS_FILE = "labels.parquet"
 PARTS_FOLDER = "label-parts"
 COPY_FILE = "labels.arrow"
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
 
 PARTS_PER_GROUP = 8
 """Parts that make up one row group of the file."""
@@ -42,8 +45,18 @@ def write_part(folder: Path, window: range, ids: Sequence[str], labels: WindowLa
     for name, rows in labels.items():
         ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
         columns[name] = pa.ListArray.from_arrays(pa.array(ends), pa.array(np.concatenate(rows), pa.int32()))
-    with whole_file(part_path(folder, window)) as path:
-        pq.write_table(pa.table(columns), path)
+    content = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), content)
+    encoded = content.getvalue().to_pybytes()
+    write_whole(part_path(folder, window), encoded + hashlib.sha256(encoded).digest())
+
+
+def read_part(folder: Path, window: range) -> pa.Table | None:
+    """Read the labels of one window; None where they are not there, or not as they were written."""
+    path = part_path(folder, window)
+    content = path.read_bytes() if path.is_file() else b""
+    encoded, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
+    return pq.read_table(pa.BufferReader(encoded)) if digest == hashlib.sha256(encoded).digest() else None
 
 
 def join_parts(folder: Path, windows: Sequence[range]) -> None:
@@ -53,13 +66,19 @@ def join_parts(folder: Path, windows: Sequence[range]) -> None:
         folder: The step's folder.
         windows: All of the table, in order.
     """
-    with whole_file(folder / LABELS_FILE) as path:
-        schema = pq.read_schema(part_path(folder, windows[0]))
-        with pq.ParquetWriter(path, schema) as writer:
-            for start in range(0, len(windows), PARTS_PER_GROUP):
-                group = windows[start : start + PARTS_PER_GROUP]
-                writer.write_table(pa.concat_tables([pq.read_table(part_path(folder, window)) for window in group]))
+    schema = _part(folder, windows[0]).schema
+    with whole_file(folder / LABELS_FILE) as path, pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, len(windows), PARTS_PER_GROUP):
+            group = windows[start : start + PARTS_PER_GROUP]
+            writer.write_table(pa.concat_tables([_part(folder, window) for window in group]))
     shutil.rmtree(folder / PARTS_FOLDER)
+
+
+def _part(folder: Path, window: range) -> pa.Table:
+    part = read_part(folder, window)
+    if part is None:
+        raise damaged(part_path(folder, window), "is damaged")
+    return part
 
 
 def copy_for_mapping(labels: Path, copy: Path) -> None:
@@ -69,6 +88,7 @@ def copy_for_mapping(labels: Path, copy: Path) -> None:
         labels: `labels.parquet`, which is smaller.
         copy: The copy; whole or not at all.
     """
+    check_files(labels.parent, labels.name)
     file = pq.ParquetFile(labels)
     with whole_file(copy) as path, pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, file.schema_arrow) as to:
         for group in range(file.num_row_groups):

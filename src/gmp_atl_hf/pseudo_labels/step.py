@@ -8,9 +8,10 @@ from pathlib import Path
 import datasets
 from accelerate import PartialState
 
-from .codebook import PROVENANCE_FILE, FeatureSource
+from ..files import is_whole, remember
+from .codebook import PROVENANCE_FILE, TENSORS_FILE, FeatureSource
 from .kmeans import MultiScaleKMeans
-from .label_file import join_parts, part_path, write_part
+from .label_file import join_parts, read_part, write_part
 from .labels import label_windows, windows_of
 from .sample import FrameDraw, take_sample
 from .stream import Extract
@@ -61,7 +62,7 @@ def cluster_and_label(
         return f"{description}: {what}{share}" if state.is_main_process else None
 
     # Whoever is here first cannot have written them: fitting needs all processes.
-    if (folder / PROVENANCE_FILE).is_file():
+    if is_whole(folder):
         kmeans = MultiScaleKMeans.load(folder)
     else:
         kmeans = MultiScaleKMeans(clusters, seed)
@@ -81,10 +82,11 @@ def cluster_and_label(
         del sample
         if state.is_main_process:
             kmeans.save(folder)
+            remember(folder, [folder / TENSORS_FILE, folder / PROVENANCE_FILE])
     rows = train if dev is None else datasets.concatenate_datasets([train, dev])
     rows = rows.select_columns(["id", "audio", "num_samples"])
     windows = windows_of(len(rows))
-    left = [window for window in team.mine(windows) if not part_path(folder, window).is_file()]
+    left = [window for window in team.mine(windows) if read_part(folder, window) is None]
     for window, labels in label_windows(extract, kmeans, source, rows, left, batch_seconds, bar("frame labels")):
         write_part(folder, window, rows["id"][window.start : window.stop], labels)
     state.wait_for_everyone()
