@@ -236,6 +236,9 @@ BAD: dict[str, Any] = {
     "a rate in words": ({"raw": WAVE, "sampling_rate": "16000"}, "sampling rate is '16000'"),
     "no rate": ({"raw": WAVE, "path": "x.wav"}, "x.wav is not a form"),
     "nothing at all": (None, "not a form"),
+    "a path that is none": ({"path": 5, "bytes": None}, "not a form"),
+    "bytes that are none": ({"path": "x.wav", "bytes": "RIFF"}, "x.wav is not a form"),
+    "a row of a table": ({"audio": {"array": WAVE, "sampling_rate": RATE}}, "not a form"),
 }
 
 

@@ -189,10 +189,12 @@ def audio_file(source: AudioSource) -> tuple[str, Path | bytes | None]:
     if isinstance(source, (str, os.PathLike)):
         return name, Path(source)
     if isinstance(source, Mapping):
-        if source.get("bytes") is not None:
-            return name, bytes(source["bytes"])
-        if source.get("path") and all(source.get(key) is None for key in ARRAYS):
-            return name, Path(source["path"])
+        content, path = source.get("bytes"), source.get("path")
+        if isinstance(content, (bytes, bytearray, memoryview)):
+            return name, bytes(content)
+        in_memory = any(held is not None for held in (content, *map(source.get, ARRAYS)))
+        if path and isinstance(path, (str, os.PathLike)) and not in_memory:
+            return name, Path(path)
         return name, None
     if not isinstance(source, tuple) and hasattr(source, "read"):
         try:
