@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from transformers import (
 from gmp_atl_hf import HubertForGMPATL, HubertForGMPATLFrameClassification, HubertForGMPATLMultiTask
 from gmp_atl_hf.checkpoints import default_feature_extractor
 from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.hub.trainer_push import trainer_card
 from gmp_atl_hf.inference.loading import load_emotion_model
 from gmp_atl_hf.modeling.encoding_gmp_atl import GMPATLModel
 from models import EMOTIONS, MODELS, build, gradients, make_clips, pad, tiny_hubert_config
@@ -99,6 +101,14 @@ def test_a_head_that_was_never_trained_is_refused(model_class: Any, stale: bool,
         load_emotion_model(str(folder))
     # By its own name the class begins a new head, as every step of the method does.
     assert HubertForGMPATL.from_pretrained(folder).config.emotions == list(EMOTIONS)
+
+
+@pytest.mark.parametrize("model_class", MODELS)
+def test_the_tag_of_a_pushed_model_is_a_task_that_loads_it(model_class: Any) -> None:
+    state, args = SimpleNamespace(best_metric=None, global_step=1), SimpleNamespace(metric_for_best_model=None, seed=0)
+    trainer: Any = SimpleNamespace(model=build(model_class), state=state, args=args)
+    task = "audio-classification" if model_class is HubertForGMPATL else "feature-extraction"
+    assert f"pipeline_tag: {task}\n" in trainer_card(trainer, "someone/model")
 
 
 @pytest.mark.parametrize("model_class", MODELS)
