@@ -16,6 +16,7 @@ import torch
 from datasets import Dataset, are_progress_bars_disabled
 
 import gmp_atl_hf
+from damages import DAMAGES
 from gmp_atl_hf import steps
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLMultiTask
@@ -98,7 +99,7 @@ def test_two_processes_share_the_work_and_write_the_bytes_of_one(given: Path, al
     assert shares(alone) == {"share-0-of-1": list(range(0, 41, 5))}
     assert shares(tmp_path) == {"share-0-of-2": list(range(0, 41, 10)), "share-1-of-2": list(range(5, 41, 10))}
     assert digests(tmp_path, *RESULTS) == digests(alone, *RESULTS)
-    assert files_of(tmp_path) == {*RESULTS, *shares(tmp_path)}, "parts are left behind"
+    assert files_of(tmp_path) == {*RESULTS, "hashes.json", *shares(tmp_path)}, "parts are left behind"
 
 
 def test_every_row_of_both_tables_is_labelled_in_their_order(given: Path, alone: Path) -> None:
@@ -139,15 +140,13 @@ def test_a_step_that_was_cut_off_keeps_codebooks_and_labelled_windows(
     assert digests(tmp_path, *RESULTS) == digests(alone, *RESULTS)
 
 
-def test_a_part_that_was_cut_off_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(table: Any, path: Path) -> None:
-        Path(path).write_bytes(b"PAR1")
-        raise OSError("no space left")
-
-    monkeypatch.setattr(label_file.pq, "write_table", half)
-    with pytest.raises(OSError, match="no space"):
-        label_file.write_part(tmp_path, range(2), ["a", "b"], {"gmp_layer1_k2": [np.zeros(3, np.int32)] * 2})
-    assert files_of(tmp_path) == set()
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_part_that_is_damaged_does_not_count(tmp_path: Path, damage: str) -> None:
+    window = range(2)
+    label_file.write_part(tmp_path, window, ["a", "b"], {"gmp_layer1_k2": [np.zeros(3, np.int32)] * 2})
+    assert label_file.read_part(tmp_path, window) is not None
+    DAMAGES[damage](label_file.part_path(tmp_path, window))
+    assert label_file.read_part(tmp_path, window) is None
 
 
 def test_labels_are_written_in_row_groups_of_several_windows(tmp_path: Path) -> None:
