@@ -107,6 +107,7 @@ def evaluate_model(
     """
     from accelerate import PartialState
 
+    from .checkpoints import load_feature_extractor
     from .data.guard import Untouched, maybe_heard
     from .data.table import read_corpora
     from .environment import describe_environment
@@ -119,7 +120,8 @@ def evaluate_model(
 
     if output_dir is not None and Path(output_dir).is_file():
         raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
-    config = load_emotion_model(str(model)).config  # all of it: a damaged one is refused before the corpus is read
+    config = load_emotion_model(str(model)).config
+    load_feature_extractor(model)  # all of the model is read here: a damaged one is refused before the corpus is read
     heard = heard_by_model(model)
     with PartialState().main_process_first():
         found = read_corpora([dict(corpus)], labels=labels)

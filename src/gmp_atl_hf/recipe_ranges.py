@@ -14,6 +14,8 @@ LARGEST = 2**32 - 1
 MOST_SECONDS = 1e6
 """Longest stretch that a setting may name, eleven days: what is longer can only be a slip."""
 
+_FIX = "correct it, or leave it out"
+
 
 class _Range(NamedTuple):
     """Where a number may lie.
@@ -73,11 +75,11 @@ def refuse_absurd_numbers(values: Mapping[str, Any], where: str) -> None:
         allowed = _RANGE_OF.get(name)
         for number in _numbers(value):
             if isinstance(number, int) and abs(number) > LARGEST:
-                raise RequestError(f"{where} has `{name}`, which is a huge number", f"at most {LARGEST}")
+                raise RequestError(f"{where} has `{name}`, which is a huge number", f"at most {LARGEST}", _FIX)
             if not math.isfinite(number):
-                raise RequestError(f"{where} has `{name}`, which is {number}", "a finite number")
+                raise RequestError(f"{where} has `{name}`, which is {number}", "a finite number", _FIX)
             if allowed is not None and not allowed.fits(number):
-                raise RequestError(f"{where} has `{name}`, which is {number}", allowed.expected)
+                raise RequestError(f"{where} has `{name}`, which is {number}", allowed.expected, _FIX)
     weights = values.get("class_weights")
     if isinstance(weights, list | tuple) and not any(_numbers(weights)):
         raise RequestError(f"{where} has `class_weights` without one above 0", "emotions that count", "balanced")
