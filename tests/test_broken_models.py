@@ -59,7 +59,9 @@ def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Pa
 def pickled(value: Any) -> Callable[[Path], object]:
     def write(folder: Path) -> None:
         (folder / WEIGHTS).unlink()
-        (folder / "pytorch_model.bin").write_bytes(value if isinstance(value, bytes) else pickle.dumps(value, protocol=2))
+        (folder / "pytorch_model.bin").write_bytes(
+            value if isinstance(value, bytes) else pickle.dumps(value, protocol=2)
+        )
 
     return write
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 from pathlib import Path
 
 from .errors import RequestError
@@ -21,8 +20,6 @@ def add_ui_arguments(parser: argparse.ArgumentParser) -> None:
 
 def ui(arguments: argparse.Namespace) -> int:
     """Serve the page until it is interrupted."""
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0":
-        return 0  # started several times by a launcher: one process does it
     if arguments.port is not None and not 1 <= arguments.port <= 65535:
         raise RequestError(f"--port is {arguments.port}", "a number from 1 to 65535", "--port 7860, or leave it out")
     if importlib.util.find_spec("gradio") is None:

@@ -282,6 +282,10 @@ def _compare(model: HubertForGMPATL, session: Any, clips: Mapping[str, npt.NDArr
     """Check → largest difference of a logit; the padded batch is compared with the model's scores of single clips."""
     with torch.no_grad():
         expected = {check: model(torch.from_numpy(clip)[None]).logits[0].numpy() for check, clip in clips.items()}
+    if wrong := [check for check, logits in expected.items() if not np.isfinite(logits).all()]:
+        raise RequestError(
+            f"the model's logits are no finite numbers for {', '.join(wrong)}", "a model that scores", "train it again"
+        )
     found = {check: float(np.abs(_run(session, [clip])[0] - expected[check]).max()) for check, clip in clips.items()}
     together = _run(session, list(clips.values()))
     found["padded batch"] = float(np.abs(together - np.stack(list(expected.values()))).max())
