@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -251,7 +250,7 @@ def _convert_scalar(type_hint: Any, value: Any, path: str, metadata: Mapping[str
         return value
     if type_hint is int and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST:
         return value
-    if type_hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if type_hint is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e308:
         return float(value)
     raise RequestError(f"`{path}` is {describe(value)}", _expected(type_hint), _scalar_fix(type_hint, value, path))
 
