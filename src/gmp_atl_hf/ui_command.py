@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import signal
 from pathlib import Path
 
 from .errors import RequestError
@@ -42,5 +43,10 @@ def ui(arguments: argparse.Namespace) -> int:
         prevent_thread_lock=True,
     )
     print(f"The page is at {page.local_url} (Ctrl+C ends it).", flush=True)
-    page.block_thread()
+    # Whoever ends it, and however: recordings of people are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        page.block_thread()
+    finally:
+        page.close()
     return 0
