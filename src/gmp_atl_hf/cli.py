@@ -176,10 +176,11 @@ def parse_folds(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, parts)))
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SPACE = ("room on the disk", "make room there, or choose another place; what is finished stays")
 _ALLOWED = ("a place that may be read and written", "choose another place, or change what is allowed there")
 _HELP: Mapping[int, tuple[str, str]] = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _SPACE),
+    **dict.fromkeys(_NO_ROOM, _SPACE),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ALLOWED),
     errno.EMFILE: ("fewer open files", "ulimit -n 4096"),
 }
@@ -273,7 +274,7 @@ def _reason(error: Exception) -> str | None:
 
     None for errors of any other kind, which only their traceback explains.
     """
-    lost = _is_stdout_lost()
+    lost = _is_stdout_lost(isinstance(error, OSError) and error.filename is None and error.errno in _NO_ROOM)
     if isinstance(error, BrokenPipeError):  # as with `gmp-atl … | head`
         return ""
     if lost:
@@ -289,10 +290,15 @@ def _reason(error: Exception) -> str | None:
     return str(RequestError(found, *_HELP.get(number or 0, (None, None))))
 
 
-def _is_stdout_lost() -> bool:
-    """Whether standard output takes nothing any more; what it still holds is then thrown away."""
+def _is_stdout_lost(doubtful: bool) -> bool:
+    """Whether standard output takes nothing any more; what it still holds is then thrown away.
+
+    A long text leaves nothing in it to try again with: where it is in doubt, the end of a line is tried.
+    """
     try:
         sys.stdout.flush()
+        if doubtful and sys.stdout is sys.__stdout__ and sys.stdout is not None:
+            os.write(sys.stdout.fileno(), b"\n")
         return not sys.stdout.writable()
     except OSError:
         with suppress(OSError, ValueError):
