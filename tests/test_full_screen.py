@@ -49,6 +49,7 @@ def test_a_full_screen_is_a_failure_of_one_sentence(
     words = [verb, *map(str, words_of(done)[verb])]
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         monkeypatch.setattr(sys, "stdout", full)
+        monkeypatch.setattr(sys, "__stdout__", full)
         status = main(words)
     said = capsys.readouterr().err
     assert status == 1, said
