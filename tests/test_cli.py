@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 import types
@@ -11,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from gmp_atl_hf import __version__, cli
 from gmp_atl_hf.cli import VERBS, Verb, main, parse_folds
@@ -20,7 +25,7 @@ from gmp_atl_hf.errors import RequestError
 
 @pytest.fixture(autouse=True)
 def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "LOCAL_RANK"):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -34,11 +39,13 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     yield calls
 
 
-def give_verb(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+def give_verb(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Verb:
     def perform(arguments: argparse.Namespace) -> int:
         raise error
 
-    monkeypatch.setitem(VERBS, "break", Verb("breaks", lambda parser: None, perform))
+    verb = Verb("breaks", lambda parser: None, perform)
+    monkeypatch.setitem(VERBS, "break", verb)
+    return verb
 
 
 # run
@@ -166,6 +173,7 @@ def test_the_status_of_a_verb_is_that_of_the_command(monkeypatch: pytest.MonkeyP
 def test_only_the_first_of_several_processes_speaks(
     variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv(variable, "1")
     assert main(["recipes"]) == 0
     assert main(["--version"]) == 0
@@ -185,10 +193,129 @@ def test_the_rank_on_the_whole_decides_not_the_one_on_this_machine(monkeypatch: 
 
 
 def test_every_process_tells_of_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "3")
-    give_verb(monkeypatch, ValueError("a bug"))
+    monkeypatch.setitem(VERBS, "break", give_verb(monkeypatch, ValueError("a bug"))._replace(together=True))
     assert main(["break"]) == 1
     assert "ValueError: a bug" in capsys.readouterr().err
+
+
+def works_once(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A verb that notes whenever it works."""
+    worked: list[str] = []
+    monkeypatch.setitem(VERBS, "work", Verb("works", lambda parser: None, lambda arguments: worked.append("once") or 0))
+    return worked
+
+
+@pytest.mark.parametrize("world", [None, "", "1", "x", "-1"])
+@pytest.mark.parametrize("rank", ["", "-1", "-7", "1", "8", "x", "1.0", "²", " "])
+@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK"])
+def test_a_number_that_no_launcher_has_given_keeps_no_verb_from_its_work(
+    variable: str, rank: str, world: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, rank)
+    if world is not None:
+        monkeypatch.setenv("WORLD_SIZE", world)
+    worked = works_once(monkeypatch)
+    assert main(["work"]) == 0
+    assert worked
+    assert variable not in os.environ
+
+
+@pytest.mark.parametrize(("rank", "works"), [("0", 1), ("00", 1), ("1", 0), ("2", 0), ("3", 1)])
+def test_of_three_processes_the_first_works(rank: str, works: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": rank, "LOCAL_RANK": "0", "WORLD_SIZE": "3"}.items():
+        monkeypatch.setenv(name, value)
+    worked = works_once(monkeypatch)
+    assert main(["work"]) == 0
+    assert len(worked) == works
+
+
+# Screens and disks that take nothing
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x.json"), ["runs/x.json: No space", "make room"]),
+        (OSError(errno.ENOSPC, "No space left on device"), ["error: No space left on device", "make room"]),
+        (OSError(errno.EROFS, "Read-only file system", "a", None, "b"), ["a and b: Read-only", "another place"]),
+        (PermissionError(errno.EACCES, "Permission denied", "secret"), ["secret: Permission denied", "allowed"]),
+        (ConnectionError("the network is away"), ["the network is away"]),
+        (OSError(), ["error: OSError"]),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), ["No space left", "make room"]),
+    ],
+)
+def test_files_that_cannot_be_read_or_written_are_named_in_a_sentence(
+    error: Exception, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give_verb(monkeypatch, error)
+    assert main(["break"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("gmp-atl: error: ") and "Traceback" not in said
+    for word in words:
+        assert word in said
+
+
+def test_an_interruption_before_there_is_a_verb_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "build_parser", interrupt)
+    assert main([]) == 130
+    assert capsys.readouterr().err == "gmp-atl: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("redirection", "said"),
+    [
+        (">/dev/full", "gmp-atl: error: the output cannot be written: [Errno 28] No space left on device\n"),
+        (">&-", "gmp-atl: error: the output cannot be written: not writable\n"),
+    ],
+)
+def test_a_screen_that_takes_nothing_is_a_failure_and_no_traceback(redirection: str, said: str) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    line = f"unset PYTHONUNBUFFERED; {shlex.quote(sys.executable)} -m gmp_atl_hf.cli --version {redirection}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
+class Full(io.TextIOBase):
+    """A screen, or a file, on which there is no room; buffered or not."""
+
+    def __init__(self, error: OSError, at_once: bool) -> None:
+        self.error, self.at_once, self.held = error, at_once, ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self.held += text
+        if self.at_once:
+            self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        if self.held:
+            self.held = "" if self.at_once else self.held
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), BrokenPipeError(errno.EPIPE, "")])
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("words", ["--help", "predict --help", "recipes", "corpora", "corpora emodb", "env"])
+def test_what_cannot_be_shown_is_a_failure(
+    words: str, at_once: bool, error: OSError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", Full(error, at_once))
+    assert main(words.split()) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert ("No space left" in said) == (error.errno == errno.ENOSPC)
+    assert bool(said) == (error.errno == errno.ENOSPC)
 
 
 # recipes, env, --version

@@ -7,6 +7,7 @@ import evaluate
 import numpy as np
 import pytest
 import sklearn.metrics
+import torch
 
 from gmp_atl_hf.evaluation.evaluate_metric import SpeechEmotionMetric
 from gmp_atl_hf.evaluation.metrics import (
@@ -163,3 +164,42 @@ def test_the_evaluate_metric_combines_with_others(metric: SpeechEmotionMetric, t
     result = both.compute(references=[0, 0, 1], predictions=[0, 2, 1])
     assert result["dev_uar"] == result["test_uar"] == 0.75
     assert set(evaluate.combine([metric]).compute(references=[0], predictions=[0])) == {"war", "uar", "macro_f1"}
+
+
+@pytest.mark.parametrize(
+    ("references", "predictions", "words"),
+    [
+        ([], [], "references are empty"),
+        ([0], [], "predictions are empty"),
+        (np.array([]), np.array([]), "are empty"),
+        ([0, 1], [0], "2 references but 1 predictions"),
+        ([0, float("nan")], [0, 1], "references have type float64"),
+        ([0, 1], [0, float("inf")], "predictions have type float64"),
+        ([0, 1], [0, 0.5], "expected integer label indices"),
+        (["anger"], ["anger"], "expected integer label indices"),
+        (["0"], ["0"], "expected integer label indices"),
+        ([None], [0], "references have type object"),
+        ([-100, 0], [0, 0], "references run from -100 to 0"),
+        ([0], [2**63], "predictions run from"),
+        ([[0, 1]], [[0, 1]], r"shape \(1, 2\)"),
+        (3, 4, r"shape \(\)"),
+        ([0], None, "predictions have"),
+    ],
+)
+def test_what_can_not_be_scored_is_refused_by_a_sentence_and_nothing_of_it_stays(
+    metric: SpeechEmotionMetric, references, predictions, words: str
+) -> None:
+    for add in (metric.compute, metric.add_batch):
+        with pytest.raises(ValueError, match=words):
+            add(references=references, predictions=predictions)
+    assert metric.compute(references=[0, 1], predictions=[0, 0])["uar"] == 0.5
+
+
+def test_labels_may_be_large_or_stored_as_other_numbers(metric: SpeechEmotionMetric) -> None:
+    for kind in (np.uint8, np.float32, np.int32):
+        got = metric.compute(references=np.array([0, 0, 1], kind), predictions=np.array([0, 2, 1], kind))
+        assert got["uar"] == 0.75
+    assert metric.compute(references=torch.tensor([0, 2_000_000_000]), predictions=[0, 2_000_000_000])["war"] == 1
+    metric.add(reference=0, prediction=1)
+    metric.add(reference=1, prediction=1)
+    assert metric.compute()["war"] == 0.5

@@ -100,6 +100,43 @@ def test_a_bad_file_is_named_without_the_servers_folders(client: Any, tmp_path: 
         client.predict(None, 3.0, api_name="/listen")
 
 
+def kept(name: str) -> list[Path]:
+    """Files of a name in the page's temporary folder."""
+    from gmp_atl_hf.page.app import _RECORDINGS
+
+    return list(Path(_RECORDINGS.name).rglob(name))
+
+
+def test_a_recording_is_kept_until_the_next_one_is_given(client: Any, tmp_path: Path) -> None:
+    first, second = (
+        write_audio(tmp_path / f"{name}.wav", tone(16_000, pitch)) for name, pitch in (("a", 200), ("b", 300))
+    )
+    listen(client, first)
+    assert kept("a.wav")
+    listen(client, first, 2.0)
+    listen(client, second)
+    assert not kept("a.wav") and kept("b.wav")
+
+
+def test_uploads_have_a_limit_and_nothing_is_kept_once_the_page_has_ended(tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="the extra `ui`")
+    from gradio_client import Client
+
+    from gmp_atl_hf.page.app import serve
+
+    page = serve(make_classifier(), "tones", prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    client = Client(page.local_url, verbose=False, analytics_enabled=False)
+    listen(client, write_audio(tmp_path / "end.wav", 16_000))
+    assert kept("end.wav")
+    assert page.max_file_size == 200 * 1024**2
+    page.max_file_size = 1_000
+    with pytest.raises(Exception, match="413"):
+        listen(client, write_audio(tmp_path / "large.wav", 16_000))
+    assert not kept("large.wav")
+    page.close()
+    assert not kept("end.wav")
+
+
 def test_a_model_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     pytest.importorskip("gradio", reason="the extra `ui`")
     assert main(["ui", str(tmp_path / "nowhere"), "--port", "99999"]) == 2

@@ -182,6 +182,7 @@ def test_output_goes_to_a_file_in_the_format_of_its_ending(
 
 def test_of_several_processes_one_predicts(run: Run, recordings: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert run(recordings) == (0, "", "")
 
 

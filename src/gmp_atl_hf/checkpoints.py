@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,8 @@ from .data.audio import SAMPLING_RATE
 from .errors import RequestError
 from .files import check_files, hash_file, read_json
 from .modeling.configuration_gmp_atl import GMPATLConfig
-from .modeling.modeling_gmp_atl import GMPATLPreTrainedModel
+from .modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
+from .recipe_ranges import refuse_absurd_numbers
 
 Model = TypeVar("Model", bound=GMPATLPreTrainedModel)
 
@@ -32,6 +35,12 @@ ADAPTER_MODEL_CONFIG = "gmp_atl_config.json"
 for a whole model beside it."""
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+
+_BACKBONE = "a HuBERT: a folder with config.json and weights, or its id on the Hub (which needs a network once)"
+_BACKBONE_FIX = (
+    "backbone: facebook/hubert-base-ls960, a folder, or a mapping of HubertConfig fields to start from scratch"
+)
+_COPY = "copy the checkpoint again, or write it anew with save_pretrained()"
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,32 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextmanager
+def explained(what: str, expected: str, fix: str) -> Iterator[None]:
+    """Make a sentence, which begins with `what`, of all that goes wrong while a checkpoint is read."""
+    try:
+        with quiet_transformers():
+            yield
+    except RequestError:
+        raise
+    except Exception as error:  # of transformers, torch, safetensors, huggingface_hub: one class for each fault
+        if _is_of_pickle(error):
+            # Without its cause, which advises to switch the protection off.
+            raise RequestError(
+                f"{what}: it is damaged, or holds more than weights, and reading it would run code", expected, fix
+            ) from None
+        reason = next(iter(str(error).strip().splitlines()), "")[:300]
+        named = reason if " " in reason else f"{type(error).__name__} {reason}".rstrip()
+        raise RequestError(f"{what}: {named}", expected, fix) from error
+
+
+def _is_of_pickle(error: BaseException | None) -> bool:
+    """Whether an error is, or comes from, that of a pickle that torch does not read."""
+    while error is not None and not isinstance(error, pickle.UnpicklingError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def locate(checkpoint: str | Path) -> str:
     """Give the folder of an encoder that comes with the package; any other name is a folder or Hub id already.
 
@@ -133,6 +168,8 @@ def describe_backbone(backbone: str | Mapping[str, Any]) -> dict[str, Any]:
                 "save_pretrained() writes them",
             )
         check_files(folder)
+        # Tried before a corpus is read, not after; the heads are thrown away.
+        load_weights(HubertForGMPATL, backbone, GMPATLConfig.from_pretrained(folder))
         # The name of a folder means nothing: its weights do.
         identity: dict[str, Any] = {"weights": hash_weights(weights)}
     else:
@@ -142,34 +179,42 @@ def describe_backbone(backbone: str | Mapping[str, Any]) -> dict[str, Any]:
     return {**identity, "config": _plain(config), "feature_extractor": heard}
 
 
-def read_config(backbone: str) -> PreTrainedConfig:
+def read_config(
+    checkpoint: str, called: str = "the backbone", expected: str = _BACKBONE, fix: str = _BACKBONE_FIX
+) -> PreTrainedConfig:
     """Read a checkpoint's configuration as HuBERT's or ours.
 
+    Args:
+        checkpoint: Folder or Hub id.
+        called: What it is, for messages.
+        expected: What it should be, for messages.
+        fix: What to do about it, for messages.
+
     Raises:
-        RequestError: There is no such checkpoint, or it is of another kind.
+        RequestError: There is no such checkpoint, it is of another kind, or its configuration makes no HuBERT.
     """
-    try:
-        with quiet_transformers():
-            folder = locate(backbone)
-            if (adapter := Adapter.find(folder)) is not None:
-                return adapter.config or read_config(adapter.base)
-            check_files(Path(folder), "config.json")
-            kind = PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
-            config_class = CONFIG_CLASSES.get(str(kind))
-            if config_class is None:
-                raise RequestError(
-                    f"the backbone {backbone} is a {kind!r} model", "a HuBERT", "backbone: facebook/hubert-base-ls960"
-                )
-            return config_class.from_pretrained(folder)
-    except RequestError:
-        raise
-    except Exception as error:  # of transformers, huggingface_hub and its strict dataclass: one class for each fault
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RequestError(
-            f"the backbone {backbone} cannot be read: {reason}",
-            "a folder with config.json and weights, or the id of a HuBERT on the Hub (which needs a network once)",
-            "backbone: facebook/hubert-base-ls960, a folder, or a mapping of HubertConfig fields to start from scratch",
-        ) from error
+    with explained(f"{called} {checkpoint} cannot be read", expected, fix):
+        place = Path(locate(checkpoint))
+        if (adapter := Adapter.find(str(place) if place.is_dir() else checkpoint)) is not None:
+            return adapter.config or read_config(adapter.base, called, expected, fix)
+        if place.is_file():
+            raise RequestError(f"{called} {checkpoint} is a file", expected, f"give its folder, {place.parent}")
+        if not place.is_dir() and (checkpoint.count("/") > 1 or checkpoint.startswith((".", "/", "~"))):
+            raise RequestError(f"there is no folder {checkpoint}", expected, fix)
+        if place.is_dir() and not (place / "config.json").is_file():
+            raise RequestError(f"{called} {checkpoint} is no model: it has no config.json", expected, fix)
+    named = f"config.json of {called} {checkpoint}" if place.is_dir() else f"{called} {checkpoint}"
+    with explained(f"{named} cannot be read", expected, fix):
+        check_files(place, "config.json")
+        raw = PreTrainedConfig.get_config_dict(locate(checkpoint))[0]
+        config_class = CONFIG_CLASSES.get(str(raw.get("model_type")))
+        if config_class is None:
+            raise RequestError(f"{called} {checkpoint} is a {raw.get('model_type')!r} model", expected, fix)
+        if raw.get("quantization_config") is not None:
+            raise RequestError(f"{called} {checkpoint} is quantized", "weights as trained", "give the model itself")
+        config = config_class.from_pretrained(locate(checkpoint))
+        _refuse_no_encoder(config, named)
+        return config
 
 
 def scratch_config(fields: Mapping[str, Any]) -> HubertConfig:
@@ -178,17 +223,20 @@ def scratch_config(fields: Mapping[str, Any]) -> HubertConfig:
     Raises:
         RequestError: The fields make no HuBERT.
     """
-    try:
+    fix = "see the recipe `demo`"
+    with explained("backbone: the fields make no HuBERT", "HubertConfig fields that fit together", fix):
         config = HubertConfig(**fields)
-        with torch.device("meta"):  # shapes only, no memory and no time
-            HubertModel(config)
+        _refuse_no_encoder(config, "`backbone`")
         return config
-    except Exception as error:  # the strict dataclass raises classes of its own for each kind of fault
-        raise RequestError(
-            f"backbone: the fields make no HuBERT: {error}",
-            "HubertConfig fields that fit together",
-            "see the recipe `demo`",
-        ) from error
+
+
+def _refuse_no_encoder(config: Any, what: str) -> None:
+    """Refuse a configuration that makes no encoder which we can train or use."""
+    fields = _plain(config)
+    refuse_absurd_numbers(fields, what)
+    GMPATLConfig(**{name: value for name, value in fields.items() if name not in ("model_type", "architectures")})
+    with torch.device("meta"):  # shapes only, no memory and no time
+        HubertModel(config)
 
 
 def save_scratch_backbone(fields: Mapping[str, Any], seed: int, folder: Path) -> None:
@@ -208,6 +256,7 @@ def load_model(
     seed: int,
     fields: Mapping[str, Any] | None = None,
     config_from: str | Path | None = None,
+    whole: bool = False,
 ) -> Model:
     """Load a checkpoint into a model class; what the checkpoint lacks is initialised from the seed.
 
@@ -218,6 +267,7 @@ def load_model(
         fields: `GMPATLConfig` fields to set.
         config_from: Folder or Hub id whose configuration is the base; the checkpoint's own by default. A step starts
             from the backbone's, so that no stage inherits the masks or dropout of the one before.
+        whole: Whether heads, too, must be the checkpoint's own, as for a test.
 
     Returns:
         The model in float32, whatever precision the checkpoint is stored in.
@@ -228,34 +278,62 @@ def load_model(
     for place in {locate(checkpoint), locate(config_from or checkpoint)}:
         check_files(Path(place))
     set_seed(seed)
-    try:
-        with quiet_transformers():
-            config = GMPATLConfig.from_pretrained(locate(config_from or checkpoint), **dict(fields or {}))
-            loaded: Any = model_class.from_pretrained(
-                locate(checkpoint),
-                config=config,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
-    except (ValueError, TypeError) as error:
-        raise RequestError(
-            f"model fields {json.dumps(dict(fields or {}), default=str)} do not fit {checkpoint}: {error}",
-            "GMPATLConfig fields that fit together",
-            "look at `model` in the recipe and in its stages",
-        ) from error
+    named = f"model fields {json.dumps(dict(fields), default=str)}" if fields else "config.json"
+    expected = "GMPATLConfig fields that fit together"
+    with explained(f"{named} do not fit {checkpoint}", expected, "look at `model` in the recipe and in its stages"):
+        config = GMPATLConfig.from_pretrained(locate(config_from or checkpoint), **dict(fields or {}))
+    return load_weights(model_class, checkpoint, config, whole)
+
+
+def load_weights(model_class: type[Model], checkpoint: str | Path, config: GMPATLConfig, whole: bool = False) -> Model:
+    """Load a checkpoint's weights into a model of a configuration, in float32.
+
+    Args:
+        model_class: One of the three model classes.
+        checkpoint: Folder or Hub id.
+        config: The configuration.
+        whole: Whether heads, too, must be the checkpoint's own; otherwise those that it lacks are begun anew.
+
+    Returns:
+        The model.
+
+    Raises:
+        RequestError: The weights cannot be read, are no numbers, or do not fit the configuration.
+    """
+    place = Path(locate(checkpoint))
+    file = next((place / name for name in WEIGHT_FILES if (place / name).is_file()), None)
+    if place.is_dir() and file is None:
+        raise RequestError(f"the folder {checkpoint} holds no weights", " or ".join(WEIGHT_FILES), _COPY)
+    what = f"the weights of {checkpoint}" if file is None else str(file)
+    with explained(f"{what} cannot be loaded", "weights that belong to config.json", _COPY):
+        loaded: Any = model_class.from_pretrained(
+            place if place.is_dir() else checkpoint,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
     model: Model = loaded[0]
     loading: Mapping[str, Any] = loaded[1]
     # A head for other emotions is begun anew; an encoder that only half fits would be a silent catastrophe.
     mismatched = (key if isinstance(key, str) else key[0] for key in loading["mismatched_keys"])
     unfit = sorted(
-        key for key in {*mismatched, *loading["missing_keys"]} if "hubert." in key and "masked_spec_embed" not in key
+        key
+        for key in {*mismatched, *loading["missing_keys"]}
+        if (whole or "hubert." in key) and "masked_spec_embed" not in key
     )
     if unfit:
         raise RequestError(
-            f"{checkpoint} lacks or has in another shape: {', '.join(unfit[:5])}",
-            f"a whole HuBERT encoder ({len(unfit)} tensors do not fit)",
-            "check that the checkpoint belongs to its config.json",
+            f"{what} lacks or has in another shape: {', '.join(unfit[:5])}",
+            f"a complete {'model' if whole else 'HuBERT encoder'} ({len(unfit)} tensors do not fit)",
+            "check that the weights belong to config.json, and that the copy is complete",
+        )
+    no_numbers = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
+    if no_numbers:
+        raise RequestError(
+            f"{what} holds weights that are no finite numbers: {', '.join(no_numbers[:5])}",
+            "finite weights",
+            "its training diverged, or the copy is damaged: train again with a lower learning_rate, or copy it again",
         )
     return model
 
@@ -272,15 +350,21 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
             return load_feature_extractor(adapter.base)
         # A checkpoint without one: HuBERT's convention is to normalise for layer-norm models only.
         return default_feature_extractor(read_config(str(checkpoint)))
-    try:
-        with quiet_transformers():
-            extractor = Wav2Vec2FeatureExtractor.from_pretrained(locate(checkpoint))
-    except (OSError, ValueError) as error:
-        raise RequestError(
-            f"the feature extractor of {checkpoint} cannot be read: {str(error).splitlines()[0]}",
-            "preprocessor_config.json, whole, or none at all",
-            "save it again with Wav2Vec2FeatureExtractor.save_pretrained",
-        ) from error
+    what = f"preprocessor_config.json of {checkpoint}"
+    expected = "the settings of a Wav2Vec2FeatureExtractor, or no such file at all"
+    fix = "write it anew with Wav2Vec2FeatureExtractor.save_pretrained()"
+    with explained(f"{what} cannot be used", expected, fix):
+        extractor = Wav2Vec2FeatureExtractor.from_pretrained(locate(checkpoint))
+    right: Mapping[str, bool] = {
+        "sampling_rate": extractor.sampling_rate == SAMPLING_RATE,
+        "feature_size": extractor.feature_size == 1,
+        "do_normalize": isinstance(extractor.do_normalize, bool),
+        "padding_value": type(extractor.padding_value) in (int, float) and math.isfinite(extractor.padding_value),
+        "padding_side": extractor.padding_side == "right",
+    }
+    for name in (name for name, fits in right.items() if not fits):
+        found = f"{what} has {name} {getattr(extractor, name)!r}"
+        raise RequestError(found, f"one channel of {SAMPLING_RATE} Hz, padded on its right", fix)
     extractor.return_attention_mask = True
     return extractor
 
@@ -297,7 +381,8 @@ def hash_weights(path: Path) -> str:
     """Hash of a checkpoint's weights; of those in several files, that of all of them."""
     if path.suffix != ".json":
         return hash_file(path)
-    names = sorted(set(read_json(path)["weight_map"].values()))
+    with explained(f"{path} cannot be used", "the list of the files that hold the weights", _COPY):
+        names = sorted(set(read_json(path)["weight_map"].values()))
     if missing := [name for name in names if not (path.parent / name).is_file()]:
         raise RequestError(
             f"the backbone folder {path.parent} lacks {', '.join(missing)}",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from .compare_command import add_compare_arguments, compare
@@ -26,6 +29,9 @@ from .ui_command import add_ui_arguments, ui
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
+_LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+"""Variables by which `torchrun` and `accelerate launch` tell a process which one it is."""
+
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 PROGRAM = "gmp-atl"
 
@@ -37,11 +43,13 @@ class Verb(NamedTuple):
         summary: One line for `--help`.
         add_arguments: Declares the verb's arguments.
         perform: Does the work and gives the exit status; a `RequestError` means that the request was wrong.
+        together: Whether the processes of a launch do the work together; otherwise the first one does all of it.
     """
 
     summary: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     perform: Callable[[argparse.Namespace], int]
+    together: bool = False
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,7 +60,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         if is_first_process():  # the help, too, once is enough
-            super()._print_message(message, file)
+            (file or sys.stderr).write(message)  # argparse itself passes over what cannot be written
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,8 +94,7 @@ def perform_run(arguments: argparse.Namespace) -> int:
 
 def perform_prepare(arguments: argparse.Namespace) -> int:
     """Read a corpus and say what is in it."""
-    if is_first_process():  # reading it once is enough
-        say(prepare(arguments))
+    say(prepare(arguments))
     return DONE
 
 
@@ -122,13 +129,18 @@ def perform_env(arguments: argparse.Namespace) -> int:
 
 
 VERBS: dict[str, Verb] = {
-    "run": Verb("train and test as a recipe says; the same command again continues", add_run_arguments, perform_run),
+    "run": Verb(
+        "train and test as a recipe says; the same command again continues",
+        add_run_arguments,
+        perform_run,
+        together=True,
+    ),
     "corpora": Verb("list the corpora that can be read by name", add_corpora_arguments, perform_corpora),
     "prepare": Verb("read a corpus and say what is in it", add_prepare_arguments, perform_prepare),
-    "evaluate": Verb("test a model on a corpus that it has not heard", add_evaluate_arguments, evaluate),
+    "evaluate": Verb("test a model on a corpus that it has not heard", add_evaluate_arguments, evaluate, together=True),
     "compare": Verb("two runs or variants, paired over speakers", add_compare_arguments, compare),
     "predict": Verb("emotions of recordings, by a trained model", add_predict_arguments, predict),
-    "pretrain": Verb("train a HuBERT of one's own on plain speech", add_pretrain_arguments, pretrain),
+    "pretrain": Verb("train a HuBERT of one's own on plain speech", add_pretrain_arguments, pretrain, together=True),
     "export": Verb("write a model as ONNX, for use without torch", add_export_arguments, export),
     "ui": Verb("a page to listen to: microphone or upload, scores, emotion over time", add_ui_arguments, ui),
     "push": Verb("send a run's model with card, figures and report to the Hub", add_push_arguments, push),
@@ -164,6 +176,16 @@ def parse_folds(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, parts)))
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SPACE = ("room on the disk", "make room there, or choose another place; what is finished stays")
+_ALLOWED = ("a place that may be read and written", "choose another place, or change what is allowed there")
+_HELP: Mapping[int, tuple[str, str]] = {
+    **dict.fromkeys(_NO_ROOM, _SPACE),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _ALLOWED),
+    errno.EMFILE: ("fewer open files", "ulimit -n 4096"),
+}
+
+
 def say(text: str) -> None:
     """Print a line, in the first of several processes only."""
     if is_first_process():
@@ -173,12 +195,28 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """Print a line on stderr, in the first of several processes only."""
     if is_first_process():
-        print(text, file=sys.stderr, flush=True)
+        with suppress(OSError):  # then there is nowhere to say it; the status still does
+            print(text, file=sys.stderr, flush=True)
 
 
 def is_first_process() -> bool:
     """Whether this is the only process or the first of several, as the launcher's variables tell."""
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) in ("0", "-1", "")
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
+def forget_stray_ranks() -> None:
+    """Take away what says that this is one of several processes where no launcher has said how many there are.
+
+    Some shells and schedulers leave such variables behind; this process would wait for others, or leave them the work.
+    """
+    found = {name: os.environ.get(name, "") for name in _LAUNCHED}
+    known = {name: int(text) for name, text in found.items() if text.isascii() and text.isdigit() and len(text) < 10}
+    ranks = [known.get(name, -1) for name in ("RANK", "LOCAL_RANK") if found[name]]
+    launched = ranks and all(0 <= rank < known.get("WORLD_SIZE", 0) for rank in ranks)
+    for name in _LAUNCHED:
+        os.environ.pop(name, None)
+    if launched:
+        os.environ.update({name: str(number) for name, number in known.items()})
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -208,8 +246,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 failed, 2 the request was wrong, 130 interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    _replace_closed_streams()
+    forget_stray_ranks()
     try:
-        return _perform(words)
+        status = _perform(words)
+        sys.stdout.flush()  # what cannot be written is found out here, and not once there is nobody to say it
+        return status
     except RequestError as error:
         complain(f"{PROGRAM}: error: {error}")
         return WRONG_REQUEST
@@ -217,20 +259,63 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(f"{PROGRAM}: error: {error}")
         return FAILED
     except KeyboardInterrupt:
-        again = "; running the same command again continues where it stopped" if words[0] in CONTINUE else ""
+        again = "; running the same command again continues where it stopped" if CONTINUE & set(words[:1]) else ""
         complain(f"{PROGRAM}: interrupted{again}")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone, as with `gmp-atl … | head`: nothing is left to say, and nowhere to say it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     except Exception as error:
         # Every process tells: the one that failed first may not be the first one.
-        if said := said_of_the_disk(error):
-            print(f"{PROGRAM}: error: {said}", file=sys.stderr, flush=True)
-        else:
-            traceback.print_exc()
+        with suppress(OSError):
+            if (reason := _reason(error)) is None:
+                traceback.print_exc()
+            elif reason:
+                print(f"{PROGRAM}: error: {reason}", file=sys.stderr, flush=True)
         return FAILED
+
+
+def _reason(error: Exception) -> str | None:
+    """Say in a sentence why files or the screen could not be read or written; nothing of a reader that has gone.
+
+    None for errors of any other kind, which only their traceback explains.
+    """
+    lost = _is_stdout_lost(isinstance(error, OSError) and error.filename is None and error.errno in _NO_ROOM)
+    if isinstance(error, BrokenPipeError):  # as with `gmp-atl … | head`
+        return ""
+    if lost:
+        return f"the output cannot be written: {error}"
+    if isinstance(error, OSError):
+        number, files = error.errno, [str(name) for name in (error.filename, error.filename2) if name is not None]
+        files = files or list(getattr(error, "__notes__", ()))[:1]
+        problem = error.strerror or str(error)
+    elif code := re.search(r"\(os error (\d+)\)", str(error)):  # of safetensors and others that are written in Rust
+        number, files, problem = int(code[1]), [], str(error)
+    else:
+        return said_of_the_disk(error)
+    found = ": ".join([" and ".join(files), problem] if files else [problem or type(error).__name__])
+    return str(RequestError(found, *_HELP.get(number or 0, (None, None))))
+
+
+def _is_stdout_lost(doubtful: bool) -> bool:
+    """Whether standard output takes nothing any more; what it still holds is then thrown away.
+
+    A long text leaves nothing in it to try again with: where it is in doubt, the end of a line is tried.
+    """
+    try:
+        sys.stdout.flush()
+        if doubtful and sys.stdout is sys.__stdout__ and sys.stdout is not None:
+            os.write(sys.stdout.fileno(), b"\n")
+        return not sys.stdout.writable()
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+
+
+def _replace_closed_streams() -> None:
+    """Put something in the place of streams that were closed before we began, and keep files off their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "r"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # Standard output fails when something is written to it, as a full one does; the other two are silent.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
 
 
 def _perform(words: list[str]) -> int:
@@ -247,8 +332,11 @@ def _perform(words: list[str]) -> int:
     if arguments.verb is None:
         complain(parser.format_help())
         return WRONG_REQUEST
+    verb = VERBS[arguments.verb]
+    if not verb.together and not is_first_process():
+        return DONE
     arguments.command = shlex.join([PROGRAM, *words])
-    return VERBS[arguments.verb].perform(arguments)
+    return verb.perform(arguments)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +28,6 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 def compare(arguments: argparse.Namespace) -> int:
     """Compare two finished runs or variants; the unit is the speaker, after a mean over seeds."""
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0":
-        return 0  # started several times by a launcher: one process does it
     comparison = compare_runs(arguments.first, arguments.other)
     comparison["command"] = arguments.command
     print(json.dumps(comparison, indent=2, ensure_ascii=False) if arguments.json else format_comparison(comparison))

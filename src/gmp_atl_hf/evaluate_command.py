@@ -107,7 +107,7 @@ def evaluate_model(
     """
     from accelerate import PartialState
 
-    from .checkpoints import read_config
+    from .checkpoints import load_feature_extractor
     from .data.guard import Untouched, maybe_heard
     from .data.spelling import spelling
     from .data.table import read_corpora
@@ -115,18 +115,13 @@ def evaluate_model(
     from .evaluation.report import FoldResult, build_report, write_report
     from .files import json_of, jsonl_of, write_known
     from .heard import heard_by_model
-    from .modeling.configuration_gmp_atl import GMPATLConfig
+    from .inference.loading import load_emotion_model
     from .steps import predict, write_left_out
 
     if output_dir is not None and Path(output_dir).is_file():
         raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
-    config = read_config(str(model))
-    if not isinstance(config, GMPATLConfig) or "HubertForGMPATL" not in (config.architectures or []):
-        raise RequestError(
-            f"{model} is no fine-tuned emotion classifier of ours",
-            "the folder model/ of a run, or one of its 4-finetune",
-            "gmp-atl run makes one",
-        )
+    config = load_emotion_model(str(model)).config
+    load_feature_extractor(model)  # all of the model is read here: a damaged one is refused before the corpus is read
     heard = heard_by_model(model)
     with PartialState().main_process_first():
         found = read_corpora([dict(corpus)], labels=labels)

@@ -24,8 +24,6 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def export(arguments: argparse.Namespace) -> int:
     """Export a model, and leave nothing behind that does not score like it."""
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0":
-        return 0  # started several times by a launcher: one process does it
     output = _writable(Path(arguments.output))
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:

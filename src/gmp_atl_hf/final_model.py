@@ -150,7 +150,7 @@ def _best_step(planned: PlannedFold, step: str) -> int:
 
 def _write_model(run: Run, folder: Path, chosen: PlannedFold, folds: Sequence[PlannedFold]) -> None:
     source = chosen.finetune.resolve()
-    model = load_model(HubertForGMPATL, source, seed=0)
+    model = load_model(HubertForGMPATL, source, seed=0, whole=True)
     model.config.logit_temperature = development_temperature(run, folds) or 1.0
     with quiet_transformers():
         model.save_pretrained(folder)

@@ -48,8 +48,6 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Score the emotions of recordings; status 1 if some could not be read; the others are scored all the same."""
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0":
-        return 0  # started several times by a launcher: one process does it
     output = None if arguments.output is None else _writable(Path(arguments.output))
     items = find_recordings(arguments.paths)
     from .inference.classifier import SpeechEmotionClassifier
@@ -124,7 +122,7 @@ def format_predictions(predictions: Sequence[Prediction], labels: Sequence[str],
         The whole text, with a newline at its end.
     """
     if format == "jsonl":
-        return "".join(json.dumps(one.to_dict(), ensure_ascii=False) + "\n" for one in predictions)
+        return "".join(json.dumps(one.to_dict(), ensure_ascii=False, allow_nan=False) + "\n" for one in predictions)
     return _csv(predictions, labels, windowed) if format == "csv" else _table(predictions, labels)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +33,6 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
 
 def push(arguments: argparse.Namespace) -> int:
     """Push a run's model, card, figures, recipe and report."""
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0":
-        return 0  # started several times by a launcher: one process does it
     run = Path(arguments.run)
     from .hub.push import check_repo_id, files_of_run, push_files
     from .hub.run_facts import refuse_without_model

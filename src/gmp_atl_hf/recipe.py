@@ -14,9 +14,9 @@ from typing import Any, Literal, get_type_hints
 
 from .errors import RequestError
 from .recipe_checks import (
-    FOLDER_NAME,
     check_coherence,
     check_field_names,
+    check_name,
     check_protocol,
     convert,
     did_you_mean,
@@ -26,6 +26,7 @@ from .recipe_checks import (
     split_rest,
     to_plain,
 )
+from .recipe_ranges import MOST_SECONDS
 from .recipe_search import check_search, dotted_paths
 from .recipe_variants import apply_override, variant_overrides, with_overrides
 
@@ -71,7 +72,7 @@ class DataSpec:
             folder of one's own, or false to do without. About 184 MB for each hour of audio. No part of the method.
     """
 
-    max_seconds: float | None = field(default=10.0, metadata={"above": 0})
+    max_seconds: float | None = field(default=10.0, metadata={"above": 0, "at_most": MOST_SECONDS})
     augment: Literal["none", "speed"] = "none"
     shuffle_labels: bool = False
     short_clips: Literal["error", "pad", "drop"] = "error"
@@ -259,8 +260,7 @@ class Recipe:
         for item in fields(self):
             value = convert(hints[item.name], getattr(self, item.name), item.name, item.metadata)
             object.__setattr__(self, item.name, value)
-        if not FOLDER_NAME.fullmatch(self.name):
-            raise RequestError(f"`name` is {self.name!r}", "lower-case letters, digits and . _ - (it names a folder)")
+        check_name(self.name)
         check_protocol(self)
         check_search(self)
         for index, name in enumerate(self.variant_names):

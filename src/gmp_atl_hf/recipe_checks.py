@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import fields
+from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import RequestError
 from .recipe_convert import convert, describe, did_you_mean, known_names, split_rest, to_plain
+from .recipe_ranges import refuse_absurd_numbers
 from .recipe_yaml import dump_yaml, load_yaml
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ __all__ = [
     "RUN_OWNED",
     "check_coherence",
     "check_field_names",
+    "check_name",
     "check_pretraining_names",
     "check_protocol",
     "convert",
@@ -34,7 +37,7 @@ __all__ = [
     "to_plain",
 ]
 
-FOLDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+FOLDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 """Names that may name a folder of a run."""
 
 RESERVED_NAMES = frozenset({"corpus", "figures", "model", "backbone", "front-end"})
@@ -83,12 +86,25 @@ MODEL_UNUSED: Mapping[str, str] = {
 """Configuration fields that a checkpoint may have and that none of our models looks at."""
 
 _STAGES = ("multitask", "retrain", "finetune")
-_PLAIN_KINDS: Mapping[Any, tuple[tuple[type, ...], str]] = {
-    "bool": ((bool,), "true or false"),
-    "int": ((int,), "a whole number"),
-    "float": ((int, float), "a number"),
-    "float | int": ((int, float), "a number"),
+_PLAIN_KINDS: Mapping[str, tuple[type, str]] = {
+    "bool": (bool, "true or false"),
+    "int": (int, "a whole number"),
+    "float": (float, "a number"),
+    "str": (str, "text"),
+    "dict": (dict, "a mapping"),
+    "None": (NoneType, "null"),
 }
+
+
+def check_name(name: str) -> None:
+    """Refuse a recipe's name that can name no folder.
+
+    Raises:
+        RequestError: Says what names look like.
+    """
+    if not FOLDER_NAME.fullmatch(name):
+        expected = "lower-case letters, digits and . _ -, 100 at most (it names a folder)"
+        raise RequestError(f"`name` is {describe(name)}", expected)
 
 
 def check_protocol(recipe: Recipe) -> None:
@@ -328,7 +344,17 @@ def _check_names(mapping: Mapping[str, Any], where: str, known: _Known) -> None:
                 + ("GMPATLTrainingArguments" if "learning_rate" in known.kinds else "the model's configuration"),
                 fix or did_you_mean(name, [*candidates, *known.elsewhere]),
             )
-        kind = known.kinds[name]
-        types, words = _PLAIN_KINDS.get(kind.__name__ if isinstance(kind, type) else str(kind), ((), ""))
-        if types and (not isinstance(value, types) or isinstance(value, bool) and bool not in types):
-            raise RequestError(f"{where} has `{name}`, which is {describe(value)}", words)
+        _check_kind(value, known.kinds[name], f"{where} has `{name}`, which is")
+    refuse_absurd_numbers(mapping, where)
+
+
+def _check_kind(value: Any, hint: Any, what: str) -> None:
+    """Refuse a value of another kind; hints that are not made of plain kinds are left to transformers."""
+    kinds = (hint.__name__ if isinstance(hint, type) else str(hint)).split(" | ")
+    if "float" in kinds:
+        kinds = ["float", *(kind for kind in kinds if kind not in ("float", "int"))]
+    if not all(kind in _PLAIN_KINDS for kind in kinds):
+        return
+    given = float if type(value) is int and "float" in kinds else type(value)
+    if given not in {_PLAIN_KINDS[kind][0] for kind in kinds}:
+        raise RequestError(f"{what} {describe(value)}", " or ".join(_PLAIN_KINDS[kind][1] for kind in kinds))

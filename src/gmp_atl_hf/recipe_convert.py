@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import RequestError
+from .recipe_ranges import LARGEST
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _TRUTH = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
@@ -54,11 +54,11 @@ def describe(value: object) -> str:
     if isinstance(value, bool):
         return f"{str(value).lower()}, which is true or false"
     if isinstance(value, int):
-        return f"{value}, a whole number"
+        return f"{value}, a whole number" if abs(value) <= LARGEST else "a huge whole number"
     if isinstance(value, float):
         return f"{value}, a number"
     if isinstance(value, str):
-        return f"{value!r}, text"
+        return f"{value!r}, text" if len(value) <= 200 else f"a text of {len(value)} characters"
     if isinstance(value, Mapping):
         return f"a mapping with {', '.join(f'`{key}`' for key in value)}" if value else "a mapping without keys"
     if isinstance(value, list | tuple):
@@ -131,8 +131,9 @@ def convert(type_hint: Any, value: Any, path: str, metadata: Mapping[str, Any]) 
         type_hint: The resolved hint: a scalar, `Literal`, `tuple[X, ...]`, `Mapping`, dataclass or union of them.
         value: The plain value, or one that is converted already.
         path: Where it is in the recipe, for messages.
-        metadata: Of the field. `expand`: replace `${NAME}` and `~`; `above`, `at_least`, `not_zero`: range of a number
-            or of each in a list; `non_empty`; `unique`. (`quiet` and `rest` concern `to_plain` and `split_rest`.)
+        metadata: Of the field. `expand`: replace `${NAME}` and `~`; `above`, `at_least`, `at_most`, `not_zero`: range
+            of a number or of each in a list; `non_empty`; `unique`. (`quiet` and `rest` concern `to_plain` and
+            `split_rest`.)
 
     Returns:
         The value, all of its parts converted and copied.
@@ -219,7 +220,7 @@ def _convert_list(type_hint: Any, value: Any, path: str, metadata: Mapping[str, 
         raise RequestError(
             f"`{path}` is {describe(value)}", _expected(type_hint), f"{path}: [{value}]" if single else None
         )
-    inner = {key: metadata[key] for key in ("expand", "above", "at_least", "not_zero") if key in metadata}
+    inner = {key: metadata[key] for key in ("expand", "above", "at_least", "at_most", "not_zero") if key in metadata}
     converted = tuple(convert(item_hint, item, f"{path}.{index}", inner) for index, item in enumerate(value))
     if metadata.get("unique"):
         for index, item in enumerate(converted):
@@ -247,15 +248,17 @@ def _convert_scalar(type_hint: Any, value: Any, path: str, metadata: Mapping[str
         return _expand(text, path) if metadata.get("expand") else text
     if type_hint is bool and isinstance(value, bool):
         return value
-    if type_hint is int and isinstance(value, int) and not isinstance(value, bool):
+    if type_hint is int and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST:
         return value
-    if type_hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if type_hint is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e308:
         return float(value)
     raise RequestError(f"`{path}` is {describe(value)}", _expected(type_hint), _scalar_fix(type_hint, value, path))
 
 
 def _scalar_fix(type_hint: Any, value: Any, path: str) -> str | None:
     name = path.rsplit(".", 1)[-1]
+    if type_hint is int and type(value) is int:
+        return f"{LARGEST} at most"
     label = "" if name.isdigit() else f"{name}: "
     if type_hint is str and isinstance(value, bool | int | float):
         return f'{label}"{str(value).lower()}", in quotes'
@@ -277,6 +280,8 @@ def _check_range(value: Any, path: str, metadata: Mapping[str, Any]) -> None:
         return
     if "above" in metadata and not value > metadata["above"]:
         raise RequestError(f"`{path}` is {value}", f"a number above {metadata['above']}")
+    if "at_most" in metadata and value > metadata["at_most"]:
+        raise RequestError(f"`{path}` is {value}", f"at most {metadata['at_most']:,.0f}")
     if "at_least" in metadata and value < metadata["at_least"]:
         raise RequestError(f"`{path}` is {value}", f"at least {metadata['at_least']}")
     if metadata.get("not_zero") and value == 0:

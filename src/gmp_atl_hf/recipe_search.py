@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from .recipe_variants import variant_overrides
 if TYPE_CHECKING:
     from .recipe import Recipe
 
+_MOST_COMBINATIONS = 1_000
 _SEARCHED = "stages.finetune."
 _NOT_SEARCHED = ("skip", "start", "same_updates_as_all")
 
@@ -61,6 +63,10 @@ def check_search(recipe: Recipe) -> None:
             if value in values[:index]:
                 raise RequestError(f"`search.{dotted}` has {value} twice", "each value once", "remove one of them")
 
+    if (combinations := math.prod(map(len, recipe.search.values()))) > _MOST_COMBINATIONS:
+        raise RequestError(
+            f"`search` has {combinations} combinations", f"at most {_MOST_COMBINATIONS}", "search fewer settings"
+        )
     for one, other in itertools.combinations(recipe.search, 2):
         if overlap(one, other):
             raise RequestError(f"`search` has `{one}` and `{other}`", "paths of which none leads into another")

@@ -25,6 +25,7 @@ _RESOLVERS = (
     ("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789")),
 )
 _MERGE = "tag:yaml.org,2002:merge"
+_DEEPEST, _MOST_VALUES = 50, 100_000
 
 
 class _Loader(yaml.SafeLoader):
@@ -58,7 +59,6 @@ for _tag, _pattern, _first in _RESOLVERS:
     _Loader.add_implicit_resolver(_tag, _pattern, _first)
     _Dumper.add_implicit_resolver(_tag, _pattern, _first)
 _Loader.add_implicit_resolver(_MERGE, re.compile(r"^(?:<<)$"), ["<"])
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))  # type: ignore[arg-type]
 
 
 def _represent_sequence(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.SequenceNode:
@@ -70,10 +70,39 @@ def _represent_sequence(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Seque
 _Dumper.add_representer(list, _represent_sequence)
 
 
+class _EndlessError(Exception):
+    """Values within values, or references to references, without end."""
+
+
+def _refuse_endless(value: Any, known: dict[int, int], depth: int = 0) -> int:
+    """Count values as they are once every reference is written out; `known` are those counted before."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        parts = value.values() if isinstance(value, dict) else value
+        if depth == _DEEPEST:
+            raise _EndlessError
+        known[id(value)] = 1 + sum(_refuse_endless(part, known, depth + 1) for part in parts)
+    if known[id(value)] > _MOST_VALUES:
+        raise _EndlessError
+    return known[id(value)]
+
+
+def _whole_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    """Python itself refuses thousands of digits; twenty are more than any setting has."""
+    text = loader.construct_scalar(node)
+    if len(text) > 20:
+        raise yaml.constructor.ConstructorError(None, None, f"a number of {len(text)} digits", node.start_mark)
+    return int(text)
+
+
 class _DuplicateKeyError(Exception):
     def __init__(self, key: str, first: int, second: int) -> None:
         super().__init__(key)
         self.key, self.first, self.second = key, first, second
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
 def load_yaml(text: str, where: str) -> Any:
@@ -94,7 +123,15 @@ def load_yaml(text: str, where: str) -> Any:
         {'rate': 0.0001, 'answer': 'no', 'speaker': '03'}
     """
     try:
-        return yaml.load(text, Loader=_Loader)
+        plain = yaml.load(text, Loader=_Loader)
+        _refuse_endless(plain, {})
+        return plain
+    except (RecursionError, _EndlessError):
+        raise RequestError(
+            f"{where} is nested too deep, or repeats itself without end",
+            f"{_DEEPEST} levels and {_MOST_VALUES} values at most",
+            "a recipe has five levels",
+        ) from None
     except _DuplicateKeyError as error:
         raise RequestError(
             f"{where}: `{error.key}` is given twice, on line {error.first} and on line {error.second}",
@@ -107,7 +144,7 @@ def load_yaml(text: str, where: str) -> Any:
         problem = getattr(error, "problem", None) or str(error)
         raise RequestError(
             f"{where}{line} is not YAML: {problem}",
-            "lines of the form `key: value`, indented with spaces",
+            "lines of the form `key: value`, indented with spaces; numbers of a sensible size",
             "correct that line or the one before it",
         ) from None
 

@@ -23,6 +23,7 @@ from .evaluation.report_markdown import render_console
 from .files import json_of, jsonl_of, read_jsonl, remove_half_written, write_known
 from .final_model import describe_final_model, development_temperature, refuse_other_model, ship_final_model
 from .fingerprints import Recordings, combine
+from .front_end.store import refuse_no_folder
 from .heard import heard_by_description
 from .launch import join_processes
 from .plan import FRONT_END_FOLDER, PlannedFold, PlannedStep, Planner, known_genders
@@ -99,6 +100,7 @@ class Run:
         self.variants = _variants(recipe)
         described = {str(each.backbone): describe_backbone(each.backbone) for each in self.variants.values()}
         backbones = {name: described[str(each.backbone)] for name, each in self.variants.items()}
+        self._check_stages(backbones, None)
         self.corpus = self._read_corpus()
         self.labels: list[str] = self.corpus.table.features["emotion"].names
         spec = recipe.protocol
@@ -109,10 +111,7 @@ class Run:
         self.wanted = self._wanted(folds)
         self.stamps = self._stamps(backbones)
         self.notes = self._notes()
-        for name, each in self.variants.items():
-            backbone = backbones[name]
-            for candidate in each.candidates():
-                check_stage_settings(candidate, backbone.get("config", backbone.get("scratch", {})), self.labels)
+        self._check_stages(backbones, self.labels)
         refuse_nobody_to_choose(recipe.search, [f.number for f in self.folds if f.number in self.wanted and not f.dev])
         self.recordings = Recordings(self.corpus.table)
         self.fingerprints = self.recordings.fingerprints
@@ -136,6 +135,12 @@ class Run:
         self.damaged = {planned.folder: problem for planned in self.planned if (problem := _damage(planned.folder))}
 
     # ---- what is asked for ---------------------------------------------------------------------------------------
+
+    def _check_stages(self, backbones: Mapping[str, Mapping[str, Any]], labels: list[str] | None) -> None:
+        for name, each in self.variants.items():
+            backbone = backbones[name]
+            for candidate in each.candidates():
+                check_stage_settings(candidate, backbone.get("config", backbone.get("scratch", {})), labels)
 
     def _read_corpus(self) -> Corpus:
         entries = []
@@ -424,6 +429,8 @@ def _variants(recipe: Recipe) -> dict[str, Recipe]:
     recipe.check_field_names()
     variants = {name: recipe.resolve(name) for name in recipe.variant_names}
     for name, each in variants.items():
+        if isinstance(each.data.front_end_cache, str):
+            refuse_no_folder(Path(each.data.front_end_cache))
         if each.stages.finetune.skip:
             raise RequestError(
                 f"variant {name} skips the fine-tuning", "a stage that can be tested on emotions", "skip other stages"

@@ -131,13 +131,13 @@ def make_arguments(output_dir: Path, seed: int, settings: Mapping[str, Any], eva
         ) from error
 
 
-def check_stage_settings(recipe: Recipe, backbone_config: Mapping[str, Any], labels: list[str]) -> None:
+def check_stage_settings(recipe: Recipe, backbone_config: Mapping[str, Any], labels: list[str] | None) -> None:
     """Refuse stage settings that would only fail once training starts.
 
     Args:
         recipe: A recipe without variants.
         backbone_config: The backbone's configuration fields.
-        labels: Emotions in the table's order.
+        labels: Emotions in the table's order; None before the corpus is read: their number is not looked at then.
 
     Raises:
         RequestError: Names the stage and what does not fit.
@@ -146,7 +146,7 @@ def check_stage_settings(recipe: Recipe, backbone_config: Mapping[str, Any], lab
     shapes = encoder_shapes(GMPATLConfig(**base))
     for stage in recipe.stages.performed:
         try:
-            config = GMPATLConfig(**{**base, **stage_model_fields(recipe, stage, labels)})
+            config = GMPATLConfig(**{**base, **stage_model_fields(recipe, stage, labels or [])})
             if stage == "retrain" and config.frame_targets == "masked" and not config.masks_time:
                 raise ValueError("no frame would be masked, so there would be nothing to predict")
             for layer in recipe.pseudo_labels.layers if stage == "retrain" else ():
@@ -154,7 +154,8 @@ def check_stage_settings(recipe: Recipe, backbone_config: Mapping[str, Any], lab
             if encoder_shapes(config) != shapes:
                 raise ValueError("fields under `model` change the shape of the encoder, which its weights then not fit")
             arguments = make_arguments(Path("unused"), 0, stage_arguments(recipe, stage), evaluate=True)
-            check_training_arguments(arguments, stage == "retrain", len(labels))
+            emotions = len(arguments.class_weights or ()) if labels is None else len(labels)
+            check_training_arguments(arguments, stage == "retrain", emotions)
         except RequestError as error:
             raise RequestError(f"stages.{stage}: {error.found}", error.expected, error.fix) from error
         except Exception as error:  # the strict dataclass raises classes of its own for each kind of fault

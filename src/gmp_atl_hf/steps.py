@@ -20,6 +20,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from .checkpoints import load_feature_extractor, load_model, quiet_transformers
 from .data.corpora import LeftOut
 from .data.guard import NOTHING_TESTED, Untouched
+from .errors import RequestError
 from .files import is_whole, json_of, jsonl_of, remember, write_jsonl, write_known
 from .front_end.cache import FrontEndCache
 from .heard import heard_by_codebooks, heard_by_model
@@ -303,7 +304,7 @@ def predict(
         RequestError: The model has heard a speaker whom it is to be tested on.
     """
     untouched.refuse_speakers(heard_by_model(checkpoint), f"the model {checkpoint} has heard")
-    model = load_model(HubertForGMPATL, checkpoint, seed=0)
+    model = load_model(HubertForGMPATL, checkpoint, seed=0, whole=True)
     settings = {"per_device_eval_batch_size": batch_size, "disable_tqdm": description is None}
     # The trainer makes its output folder even if it writes nothing: this one is there already.
     nowhere = Path(tempfile.gettempdir())
@@ -316,6 +317,14 @@ def predict(
             front_end_cache=front_end_cache or False,
         )
         logits = np.asarray(trainer.predict(table).predictions, dtype=np.float64)
+    if not np.isfinite(logits).all():
+        bad = [row for row, each in zip(table["file"], logits, strict=True) if not np.isfinite(each).all()]
+        raise RequestError(
+            f"the scores of {checkpoint} are no finite numbers for {len(bad)} of {len(logits)} recordings, "
+            f"such as {', '.join(bad[:3])}",
+            "finite logits",
+            "its training has diverged: train again with a lower learning_rate",
+        )
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     scores = exponentials / exponentials.sum(axis=1, keepdims=True)
     names = table.features["emotion"].names

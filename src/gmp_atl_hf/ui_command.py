@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
+import signal
 from pathlib import Path
 
 from .errors import RequestError
@@ -21,8 +21,6 @@ def add_ui_arguments(parser: argparse.ArgumentParser) -> None:
 
 def ui(arguments: argparse.Namespace) -> int:
     """Serve the page until it is interrupted."""
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) != "0":
-        return 0  # started several times by a launcher: one process does it
     if arguments.port is not None and not 1 <= arguments.port <= 65535:
         raise RequestError(f"--port is {arguments.port}", "a number from 1 to 65535", "--port 7860, or leave it out")
     if importlib.util.find_spec("gradio") is None:
@@ -45,5 +43,10 @@ def ui(arguments: argparse.Namespace) -> int:
         prevent_thread_lock=True,
     )
     print(f"The page is at {page.local_url} (Ctrl+C ends it).", flush=True)
-    page.block_thread()
+    # Whoever ends it, and however: recordings of people are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        page.block_thread()
+    finally:
+        page.close()
     return 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import datasets
 import evaluate
+import numpy as np
 
-from gmp_atl_hf.evaluation.metrics import emotion_metrics
+from gmp_atl_hf.evaluation.metrics import emotion_metrics, label_indices
 
 _DESCRIPTION = (
     "WAR (accuracy), UAR (mean recall over the labels that occur in the references) and macro F1 (mean F1 over the "
@@ -21,6 +23,8 @@ Args:
 Returns:
     war, uar, macro_f1: fractions from 0 to 1.
 """
+
+_MOST_LABELS = 2**31
 
 
 class SpeechEmotionMetric(evaluate.Metric):
@@ -43,6 +47,39 @@ class SpeechEmotionMetric(evaluate.Metric):
             features=datasets.Features(features),
         )
 
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
+        """Add utterances, as `evaluate.Metric` does; also what `compute` is given passes through here.
+
+        Args:
+            predictions: Predicted label indices, (n,).
+            references: True label indices, (n,).
+            kwargs: Of `evaluate.Metric`.
+
+        Raises:
+            ValueError: They are not equally many, or one is no whole number from 0.
+        """
+        # Before the library turns 0.7 into 0 in silence, and NaN into an error that says nothing of labels.
+        given = {"references": references, "predictions": predictions}
+        checked = {name: label_indices(_whole(values), _MOST_LABELS, name) for name, values in given.items()}
+        if checked["references"].shape != checked["predictions"].shape:
+            raise ValueError(f"{checked['references'].size} references but {checked['predictions'].size} predictions")
+        super().add_batch(**checked, **kwargs)
+
+    def add(self, *, prediction: Any = None, reference: Any = None, **kwargs: Any) -> None:
+        """Add one utterance, checked as in `add_batch`."""
+        self.add_batch(predictions=[prediction], references=[reference], **kwargs)
+
     def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        # Absent labels never count, so the number of labels only has to be large enough.
-        return emotion_metrics(references, predictions, max(*predictions, *references, 0) + 1)
+        # Labels that do not occur never count, so those that do may be numbered anew.
+        labels, numbers = np.unique([*references, *predictions], return_inverse=True)
+        return emotion_metrics(numbers[: len(references)], numbers[len(references) :], len(labels))
+
+
+def _whole(values: Any) -> Any:
+    """Numbers that are whole although they are stored as fractions or as truth become integers; others stay."""
+    array = np.asarray(values)
+    if array.dtype.kind == "b" or (
+        array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.trunc(array)).all()
+    ):
+        return array.astype(np.int64)
+    return array

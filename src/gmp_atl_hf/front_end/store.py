@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import tempfile
 import zlib
 from pathlib import Path
 from threading import Lock
@@ -102,6 +103,24 @@ class FeatureStore:
 def _checksum(features: ConvFeatures) -> bytes:
     start = zlib.crc32(f"{features.dtype.str}{features.shape}".encode())
     return zlib.crc32(np.ascontiguousarray(features).data, start).to_bytes(CHECKSUM_BYTES, "little")
+
+
+def refuse_no_folder(folder: Path) -> None:
+    """Refuse, before any work, a place where no cache can be kept.
+
+    Raises:
+        RequestError: It is a file or a device, or nothing can be written there.
+    """
+    try:
+        there = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"0")
+    except (OSError, ValueError) as error:
+        raise RequestError(
+            f"`data.front_end_cache` is {os.fspath(folder)!r}, where nothing can be kept: {error}",
+            "a folder to write to, or one that can be made",
+            "front_end_cache: true keeps it in the run's folder; false does without",
+        ) from error
 
 
 def out_of_space(folder: Path, needed: int | None, free: int | None = None) -> RequestError:

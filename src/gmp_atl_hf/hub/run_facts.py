@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
+from ..checkpoints import load_feature_extractor
 from ..errors import RequestError
 from ..evaluation.results import is_speaker_independent
 from ..files import check_files
+from ..inference.loading import load_emotion_model
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..recipe import Recipe
 from ..step_folder import STEP_FILE, StepFolder, read_json
@@ -97,6 +99,7 @@ def read_run(folder: Path) -> RunFacts:
     report = read_json(folder / "report.json")
     recipe = Recipe.from_yaml(folder / "recipe.yaml").resolve(step["variant"])
     usage = model / USAGE_FILE
+    config = load_emotion_model(str(model)).config  # the whole model, so that no damaged one is described or sent
     times = list(_step_seconds(folder / step["variant"]))
     return RunFacts(
         folder=folder,
@@ -105,8 +108,8 @@ def read_run(folder: Path) -> RunFacts:
         variant=step["variant"],
         seed=step["seed"],
         cross_validated=len(step["temperature_from"]) > 1,
-        config=GMPATLConfig.from_pretrained(model),
-        do_normalize=read_json(model / "preprocessor_config.json")["do_normalize"],
+        config=config,
+        do_normalize=load_feature_extractor(model).do_normalize,
         parameters=_count_parameters(model),
         temperatures=tuple(_temperatures(folder / step["variant"], report["variants"][step["variant"]])),
         usage=read_json(usage) if usage.is_file() else None,

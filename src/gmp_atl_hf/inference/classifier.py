@@ -35,6 +35,9 @@ BATCHES_PER_THREAD = 4
 """Batches that a thread of the CPU gets at least, if there is a second of audio for each."""
 
 
+NO_NUMBERS = "scores are no finite numbers, so it is damaged, or its training or this precision has failed"
+
+
 class SpeechEmotionClassifier:
     """Scores emotions of recordings.
 
@@ -192,6 +195,8 @@ class SpeechEmotionClassifier:
             return Prediction(item.name, None, {}, None, error=heard.problem)
         labels = self.labels
         scores = np.stack(heard.scores)
+        if not np.isfinite(scores).all():
+            return Prediction(item.name, None, {}, None, error=f"{item.name}: the model's {NO_NUMBERS}")
         mean = _named(labels, coverage_weights(heard.spans) @ scores)
         windows = None
         if heard.windowed:

@@ -118,10 +118,11 @@ def export_onnx(model: HubertForGMPATL, feature_extractor: Any, path: Path, int8
             "the model is larger than 2 GiB", "a model that one ONNX file can hold", "a smaller backbone"
         )
     clips = _checked_clips(model, feature_extractor)
+    expected = _expected(model, clips)
     settings = _settings(model, feature_extractor)
     exact = _convert(model, clips, settings)
     session = _session(exact)
-    differences = _compare(model, session, clips)
+    differences = _compare(expected, session, clips)
     if wrong := {check: value for check, value in differences.items() if not value <= TOLERANCE}:
         raise RuntimeError(
             f"{path} was not written: logits differ from the model's by more than {TOLERANCE:g}: "
@@ -274,10 +275,23 @@ def _run(session: Any, clips: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[
     return logits
 
 
-def _compare(model: HubertForGMPATL, session: Any, clips: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, float]:
-    """Check → largest difference of a logit; the padded batch is compared with the model's scores of single clips."""
+def _expected(
+    model: HubertForGMPATL, clips: Mapping[str, npt.NDArray[np.float32]]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Check → logits of the model itself, (labels,)."""
     with torch.no_grad():
         expected = {check: model(torch.from_numpy(clip)[None]).logits[0].numpy() for check, clip in clips.items()}
+    if wrong := [check for check, logits in expected.items() if not np.isfinite(logits).all()]:
+        raise RequestError(
+            f"the model's logits are no finite numbers for {', '.join(wrong)}", "a model that scores", "train it again"
+        )
+    return expected
+
+
+def _compare(
+    expected: Mapping[str, npt.NDArray[np.float32]], session: Any, clips: Mapping[str, npt.NDArray[np.float32]]
+) -> dict[str, float]:
+    """Check → largest difference of a logit; the padded batch is compared with the model's scores of single clips."""
     found = {check: float(np.abs(_run(session, [clip])[0] - expected[check]).max()) for check, clip in clips.items()}
     together = _run(session, list(clips.values()))
     found["padded batch"] = float(np.abs(together - np.stack(list(expected.values()))).max())

@@ -18,7 +18,7 @@ from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE, FloatArray
 from ..errors import RequestError
 from ..modeling.frames_gmp_atl import receptive_field
 from .blocks import read_blocks
-from .classifier import LONGEST_SECONDS
+from .classifier import LONGEST_SECONDS, NO_NUMBERS
 from .inputs import is_one
 from .windows import Windowing, coverage_weights, cut_windows
 
@@ -121,6 +121,8 @@ class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipelin
         scores = [self._apply(output["logits"][0], function_to_apply) for output in model_outputs]
         mean = sum(score * float(weight) for score, weight in zip(scores, weights, strict=True))
         assert isinstance(mean, Tensor)
+        if not mean.isfinite().all():
+            raise RequestError(f"the model's {NO_NUMBERS}", "finite scores", "another model, or dtype=torch.float32")
         values, ids = mean.topk(top_k)
         names: Any = self.model.config.id2label
         return [

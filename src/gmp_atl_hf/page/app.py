@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections import defaultdict
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +23,16 @@ from gmp_atl_hf.page.timeline import Scored, timeline_svg
 if TYPE_CHECKING:
     from gmp_atl_hf.inference.classifier import SpeechEmotionClassifier
 
+# Recordings of people: in a folder of their own, which goes when this process ends.
+_RECORDINGS = tempfile.TemporaryDirectory(prefix="gmp-atl-page-")
+os.environ["GRADIO_TEMP_DIR"] = _RECORDINGS.name
+
 MODEL_ID_FILE = "model_id.txt"
 WINDOW_SECONDS = 3.0
 WIDEST_SECONDS = 10.0
+LARGEST_UPLOAD = "200mb"
+KEPT_SECONDS = 600
+"""Longest time that a recording is kept to be listened to again; another one in its place, and leaving, end it."""
 
 _TITLE = "What does it sound like?"
 _LIMITS = (
@@ -49,17 +58,31 @@ def build_page(classifier: SpeechEmotionClassifier, name: str) -> gr.Blocks:
     Returns:
         The page, ready to be launched.
     """
+    kept: defaultdict[str | None, set[str]] = defaultdict(set)
 
-    def listen(audio: str | None, window: float) -> tuple[dict[str, float] | None, str]:
+    def keep_only(audio: str | None, session: str | None) -> None:
+        """Remove what a visitor has given, but for one recording; equal files of two visitors are one."""
+        left = kept.pop(session, set()) - {audio}
+        if audio is not None:
+            kept[session].add(audio)
+        for file in left.difference(*kept.values()):
+            Path(file).unlink(missing_ok=True)
+
+    def listen(audio: str | None, window: float, request: gr.Request) -> tuple[dict[str, float] | None, str]:
+        keep_only(audio, request.session_hash)
         # Taking a recording away is an input as well.
         return (None, _NOTHING_YET) if audio is None else score(classifier, audio, window)
 
-    def listen_or_ask(audio: str | None, window: float) -> tuple[dict[str, float] | None, str]:
+    def listen_or_ask(audio: str | None, window: float, request: gr.Request) -> tuple[dict[str, float] | None, str]:
         if audio is None:
             raise gr.Error("Give a recording first: drop a file, or record one.", print_exception=False)
-        return listen(audio, window)
+        return listen(audio, window, request)
 
-    with gr.Blocks(title=f"{name}: speech emotion recognition", analytics_enabled=False) as page:
+    def leave(request: gr.Request) -> None:
+        keep_only(None, request.session_hash)
+
+    title = f"{name}: speech emotion recognition"
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(KEPT_SECONDS // 10, KEPT_SECONDS)) as page:
         gr.Markdown(f"# {_TITLE}\n`{name}` scores {len(classifier.labels)} emotions: {', '.join(classifier.labels)}.")
         with gr.Row():
             with gr.Column():
@@ -81,6 +104,7 @@ def build_page(classifier: SpeechEmotionClassifier, name: str) -> gr.Blocks:
         inputs, outputs = [audio, window], [label, timeline]
         button.click(listen_or_ask, inputs, outputs, api_name="listen")
         audio.input(listen, inputs, outputs, show_progress="full", api_visibility="private")
+        page.unload(leave)
     return page
 
 
@@ -130,7 +154,7 @@ def serve(classifier: SpeechEmotionClassifier, name: str, **options: Any) -> gr.
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     )
     page = build_page(classifier, name)
-    page.launch(theme=theme, css=_CSS, footer_links=[], ssr_mode=False, **options)
+    page.launch(max_file_size=LARGEST_UPLOAD, theme=theme, css=_CSS, footer_links=[], ssr_mode=False, **options)
     return page
 
 

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_type_hints
 
 from ..errors import RequestError
 from ..recipe import CorpusSpec, find_recipe
-from ..recipe_checks import FOLDER_NAME, convert, dump_yaml, load_yaml, split_rest, to_plain
+from ..recipe_checks import check_name, convert, dump_yaml, load_yaml, split_rest, to_plain
+from ..recipe_ranges import MOST_SECONDS
 from ..recipe_variants import with_overrides
 
 _EXAMPLE = "see the recipe `pretrain-mini`"
@@ -29,7 +30,7 @@ class SpeechSpec:
         short_clips: What to do with clips too short for one frame: `error`, `pad` or `drop`.
     """
 
-    max_seconds: float | None = field(default=10.0, metadata={"above": 0})
+    max_seconds: float | None = field(default=10.0, metadata={"above": 0, "at_most": MOST_SECONDS})
     max_hours_per_speaker: float | None = field(default=None, metadata={"above": 0})
     hours_of: Mapping[str, float | None] = field(default_factory=dict)
     dev_speakers: int = field(default=8, metadata={"at_least": 1})
@@ -94,8 +95,7 @@ class PretrainRecipe:
         for item in fields(self):
             value = convert(hints[item.name], getattr(self, item.name), item.name, item.metadata)
             object.__setattr__(self, item.name, value)
-        if not FOLDER_NAME.fullmatch(self.name):
-            raise RequestError(f"`name` is {self.name!r}", "lower-case letters, digits and . _ - (it names a folder)")
+        check_name(self.name)
         first = self.iterations[0]
         if isinstance(self.backbone, str):
             return
