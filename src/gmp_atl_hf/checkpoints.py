@@ -17,6 +17,7 @@ from transformers.utils import logging
 from .data.audio import SAMPLING_RATE
 from .errors import RequestError
 from .modeling.configuration_gmp_atl import GMPATLConfig
+from .modeling.loading_gmp_atl import find_checkpoint, shipped_folder
 from .modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 
 Model = TypeVar("Model", bound=GMPATLPreTrainedModel)
@@ -46,10 +47,9 @@ def quiet_transformers() -> Iterator[None]:
 def locate(checkpoint: str | Path) -> str:
     """Give the folder of an encoder that comes with the package; any other name is a folder or Hub id already.
 
-    A folder of the same name is meant by `./NAME`.
+    A checkpoint in a folder of the same name goes before it.
     """
-    folder = SHIPPED_BACKBONES / str(checkpoint)
-    return str(folder) if str(checkpoint).isidentifier() and (folder / "config.json").is_file() else str(checkpoint)
+    return shipped_folder(checkpoint)
 
 
 def describe_backbone(backbone: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def read_config(backbone: str) -> PreTrainedConfig:
     """
     try:
         with quiet_transformers():
-            folder = locate(backbone)
+            folder = find_checkpoint(backbone)
             kind = PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
             config_class = CONFIG_CLASSES.get(str(kind))
             if config_class is None:
@@ -202,6 +202,19 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
     """Load a checkpoint's feature extractor, with `return_attention_mask` on.
 
     Base checkpoints ship it off because the stock models cannot use the mask; ours need it for exact batches.
+
+    Args:
+        checkpoint: Folder, Hub id, or an encoder that comes with the package (`"mini"`).
+
+    Returns:
+        The feature extractor; HuBERT's usual one for a folder without any.
+
+    Raises:
+        RequestError: There is no such checkpoint, or its feature extractor cannot be read.
+
+    Example:
+        >>> load_feature_extractor("mini").sampling_rate
+        16000
     """
     folder = Path(locate(checkpoint))
     if folder.is_dir() and not (folder / "preprocessor_config.json").is_file():
@@ -209,7 +222,7 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
         return default_feature_extractor(read_config(str(checkpoint)))
     try:
         with quiet_transformers():
-            extractor = Wav2Vec2FeatureExtractor.from_pretrained(locate(checkpoint))
+            extractor = Wav2Vec2FeatureExtractor.from_pretrained(find_checkpoint(checkpoint))
     except (OSError, ValueError) as error:
         raise RequestError(
             f"the feature extractor of {checkpoint} cannot be read: {str(error).splitlines()[0]}",

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 from ..checkpoints import quiet_transformers
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.loading_gmp_atl import find_checkpoint
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 
 
@@ -33,6 +34,7 @@ def load_emotion_model(checkpoint: str) -> HubertForGMPATL:
         raise RequestError(f"there is no folder {checkpoint}", expected, fix)
     try:
         with quiet_transformers():
+            checkpoint = find_checkpoint(checkpoint)
             raw = PreTrainedConfig.get_config_dict(checkpoint)[0]
             if not raw:
                 raise RequestError(f"{checkpoint} is no model: it has no config.json", expected, fix)

@@ -9,6 +9,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import HubertConfig
 
+from .loading_gmp_atl import find_checkpoint
+
 POOLINGS = ("mean", "attention", "statistics")
 EMOTION_LOSSES = ("am-softmax", "cross-entropy")
 FRAME_HEADS = ("linear", "cosine")
@@ -113,7 +115,7 @@ class GMPATLConfig(HubertConfig):
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read a configuration; a plain HuBERT one becomes a GMP-ATL one, with LayerDrop off (see the class)."""
-        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        config_dict, kwargs = super().get_config_dict(find_checkpoint(pretrained_model_name_or_path), **kwargs)
         if config_dict.get("model_type") == HubertConfig.model_type:
             config_dict = {**config_dict, "model_type": cls.model_type, "layerdrop": 0.0}
             config_dict.pop("architectures", None)

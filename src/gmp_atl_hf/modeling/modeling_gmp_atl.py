@@ -20,6 +20,7 @@ from transformers.utils import ModelOutput
 from .configuration_gmp_atl import GMPATLConfig
 from .encoding_gmp_atl import EncodedSpeech, encode_speech
 from .heads_gmp_atl import FRAME_HEAD_CLASSES, POOLING_CLASSES, CosineClassifier
+from .loading_gmp_atl import BeginsAnywhere
 from .losses_gmp_atl import (
     IGNORED,
     PartSums,
@@ -66,7 +67,7 @@ class GMPATLOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
 
 
-class GMPATLPreTrainedModel(HubertPreTrainedModel):
+class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
     """Shared encoder, weight initialisation and input handling."""
 
     config_class = GMPATLConfig
@@ -268,6 +269,7 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
     """
 
     target_names = ("frame_labels",)
+    method_defaults = {"mask_time_prob": 0.8, "mask_time_length": 10, "mask_time_min_masks": 1}
 
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import datasets
+import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from ..data.audio import read_clip
@@ -39,3 +42,27 @@ class TableClips(Dataset[dict[str, Any]]):
             return {**row, "waveform": read_clip(row["audio"])}
         features = self.cache.read(self.names[clip.row], lambda: read_clip(self.audio[clip.row]["audio"]))
         return {**row, "conv_features": features}
+
+
+class ClipsInOrder(Dataset[dict[str, Any]]):
+    """Clips in another order; each row still carries its place in the table."""
+
+    def __init__(self, clips: TableClips, order: np.ndarray) -> None:
+        self.clips, self.order = clips, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.clips[int(self.order[index])]
+
+
+class WithRows:
+    """A collator whose batches say which rows of the table they hold."""
+
+    def __init__(self, collator: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]) -> None:
+        self.collator = collator
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Model inputs, and `rows`: (batch,) int64."""
+        return {**self.collator(rows), "rows": torch.tensor([row["key"].row for row in rows])}

@@ -7,10 +7,11 @@ are chosen, from seed and epoch alone; only then are they dealt out to any numbe
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
 class ClipKey(NamedTuple):
@@ -126,3 +127,14 @@ class StepBatchSampler(Sampler[list[ClipKey]]):
         batch_of = np.minimum((middles * total / ends[-1]).astype(np.int64), total - 1)
         batches = np.split(order, np.searchsorted(batch_of, np.arange(1, total)))
         return [batches[index] for index in rng.permutation(total)]
+
+
+class SetEpoch(TrainerCallback):
+    """Tell the sampler the epoch, however the loader around it has been wrapped or resumed."""
+
+    def __init__(self, sampler: StepBatchSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Count epochs by finished steps."""
+        self.sampler.set_epoch(state.global_step // self.sampler.steps)

@@ -1,7 +1,8 @@
-"""When a training ends, and that it stays ended after a resume from its last checkpoint."""
+"""When a training ends, with which model, and that it stays so after a resume from its last checkpoint."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -47,3 +48,14 @@ class StopWithoutImprovement(EarlyStoppingCallback):
         super().on_train_begin(args, state, control, **kwargs)  # type: ignore[no-untyped-call]
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
+
+
+class FindBestModel(TrainerCallback):
+    """Find the best checkpoint again when its folder was moved between two halves of a training."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Look where checkpoints are now."""
+        known = state.best_model_checkpoint
+        if state.best_global_step and not (known and Path(known).is_dir()):
+            here = Path(str(args.output_dir), f"checkpoint-{state.best_global_step}")
+            state.best_model_checkpoint = str(here) if here.is_dir() else None

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, PrinterCallback, ProgressCallback, Trainer
-from transformers.trainer_callback import TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_utils import PredictionOutput
 
 from ..data.audio import SAMPLING_RATE
+from ..data.guard import Untouched
 from ..errors import RequestError
+from ..evaluation.calibration import fit_logit_temperature
 from ..evaluation.metrics import emotion_metrics
 from ..front_end.cache import FrontEndCache
 from ..modeling.losses_gmp_atl import IGNORED
@@ -28,12 +30,12 @@ from .arguments import GMPATLTrainingArguments
 from .attention import quick_attention
 from .augmentation import SpeedPerturbed
 from .checks import check_training_arguments, check_training_table, train_in_float32
-from .clips import TableClips
+from .clips import ClipsInOrder, TableClips, WithRows
 from .collator import GMPATLDataCollator
 from .pieces import cut_by_length
 from .progress import TrainingProgress
-from .sampler import StepBatchSampler
-from .stopping import StopAtEnd, StopWithoutImprovement
+from .sampler import SetEpoch, StepBatchSampler
+from .stopping import FindBestModel, StopAtEnd, StopWithoutImprovement
 
 FRONT_END_FOLDER = "_front-end"
 """Folder of the front-end cache inside an output folder. The underscore keeps what is made of recordings off the Hub:
@@ -60,10 +62,12 @@ class GMPATLTrainer(Trainer):
         front_end_cache: Where the output of a frozen front end is kept: a folder, True for `_front-end` inside the
             output folder, False to compute it anew in every epoch. Used only while the front end is frozen, without a
             `data_collator` of one's own (which may want the waveform).
+        held_out: The test rows. A training that would touch one of their recordings or speakers is refused.
 
     Raises:
         RequestError: A table lacks a column that the model needs, its labels are not the model's, or early stopping is
-            asked for where there is no UAR.
+            asked for where there is no UAR, or a held-out speaker or recording would be trained on, chosen by, or is
+            among the model's `seen_speakers`.
 
     Example:
         >>> trainer = GMPATLTrainer(model, args, table, dev_table, feature_extractor)  # doctest: +SKIP
@@ -85,8 +89,11 @@ class GMPATLTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
         description: str | None = None,
         front_end_cache: bool | str | os.PathLike[str] = True,
+        held_out: datasets.Dataset | None = None,
         **kwargs: Any,
     ) -> None:
+        self.held_out = Untouched.of(held_out)
+        self.held_out.refuse_training(train_dataset, eval_dataset, model.config.seen_speakers)
         for table in (train_dataset, eval_dataset):
             if table is not None:
                 check_training_table(table, model)
@@ -134,7 +141,7 @@ class GMPATLTrainer(Trainer):
         if args.early_stopping_patience is not None:
             self.add_callback(StopWithoutImprovement(args.early_stopping_patience))
         self.add_callback(StopAtEnd())
-        self.add_callback(_FindBestModel())
+        self.add_callback(FindBestModel())
         for stock in (ProgressCallback, PrinterCallback):
             self.remove_callback(stock)
         if description is not None and not args.disable_tqdm:
@@ -192,8 +199,8 @@ class GMPATLTrainer(Trainer):
             args.batch_seconds,
             None if args.max_seconds is None else int(args.max_seconds * SAMPLING_RATE),
         )
-        self.remove_callback(_SetEpoch)
-        self.add_callback(_SetEpoch(sampler))
+        self.remove_callback(SetEpoch)
+        self.add_callback(SetEpoch(sampler))
         clips = self._clips(table, start=True)
         return DataLoader(
             clips if args.augment == "none" else SpeedPerturbed(clips, args.seed),
@@ -211,11 +218,13 @@ class GMPATLTrainer(Trainer):
         if table is None:
             raise ValueError("evaluation needs an eval_dataset")
         check_training_table(table, self.model)
+        if self.is_in_train:
+            self.held_out.refuse_rows(table, "choosing the epoch")
         order = np.argsort(np.asarray(table["num_samples"]), kind="stable")
         loader: DataLoader[Any] = DataLoader(
-            _InOrder(self._clips(table), order),
+            ClipsInOrder(self._clips(table), order),
             batch_size=self.args.per_device_eval_batch_size,
-            collate_fn=_WithRows(self.data_collator),
+            collate_fn=WithRows(self.data_collator),
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             generator=torch.Generator().manual_seed(self.args.seed),
@@ -259,6 +268,8 @@ class GMPATLTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train; a model that says whom it has heard goes on saying so, or says that it no longer knows."""
         before = self.model.config.seen_speakers
+        self.held_out.refuse_training(self.train_dataset, self.eval_dataset, before)
+        self.model.config.logit_temperature = 1.0  # one that was fitted was that of other weights
         if before is not None:
             tables: list[Any] = [table for table in (self.train_dataset, self.eval_dataset) if table is not None]
             known = all("speaker" in table.column_names for table in tables)
@@ -377,6 +388,25 @@ class GMPATLTrainer(Trainer):
         order = np.argsort(rows)
         return PredictionOutput(np.asarray(logits)[order], labels[order], output.metrics)
 
+    def calibrate(self, table: datasets.Dataset) -> float:
+        """Fit the temperature of the logits, `config.logit_temperature`, so that scores mean what they say.
+
+        Args:
+            table: Development rows, with emotions.
+
+        Returns:
+            The temperature that minimises their log loss.
+
+        Raises:
+            RequestError: The model has no emotions, or the rows are training or held-out rows, or without an emotion.
+
+        Example:
+            >>> trainer.calibrate(dev_table)  # doctest: +SKIP
+            1.37
+        """
+        self.held_out.refuse_calibration(table, self.train_dataset)
+        return fit_logit_temperature(self.model, self.predict(table))
+
     def push_to_hub(
         self,
         commit_message: str | None = "End of training",
@@ -421,46 +451,3 @@ class GMPATLTrainer(Trainer):
         """Save without the pickled arguments: nothing reads them back, and no pickle shall be left behind."""
         super()._save(output_dir, state_dict)
         Path(output_dir or self.args.output_dir or ".", "training_args.bin").unlink(missing_ok=True)
-
-
-class _SetEpoch(TrainerCallback):
-    """Tell the sampler the epoch, however the loader around it has been wrapped or resumed."""
-
-    def __init__(self, sampler: StepBatchSampler) -> None:
-        self.sampler = sampler
-
-    def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.sampler.set_epoch(state.global_step // self.sampler.steps)
-
-
-class _FindBestModel(TrainerCallback):
-    """Find the best checkpoint again when its folder was moved between two halves of a training."""
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        known = state.best_model_checkpoint
-        if state.best_global_step and not (known and Path(known).is_dir()):
-            here = Path(args.output_dir, f"checkpoint-{state.best_global_step}")
-            state.best_model_checkpoint = str(here) if here.is_dir() else None
-
-
-class _InOrder(torch.utils.data.Dataset[dict[str, Any]]):
-    """A dataset in another order; each row still carries its place in the table."""
-
-    def __init__(self, clips: TableClips, order: np.ndarray) -> None:
-        self.clips, self.order = clips, order
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.clips[int(self.order[index])]
-
-
-class _WithRows:
-    """A collator whose batches say which rows of the table they hold."""
-
-    def __init__(self, collator: Any) -> None:
-        self.collator = collator
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return {**self.collator(rows), "rows": torch.tensor([row["key"].row for row in rows])}
