@@ -1,4 +1,4 @@
-"""The four steps by hand, with the settings and scores of `gmp-atl run demo`: python examples/four_steps.py [FOLDER]."""
+"""The four steps by hand, with the settings and scores of `gmp-atl run demo`: python examples/four_steps.py FOLDER."""
 
 import sys
 
@@ -6,35 +6,30 @@ from transformers import set_seed
 
 import gmp_atl_hf as gmp
 
-# For a quick look: FOLDER, voices, sentences, and the epochs of the three trainings, as in `out 6 1 1 1 1`.
-out, (voices, sentences, *epochs) = (sys.argv[1:] or ["out"])[0], map(int, sys.argv[2:] or (56, 7, 2, 3, 4))
+out, *sizes = sys.argv[1:] or ["out"]  # sizes, for a quick look: `out 6 1 1 1 1`
+voices, sentences, *epochs = map(int, sizes or (56, 7, 2, 3, 4))
 table = gmp.load_corpus("demo", f"{out}/corpus", speakers=voices, sentences=sentences)
 parts = gmp.Protocol("given").folds(table)[0].select(table)  # no speaker is in two of train, dev and test
 labels, extractor, cache = gmp.label_maps(table), gmp.load_feature_extractor("mini"), f"{out}/front-end"
 
 
-def fit(step, model_class, start, rows, epochs, fields, **settings):
-    """Train a model from a checkpoint; a training that would touch a test speaker is refused."""
+def fit(step, model_class, start, rows, fields, **settings):
+    """Train a model from a checkpoint; refused if it would touch a test speaker."""
     set_seed(0)  # the heads begin at random
     model = model_class.from_pretrained(start, **fields)
-    settings |= {"num_train_epochs": epochs, "learning_rate": 1e-3, "warmup_steps": 0.1, "save_only_model": True}
-    args, test = gmp.GMPATLTrainingArguments(f"{out}/{step}", **settings), parts["test"]
-    trainer = gmp.GMPATLTrainer(
-        model, args, rows["train"], rows["dev"], extractor, front_end_cache=cache, held_out=test
-    )
+    settings |= {"num_train_epochs": epochs.pop(0), "learning_rate": 1e-3, "warmup_steps": 0.1, "save_only_model": True}
+    args = gmp.GMPATLTrainingArguments(f"{out}/{step}", **settings)
+    trainer = gmp.GMPATLTrainer(model, args, *rows, extractor, front_end_cache=cache, held_out=parts["test"])
     trainer.train()
     trainer.save_model()
     return trainer
 
 
-teacher = fit("1", gmp.HubertForGMPATLMultiTask, "mini", parts, epochs[0], labels).model
+rows = parts["train"], parts["dev"]
+teacher = fit(1, gmp.HubertForGMPATLMultiTask, "mini", rows, labels).model
 kmeans = gmp.MultiScaleKMeans([25, 50, 100]).fit_model(teacher, parts["train"], extractor, layers=[-3], cache=cache)
-rows = {
-    part: gmp.attach_pseudo_labels(parts[part], kmeans, teacher, extractor, cache=cache) for part in ("train", "dev")
-}
-scales = {"frame_scales": kmeans.frame_scales}
-fit("3", gmp.HubertForGMPATLFrameClassification, "mini", rows, epochs[1], scales, batch_seconds=30)
-trainer = fit("4", gmp.HubertForGMPATL, f"{out}/3", parts, epochs[2], labels, per_device_train_batch_size=8)
-trainer.calibrate(parts["dev"])
-trainer.save_model()  # once more, with its temperature: gmp.SpeechEmotionClassifier.from_pretrained("out/4")
-print(trainer.evaluate(parts["test"], metric_key_prefix="test"))
+frames = [gmp.attach_pseudo_labels(part, kmeans, teacher, extractor, cache=cache) for part in rows]
+fit(3, gmp.HubertForGMPATLFrameClassification, "mini", frames, {"frame_scales": kmeans.frame_scales}, batch_seconds=30)
+trainer = fit(4, gmp.HubertForGMPATL, f"{out}/3", rows, labels, per_device_train_batch_size=8)
+print("temperature:", trainer.calibrate(parts["dev"]), "test:", trainer.evaluate(parts["test"]))
+trainer.save_model()  # with its temperature
