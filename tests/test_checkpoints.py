@@ -21,7 +21,7 @@ from gmp_atl_hf.checkpoints import (
     scratch_config,
 )
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.modeling.loading_gmp_atl import SHIPPED
+from gmp_atl_hf.modeling.configuration_gmp_atl import SHIPPED
 from gmp_atl_hf.modeling.modeling_gmp_atl import (
     HubertForGMPATL,
     HubertForGMPATLFrameClassification,

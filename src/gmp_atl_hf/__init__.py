@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoConfig, AutoModelForAudioClassification
 
 from .inference.task import register_task
-from .modeling.configuration_gmp_atl import GMPATLConfig
-from .modeling.loading_gmp_atl import SHIPPED
+from .modeling.configuration_gmp_atl import SHIPPED, GMPATLConfig
 from .modeling.modeling_gmp_atl import HubertForGMPATL
 from .version import __version__
 

@@ -16,8 +16,7 @@ from transformers.utils import logging
 
 from .data.audio import SAMPLING_RATE
 from .errors import RequestError
-from .modeling.configuration_gmp_atl import GMPATLConfig
-from .modeling.loading_gmp_atl import find_checkpoint, shipped_folder
+from .modeling.configuration_gmp_atl import GMPATLConfig, find_checkpoint, shipped_folder
 from .modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 
 Model = TypeVar("Model", bound=GMPATLPreTrainedModel)

@@ -11,8 +11,7 @@ from transformers import PreTrainedConfig
 
 from ..checkpoints import quiet_transformers
 from ..errors import RequestError
-from ..modeling.configuration_gmp_atl import GMPATLConfig
-from ..modeling.loading_gmp_atl import find_checkpoint
+from ..modeling.configuration_gmp_atl import GMPATLConfig, find_checkpoint
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 
 

@@ -17,10 +17,9 @@ from transformers import initialization as init
 from transformers.models.hubert.modeling_hubert import HubertPreTrainedModel
 from transformers.utils import ModelOutput
 
-from .configuration_gmp_atl import GMPATLConfig
+from .configuration_gmp_atl import BeginsAnywhere, GMPATLConfig
 from .encoding_gmp_atl import EncodedSpeech, encode_speech
 from .heads_gmp_atl import FRAME_HEAD_CLASSES, POOLING_CLASSES, CosineClassifier
-from .loading_gmp_atl import BeginsAnywhere
 from .losses_gmp_atl import (
     IGNORED,
     PartSums,
