@@ -11,7 +11,6 @@ from datasets import Dataset, List, Value
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLMultiTask
-from gmp_atl_hf.pseudo_labels import attach
 from gmp_atl_hf.pseudo_labels import labels as labels_of_windows
 from gmp_atl_hf.pseudo_labels.attach import attach_pseudo_labels
 from gmp_atl_hf.pseudo_labels.features import extract_features, feature_source, sample_features
@@ -82,7 +81,7 @@ def test_labels_do_not_depend_on_batches_or_on_the_order_of_rows(
     kmeans: MultiScaleKMeans,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (attach, labels_of_windows):
+    for module in (labels_of_windows,):
         monkeypatch.setattr(module, "WINDOW_ROWS", 3)
     monkeypatch.setattr(labels_of_windows, "LABELLED_FRAMES", 10)
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(0)).tolist()

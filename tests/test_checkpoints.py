@@ -12,7 +12,6 @@ import torch
 from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 from transformers.utils import logging
 
-from gmp_atl_hf import checkpoints
 from gmp_atl_hf.checkpoints import (
     describe_backbone,
     load_feature_extractor,
@@ -22,6 +21,7 @@ from gmp_atl_hf.checkpoints import (
     scratch_config,
 )
 from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.modeling.configuration_gmp_atl import SHIPPED
 from gmp_atl_hf.modeling.modeling_gmp_atl import (
     HubertForGMPATL,
     HubertForGMPATLFrameClassification,
@@ -205,11 +205,13 @@ def test_loading_is_quiet_and_leaves_verbosity_as_it_was(hubert: Path, capfd: py
 def test_an_encoder_that_comes_with_the_package_is_found_by_its_name(
     hubert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "SHIPPED_BACKBONES", hubert.parent)
+    monkeypatch.setitem(SHIPPED, "model", str(hubert))
     monkeypatch.chdir(tmp_path)
     assert describe_backbone("model") == describe_backbone(str(hubert))
     loaded, named = (load_model(HubertForGMPATL, name, 0, LABELS) for name in (hubert, "model"))
     assert not changed(weights_of(loaded), weights_of(named))
     assert load_feature_extractor("model").to_dict() == load_feature_extractor(hubert).to_dict()
-    with pytest.raises(RequestError, match="the backbone maxi cannot be read"):
+    with pytest.raises(
+        RequestError, match="the backbone maxi cannot be read: 'maxi' is neither a folder nor an encoder"
+    ):
         describe_backbone("maxi")

@@ -29,7 +29,9 @@ PUBLIC = {
     "SpeechEmotionMetric",
     "attach_pseudo_labels",
     "extract_features",
+    "label_maps",
     "load_corpus",
+    "load_feature_extractor",
     "run_recipe",
 }
 

@@ -7,12 +7,13 @@ pipelines, and loads everything else on first use.
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification
 
 from .inference.task import register_task
-from .modeling.configuration_gmp_atl import GMPATLConfig
+from .modeling.configuration_gmp_atl import SHIPPED, GMPATLConfig
 from .modeling.encoding_gmp_atl import GMPATLModel
 from .modeling.modeling_gmp_atl import HubertForGMPATL
 from .version import __version__
@@ -21,8 +22,11 @@ AutoConfig.register(GMPATLConfig.model_type, GMPATLConfig, exist_ok=True)
 AutoModel.register(GMPATLConfig, GMPATLModel, exist_ok=True)
 AutoModelForAudioClassification.register(GMPATLConfig, HubertForGMPATL, exist_ok=True)
 register_task()
+SHIPPED |= {file.parent.name: str(file.parent) for file in Path(__file__).parent.glob("backbones/*/config.json")}
 
 if TYPE_CHECKING:
+    from .checkpoints import load_feature_extractor
+    from .data.labels import label_maps
     from .data.protocol import Protocol
     from .data.table import load_corpus
     from .evaluation.evaluate_metric import SpeechEmotionMetric
@@ -54,7 +58,9 @@ __all__ = [
     "__version__",
     "attach_pseudo_labels",
     "extract_features",
+    "label_maps",
     "load_corpus",
+    "load_feature_extractor",
     "run_recipe",
 ]
 
@@ -71,7 +77,9 @@ _MODULES = {
     "SpeechEmotionMetric": "evaluation.evaluate_metric",
     "attach_pseudo_labels": "pseudo_labels.attach",
     "extract_features": "pseudo_labels.features",
+    "label_maps": "data.labels",
     "load_corpus": "data.table",
+    "load_feature_extractor": "checkpoints",
     "run_recipe": "run",
 }
 

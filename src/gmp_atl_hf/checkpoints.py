@@ -20,7 +20,7 @@ from transformers.utils import cached_file, find_adapter_config_file, logging
 from .data.audio import SAMPLING_RATE
 from .errors import RequestError
 from .files import check_files, hash_file, read_json
-from .modeling.configuration_gmp_atl import GMPATLConfig
+from .modeling.configuration_gmp_atl import GMPATLConfig, find_checkpoint, shipped_folder
 from .modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
 from .recipe_ranges import refuse_absurd_numbers
 
@@ -137,10 +137,9 @@ def _is_of_pickle(error: BaseException | None) -> bool:
 def locate(checkpoint: str | Path) -> str:
     """Give the folder of an encoder that comes with the package; any other name is a folder or Hub id already.
 
-    A folder of the same name is meant by `./NAME`.
+    A checkpoint in a folder of the same name goes before it.
     """
-    folder = SHIPPED_BACKBONES / str(checkpoint)
-    return str(folder) if str(checkpoint).isidentifier() and (folder / "config.json").is_file() else str(checkpoint)
+    return shipped_folder(checkpoint)
 
 
 def describe_backbone(backbone: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -194,7 +193,7 @@ def read_config(
         RequestError: There is no such checkpoint, it is of another kind, or its configuration makes no HuBERT.
     """
     with explained(f"{called} {checkpoint} cannot be read", expected, fix):
-        place = Path(locate(checkpoint))
+        place = Path(find_checkpoint(checkpoint))
         if (adapter := Adapter.find(str(place) if place.is_dir() else checkpoint)) is not None:
             return adapter.config or read_config(adapter.base, called, expected, fix)
         if place.is_file():
@@ -342,6 +341,19 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
     """Load a checkpoint's feature extractor, with `return_attention_mask` on.
 
     Base checkpoints ship it off because the stock models cannot use the mask; ours need it for exact batches.
+
+    Args:
+        checkpoint: Folder, Hub id, or an encoder that comes with the package (`"mini"`).
+
+    Returns:
+        The feature extractor; HuBERT's usual one for a folder without any.
+
+    Raises:
+        RequestError: There is no such checkpoint, or its feature extractor cannot be read.
+
+    Example:
+        >>> load_feature_extractor("mini").sampling_rate
+        16000
     """
     folder = Path(locate(checkpoint))
     check_files(folder, "preprocessor_config.json")
@@ -354,7 +366,7 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
     expected = "the settings of a Wav2Vec2FeatureExtractor, or no such file at all"
     fix = "write it anew with Wav2Vec2FeatureExtractor.save_pretrained()"
     with explained(f"{what} cannot be used", expected, fix):
-        extractor = Wav2Vec2FeatureExtractor.from_pretrained(locate(checkpoint))
+        extractor = Wav2Vec2FeatureExtractor.from_pretrained(find_checkpoint(checkpoint))
     right: Mapping[str, bool] = {
         "sampling_rate": extractor.sampling_rate == SAMPLING_RATE,
         "feature_size": extractor.feature_size == 1,

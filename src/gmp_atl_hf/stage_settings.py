@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import HubertModel
 
+from .data.labels import maps_of
 from .errors import RequestError
 from .modeling.configuration_gmp_atl import GMPATLConfig
 from .modeling.modeling_gmp_atl import (
@@ -41,13 +42,6 @@ DEFAULT_ARGUMENTS: Mapping[StageName, Mapping[str, Any]] = {
     "multitask": {"learning_rate": 1e-4, "num_train_epochs": 15, "warmup_steps": 0.1},
     "retrain": {"learning_rate": 1e-4, "num_train_epochs": 40, "warmup_steps": 0.1},
     "finetune": {"learning_rate": 1e-4, "num_train_epochs": 15, "warmup_steps": 0.1},
-}
-
-# Masks: HuBERT's own pre-training for retraining, a light SpecAugment otherwise (P-TAPT's and FLEA's 0.05 to 0.08).
-DEFAULT_MODEL: Mapping[StageName, Mapping[str, Any]] = {
-    "multitask": {"mask_time_prob": 0.05, "mask_time_length": 10, "mask_time_min_masks": 0},
-    "retrain": {"mask_time_prob": 0.8, "mask_time_length": 10, "mask_time_min_masks": 1},
-    "finetune": {"mask_time_prob": 0.05, "mask_time_length": 10, "mask_time_min_masks": 0},
 }
 
 
@@ -85,12 +79,11 @@ def stage_model_fields(
     common = dict(recipe.model)
     if stage == "retrain":
         # A recipe that turns SpecAugment down does not mean the masks whose frames retraining has to predict.
-        common = {name: value for name, value in common.items() if name not in DEFAULT_MODEL["retrain"]}
-    fields = {**DEFAULT_MODEL[stage], **common, **getattr(recipe.stages, stage).model}
+        common = {name: value for name, value in common.items() if name not in MODEL_CLASSES[stage].method_defaults}
+    fields = {**MODEL_CLASSES[stage].method_defaults, **common, **getattr(recipe.stages, stage).model}
     # Losses know no temperature, and one that a checkpoint was calibrated to is not that of its successor.
     fields["logit_temperature"] = 1.0
-    fields["id2label"] = {str(index): label for index, label in enumerate(labels)}
-    fields["label2id"] = {label: index for index, label in enumerate(labels)}
+    fields |= maps_of(labels)
     if stage == "retrain":
         fields["frame_scales"] = dict(scales or {})
     return _plain(fields)

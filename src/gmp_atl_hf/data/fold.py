@@ -48,6 +48,24 @@ class Fold:
         """Whether no speaker is in two parts."""
         return self.part_of is None
 
+    def select(self, table: Dataset) -> dict[str, Dataset]:
+        """Give the rows of each part.
+
+        Args:
+            table: The table the fold was made from, or one with more columns.
+
+        Returns:
+            `train`, `dev` and `test`, each with its rows in the table's order; `dev` has none where nobody develops.
+
+        Raises:
+            RequestError: When the table has a speaker or recording that is in no part of the fold.
+
+        Example:
+            >>> parts = Protocol("leave-one-speaker-out").folds(table)[0].select(table)  # doctest: +SKIP
+            >>> train, dev, test = parts["train"], parts["dev"], parts["test"]  # doctest: +SKIP
+        """
+        return select(table, self)
+
     def untouched(self, test: Dataset) -> Untouched:
         """Give what nothing may touch before the test.
 

@@ -28,6 +28,51 @@ class Untouched:
     speakers: frozenset[str] = frozenset()
     ids: frozenset[str] = frozenset()
 
+    @classmethod
+    def of(cls, table: Dataset | None) -> Untouched:
+        """What nothing may touch when these rows are the test: its recordings and its speakers, all of them."""
+        if table is None:
+            return NOTHING_TESTED
+        speakers, ids = ({*table[name]} if name in table.column_names else () for name in ("speaker", "id"))
+        return cls(frozenset(speakers), frozenset(ids))
+
+    def refuse_training(
+        self, train: Dataset | None, dev: Iterable[Dataset], seen_speakers: Iterable[str] | None
+    ) -> None:
+        """Refuse a training that would touch the test.
+
+        Args:
+            train: Rows to train on.
+            dev: Tables to choose the epoch on.
+            seen_speakers: Whom the model has heard before.
+
+        Raises:
+            RequestError: Names the first test speaker or recording among them.
+        """
+        self.refuse_rows(train, "training")
+        for table in dev:
+            self.refuse_rows(table, "choosing the epoch")
+        self.refuse_speakers(seen_speakers or (), "the model has heard")
+
+    def refuse_calibration(self, table: Dataset, train: Dataset | None) -> None:
+        """Refuse rows to calibrate on that belong to the test or were trained on.
+
+        Args:
+            table: The rows.
+            train: What was trained on.
+
+        Raises:
+            RequestError: Names the first test speaker, test recording or training recording among them.
+        """
+        self.refuse_rows(table, "calibration")
+        learnt = sorted(Untouched.of(train).ids & Untouched.of(table).ids)
+        if learnt:
+            raise RequestError(
+                f"calibration would use the training recording {learnt[0]}{_more(learnt, 'recordings')}",
+                "recordings that were not trained on: a model is surer of those that were",
+                "calibrate on the development rows",
+            )
+
     def refuse_rows(self, table: Dataset | None, use: str) -> None:
         """Refuse rows that belong to the test.
 

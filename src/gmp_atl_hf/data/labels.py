@@ -101,6 +101,37 @@ def alike(labels: Iterable[str]) -> list[str]:
     ]
 
 
+def label_maps(table: Dataset) -> dict[str, Any]:
+    """Give a table's emotions as a model wants to know them.
+
+    Args:
+        table: The table, whose `emotion` is a `ClassLabel`.
+
+    Returns:
+        `id2label` (number → emotion) and `label2id`, for `from_pretrained(..., **label_maps(table))`.
+
+    Raises:
+        RequestError: The table has no such column.
+
+    Example:
+        >>> label_maps(table)["label2id"]  # doctest: +SKIP
+        {'anger': 0, 'happiness': 1, 'neutral': 2, 'sadness': 3}
+    """
+    names = getattr(table.features.get("emotion"), "names", None)
+    if names is None:
+        raise RequestError(
+            f"the table has the columns {', '.join(table.column_names)}, and no emotion of datasets.ClassLabel",
+            "the emotion of each recording as a datasets.ClassLabel",
+            'load_corpus makes one; table.class_encode_column("emotion") makes one of names',
+        )
+    return maps_of(names)
+
+
+def maps_of(names: Sequence[str]) -> dict[str, Any]:
+    """`id2label` and `label2id` of emotions in their order."""
+    return {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
+
+
 def shuffle_labels(table: Dataset, fold: Fold, seed: int) -> Dataset:
     """Permute the emotions of training and development recordings within each speaker, evenly.
 

@@ -51,8 +51,8 @@ class Protocol:
         RequestError: When the kind is unknown, or a number makes no sense for it.
 
     Example:
-        >>> folds = Protocol("leave-one-speaker-out").folds(table)
-        >>> parts = select(table, folds[0])  # {"train": …, "dev": …, "test": …}
+        >>> fold = Protocol("leave-one-speaker-out").folds(table)[0]  # doctest: +SKIP
+        >>> parts = fold.select(table)  # {"train": …, "dev": …, "test": …}  # doctest: +SKIP
     """
 
     kind: str = "leave-one-speaker-out"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
+from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.evaluation.metrics import FloatArray, IntArray, label_indices
 
 TEMPERATURE_RANGE = (0.05, 100.0)
@@ -50,6 +53,33 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     else:
         best = min(max(1 / float(brentq(slope, 1 / hottest, 1 / coldest, xtol=1e-12)), coldest), hottest)
     return best if loss(1.0) - loss(best) > 1e-12 else 1.0
+
+
+def fit_logit_temperature(model: Any, output: Any) -> float:
+    """Set a model's `config.logit_temperature` to the one that minimises the log loss of what it has predicted.
+
+    Args:
+        model: An emotion model; its present temperature is in the logits.
+        output: `predictions`, (n, C) emotion logits, and `label_ids`, (n,), -100 where there is none.
+
+    Returns:
+        The temperature.
+
+    Raises:
+        RequestError: The model predicts no emotions, or none of the rows has one.
+        ValueError: As `fit_temperature`.
+    """
+    labels = np.asarray(output.label_ids)
+    known = labels >= 0
+    if "labels" not in model.target_names or not known.any():
+        raise RequestError(
+            f"{type(model).__name__} and {known.sum()} recordings with an emotion",
+            "a model of emotions, and recordings whose emotion is known",
+            "calibrate the fine-tuned model on the development rows",
+        )
+    logits = np.asarray(output.predictions, dtype=np.float64) * model.config.logit_temperature
+    model.config.logit_temperature = fit_temperature(logits[known], labels[known])
+    return float(model.config.logit_temperature)
 
 
 def log_loss(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:

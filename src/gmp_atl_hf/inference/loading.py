@@ -11,7 +11,7 @@ from transformers.utils import is_peft_available
 from ..checkpoints import Adapter, explained, load_weights, read_config
 from ..errors import RequestError
 from ..files import check_files
-from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.configuration_gmp_atl import GMPATLConfig, shipped_folder
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 
 
@@ -29,6 +29,7 @@ def load_emotion_model(checkpoint: str) -> HubertForGMPATL:
     """
     expected = "a fine-tuned GMP-ATL model: its folder or its id on the Hub (which needs a network once)"
     fix = "a run leaves one in runs/<name>/model"
+    checkpoint = shipped_folder(checkpoint)
     check_files(Path(checkpoint))
     config = read_config(checkpoint, "the model", expected, fix)
     architectures = config.architectures or []

@@ -17,7 +17,7 @@ from transformers.models.hubert.modeling_hubert import HubertPreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_gmp_atl import GMPATLConfig
+from .configuration_gmp_atl import BeginsAnywhere, GMPATLConfig
 from .encoding_gmp_atl import (
     HEAD_KEYS,
     EncodedSpeech,
@@ -76,7 +76,7 @@ class GMPATLOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-class GMPATLPreTrainedModel(HubertPreTrainedModel):
+class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
     """Shared encoder, weight initialisation and input handling."""
 
     config_class = GMPATLConfig
@@ -242,6 +242,7 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
     """
 
     target_names = ("frame_labels",)
+    method_defaults = {"mask_time_prob": 0.8, "mask_time_length": 10, "mask_time_min_masks": 1}
 
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)

@@ -33,7 +33,7 @@ from ..pseudo_labels.kmeans import column_name
 from ..recipe import PseudoLabelSpec
 from ..recipe_checks import check_pretraining_names
 from ..run_lock import only_run_in
-from ..stage_settings import DEFAULT_MODEL, encoder_shapes, make_arguments
+from ..stage_settings import MODEL_CLASSES, encoder_shapes, make_arguments
 from ..step_folder import StepFolder, read_json, write_json
 from ..steps import TRAINING_FILE, Training, make_pseudo_labels, pseudo_labels_of, train, write_left_out
 from ..training.checks import check_training_arguments
@@ -150,7 +150,7 @@ class _Pretraining:
             return read_corpora(entries)
 
     def _fields(self, scales: Mapping[str, int]) -> dict[str, Any]:
-        return {**DEFAULT_MODEL["retrain"], **self.recipe.model, "frame_scales": dict(scales)}
+        return {**MODEL_CLASSES["retrain"].method_defaults, **self.recipe.model, "frame_scales": dict(scales)}
 
     def _arguments(self, spec: IterationSpec) -> dict[str, Any]:
         length = {"max_seconds": self.recipe.data.max_seconds}

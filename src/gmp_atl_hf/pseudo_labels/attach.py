@@ -1,20 +1,21 @@
-"""The `datasets` map step that writes one column of frame labels for each scale."""
+"""One column of frame labels for each scale, beside the rows of a table."""
 
 from __future__ import annotations
 
-from contextlib import closing
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
-from datasets.fingerprint import Hasher
 
+from ..errors import RequestError
 from ..front_end.cache import FrontEndCache
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
-from .features import BATCH_SECONDS, feature_source, hidden_states_of
+from .features import BATCH_SECONDS, feature_source, hidden_states_of, open_cache
 from .kmeans import MultiScaleKMeans
-from .label_file import quiet_datasets
-from .labels import WINDOW_ROWS, label_windows, windows_of
+from .label_file import COPY_FILE, LABELS_FILE, copy_for_mapping, join_parts, map_labels, put_beside, write_part
+from .labels import label_windows, windows_of
 
 
 def attach_pseudo_labels(
@@ -23,8 +24,8 @@ def attach_pseudo_labels(
     model: GMPATLPreTrainedModel,
     feature_extractor: Any,
     batch_seconds: float = BATCH_SECONDS,
-    description: str = "Attaching pseudo-labels",
-    cache: FrontEndCache | None = None,
+    description: str | None = "Attaching pseudo-labels",
+    cache: FrontEndCache | str | os.PathLike[str] | None = None,
 ) -> datasets.Dataset:
     """Label every frame of a table at every scale.
 
@@ -34,41 +35,31 @@ def attach_pseudo_labels(
         model: The model whose hidden states were clustered.
         feature_extractor: Its feature extractor.
         batch_seconds: Seconds of audio per batch of the extraction, padding included.
-        description: What the progress bar says.
-        cache: As for `extract_features`.
+        description: What the progress bar says; None for no bar.
+        cache: The front-end cache or its folder; None computes the front end.
 
     Returns:
         The table with a column `gmp_layer{L}_k{K}` per scale, each a list of int32, one per frame.
 
     Raises:
-        RequestError: The clusters were fitted on other features.
+        RequestError: The clusters were fitted on other features, or the table has no rows.
+
+    Example:
+        >>> train = attach_pseudo_labels(table, kmeans, model, feature_extractor)  # doctest: +SKIP
     """
     source = feature_source(model, kmeans.layers, feature_extractor)
     kmeans.check_source(source)
-    windows = windows_of(len(table))
+    if len(table) == 0:
+        raise RequestError("the table has no rows", "at least one recording", "label the parts that have rows")
+    cache = open_cache(cache, model, feature_extractor, table, description)
     extract = hidden_states_of(model, kmeans.layers, feature_extractor, cache)
-    features = datasets.Features({column: datasets.List(datasets.Value("int32")) for column in kmeans.columns})
-    with closing(label_windows(extract, kmeans, source, table, windows, batch_seconds)) as stream:
-
-        def label(_rows: dict[str, Any], indices: list[int]) -> dict[str, list[np.ndarray]]:
-            window, labels = next(stream)
-            assert (indices[0], indices[-1] + 1) == (window.start, window.stop)
-            return labels
-
-        # Only the new columns are written: the map would otherwise encode the audio again, for which datasets 5 wants
-        # torchcodec. The fingerprint is given because hashing the closure would pickle the whole model.
-        labelled = table.select_columns(["num_samples"]).map(
-            label,
-            batched=True,
-            with_indices=True,
-            batch_size=WINDOW_ROWS,
-            writer_batch_size=WINDOW_ROWS,
-            remove_columns=["num_samples"],
-            features=features,
-            new_fingerprint=Hasher.hash([table._fingerprint, kmeans.fingerprint, sorted(source.checkpoint.items())]),
-            load_from_cache_file=False,
-            desc=description,
-        )
+    rows, windows = table.select_columns(["id", "audio", "num_samples"]), windows_of(len(table))
     kept = table.remove_columns([column for column in kmeans.columns if column in table.column_names])
-    with quiet_datasets():
-        return datasets.concatenate_datasets([kept, labelled], axis=1)
+    # The labels are mapped from the disk: the system frees the file's room once nobody reads it any more.
+    with tempfile.TemporaryDirectory(prefix="gmp-labels-", ignore_cleanup_errors=True) as folder:
+        scratch = Path(folder)
+        for window, labels in label_windows(extract, kmeans, source, rows, windows, batch_seconds, description):
+            write_part(scratch, window, rows["id"][window.start : window.stop], labels)
+        join_parts(scratch, windows)
+        copy_for_mapping(scratch / LABELS_FILE, scratch / COPY_FILE)
+        return put_beside(kept, map_labels(scratch / COPY_FILE))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from itertools import chain
@@ -31,6 +32,28 @@ from .team import ALONE, Team
 
 BATCH_SECONDS = 64.0
 """Seconds of audio per batch of extraction, padding included. Our choice."""
+
+
+def open_cache(
+    cache: FrontEndCache | str | os.PathLike[str] | None,
+    model: GMPATLPreTrainedModel,
+    feature_extractor: Any,
+    table: datasets.Dataset,
+    description: str | None = None,
+) -> FrontEndCache | None:
+    """A front-end cache that has all of a table; None for none.
+
+    Args:
+        cache: The cache, its folder, or None.
+        model: The model whose front end it is.
+        feature_extractor: Its feature extractor.
+        table: The table, with `id`, `audio` and `num_samples`.
+        description: What the progress bar says; None for no bar.
+    """
+    if cache is not None and not isinstance(cache, FrontEndCache):
+        cache = FrontEndCache(cache, model, feature_extractor)
+        cache.fill(table.select_columns(["id", "audio", "num_samples"]), description)
+    return cache
 
 
 def feature_source(model: GMPATLPreTrainedModel, layers: Sequence[int], feature_extractor: Any) -> FeatureSource:

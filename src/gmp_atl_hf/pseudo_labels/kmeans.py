@@ -8,22 +8,30 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import datasets
 import torch
 from torch import Tensor
 
 from ..errors import RequestError
+from ..front_end.cache import FrontEndCache
+from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..precision import full_precision
 from ..version import __version__
 from .codebook import FeatureSource, Scale, read_codebooks, write_codebooks
+from .features import BATCH_SECONDS, feature_source, open_cache, sample_features
 from .lloyd import Codebook, LloydSettings, Shard, assign, fit_codebook
 from .published import fit_published
+from .sample import Sample
 from .seeding import SeedingSettings, Subsample, sample_frames
 from .team import ALONE, Team
 
 __all__ = ["FeatureSource", "MultiScaleKMeans", "column_name"]
 
 BACKENDS = ("torch", "sklearn")
+SAMPLE_FRAMES = 500_000
+"""Most frames that are clustered by default, about 2.8 hours. Our choice."""
 FRAMES_PER_CLUSTER = 40
 """Fewest frames of the seeding subsample for each cluster, where the features have them. Our choice."""
 
@@ -119,6 +127,11 @@ class MultiScaleKMeans:
         return dict(self._scales)
 
     @property
+    def frame_scales(self) -> dict[str, int]:
+        """Column name → number of clusters, as `HubertForGMPATLFrameClassification` wants to know it."""
+        return {name: scale.k for name, scale in self._scales.items()}
+
+    @property
     def codebooks(self) -> dict[str, Tensor]:
         """Column name → (clusters, channels) float32 centres."""
         return dict(self._centres)
@@ -191,6 +204,84 @@ class MultiScaleKMeans:
                     )
         self._source, self._centres, self._scales = provenance, centres, scales
         return self
+
+    def fit_sample(
+        self,
+        sample: Sample,
+        provenance: FeatureSource,
+        speakers: Sequence[str],
+        device: torch.device | None = None,
+    ) -> MultiScaleKMeans:
+        """Fits a codebook for every layer and K on drawn frames, in all processes that share them.
+
+        Args:
+            sample: The frames.
+            provenance: What they are.
+            speakers: Whose frames they are, in all processes.
+            device: Where to fit if it is a GPU; on the CPU otherwise.
+
+        Returns:
+            Itself.
+
+        Raises:
+            RequestError: As `fit`.
+        """
+        return self.fit(
+            sample.features,
+            provenance,
+            speakers,
+            initial=sample.initial(self.seeding_frames, self.seed),
+            pieces=sample.team.mine(sample.pieces),
+            team=sample.team,
+            device=device if device is not None and device.type == "cuda" else None,
+        )
+
+    def fit_model(
+        self,
+        model: GMPATLPreTrainedModel,
+        table: datasets.Dataset,
+        feature_extractor: Any,
+        layers: Sequence[int] = (-3,),
+        sample_frames: int = SAMPLE_FRAMES,
+        batch_seconds: float = BATCH_SECONDS,
+        description: str | None = "Clustering",
+        cache: FrontEndCache | str | os.PathLike[str] | None = None,
+    ) -> MultiScaleKMeans:
+        """Fits a codebook for every layer and K on what a model makes of the training rows.
+
+        Args:
+            model: Any GMP-ATL model; it is run in eval mode and without masks.
+            table: The training rows and nothing else, with `id`, `audio`, `num_samples` and `speaker`.
+            feature_extractor: The checkpoint's feature extractor.
+            layers: Transformer layers, 1-based or negative from the top; the third-last is stated by the paper.
+            sample_frames: Most frames that are clustered.
+            batch_seconds: Seconds of audio per batch of the extraction, padding included.
+            description: What the progress bars say; None for no bar.
+            cache: The front-end cache or its folder; None computes the front end.
+
+        Returns:
+            Itself.
+
+        Raises:
+            RequestError: The table lacks `speaker`, or as `fit`.
+
+        Example:
+            >>> kmeans = MultiScaleKMeans([25, 50]).fit_model(model, table, extractor, layers=[-3])  # doctest: +SKIP
+            >>> kmeans.frame_scales  # doctest: +SKIP
+            {'gmp_layer4_k25': 25, 'gmp_layer4_k50': 50}
+        """
+        if "speaker" not in table.column_names:
+            raise RequestError(
+                f"the table has no column speaker; it has {', '.join(table.column_names)}",
+                "whose frames are clustered: codebooks say it, so that none is used on somebody it knows",
+                "load_corpus gives it; add it to a table of your own",
+            )
+        cache = open_cache(cache, model, feature_extractor, table, description)
+        sample = sample_features(
+            model, table, layers, feature_extractor, sample_frames, self.seed, description, batch_seconds, cache=cache
+        )
+        source = feature_source(model, layers, feature_extractor)
+        return self.fit_sample(sample, source, sorted(set(table["speaker"])), model.device)
 
     def predict(self, features: Mapping[int, Tensor], source: FeatureSource) -> dict[str, Tensor]:
         """The nearest cluster of every frame, at every scale.

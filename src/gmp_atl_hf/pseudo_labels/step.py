@@ -70,15 +70,7 @@ def cluster_and_label(
         sample = take_sample(
             extract, train, draw, source.layers, channels, batch_seconds, team, bar("frames to cluster")
         )
-        kmeans.fit(
-            sample.features,
-            source,
-            sorted(set(train["speaker"])),
-            initial=sample.initial(kmeans.seeding_frames, seed),
-            pieces=team.mine(sample.pieces),
-            team=team,
-            device=state.device if state.device.type == "cuda" else None,
-        )
+        kmeans.fit_sample(sample, source, sorted(set(train["speaker"])), state.device)
         del sample
         if state.is_main_process:
             kmeans.save(folder)

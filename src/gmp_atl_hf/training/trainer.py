@@ -19,8 +19,10 @@ from transformers.trainer_utils import PredictionOutput
 
 from ..checkpoints import ADAPTER_MODEL_CONFIG
 from ..data.audio import SAMPLING_RATE
+from ..data.guard import Untouched
 from ..data.speakers import UNKNOWN, speakers_in
 from ..errors import RequestError
+from ..evaluation.calibration import fit_logit_temperature
 from ..front_end.cache import FrontEndCache
 from ..modeling.losses_gmp_atl import IGNORED
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
@@ -72,11 +74,13 @@ class GMPATLTrainer(Trainer):
         front_end_cache: Where the output of a frozen front end is kept: a folder, True for `_front-end` inside the
             output folder, False to compute it anew in every epoch. Used only while the front end is frozen, without a
             `data_collator` of one's own (which may want the waveform).
+        held_out: The test rows. A training that would touch one of their recordings or speakers is refused.
         kwargs: Further parameters of the stock trainer.
 
     Raises:
         RequestError: A table lacks a column that the model needs, its labels are not the model's, early stopping is
-            asked for where there is no UAR, or a setting or parameter of the stock trainer has no meaning here.
+            asked for where there is no UAR, a setting or parameter of the stock trainer has no meaning here, or a
+            held-out speaker or recording would be trained on, chosen by, or is among the model's `seen_speakers`.
         DivergenceError: In training, where loss, gradients or parameters are no finite numbers any more; in evaluation,
             where scores are none.
 
@@ -101,6 +105,7 @@ class GMPATLTrainer(Trainer):
         description: str | None = None,
         preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Any] | None = None,
         front_end_cache: bool | str | os.PathLike[str] = True,
+        held_out: datasets.Dataset | None = None,
         **kwargs: Any,
     ) -> None:
         self.base = base = base_of(model)
@@ -109,6 +114,8 @@ class GMPATLTrainer(Trainer):
         metrics = {"compute_metrics": compute_metrics, "preprocess_logits_for_metrics": preprocess_logits_for_metrics}
         parameters = {**kwargs, **metrics, "processing_class": processing_class}
         check_trainer(base, args, train_dataset, eval_dataset, parameters)
+        self.held_out = Untouched.of(held_out)
+        self.held_out.refuse_training(train_dataset, tables_of(eval_dataset).values(), base.config.seen_speakers)
         if train_dataset is not None:
             train_in_float32(base)
         if frame_labels and args.metric_for_best_model in UARS:
@@ -240,6 +247,8 @@ class GMPATLTrainer(Trainer):
         if table is None:
             raise ValueError("evaluation needs an eval_dataset")
         check_training_table(table, self.base)
+        if self.is_in_train:
+            self.held_out.refuse_rows(table, "choosing the epoch")
         order = np.argsort(np.asarray(table["num_samples"]), kind="stable")
         loader = self._loader(
             InOrder(self._clips(table), order),
@@ -276,6 +285,7 @@ class GMPATLTrainer(Trainer):
             self.base.config,
             [*tables_of(self.train_dataset).values(), *tables_of(self.eval_dataset).values()],
         )
+        self.held_out.refuse_training(self.train_dataset, tables_of(self.eval_dataset).values(), config.seen_speakers)
         before = [UNKNOWN] if config.seen_speakers is None else config.seen_speakers
         config.seen_speakers = sorted({*before, *speakers_in(tables)})
         config.logit_temperature = 1.0
@@ -402,6 +412,25 @@ class GMPATLTrainer(Trainer):
         order = np.argsort(rows)
         shown = self._preprocessed(np.asarray(logits)[order], labels[order])
         return PredictionOutput(shown, labels[order], output.metrics)
+
+    def calibrate(self, table: datasets.Dataset) -> float:
+        """Fit the temperature of the logits, `config.logit_temperature`, so that scores mean what they say.
+
+        Args:
+            table: Development rows, with emotions.
+
+        Returns:
+            The temperature that minimises their log loss.
+
+        Raises:
+            RequestError: The model has no emotions, or the rows are training or held-out rows, or without an emotion.
+
+        Example:
+            >>> trainer.calibrate(dev_table)  # doctest: +SKIP
+            1.37
+        """
+        self.held_out.refuse_calibration(table, self.train_dataset)
+        return fit_logit_temperature(self.base, self.predict(table))
 
     def push_to_hub(
         self,

@@ -1,0 +1,35 @@
+"""The four steps by hand, with the settings and scores of `gmp-atl run demo`: python examples/four_steps.py FOLDER."""
+
+import sys
+
+from transformers import set_seed
+
+import gmp_atl_hf as gmp
+
+out, *sizes = sys.argv[1:] or ["out"]  # sizes, for a quick look: `out 6 1 1 1 1`
+voices, sentences, *epochs = map(int, sizes or (56, 7, 2, 3, 4))
+table = gmp.load_corpus("demo", f"{out}/corpus", speakers=voices, sentences=sentences)
+parts = gmp.Protocol("given").folds(table)[0].select(table)  # no speaker is in two of train, dev and test
+labels, extractor, cache = gmp.label_maps(table), gmp.load_feature_extractor("mini"), f"{out}/front-end"
+
+
+def fit(step, model_class, start, rows, fields, **settings):
+    """Train a model from a checkpoint; refused if it would touch a test speaker."""
+    set_seed(0)  # the heads begin at random
+    model = model_class.from_pretrained(start, **fields)
+    settings |= {"num_train_epochs": epochs.pop(0), "learning_rate": 1e-3, "warmup_steps": 0.1, "save_only_model": True}
+    args = gmp.GMPATLTrainingArguments(f"{out}/{step}", **settings)
+    trainer = gmp.GMPATLTrainer(model, args, *rows, extractor, front_end_cache=cache, held_out=parts["test"])
+    trainer.train()
+    trainer.save_model()
+    return trainer
+
+
+rows = parts["train"], parts["dev"]
+teacher = fit(1, gmp.HubertForGMPATLMultiTask, "mini", rows, labels).model
+kmeans = gmp.MultiScaleKMeans([25, 50, 100]).fit_model(teacher, parts["train"], extractor, layers=[-3], cache=cache)
+frames = [gmp.attach_pseudo_labels(part, kmeans, teacher, extractor, cache=cache) for part in rows]
+fit(3, gmp.HubertForGMPATLFrameClassification, "mini", frames, {"frame_scales": kmeans.frame_scales}, batch_seconds=30)
+trainer = fit(4, gmp.HubertForGMPATL, f"{out}/3", rows, labels, per_device_train_batch_size=8)
+print("temperature:", trainer.calibrate(parts["dev"]), "test:", trainer.evaluate(parts["test"]))
+trainer.save_model()  # with its temperature
