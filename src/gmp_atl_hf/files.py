@@ -341,7 +341,8 @@ def damaged(path: Path, what: str) -> RequestError:
     if folder.name.endswith(".unfinished") or (folder / STEP_FILE).is_file():
         fix = f"delete the folder {folder} and {again}"
     else:
-        fix = f"delete {path} and {again}"
+        what_to_delete = path if path.is_file() else folder / HASHES_FILE
+        fix = f"delete {what_to_delete} and {again}"
     return RequestError(f"{path} {what}", "the file as it was written", fix)
 
 

@@ -20,7 +20,7 @@ from .errors import RequestError, is_read_only
 from .evaluation.metrics import emotion_metrics
 from .evaluation.report import NOT_SPEAKER_INDEPENDENT, FoldResult, build_report, write_report
 from .evaluation.report_markdown import render_console
-from .files import json_of, jsonl_of, read_jsonl, remove_half_written, write_known
+from .files import check_files, json_of, jsonl_of, read_jsonl, remove_half_written, write_known
 from .final_model import describe_final_model, development_temperature, refuse_other_model, ship_final_model
 from .fingerprints import Recordings, combine
 from .front_end.store import refuse_no_folder
@@ -380,6 +380,7 @@ class Run:
         """Compute the report of what has been tested so far."""
         table, info = self.corpus.table, self.corpus.info
         environment = self.output_dir / ENVIRONMENT_FILE
+        check_files(self.output_dir, ENVIRONMENT_FILE)
         return build_report(
             name=self.recipe.name,
             variants=self._results(),

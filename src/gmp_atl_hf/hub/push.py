@@ -39,6 +39,8 @@ from .run_facts import USAGE_FILE, RunFacts, read_run
 _STAYS = (STEP_FILE, HASHES_FILE, USAGE_FILE, CARD_FILE, FIGURE_FILE)
 """Files of the model's folder that are the run's own, or made anew for the Hub."""
 
+_TEXTS = ("recipe.yaml", "report.md", "report.json", "report.html")
+
 _LOST = (OfflineModeIsEnabled, ConnectionError, TimeoutError)
 
 
@@ -91,7 +93,8 @@ def files_of_run(
         if one.is_file() and one.name not in _STAYS and not is_half_written(one)
     ]
     texts = {CARD_FILE: card}
-    for name in ("recipe.yaml", "report.md", "report.json", "report.html"):
+    check_files(run, *_TEXTS)
+    for name in _TEXTS:
         if (run / name).is_file():  # a run of an earlier version has no page of its own
             texts[name] = (run / name).read_text(encoding="utf-8")
     hidden = folders_of(facts)
@@ -100,7 +103,7 @@ def files_of_run(
         files.append(HubFile(FIGURE_FILE, figure))
     pictures = [name for name in pictures_of(run) if name.endswith(".png") and (run / name).is_file()]
     files += [HubFile(name, run / name) for name in pictures]
-    check_files(run, *texts.keys() - {CARD_FILE}, *pictures)
+    check_files(run, *pictures)
     dataset = hub_dataset(facts)
     if benchmark is None and dataset is not None:
         benchmark = dataset, "default"
