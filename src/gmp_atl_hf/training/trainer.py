@@ -22,11 +22,11 @@ from ..errors import RequestError
 from ..evaluation.metrics import emotion_metrics
 from ..front_end.cache import FrontEndCache
 from ..modeling.losses_gmp_atl import IGNORED
-from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
+from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..precision import exact_convolutions
 from .arguments import GMPATLTrainingArguments
 from .attention import quick_attention
-from .augmentation import SpeedPerturbed
+from .augmentation import AUGMENTED
 from .checks import check_training_arguments, check_training_table, train_in_float32
 from .clips import TableClips
 from .collator import GMPATLDataCollator
@@ -90,7 +90,7 @@ class GMPATLTrainer(Trainer):
         for table in (train_dataset, eval_dataset):
             if table is not None:
                 check_training_table(table, model)
-        frame_labels = isinstance(model, HubertForGMPATLFrameClassification)
+        frame_labels = "labels" not in model.target_names
         check_training_arguments(args, frame_labels, model.config.num_emotions)
         args = copy.copy(args)
         if train_dataset is not None:
@@ -196,7 +196,7 @@ class GMPATLTrainer(Trainer):
         self.add_callback(_SetEpoch(sampler))
         clips = self._clips(table, start=True)
         return DataLoader(
-            clips if args.augment == "none" else SpeedPerturbed(clips, args.seed),
+            AUGMENTED[args.augment](clips, args.seed) if args.augment in AUGMENTED else clips,
             batch_sampler=sampler,
             collate_fn=self._train_collator,
             num_workers=args.dataloader_num_workers,
