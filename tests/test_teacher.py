@@ -1,0 +1,167 @@
+"""Pre-training with a teacher: its frames, its states on the disk, and a student that learns to say them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, BertConfig, HubertModel, TrainerCallback
+
+from gmp_atl_hf.checkpoints import load_model
+from gmp_atl_hf.cli import main
+from gmp_atl_hf.heard import heard_by_model
+from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
+from gmp_atl_hf.pretraining.student import HubertForTeacherRegression, StudentTrainer
+from gmp_atl_hf.pretraining.teachers import PIECE_SECONDS, Teacher, teacher_facts
+from pretrainings import pretrain, pretrain_dict, write_speech
+from runs import BACKBONE, read_json, results, write_recipe
+from teachers import FAMILIES, make_teacher
+
+# The teacher's shape: `start: teacher` takes over its layers.
+STUDENT = {**BACKBONE, "do_stable_layer_norm": True}
+LENGTHS = [400, 401, 639, 640, 719, 720, 721, 1_039, 1_040, 16_000, 39_999, 40_000]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {family: make_teacher(family, tmp_path_factory.mktemp(family)) for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_speech(tmp_path_factory.mktemp("speech"))
+
+
+def lesson(speech: Path, teacher: Path, **changes: Any) -> dict[str, Any]:
+    """One iteration with a teacher; further keys are the iteration's."""
+    return pretrain_dict(
+        speech,
+        backbone=dict(STUDENT),
+        model={"mask_time_prob": 0.0, "frame_targets": "all"},
+        iterations=[
+            {
+                "features": "teacher",
+                "teacher": str(teacher),
+                "layers": [2],
+                "objective": "regression",
+                "start": "teacher",
+                "num_train_epochs": 2,
+                **changes,
+            }
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(folders: dict[str, Path], speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lesson") / "run"
+    pretrain(lesson(speech, folders["whisper"]), folder)
+    return folder
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_teacher_has_a_frame_for_each_of_the_students(family: str, folders: dict[str, Path]) -> None:
+    teacher = Teacher(teacher_facts(str(folders[family])), [0, 2], torch.device("cpu"))
+    waveform = np.random.default_rng(0).standard_normal(PIECE_SECONDS * 16_000 + 1_000).astype(np.float32)
+    for length in [*LENGTHS, len(waveform)]:
+        states = teacher.states(waveform[:length])
+        ours = frame_count(length, STUDENT["conv_kernel"], STUDENT["conv_stride"])
+        assert {layer: values.shape[1] for layer, values in states.items()} == {0: 16, 2: 16}
+        for values in states.values():
+            assert len(values) == teacher.facts.grid.count(length)
+            assert ours <= len(values) <= ours + 1, length
+            assert bool(values.isfinite().all())
+
+
+@pytest.mark.parametrize("family", FAMILIES[1:])
+def test_states_are_those_that_transformers_gives(family: str, folders: dict[str, Path]) -> None:
+    facts = teacher_facts(str(folders[family]))
+    waveform = np.random.default_rng(0).standard_normal(4_000).astype(np.float32)
+    states = Teacher(facts, [0, 1, 2], torch.device("cpu")).states(waveform)
+    whole = AutoModel.from_pretrained(folders[family])
+    inputs = facts.extractor(waveform, sampling_rate=16_000, return_tensors="pt").input_values
+    theirs = whole(inputs, output_hidden_states=True).hidden_states
+    for layer, values in states.items():
+        torch.testing.assert_close(values, theirs[layer][0], rtol=1e-4, atol=1e-4)
+
+
+def test_whispers_states_are_those_of_its_own_thirty_seconds(folders: dict[str, Path]) -> None:
+    facts = teacher_facts(str(folders["whisper"]))
+    waveform = np.random.default_rng(0).standard_normal(12 * 16_000).astype(np.float32)
+    states = Teacher(facts, [0], torch.device("cpu")).states(waveform)[0]
+    encoder = AutoModel.from_pretrained(folders["whisper"]).encoder
+    spectra = facts.extractor(waveform, sampling_rate=16_000, return_tensors="pt").input_features
+    theirs = encoder(spectra, output_hidden_states=True).hidden_states[0][0]
+    torch.testing.assert_close(states, theirs[: len(states)], rtol=1e-4, atol=1e-4)
+
+
+def test_another_teacher_layer_or_precision_has_another_key(folders: dict[str, Path], tmp_path: Path) -> None:
+    device = torch.device("cpu")
+    facts = teacher_facts(str(folders["hubert"]))
+    other = teacher_facts(str(make_teacher("hubert", tmp_path, conv_dim=(9,) * 7)))
+    keys = {
+        Teacher(facts, [1, 2], device).key(1),
+        Teacher(facts, [1, 2], device).key(2),
+        Teacher(facts, [1, 2], device, bf16=True).key(2),
+        Teacher(other, [2], device).key(2),
+    }
+    assert len(keys) == 4
+    assert Teacher(facts, [1], device).key(1) in keys  # whatever else is kept
+
+
+def test_the_student_gets_nearer_to_what_the_teacher_says(
+    folders: dict[str, Path], speech: Path, tmp_path: Path
+) -> None:
+    recipe = lesson(speech, folders["whisper"], num_train_epochs=20, learning_rate=5e-3)
+    entry = pretrain(recipe, tmp_path)["iterations"][0]
+    heard = [row["eval_accuracy_teacher_layer2"] for row in entry["log"] if "eval_loss" in row]
+    assert entry["cosines"]["teacher_layer2"] == heard[-1] > max(heard[0], 0.3)
+    assert HubertModel.from_pretrained(tmp_path / "model").config.hidden_size == 16
+    assert "unknown" in heard_by_model(tmp_path / "model")  # nobody knows whom the teacher has heard
+
+
+def test_a_student_begins_with_its_teachers_layers(finished: Path, folders: dict[str, Path]) -> None:
+    start = load_model(HubertForTeacherRegression, finished / "iteration-1/1-teacher-states/start", seed=0)
+    facts = teacher_facts(str(folders["whisper"]))
+    teacher = Teacher(facts, [2], torch.device("cpu"))
+    hidden = torch.randn(1, 7, 16)
+    for ours, theirs in zip(list(start.hubert.encoder.layers)[:2], teacher.blocks, strict=True):
+        torch.testing.assert_close(_output(ours.eval()(hidden)), _output(theirs.eval().forward(hidden, None)))
+
+
+def _output(given: Any) -> torch.Tensor:
+    return given[0] if isinstance(given, tuple) else given
+
+
+def test_a_finished_lesson_has_nothing_left_to_do(
+    finished: Path, folders: dict[str, Path], speech: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretrain(lesson(speech, folders["whisper"]), finished)
+    assert "nothing was left to do" in capsys.readouterr().out
+    assert (finished / "curves.png").is_file()
+
+
+def test_an_interrupted_lesson_ends_like_an_undisturbed_one(
+    finished: Path, folders: dict[str, Path], speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupt(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.epoch > 1:
+                raise KeyboardInterrupt
+
+    built: Any = StudentTrainer.__init__
+
+    def interrupted(self: Any, *args: Any, **kwargs: Any) -> None:
+        built(self, *args, **{**kwargs, "callbacks": [Interrupt()]})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StudentTrainer, "__init__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(lesson(speech, folders["whisper"]), tmp_path)
+    pretrain(lesson(speech, folders["whisper"]), tmp_path)
+    ours, theirs = results(tmp_path), results(finished)
+    assert set(ours) == set(theirs)
+    assert {name for name in theirs if ours[name] != theirs[name]} <= {"iteration-1/2-training/training.json"}
