@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, BertConfig, HubertModel, TrainerCallback
+from transformers import (
+    AutoModel,
+    BertConfig,
+    HubertModel,
+    TrainerCallback,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
+)
 
 from gmp_atl_hf.checkpoints import load_model
 from gmp_atl_hf.cli import main
@@ -17,7 +24,7 @@ from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.pretraining.student import HubertForTeacherRegression, StudentTrainer
 from gmp_atl_hf.pretraining.teachers import PIECE_SECONDS, Teacher, teacher_facts
 from pretrainings import pretrain, pretrain_dict, write_speech
-from runs import BACKBONE, read_json, results, write_recipe
+from runs import BACKBONE, results, write_recipe
 from teachers import FAMILIES, make_teacher
 
 # The teacher's shape: `start: teacher` takes over its layers.
@@ -35,7 +42,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_speech(tmp_path_factory.mktemp("speech"))
 
 
-def lesson(speech: Path, teacher: Path, **changes: Any) -> dict[str, Any]:
+def lesson(speech: Path, folder: Path, **changes: Any) -> dict[str, Any]:
     """One iteration with a teacher; further keys are the iteration's."""
     return pretrain_dict(
         speech,
@@ -44,7 +51,7 @@ def lesson(speech: Path, teacher: Path, **changes: Any) -> dict[str, Any]:
         iterations=[
             {
                 "features": "teacher",
-                "teacher": str(teacher),
+                "teacher": str(folder),
                 "layers": [2],
                 "objective": "regression",
                 "start": "teacher",
@@ -165,3 +172,55 @@ def test_an_interrupted_lesson_ends_like_an_undisturbed_one(
     ours, theirs = results(tmp_path), results(finished)
     assert set(ours) == set(theirs)
     assert {name for name in theirs if ours[name] != theirs[name]} <= {"iteration-1/2-training/training.json"}
+
+
+def bert(folder: Path) -> Path:
+    BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2).save_pretrained(folder)
+    return folder
+
+
+def at_8_khz(folder: Path) -> Path:
+    make_teacher("hubert", folder)
+    Wav2Vec2FeatureExtractor(sampling_rate=8_000).save_pretrained(folder)
+    return folder
+
+
+def with_other_spectra(folder: Path) -> Path:
+    make_teacher("whisper", folder)
+    WhisperFeatureExtractor(feature_size=128).save_pretrained(folder)
+    return folder
+
+
+def without_weights(folder: Path) -> Path:
+    (make_teacher("hubert", folder) / "model.safetensors").unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "changes", "words"),
+    [
+        (bert, {}, "is a 'bert' model"),
+        (lambda folder: folder / "nowhere", {}, "cannot be read"),
+        (lambda folder: make_teacher("hubert", folder, conv_stride=(5, 2, 2, 2, 2, 2, 1)), {}, "do not line up"),
+        (at_8_khz, {}, "hears 8000 samples a second"),
+        (with_other_spectra, {}, "makes 128"),
+        (without_weights, {}, "holds no weights"),
+        (lambda folder: make_teacher("whisper", folder), {"layers": [4]}, "layer 4 of the teacher"),
+        (lambda folder: make_teacher("whisper", folder, encoder_ffn_dim=8), {}, "intermediate_size 8 against 32"),
+        (lambda folder: make_teacher("wavlm", folder), {}, "layers of a 'wavlm' model are not HuBERT's"),
+        (lambda folder: make_teacher("hubert", folder), {}, "do_stable_layer_norm False against True"),
+        (lambda folder: make_teacher("whisper", folder), {"features": "mfcc"}, "its features are mfcc"),
+        (lambda folder: make_teacher("whisper", folder), {"teacher": None}, "there is none"),
+        (lambda folder: make_teacher("whisper", folder), {"augment": "speed"}, "augment is speed"),
+    ],
+)
+def test_who_cannot_teach_is_refused_by_name_before_anything_is_trained(
+    make: Any, changes: dict[str, Any], words: str, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = make(tmp_path / "some-teacher")
+    recipe = write_recipe(tmp_path / "recipe.yaml", lesson(speech, teacher, **changes))
+    assert main(["pretrain", str(recipe), "--output-dir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "some-teacher" in said or changes or "not HuBERT's" in words
+    assert not (tmp_path / "run" / "_teacher-states").exists()
