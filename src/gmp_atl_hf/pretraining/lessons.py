@@ -13,7 +13,7 @@ import torch
 from accelerate import PartialState
 
 from ..checkpoints import load_feature_extractor, load_model, quiet_transformers
-from ..heard import heard_by_description, heard_by_model
+from ..heard import heard_by_model
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
 from ..pseudo_labels.features import BATCH_SECONDS, frames_of
@@ -88,13 +88,6 @@ class Lesson:
         }
 
     @property
-    def heard(self) -> tuple[str, ...]:
-        """Whom the teacher says it has heard; `unknown` where it does not say."""
-        config = self.facts.config
-        said = {"model_type": GMPATLConfig.model_type, "seen_speakers": getattr(config, "seen_speakers", None)}
-        return tuple(heard_by_description({"config": said}))
-
-    @property
     def copied(self) -> int:
         """How many layers the student takes over."""
         return min(max(self.layers), self.student.num_hidden_layers) if self.spec.start == "teacher" else 0
@@ -167,7 +160,7 @@ class Lesson:
                 with torch.no_grad():
                     head.mean.copy_(mean)
                     head.deviation.copy_(deviation)
-        model.config.seen_speakers = sorted({*heard_by_model(begin), *self.heard})
+        model.config.seen_speakers = sorted({*heard_by_model(begin), *self.facts.heard})
         with quiet_transformers():
             model.save_pretrained(folder / START_FOLDER)
         load_feature_extractor(config_from).save_pretrained(folder / START_FOLDER)

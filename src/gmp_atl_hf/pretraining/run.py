@@ -332,7 +332,7 @@ class _Pretraining:
                 dev=labelled(self.speech.dev),
                 seed=self.recipe.seed,
                 description=f"iteration {iteration.number}",
-                also_heard=() if lesson is None else lesson.heard,
+                also_heard=() if lesson is None else lesson.facts.heard,
                 trainer=None if lesson is None else lesson.trainer,
             )
             train(folder, task)

@@ -100,7 +100,7 @@ class TeacherStates:
         title = f"{description}: what the teacher says"
         with (
             tqdm(total=seconds, desc=title, unit=" s of audio", disable=not shown) as bar,
-            _one_thread_each(),
+            one_thread_each(),
             closing(ahead(work, missing)) as done,
         ):
             heard = 0
@@ -182,7 +182,7 @@ class TeacherStates:
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
+def one_thread_each() -> Iterator[None]:
     """Let each clip have one thread: several clips at once are quicker than several threads for each."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

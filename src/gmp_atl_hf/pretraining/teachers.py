@@ -20,6 +20,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from ..checkpoints import WEIGHT_FILES, default_feature_extractor, hash_weights, locate, quiet_transformers
 from ..data.audio import SAMPLING_RATE
 from ..errors import RequestError
+from ..heard import heard_by_description
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import hop_length, receptive_field
 from ..precision import exact_convolutions
@@ -68,6 +69,12 @@ class TeacherFacts:
     def width(self) -> int:
         """Numbers in a frame."""
         return int(self.config.d_model if self.is_whisper else self.config.hidden_size)
+
+    @property
+    def heard(self) -> tuple[str, ...]:
+        """Whom it says it has heard; `unknown` where it does not say."""
+        said = {"model_type": GMPATLConfig.model_type, "seen_speakers": getattr(self.config, "seen_speakers", None)}
+        return tuple(heard_by_description({"config": said}))
 
     def resolve_layer(self, layer: int) -> int:
         """1-based layer of a possibly negative one.
