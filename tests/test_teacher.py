@@ -19,12 +19,14 @@ from transformers import (
 
 from gmp_atl_hf.checkpoints import load_model
 from gmp_atl_hf.cli import main
+from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.heard import heard_by_model
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.pretraining.student import HubertForTeacherRegression, StudentTrainer
 from gmp_atl_hf.pretraining.teachers import PIECE_SECONDS, Teacher, teacher_facts
+from gmp_atl_hf.training.augmentation import change_sound
 from pretrainings import pretrain, pretrain_dict, write_speech
-from runs import BACKBONE, results, write_recipe
+from runs import BACKBONE, read_json, results, write_recipe
 from teachers import FAMILIES, make_teacher
 
 # The teacher's shape: `start: teacher` takes over its layers.
@@ -224,3 +226,77 @@ def test_who_cannot_teach_is_refused_by_name_before_anything_is_trained(
     assert words in said
     assert "some-teacher" in said or changes or "not HuBERT's" in words
     assert not (tmp_path / "run" / "_teacher-states").exists()
+
+
+@pytest.mark.parametrize(("start", "targets"), [("scratch", "masked"), ("teacher", "all")])
+def test_clusters_of_what_the_teacher_says_are_learned_as_hubert_learns(
+    start: str, targets: str, folders: dict[str, Path], speech: Path, tmp_path: Path
+) -> None:
+    changes = {"objective": "clusters", "clusters": [3, 5], "start": start, "max_steps": 1, "layers": [-1, 1]}
+    recipe = lesson(speech, folders["whisper"], **changes)
+    recipe["model"] = {"mask_time_prob": 0.5, "mask_time_length": 2, "frame_targets": targets}
+    report = pretrain(recipe, tmp_path)
+    entry = report["iterations"][0]
+    named = {f"gmp_layer{layer}_k{k}" for layer in (1, 3) for k in (3, 5)}
+    assert set(entry["labels"]) == set(entry["masked_frames_right"]) == named
+    assert entry["teacher"]["copied_layers"] == (3 if start == "teacher" else 0)
+    codebooks = read_json(tmp_path / "iteration-1/1-frame-labels/codebooks.json")
+    assert codebooks["source"]["kind"] == "teacher"
+    assert "unknown" in heard_by_model(tmp_path / "model")
+
+
+def test_what_was_copied_learns_at_its_own_rate(
+    folders: dict[str, Path], speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: dict[str, float] = {}
+    build = StudentTrainer.create_optimizer
+
+    def noted(self: StudentTrainer, model: Any = None) -> torch.optim.Optimizer:
+        optimizer = build(self, model)
+        groups = {id(each): group["lr"] for group in optimizer.param_groups for each in group["params"]}
+        rates.update({name: groups[id(each)] for name, each in self.model.named_parameters() if each.requires_grad})
+        return optimizer
+
+    monkeypatch.setattr(StudentTrainer, "create_optimizer", noted)
+    pretrain(lesson(speech, folders["whisper"], max_steps=1, copied_rate=0.25, learning_rate=1e-3), tmp_path)
+    copied = {name for name, rate in rates.items() if rate == pytest.approx(2.5e-4)}
+    assert copied == {
+        name for name in rates if name.startswith(("hubert.encoder.layers.0.", "hubert.encoder.layers.1."))
+    }
+    assert {rate for name, rate in rates.items() if name not in copied} == {1e-3}
+
+
+def test_masked_frames_alone_are_learned_where_that_is_asked(
+    folders: dict[str, Path], speech: Path, tmp_path: Path
+) -> None:
+    recipe = lesson(speech, folders["hubert"], start="scratch", max_steps=2, layers=[1, 3], augment="sound")
+    recipe["model"] = {"mask_time_prob": 0.5, "mask_time_length": 2, "frame_targets": "masked"}
+    entry = pretrain(recipe, tmp_path)["iterations"][0]
+    assert set(entry["cosines"]) == {"teacher_layer1", "teacher_layer3"}
+    recipe["model"]["mask_time_prob"] = 0.0
+    with pytest.raises(RequestError, match="no frame would be masked"):
+        pretrain(recipe, tmp_path / "other")
+
+
+def test_another_pretraining_finds_what_the_teacher_has_said(
+    folders: dict[str, Path], speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = {**lesson(speech, folders["whisper"], max_steps=1), "teacher_states": str(tmp_path / "said")}
+    pretrain(recipe, tmp_path / "first")
+    damaged = next((tmp_path / "said").rglob("*.npy"))
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    asked: list[int] = []
+    states = Teacher.states
+    monkeypatch.setattr(Teacher, "states", lambda self, wave: asked.append(len(wave)) or states(self, wave))
+    pretrain({**recipe, "seed": 1}, tmp_path / "second")
+    assert len(asked) == 1  # the damaged one alone
+
+
+def test_sound_changes_and_nothing_moves_in_time() -> None:
+    wave = np.zeros(16_000, dtype=np.float32)
+    wave[8_000] = 1
+    for number in range(20):
+        changed = change_sound(wave, np.random.default_rng(number))
+        assert changed.shape == wave.shape and changed.dtype == np.float32 and np.isfinite(changed).all()
+        assert abs(int(np.abs(changed).argmax()) - 8_000) <= 1 and not np.array_equal(changed, wave)
+    assert not change_sound(np.zeros(401, dtype=np.float32), np.random.default_rng(0)).any()
