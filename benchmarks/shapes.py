@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=240)
     parser.add_argument("--shapes", default=";".join(SHAPES))
     given = parser.parse_args()
-    recipe = PretrainRecipe.from_yaml("pretrain-mini", [f"corpus.root={given.speech}"])
+    recipe = PretrainRecipe.from_yaml("pretrain-mini-mfcc", [f"corpus.root={given.speech}"])
     assert not isinstance(recipe.backbone, str)
     corpus = [{"name": spec.name, "root": spec.root, **spec.options} for spec in recipe.corpus]
     speech = divide_speech(read_corpora(corpus).table, recipe.data, recipe.seed)

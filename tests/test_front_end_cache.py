@@ -433,8 +433,8 @@ def test_a_disk_without_room_is_refused_before_anything_is_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[int]
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1_000)
-    monkeypatch.setattr(gmp_atl_hf.front_end.cache.shutil, "disk_usage", lambda _folder: usage)
-    with pytest.raises(RequestError, match=r"front-end cache needs .* GB are free") as refused:
+    monkeypatch.setattr(gmp_atl_hf.front_end.store.shutil, "disk_usage", lambda _folder: usage)
+    with pytest.raises(RequestError, match=r"cache needs .* GB are free") as refused:
         trainer_in(tmp_path).train()
     assert "data.front_end_cache" in str(refused.value)
     assert decoded == []
@@ -446,7 +446,7 @@ def test_a_disk_that_fills_up_meanwhile_is_named(tmp_path: Path, monkeypatch: py
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("gmp_atl_hf.front_end.store.write_whole", full)
-    with pytest.raises(RequestError, match="front-end cache needs more room"):
+    with pytest.raises(RequestError, match="cache needs more room"):
         cache_in(tmp_path).fill(TABLE)
 
 

@@ -63,7 +63,7 @@ def test_it_says_whom_it_has_heard_and_none_of_them_is_of_an_emotional_corpus() 
 
 
 def test_the_recipe_on_the_page_is_the_one_it_was_made_by(encoder: HubertModel) -> None:
-    recipe = PretrainRecipe.from_yaml("pretrain-mini")
+    recipe = PretrainRecipe.from_yaml("pretrain-mini-mfcc")
     assert not isinstance(recipe.backbone, str)
     for name, value in recipe.backbone.items():
         assert getattr(encoder.config, name) == value, name

@@ -219,7 +219,7 @@ def test_without_matplotlib_there_is_a_report_and_no_picture(
 
 
 def test_the_packaged_recipe_reads() -> None:
-    recipe = PretrainRecipe.from_yaml("pretrain-mini")
+    recipe = PretrainRecipe.from_yaml("pretrain-mini-mfcc")
     assert [spec.features for spec in recipe.iterations] == ["mfcc", "hidden-states"]
     assert PretrainRecipe.from_dict(recipe.to_dict()) == recipe
     assert isinstance(recipe.backbone, dict)

@@ -22,6 +22,7 @@ from .export_command import add_export_arguments, export
 from .predict_command import add_predict_arguments, predict
 from .prepare_command import add_prepare_arguments, prepare
 from .pretrain_command import add_pretrain_arguments, pretrain
+from .probe_command import add_probe_arguments, probe
 from .push_command import add_card_arguments, add_push_arguments, card, push
 from .recipe_convert import did_you_mean, known_names
 from .ui_command import add_ui_arguments, ui
@@ -141,6 +142,7 @@ VERBS: dict[str, Verb] = {
     "compare": Verb("two runs or variants, paired over speakers", add_compare_arguments, compare),
     "predict": Verb("emotions of recordings, by a trained model", add_predict_arguments, predict),
     "pretrain": Verb("train a HuBERT of one's own on plain speech", add_pretrain_arguments, pretrain, together=True),
+    "probe": Verb("judge the layers of a frozen speech encoder on a corpus", add_probe_arguments, probe),
     "export": Verb("write a model as ONNX, for use without torch", add_export_arguments, export),
     "ui": Verb("a page to listen to: microphone or upload, scores, emotion over time", add_ui_arguments, ui),
     "push": Verb("send a run's model with card, figures and report to the Hub", add_push_arguments, push),

@@ -54,7 +54,7 @@ def prepare(arguments: argparse.Namespace) -> str:
     options = dict(parse_override(text) for text in arguments.options)
     picture = None if arguments.picture is None else Path(arguments.picture)
     if picture is not None:
-        _check_picture(picture)
+        check_picture(picture)
     from .data.table import read_corpus  # loads datasets
 
     corpus = read_corpus(arguments.name, arguments.root, **options)
@@ -67,8 +67,15 @@ def prepare(arguments: argparse.Namespace) -> str:
     return f"{text}\n\npicture: {picture}"
 
 
-def _check_picture(path: Path) -> None:
-    """Refuse before the reading what cannot be drawn after it."""
+def check_picture(path: Path) -> None:
+    """Refuse before the reading what cannot be drawn after it.
+
+    Args:
+        path: Where the picture is to go.
+
+    Raises:
+        RequestError: It is no PNG file, or matplotlib is not installed.
+    """
     if path.suffix.lower() != ".png" or path.is_dir():
         raise RequestError(f"the picture is to be {path}", "a file that ends in .png", "--picture corpus.png")
     if importlib.util.find_spec("matplotlib") is None:

@@ -58,6 +58,8 @@ class Training:
         codebooks: Folder of the codebooks that frame labels come from, for retraining.
         untouched: What will be tested: nothing of it may be in any of the above.
         front_end_cache: Folder of the front-end cache; None computes the front end in every epoch.
+        also_heard: Whom a teacher has heard.
+        trainer: Makes the trainer; None for `GMPATLTrainer`.
     """
 
     model_class: type[GMPATLPreTrainedModel]
@@ -73,6 +75,8 @@ class Training:
     codebooks: Path | None = None
     untouched: Untouched = NOTHING_TESTED
     front_end_cache: Path | None = None
+    also_heard: tuple[str, ...] = ()
+    trainer: Callable[..., GMPATLTrainer] | None = None
 
     def heard(self) -> list[str]:
         """Whom the trained model will have heard, after making sure that nobody of the test is among them.
@@ -82,7 +86,7 @@ class Training:
         """
         self.untouched.refuse_rows(self.train, "training")
         self.untouched.refuse_rows(self.dev, "choosing the epoch")
-        heard = {*self.train["speaker"], *(self.dev["speaker"] if self.dev is not None else ())}
+        heard = {*self.train["speaker"], *(self.dev["speaker"] if self.dev is not None else ()), *self.also_heard}
         for checkpoint in dict.fromkeys((self.start, self.config_from)):
             before = heard_by_model(checkpoint)
             self.untouched.refuse_speakers(before, f"the checkpoint {checkpoint} has heard")
@@ -124,7 +128,7 @@ def train(folder: Path, task: Training) -> None:
     if task.stop_at is not None:
         callbacks.append(StopAtStep(task.stop_at))
     with quiet_transformers(), repeatable(state.device):
-        trainer = GMPATLTrainer(
+        trainer = (task.trainer or GMPATLTrainer)(
             model,
             arguments,
             task.train,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from ..fingerprints import recording_hashes
 from ..modeling.frames_gmp_atl import frame_count
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from .encoder import ConvFeatures, FrontEnd
-from .store import FeatureStore, out_of_space
+from .store import FeatureStore, refuse_without_room
 
 
 class FrontEndCache:
@@ -129,11 +128,7 @@ class FrontEndCache:
     def _refuse_full_disk(self, samples: Sequence[int], processes: int) -> None:
         frames = sum(frame_count(int(n), self._kernels, self._strides) for n in samples)
         needed = frames * self.front_end.channels * 2 * processes
-        folder = self.store.folder
-        there = next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
-        free = shutil.disk_usage(there).free
-        if needed > free:
-            raise out_of_space(folder, needed, free)
+        refuse_without_room(self.store.folder, needed)
 
 
 class _Waveforms(Dataset[tuple[int, npt.NDArray[np.float32]]]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import tempfile
 import zlib
 from pathlib import Path
@@ -123,6 +124,22 @@ def refuse_no_folder(folder: Path) -> None:
         ) from error
 
 
+def refuse_without_room(folder: Path, needed: int) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Args:
+        folder: Where it is to go, there or not.
+        needed: Bytes.
+
+    Raises:
+        RequestError: There are fewer.
+    """
+    there = next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise out_of_space(folder, needed, free)
+
+
 def out_of_space(folder: Path, needed: int | None, free: int | None = None) -> RequestError:
     """Say that the disk is too small.
 
@@ -134,8 +151,8 @@ def out_of_space(folder: Path, needed: int | None, free: int | None = None) -> R
     wanted = "more room than there is" if needed is None else f"{needed / 1e9:.1f} GB"
     there = "" if free is None else f"; {free / 1e9:.1f} GB are free"
     return RequestError(
-        f"the front-end cache needs {wanted} in {os.fspath(folder)}{there}",
+        f"the cache needs {wanted} in {os.fspath(folder)}{there}",
         "about 184 MB for each hour of audio (512 channels, 50 frames a second, 2 bytes)",
-        "make room, or data.front_end_cache: /another/disk (false does without it, and computes the front end in "
-        "every epoch)",
+        "make room, or name a folder on another disk: data.front_end_cache of a run (false computes the front end in "
+        "every epoch), teacher_states of a pre-training",
     )

@@ -85,11 +85,16 @@ def draw_curves(report: Mapping[str, Any]) -> bytes:
         steps = [row["step"] for row in listening]
         upper.plot(*zip(*training, strict=True), color="#888888", label="training")
         upper.plot(steps, [row["eval_loss"] for row in listening], color="#1f5fa8", label="unheard speakers")
-        for name, facts in entry["labels"].items():
-            values = [100 * row[f"eval_accuracy_{name}"] for row in listening]
-            lower.plot(steps, values, label=f"{facts['clusters']:g} clusters (perplexity {facts['perplexity']:.0f})")
-        source = "MFCCs" if entry["features"] == "mfcc" else "hidden states"
-        upper.set_title(f"iteration {entry['iteration']}: labels from {source}", fontsize=9, loc="left")
+        named = {
+            name: f"{facts['clusters']:g} clusters (perplexity {facts['perplexity']:.0f})"
+            for name, facts in entry.get("labels", {}).items()
+        }
+        named |= {name: f"{name}, cosine × 100" for name in entry.get("cosines", {})}
+        for name, label in named.items():
+            lower.plot(steps, [100 * row[f"eval_accuracy_{name}"] for row in listening], label=label)
+        source = {"mfcc": "MFCCs", "teacher": "a teacher"}.get(entry["features"], "hidden states")
+        what = "states" if "cosines" in entry else "labels"
+        upper.set_title(f"iteration {entry['iteration']}: {what} from {source}", fontsize=9, loc="left")
         lower.set_xlabel("updates")
         for one in (upper, lower):
             one.grid(alpha=0.25)

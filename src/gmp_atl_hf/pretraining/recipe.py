@@ -14,6 +14,7 @@ from ..recipe_ranges import MOST_SECONDS
 from ..recipe_variants import with_overrides
 
 _EXAMPLE = "see the recipe `pretrain-mini`"
+_TEACHER_EXAMPLE = "{features: teacher, teacher: openai/whisper-base, layers: [3], objective: regression}"
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,25 @@ class IterationSpec:
     """One round: cluster features, then train the model to predict the clusters of masked frames.
 
     Args:
-        features: `mfcc`, or the `hidden-states` of the iteration before.
+        features: `mfcc`, the `hidden-states` of the iteration before, or those of a `teacher`.
         layers: Transformer layers of the hidden states, from 1, or from the top as -1, -2, ….
         clusters: Numbers of clusters, one frame head each.
         start: `scratch` begins with the untrained backbone, as HuBERT does; `previous` goes on from the iteration
-            before, which costs less.
+            before, which costs less; `teacher` takes over the teacher's first layers, where they have the student's
+            shape.
+        teacher: Hub id or folder of another speech encoder: Whisper, HuBERT, WavLM, wav2vec 2.0 or data2vec.
+        objective: What is learned of a teacher: `clusters` of its states, or by `regression` the states themselves.
+        copied_rate: Learning rate of what was taken over from the teacher, as a share of that of the rest.
         arguments: Every further key: `GMPATLTrainingArguments` fields.
     """
 
-    features: Literal["mfcc", "hidden-states"] = "hidden-states"
+    features: Literal["mfcc", "hidden-states", "teacher"] = "hidden-states"
     layers: tuple[int, ...] = field(default=(-3,), metadata={"non_empty": True, "unique": True, "not_zero": True})
     clusters: tuple[int, ...] = field(default=(100,), metadata={"non_empty": True, "unique": True, "at_least": 2})
-    start: Literal["scratch", "previous"] = "scratch"
+    start: Literal["scratch", "previous", "teacher"] = "scratch"
+    teacher: str | None = None
+    objective: Literal["clusters", "regression"] = "clusters"
+    copied_rate: float = field(default=0.2, metadata={"above": 0})
     arguments: Mapping[str, Any] = field(default_factory=dict, metadata={"rest": True})
 
 
@@ -70,6 +78,8 @@ class PretrainRecipe:
         arguments: `GMPATLTrainingArguments` fields of all iterations.
         iterations: In their order; the first one's features are `mfcc` unless the backbone is a checkpoint.
         sample_frames: Most frames that k-means is fitted on.
+        teacher_states: Folder where what teachers say is kept, so that another pre-training on the same speech finds
+            it; None for one inside the run's folder.
         seed: Of everything random.
         precision: How the finished encoder is stored. Whoever trains it further gets float32 all the same.
 
@@ -87,6 +97,7 @@ class PretrainRecipe:
         default=(IterationSpec("mfcc"), IterationSpec()), metadata={"non_empty": True}
     )
     sample_frames: int = field(default=500_000, metadata={"at_least": 1})
+    teacher_states: str | None = None
     seed: int = field(default=0, metadata={"at_least": 0})
     precision: Literal["float32", "float16"] = "float16"
 
@@ -96,13 +107,15 @@ class PretrainRecipe:
             value = convert(hints[item.name], getattr(self, item.name), item.name, item.metadata)
             object.__setattr__(self, item.name, value)
         check_name(self.name)
+        for number, spec in enumerate(self.iterations):
+            _refuse_half_a_teacher(spec, f"iterations.{number}")
         first = self.iterations[0]
         if isinstance(self.backbone, str):
             return
-        if first.features != "mfcc":
+        if first.features == "hidden-states":
             raise RequestError(
                 "`iterations.0.features` is hidden-states, of a backbone that has learned nothing yet",
-                "mfcc in the first iteration, or a checkpoint as `backbone`",
+                "mfcc or teacher in the first iteration, or a checkpoint as `backbone`",
                 "iterations: [{features: mfcc}, …]",
             )
         if first.start == "previous":
@@ -150,3 +163,21 @@ class PretrainRecipe:
     def to_yaml(self) -> str:
         """Write the recipe as YAML with every setting written out."""
         return dump_yaml(self.to_dict())
+
+
+def _refuse_half_a_teacher(spec: IterationSpec, where: str) -> None:
+    """Refuse an iteration that has a teacher and does not ask it, or asks one that it has not."""
+    if spec.features == "teacher":
+        if spec.teacher is None:
+            raise RequestError(
+                f"`{where}.features` is teacher, and there is none", "`teacher`: a Hub id or folder", _TEACHER_EXAMPLE
+            )
+        return
+    asked = (("teacher", spec.teacher), ("start", spec.start), ("objective", spec.objective))
+    for name, value in asked:
+        if (name == "teacher" and value is not None) or value in ("teacher", "regression"):
+            raise RequestError(
+                f"`{where}.{name}` is {value}, but its features are {spec.features}",
+                "features: teacher",
+                _TEACHER_EXAMPLE,
+            )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from tqdm.auto import tqdm
 from transformers import HubertConfig, HubertModel
@@ -28,7 +30,7 @@ from ..files import check_files, json_of, remove_half_written, write_known
 from ..fingerprints import Recordings, combine
 from ..launch import join_processes
 from ..modeling.configuration_gmp_atl import GMPATLConfig
-from ..modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification
+from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
 from ..pseudo_labels.kmeans import column_name
 from ..recipe import PseudoLabelSpec
 from ..recipe_checks import check_pretraining_names
@@ -39,10 +41,12 @@ from ..steps import TRAINING_FILE, Training, make_pseudo_labels, pseudo_labels_o
 from ..training.checks import check_training_arguments
 from .curves import describe_labels, draw_curves, label_agreement
 from .labels import make_mfcc_labels
+from .lessons import START_FOLDER, Lesson
 from .masked import masked_frames_right
 from .mfcc import LAYER
 from .recipe import IterationSpec, PretrainRecipe
 from .speech import divide_speech
+from .teacher_states import TeacherStates
 
 DEFAULT_ARGUMENTS: Mapping[str, Any] = {
     "freeze_feature_encoder": False,
@@ -58,6 +62,7 @@ REPORT_FILE = "report.json"
 CURVES_FILE = "curves.png"
 MASKED_FILE = "masked_frames.json"
 MODEL_FOLDER = "model"
+STATES_FOLDER = "_teacher-states"
 
 
 def run_pretraining(
@@ -95,6 +100,12 @@ class _Iteration:
     training: StepFolder
     scales: Mapping[str, int]
     arguments: Mapping[str, Any]
+    lesson: Lesson | None
+
+    @property
+    def model_class(self) -> type[GMPATLPreTrainedModel]:
+        """What is trained."""
+        return HubertForGMPATLFrameClassification if self.lesson is None else self.lesson.model_class
 
 
 class _Pretraining:
@@ -109,6 +120,7 @@ class _Pretraining:
         fields: Mapping[str, Any] = self.backbone.get("scratch") or self.backbone["config"]
         self.base = {name: value for name, value in fields.items() if name not in ("model_type", "architectures")}
         self._check_settings()
+        self.lessons = [self._lesson(number, spec) for number, spec in enumerate(recipe.iterations, start=1)]
         self.corpus = self._read()
         self.speech = divide_speech(self.corpus.table, recipe.data, recipe.seed)
         self.recordings = Recordings(self.corpus.table)
@@ -126,11 +138,12 @@ class _Pretraining:
             try:
                 config = GMPATLConfig(**{**self.base, **self._fields({})})
                 # Whichever frames are learned, those that are masked are what the report counts.
-                if not config.masks_time:
+                regression = spec.objective == "regression"
+                if not config.masks_time and not (regression and config.frame_targets == "all"):
                     raise ValueError("no frame would be masked, so there would be nothing to predict")
                 if encoder_shapes(config) != shapes:
                     raise ValueError("fields under `model` change the shape of the encoder; they belong to `backbone`")
-                for layer in () if spec.features == "mfcc" else spec.layers:
+                for layer in spec.layers if spec.features == "hidden-states" else ():
                     config.resolve_layer(layer)
                 arguments = make_arguments(Path("unused"), 0, self._arguments(spec), evaluate=True)
                 check_training_arguments(arguments, frame_labels=True, emotions=config.num_emotions)
@@ -140,6 +153,14 @@ class _Pretraining:
                 raise RequestError(
                     f"iteration {number}: {error}", "settings that fit the backbone", "see `model` and `iterations`"
                 ) from error
+
+    def _lesson(self, number: int, spec: IterationSpec) -> Lesson | None:
+        if spec.features != "teacher":
+            return None
+        try:
+            return Lesson.of(spec, GMPATLConfig(**self.base), bool(self._arguments(spec).get("bf16")))
+        except RequestError as error:
+            raise RequestError(f"iteration {number}: {error.found}", error.expected, error.fix) from error
 
     def _read(self) -> Corpus:
         entries = [
@@ -191,33 +212,44 @@ class _Pretraining:
         backbone, planned = before, []
         for number, spec in enumerate(recipe.iterations, start=1):
             folder = self.output_dir / f"iteration-{number}"
-            layers = [LAYER] if spec.features == "mfcc" else [config.resolve_layer(each) for each in spec.layers]
+            lesson = self.lessons[number - 1]
+            if lesson is not None:
+                layers = list(lesson.layers)
+            else:
+                layers = [LAYER] if spec.features == "mfcc" else [config.resolve_layer(each) for each in spec.layers]
             scales = {column_name(layer, k): k for layer in layers for k in spec.clusters}
+            regression = lesson is not None and lesson.regression
+            if lesson is not None and regression:
+                scales = lesson.widths
+            start = before if spec.start == "previous" else backbone
             inputs: dict[str, Any] = {
                 "step": "frame-labels",
                 "data": data,
                 "features": spec.features,
-                "source": None if spec.features == "mfcc" else before,
+                "source": None if spec.features == "mfcc" else before if lesson is None else lesson.inputs,
                 "frames": [list(config.conv_kernel), list(config.conv_stride)],
                 "scales": scales,
                 "sample_frames": recipe.sample_frames,
                 "seed": recipe.seed,
             }
-            labels = StepFolder(folder / "1-frame-labels", inputs)
+            if lesson is not None:
+                inputs |= {"start": start, "model": self._fields(scales)}
+            labels = StepFolder(folder / ("1-teacher-states" if regression else "1-frame-labels"), inputs)
             arguments = self._arguments(spec)
             training = StepFolder(
                 folder / "2-training",
                 {
                     "step": "training",
                     "labels": labels.key,
-                    "start": before if spec.start == "previous" else backbone,
+                    "start": start,
                     "model": self._fields(scales),
                     "arguments": arguments,
                     "seed": recipe.seed,
+                    **({"copied_rate": spec.copied_rate} if spec.start == "teacher" else {}),
                 },
                 {"processes": self.state.num_processes},
             )
-            planned.append(_Iteration(number, spec, labels, training, scales, arguments))
+            planned.append(_Iteration(number, spec, labels, training, scales, arguments, lesson))
             before = {"key": training.key}
         return planned
 
@@ -264,27 +296,40 @@ class _Pretraining:
         layers = (1,) if spec.features == "mfcc" else spec.layers
         how = PseudoLabelSpec(layers, spec.clusters, "backbone", recipe.sample_frames, recipe.seed)
         description = f"iteration {iteration.number}"
+        train, dev = self.speech.train, self.speech.dev
+        lesson = iteration.lesson
         with iteration.labels.work(self.state) as folder, self.recordings.unchanged(folder):
-            if spec.features == "mfcc":
+            if lesson is not None:
+                states = self._ask(iteration, lesson)
+                if not lesson.regression:
+                    lesson.make_labels(folder, states, train, dev, recipe.sample_frames, recipe.seed, description)
+                if lesson.regression or lesson.copied:
+                    fields = self._fields(iteration.scales)
+                    lesson.make_start(folder, states, train, self._start(iteration), self.begin, fields, recipe.seed)
+            elif spec.features == "mfcc":
                 config = GMPATLConfig(**self.base)
-                make_mfcc_labels(folder, config, how, self.speech.train, self.speech.dev, description)
+                make_mfcc_labels(folder, config, how, train, dev, description)
             else:
                 source = self._before(iteration)
                 model_class = HubertForGMPATLFrameClassification
-                make_pseudo_labels(folder, model_class, source, how, self.speech.train, self.speech.dev, description)
+                make_pseudo_labels(folder, model_class, source, how, train, dev, description)
 
     def _train(self, iteration: _Iteration) -> None:
         if iteration.training.finished:
             return
-        labels = iteration.labels.path
-        with (
-            iteration.training.work(self.state) as folder,
-            self.recordings.unchanged(folder),
-            pseudo_labels_of(labels, folder) as labelled,
-        ):
+        labels, lesson = iteration.labels.path, iteration.lesson
+        with ExitStack() as stack:
+            folder = stack.enter_context(iteration.training.work(self.state))
+            stack.enter_context(self.recordings.unchanged(folder))
+            labelled: Callable[[datasets.Dataset], datasets.Dataset]
+            if lesson is not None and lesson.regression:
+                labelled = self._ask(iteration, lesson).put_beside
+            else:
+                labelled = stack.enter_context(pseudo_labels_of(labels, folder))
+            begun = lesson is not None and (lesson.regression or lesson.copied > 0)
             task = Training(
-                model_class=HubertForGMPATLFrameClassification,
-                start=self._before(iteration) if iteration.spec.start == "previous" else self.begin,
+                model_class=iteration.model_class,
+                start=labels / START_FOLDER if begun else self._start(iteration),
                 config_from=self.begin,
                 fields=self._fields(iteration.scales),
                 arguments=iteration.arguments,
@@ -292,12 +337,24 @@ class _Pretraining:
                 dev=labelled(self.speech.dev),
                 seed=self.recipe.seed,
                 description=f"iteration {iteration.number}",
+                also_heard=() if lesson is None else lesson.facts.heard,
+                trainer=None if lesson is None else lesson.trainer,
             )
             train(folder, task)
+            if lesson is not None and lesson.regression:
+                return
             # Kept in the step, so that a later report need not evaluate again.
             right = masked_frames_right(folder, labelled(self.speech.dev), self.recipe.seed)
             if self.state.is_main_process:
                 write_json(folder / MASKED_FILE, right)
+
+    def _ask(self, iteration: _Iteration, lesson: Lesson) -> TeacherStates:
+        folder = self.recipe.teacher_states or self.output_dir / STATES_FOLDER
+        names = (f"iteration {iteration.number}", f"iteration {iteration.number}, development")
+        return lesson.ask(Path(folder), dict(zip(names, (self.speech.train, self.speech.dev), strict=True)))
+
+    def _start(self, iteration: _Iteration) -> str | Path:
+        return self._before(iteration) if iteration.spec.start == "previous" else self.begin
 
     def _before(self, iteration: _Iteration) -> str | Path:
         return self.begin if iteration.number == 1 else self.iterations[iteration.number - 2].training.path
@@ -306,8 +363,8 @@ class _Pretraining:
 
     def _save_encoder(self, folder: Path) -> None:
         """Write the bare HuBERT, without the frame heads, as any HuBERT checkpoint is stored."""
-        last = self.iterations[-1].training.path
-        model = load_model(HubertForGMPATLFrameClassification, last, self.recipe.seed)
+        last = self.iterations[-1]
+        model = load_model(last.model_class, last.training.path, self.recipe.seed)
         # It goes on saying whom it has heard, by the names that its corpus gave them.
         config = HubertConfig(**{**self.base, "seen_speakers": model.config.seen_speakers})
         encoder = HubertModel(config)
@@ -326,10 +383,19 @@ class _Pretraining:
                 "features": iteration.spec.features,
                 "start": iteration.spec.start,
                 "updates": training["updates"],
-                "masked_frames_right": read_json(iteration.training.path / MASKED_FILE),
-                "labels": describe_labels(iteration.labels.path, iteration.scales),
                 "log": training["log"],
             }
+            lesson = iteration.lesson
+            if lesson is not None:
+                entry["teacher"] = {"name": lesson.facts.name, **lesson.inputs, "copied_layers": lesson.copied}
+            if lesson is not None and lesson.regression:
+                heard = [row for row in training["log"] if "eval_loss" in row]
+                entry["cosines"] = {name: heard[-1][f"eval_accuracy_{name}"] for name in iteration.scales if heard}
+                iterations.append(entry)
+                previous = None
+                continue
+            entry["masked_frames_right"] = read_json(iteration.training.path / MASKED_FILE)
+            entry["labels"] = describe_labels(iteration.labels.path, iteration.scales)
             if previous is not None:
                 entry["agreement_with_labels_before"] = label_agreement(previous.labels.path, iteration.labels.path)
             iterations.append(entry)
@@ -360,6 +426,10 @@ class _Pretraining:
 def _summary(report: Mapping[str, Any]) -> str:
     lines = []
     for entry in report["iterations"]:
+        if "cosines" in entry:
+            cosines = ", ".join(f"{name} {value:.3f}" for name, value in entry["cosines"].items())
+            lines.append(f"Iteration {entry['iteration']} (teacher): cosine with the teacher: {cosines}")
+            continue
         accuracies = ", ".join(f"{name} {100 * value:.1f} %" for name, value in entry["masked_frames_right"].items())
         lines.append(f"Iteration {entry['iteration']} ({entry['features']}): masked frames right: {accuracies}")
     return "\n".join(lines)

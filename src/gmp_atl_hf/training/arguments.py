@@ -57,7 +57,8 @@ class GMPATLTrainingArguments(TrainingArguments):
             Fill each device's batch with about this many seconds of neighbours in length instead of with
             `per_device_train_batch_size` clips.
         augment (`str`, defaults to `"none"`):
-            `"speed"` plays training clips 0.9 to 1.1 times as fast, drawn anew in every epoch. Evaluation never does.
+            `"speed"` plays training clips 0.9 to 1.1 times as fast, `"sound"` changes loudness, colour and noise and
+            nothing in time, both drawn anew in every epoch. Evaluation never does.
         head_learning_rate (`float`, *optional*):
             Learning rate of everything outside the encoder; `None` uses `learning_rate`.
         early_stopping_patience (`int`, *optional*):
@@ -85,7 +86,7 @@ class GMPATLTrainingArguments(TrainingArguments):
         default=10.0, metadata={"help": "Longest stretch of a clip in training, seconds."}
     )
     batch_seconds: float | None = field(default=None, metadata={"help": "Seconds per device and batch, not clips."})
-    augment: str = field(default="none", metadata={"help": "Waveform augmentation: none or speed."})
+    augment: str = field(default="none", metadata={"help": "Waveform augmentation: none, speed or sound."})
     head_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of the heads."})
     early_stopping_patience: int | None = field(default=None, metadata={"help": "Evaluations without improvement."})
 

@@ -1,7 +1,8 @@
-"""Speed perturbation: each clip a little faster or slower in every epoch, so that few speakers sound like more."""
+"""Clips changed anew in every epoch: their speed, or their sound alone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE, FloatArray
 from .clips import TableClips
 from .sampler import ClipKey
 
-AUGMENTATIONS = ("none", "speed")
-
 LOWEST, HIGHEST = 0.9, 1.1
 """Range of the factor, as the usual three-fold speed perturbation has it (Ko et al. 2015, Interspeech). Our choice."""
+
+_LOWEST_HERTZ = 60.0
+_NOISY_SHARE = 0.5
 
 _STREAM = 1
 """Beside (seed, epoch, row): masks and crops are drawn from these three alone and shall not change."""
@@ -55,3 +57,42 @@ class SpeedPerturbed(Dataset[dict[str, Any]]):
         row = self.clips[key]
         factor = np.random.default_rng([self.seed, key.epoch, key.row, _STREAM]).uniform(LOWEST, HIGHEST)
         return {**row, "waveform": change_speed(row["waveform"], factor)}
+
+
+def change_sound(waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Another microphone in another room: loudness, colour and noise; nothing moves in time.
+
+    Our choice of ranges: 12 dB up and down, a colour of at most 9 dB between neighbouring octaves or so, and for half
+    of the clips noise of any colour between white and brown, 5 to 30 dB below the speech.
+
+    Args:
+        waveform: (samples,) float32 at 16 kHz.
+        rng: The clip's own generator.
+
+    Returns:
+        (samples,) float32.
+    """
+    samples = len(waveform)
+    frequencies = np.fft.rfftfreq(samples, 1 / SAMPLING_RATE)
+    octaves = np.log2(np.maximum(frequencies, _LOWEST_HERTZ) / _LOWEST_HERTZ)
+    colour = np.interp(octaves, np.arange(8), rng.normal(0, 3, 8).clip(-9, 9)) + rng.uniform(-12, 12)
+    spectrum = np.fft.rfft(waveform) * 10 ** (colour / 20)
+    if rng.random() < _NOISY_SHARE:
+        noise = np.fft.rfft(rng.standard_normal(samples)) * 2.0 ** (-rng.uniform(0, 1) * octaves)
+        power = (np.abs(spectrum) ** 2).sum() / max((np.abs(noise) ** 2).sum(), np.finfo(np.float64).tiny)
+        spectrum += noise * np.sqrt(power) * 10 ** (-rng.uniform(5, 30) / 20)
+    changed: FloatArray = np.fft.irfft(spectrum, samples).astype(np.float32)
+    return changed
+
+
+class SoundChanged(SpeedPerturbed):
+    """Rows with their waveform as `change_sound` draws it from (seed, epoch, row)."""
+
+    def __getitem__(self, key: ClipKey) -> dict[str, Any]:
+        row = self.clips[key]
+        rng = np.random.default_rng([self.seed, key.epoch, key.row, _STREAM])
+        return {**row, "waveform": change_sound(row["waveform"], rng)}
+
+
+AUGMENTED: Mapping[str, type[SpeedPerturbed]] = {"speed": SpeedPerturbed, "sound": SoundChanged}
+AUGMENTATIONS = ("none", *AUGMENTED)

@@ -202,7 +202,7 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
             "none: frame labels have no UAR to stop by, the last step is kept",
             "remove it, and choose the length by num_train_epochs or max_steps",
         )
-    if frame_labels and arguments.augment != "none":
+    if frame_labels and arguments.augment == "speed":
         raise RequestError(
             f"augment is {arguments.augment} for training on frame labels",
             "none: labels belong to the frames of the clip as it was recorded",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.audio import SAMPLING_RATE, read_clip
+from ..front_end.store import FeatureStore
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count, hop_length
 from ..modeling.losses_gmp_atl import IGNORED
@@ -28,7 +30,7 @@ class GMPATLDataCollator:
     Args:
         feature_extractor: The checkpoint's `Wav2Vec2FeatureExtractor`; normalises each clip as the pipeline will.
         config: The model's configuration: frame arithmetic and mask settings.
-        targets: Which of `labels`, `gender_labels` and `frame_labels` to give.
+        targets: Which of `labels`, `gender_labels`, `frame_labels` and `frame_states` to give.
         training: Draw masks and crops. In evaluation whole clips are heard and only frame targets are masked, the
             same frames every time, and no channels.
         max_seconds: Longest stretch of a clip in training, seconds; None never cuts.
@@ -67,7 +69,7 @@ class GMPATLDataCollator:
         spans = [draw_span(count, self._max_frames, rng) for count, rng in zip(frames, generators, strict=True)]
         batch = _conv_features(clips, spans) if cached else self._input_values(clips, frames, spans)
         longest = max(stop - start for start, stop in spans)
-        if self.training or "frame_labels" in self.targets:
+        if self.training or "frame_labels" in self.targets or "frame_states" in self.targets:
             batch["mask_time_indices"] = self._masks(spans, longest, generators)
         if self.training and self.config.masks_channels:
             batch["mask_feature_indices"] = self._channel_masks(generators)
@@ -77,6 +79,8 @@ class GMPATLDataCollator:
             batch["gender_labels"] = self._labels(rows, keys, "gender")
         if "frame_labels" in self.targets:
             batch["frame_labels"] = self._frame_labels(rows, keys, frames, spans, longest)
+        if "frame_states" in self.targets:
+            batch |= self._frame_states(rows, keys, spans, longest)
         return batch
 
     def _input_values(
@@ -153,6 +157,31 @@ class GMPATLDataCollator:
                 if not key.ghost:
                     labels[index, : stop - start, scale] = torch.as_tensor(row[column][start:stop])
         return labels
+
+    def _frame_states(
+        self, rows: Sequence[Mapping[str, Any]], keys: Sequence[ClipKey], spans: Sequence[tuple[int, int]], longest: int
+    ) -> dict[str, Tensor]:
+        """Crops of what a teacher's layers say, read from the files that the columns name."""
+        scales = self.config.frame_scales or {}
+        found = [[_stored(row[column], width) for column, width in scales.items()] for row in rows]
+        shape = len(rows), longest, sum(scales.values())
+        states = np.zeros(shape, dtype=np.result_type(*(each.dtype for layers in found for each in layers)))
+        known = np.zeros(shape[:2], dtype=bool)
+        for index, (layers, key, (start, stop)) in enumerate(zip(found, keys, spans, strict=True)):
+            # The teacher may have a frame fewer than the model, or one more.
+            count = max(min(stop, *map(len, layers)) - start, 0)
+            states[index, :count] = np.concatenate([each[start : start + count] for each in layers], axis=1)
+            known[index, :count] = not key.ghost
+        return {"frame_states": torch.from_numpy(states), "known_frames": torch.from_numpy(known)}
+
+
+def _stored(path: str, width: int) -> np.ndarray:
+    """(frames, width) of a file of the store, mapped into memory."""
+    file = Path(path)
+    states = FeatureStore(file.parents[1], width).read(file.stem)
+    if states is None:
+        raise RuntimeError(f"{path} is gone; start the same command again, which makes it anew")
+    return states
 
 
 class WithRows:

@@ -65,7 +65,7 @@ def cut_by_length(batch: Mapping[str, Tensor], config: GMPATLConfig) -> list[dic
         ends = {"conv_features": frames, "frame_mask": frames}
     spans = batch.get("frame_spans")
     kept = frames if spans is None else spans[:, 1] - spans[:, 0]
-    ends |= {"mask_time_indices": kept, "frame_labels": kept}
+    ends |= dict.fromkeys(("mask_time_indices", "frame_labels", "frame_states", "known_frames"), kept)
     pieces = []
     # By whole lengths: where the front end hears what is cropped behind it, that is most of the work.
     for rows in like_lengths(frames.tolist()):

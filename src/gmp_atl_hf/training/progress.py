@@ -7,6 +7,9 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..data.audio import SAMPLING_RATE
+from .sampler import StepBatchSampler
+
 
 class TrainingProgress(TrainerCallback):
     """One bar per training on the main process, with the last loss and development UAR behind it.
@@ -21,10 +24,16 @@ class TrainingProgress(TrainerCallback):
         self.description = description
         self.bar: tqdm[Any] | None = None
         self.figures: dict[str, str] = {}
+        self.seconds_per_step: float | None = None
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
+    ) -> None:
         """Open the bar; after a resume it starts where training does."""
         if state.is_world_process_zero:
+            sampler = getattr(others.get("train_dataloader"), "batch_sampler", None)
+            if isinstance(sampler, StepBatchSampler):
+                self.seconds_per_step = float(sampler.samples.sum()) / SAMPLING_RATE / sampler.steps
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.description, unit="step")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -43,6 +52,9 @@ class TrainingProgress(TrainerCallback):
         """Show the newest figures."""
         if self.bar is not None and logs:
             self.figures |= {shown: f"{logs[key]:.3f}" for key, shown in self.SHOWN.items() if key in logs}
+            rate = self.bar.format_dict["rate"]
+            if rate and self.seconds_per_step:
+                self.figures["audio"] = f"{rate * self.seconds_per_step:.0f} s/s"
             self.bar.set_postfix(self.figures)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -29,7 +29,7 @@ from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..precision import exact_convolutions
 from .arguments import GMPATLTrainingArguments, complete_arguments
 from .attention import quick_attention
-from .augmentation import SpeedPerturbed
+from .augmentation import AUGMENTED
 from .callbacks import FindBestModel, SetEpoch, StopAtDivergence
 from .checks import (
     UARS,
@@ -222,7 +222,7 @@ class GMPATLTrainer(Trainer):
         self.add_callback(SetEpoch(sampler))
         clips = self._clips(table, start=True)
         return self._loader(
-            clips if args.augment == "none" else SpeedPerturbed(clips, args.seed),
+            AUGMENTED[args.augment](clips, args.seed) if args.augment in AUGMENTED else clips,
             batch_sampler=sampler,
             collate_fn=self._train_collator,
             persistent_workers=args.dataloader_persistent_workers,

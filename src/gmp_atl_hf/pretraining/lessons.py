@@ -1,0 +1,166 @@
+"""One iteration of a pre-training that has a teacher: what is learned of whom, and what the student begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from accelerate import PartialState
+
+from ..checkpoints import load_feature_extractor, load_model, quiet_transformers
+from ..heard import heard_by_model
+from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
+from ..pseudo_labels.features import BATCH_SECONDS, frames_of
+from ..pseudo_labels.step import cluster_and_label
+from ..training.trainer import GMPATLTrainer
+from .copying import copied_layers, refuse_unlike_layers
+from .recipe import IterationSpec
+from .student import HubertForTeacherRegression, StudentTrainer
+from .teacher_states import TeacherStates, state_column
+from .teachers import Teacher, TeacherFacts, teacher_facts
+
+START_FOLDER = "start"
+"""What the student begins with, inside the step that asks the teacher."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What an iteration learns of its teacher.
+
+    Args:
+        spec: The iteration.
+        student: The student's configuration.
+        facts: The teacher.
+        layers: Its layers, from 1.
+        bf16: Whether it computes in bfloat16.
+    """
+
+    spec: IterationSpec
+    student: GMPATLConfig
+    facts: TeacherFacts
+    layers: tuple[int, ...]
+    bf16: bool
+
+    @classmethod
+    def of(cls, spec: IterationSpec, student: GMPATLConfig, bf16: bool) -> Lesson:
+        """Look at the teacher and refuse one that cannot teach this student.
+
+        Raises:
+            RequestError: Names what does not fit.
+        """
+        facts = teacher_facts(str(spec.teacher))
+        facts.refuse_other_frames(student)
+        layers = tuple(sorted({facts.resolve_layer(layer) for layer in spec.layers}))
+        if spec.start == "teacher":
+            refuse_unlike_layers(facts, student)
+        return cls(spec, student, facts, layers, bf16)
+
+    @property
+    def regression(self) -> bool:
+        """Whether the states themselves are learned, and not their clusters."""
+        return self.spec.objective == "regression"
+
+    @property
+    def model_class(self) -> type[GMPATLPreTrainedModel]:
+        """What is trained."""
+        return HubertForTeacherRegression if self.regression else HubertForGMPATLFrameClassification
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Column of each layer → its width."""
+        return {state_column(layer): self.facts.width for layer in self.layers}
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """All that the lesson depends on, besides the speech; JSON types."""
+        return {
+            "teacher": self.facts.identity,
+            "layers": list(self.layers),
+            "bf16": self.bf16,
+            "objective": self.spec.objective,
+            "start": self.spec.start,
+        }
+
+    @property
+    def copied(self) -> int:
+        """How many layers the student takes over."""
+        return min(max(self.layers), self.student.num_hidden_layers) if self.spec.start == "teacher" else 0
+
+    @property
+    def trainer(self) -> Any:
+        """Makes the trainer."""
+        if not self.copied:
+            return GMPATLTrainer
+        layers = tuple(f"hubert.encoder.layers.{index}." for index in range(self.copied))
+        return partial(StudentTrainer, copied=layers, copied_rate=self.spec.copied_rate)
+
+    def ask(self, folder: Path, tables: Mapping[str, datasets.Dataset]) -> TeacherStates:
+        """Take down what the teacher says about recordings, or find it.
+
+        Args:
+            folder: Where it is kept.
+            tables: What the progress bar says → rows.
+        """
+        states = TeacherStates(folder, Teacher(self.facts, self.layers, PartialState().device, self.bf16))
+        for description, table in tables.items():
+            states.fill(table, description)
+        return states
+
+    def make_labels(
+        self, folder: Path, states: TeacherStates, train: datasets.Dataset, dev: datasets.Dataset, sample_frames: int,
+        seed: int, description: str,
+    ) -> None:  # fmt: skip
+        """Cluster the teacher's states as step 2 of the method clusters its own; arguments as there."""
+        cluster_and_label(
+            folder,
+            states.extract(self.student),
+            states.source(),
+            self.facts.width,
+            frames_of(train, self.student),
+            train,
+            dev,
+            clusters=self.spec.clusters,
+            sample_frames=sample_frames,
+            seed=seed,
+            batch_seconds=BATCH_SECONDS,
+            description=description,
+        )
+
+    def make_start(
+        self, folder: Path, states: TeacherStates, train: datasets.Dataset, begin: str | Path,
+        config_from: str | Path, fields: Mapping[str, Any], seed: int,
+    ) -> None:  # fmt: skip
+        """Write what the student begins with: an encoder, layers of the teacher, and how its states are standardised.
+
+        Args:
+            folder: The step's folder.
+            states: What the teacher says.
+            train: Training rows; the statistics see nothing else.
+            begin: Where the encoder comes from.
+            config_from: The backbone, whose configuration is the base.
+            fields: `GMPATLConfig` fields on top of it.
+            seed: Of new heads, and of the sample.
+        """
+        if not PartialState().is_main_process:
+            return
+        model = load_model(self.model_class, begin, seed, fields, config_from=config_from)
+        if self.copied:
+            taken = copied_layers(self.facts, states.teacher.encoder, self.copied)
+            unknown = model.hubert.load_state_dict(taken, strict=False).unexpected_keys
+            assert not unknown, unknown
+        if isinstance(model, HubertForTeacherRegression):
+            for layer, (mean, deviation) in states.statistics(train, seed).items():
+                head: Any = model.state_heads[state_column(layer)]
+                with torch.no_grad():
+                    head.mean.copy_(mean)
+                    head.deviation.copy_(deviation)
+        model.config.seen_speakers = sorted({*heard_by_model(begin), *self.facts.heard})
+        with quiet_transformers():
+            model.save_pretrained(folder / START_FOLDER)
+        load_feature_extractor(config_from).save_pretrained(folder / START_FOLDER)

@@ -1,0 +1,160 @@
+"""A HuBERT that learns to say what a teacher's layers say, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import initialization as init
+from transformers.utils.generic import can_return_tuple
+
+from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.encoding_gmp_atl import EncoderInputs
+from ..modeling.losses_gmp_atl import PartSums
+from ..modeling.modeling_gmp_atl import GMPATLOutput, GMPATLPreTrainedModel
+from ..training.trainer import GMPATLTrainer
+
+
+class StateHead(nn.Module):
+    """A linear map to one layer of the teacher, whose dimensions are brought to mean 0 and variance 1.
+
+    Args:
+        hidden_size: Width of the student.
+        width: Width of the teacher.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, hidden_size: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden_size, width)
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+
+    def sums(self, hidden: Tensor, states: Tensor, clips: Tensor, num_clips: int) -> PartSums:
+        """Mean absolute error plus one minus the cosine of each frame, added up for each clip.
+
+        Args:
+            hidden: (frames, hidden) of the student.
+            states: (frames, width) of the teacher, any float dtype.
+            clips: (frames,) int64 row that each frame belongs to.
+            num_clips: Rows in the batch.
+
+        Returns:
+            The part; a clip's count is its number of frames, its hits are the sum of their cosines.
+        """
+        said = self.linear(hidden).float()
+        target = (states.float() - self.mean) / self.deviation
+        cosines = functional.cosine_similarity(said, target, dim=-1)
+        losses = (said - target).abs().mean(-1) + 1 - cosines
+        empty = torch.zeros(num_clips, dtype=torch.float32, device=said.device)
+        added = [empty.index_add(0, clips, values) for values in (losses, torch.ones_like(losses), cosines.detach())]
+        return PartSums(*added)
+
+
+class HubertForTeacherRegression(GMPATLPreTrainedModel):
+    """The encoder with one linear head for each layer of the teacher, named in `frame_scales` with its width.
+
+    As DistilHuBERT (Chang et al. 2022) predicts its teacher, with the cosine in place of its log-sigmoid.
+    """
+
+    target_names = ("frame_states",)
+    _keys_to_ignore_on_load_unexpected = [r"^(emotion_|gender_)?classifier\.", r"^pooling\.", r"^frame_heads\."]
+
+    def __init__(self, config: GMPATLConfig) -> None:
+        super().__init__(config)
+        widths = config.frame_scales or {}
+        self.state_heads = nn.ModuleDict({name: StateHead(config.hidden_size, n) for name, n in widths.items()})
+        self.dropout = nn.Dropout(config.final_dropout)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Also buffers that a checkpoint lacks."""
+        super()._init_weights(module)
+        if isinstance(module, StateHead):
+            init.zeros_(module.mean)
+            init.ones_(module.deviation)
+
+    @property
+    def loss_parts(self) -> tuple[str, ...]:
+        """The columns of the teacher's layers."""
+        return tuple(self.state_heads)
+
+    @property
+    def part_weights(self) -> tuple[float, ...]:
+        """One for each layer."""
+        return (1.0,) * len(self.state_heads)
+
+    def count_parts(self, batch: Mapping[str, Tensor], class_weights: Tensor | None = None) -> Tensor:
+        """See the base class."""
+        count = self._counted(batch["known_frames"], batch.get("mask_time_indices")).sum().float()
+        return count.expand(len(self.state_heads))
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        input_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        frame_states: Tensor | None = None,
+        known_frames: Tensor | None = None,
+        loss_denominators: Tensor | None = None,
+        **kwargs: Unpack[EncoderInputs],
+    ) -> GMPATLOutput:
+        """Predict the teacher's states.
+
+        Args:
+            input_values: (batch, samples) float32 waveforms at 16 kHz.
+            attention_mask: (batch, samples), 1 on valid samples.
+            frame_states: (batch, kept frames, widths of all heads one after the other) of the teacher, any float dtype.
+            known_frames: (batch, kept frames) bool, True where the teacher has a frame.
+            loss_denominators: (heads,) float32 counts of the whole optimiser step.
+            kwargs: See `EncoderInputs`; with `frame_targets="masked"` only the frames of `mask_time_indices` count.
+
+        Returns:
+            The loss and its parts.
+        """
+        encoded = self.hubert(input_values, attention_mask, return_dict=True, **kwargs)
+        if frame_states is None or known_frames is None:
+            raise ValueError("give frame_states and known_frames; without them there is nothing to learn")
+        chosen = self._counted(known_frames, kwargs.get("mask_time_indices")) & encoded.frame_mask
+        hidden, clips = self.dropout(encoded.last_hidden_state)[chosen], chosen.nonzero()[:, 0]
+        heads: list[Any] = list(self.state_heads.values())
+        wanted = frame_states[chosen].split([len(head.mean) for head in heads], dim=-1)
+        parts = [head.sums(hidden, states, clips, len(chosen)) for head, states in zip(heads, wanted, strict=True)]
+        return self._output(parts, loss_denominators, encoded)
+
+    def _counted(self, known: Tensor, masked: Tensor | None) -> Tensor:
+        """(batch, frames) bool: which frames the loss is about."""
+        if self.config.frame_targets == "all":
+            return known
+        return known & masked if masked is not None else torch.zeros_like(known)
+
+
+class StudentTrainer(GMPATLTrainer):
+    """The trainer with a rate of its own for what was copied from the teacher.
+
+    Args:
+        copied: How the names of the parameters begin.
+        copied_rate: Their learning rate as a share of that of the others.
+    """
+
+    def __init__(self, *args: Any, copied: tuple[str, ...] = (), copied_rate: float = 1.0, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._copied, self._copied_rate = copied, copied_rate
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Each group of the stock optimiser in two, where it holds some of both."""
+        given = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        copied = {id(value) for name, value in self.model.named_parameters() if name.startswith(self._copied)}
+        for group in [] if given else list(optimizer.param_groups):
+            slow = [parameter for parameter in group["params"] if id(parameter) in copied]
+            if slow:
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in copied]
+                optimizer.add_param_group({**group, "params": slow, "lr": group["lr"] * self._copied_rate})
+        return optimizer

@@ -1,0 +1,75 @@
+"""Frame arithmetic of teachers: which samples a frame stands for, in each family of speech encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..modeling.frames_gmp_atl import hop_length, receptive_field
+
+CONVOLUTIONAL = ("hubert", "gmp_atl", "wavlm", "wav2vec2", "data2vec-audio")
+"""Families with HuBERT's kind of front end: convolutions over the waveform, without padding."""
+
+FAMILIES = ("whisper", *CONVOLUTIONAL)
+"""`model_type` of the speech encoders that can teach."""
+
+
+@dataclass(frozen=True)
+class FrameGrid:
+    """Where an encoder's frames lie in a waveform.
+
+    Args:
+        hop: Samples from one frame to the next.
+        field: Samples that have to be there for a frame to be one: frame `i` stands for samples `i · hop` to
+            `i · hop + field`.
+
+    Example:
+        >>> FrameGrid(320, 400).count(16_000)  # HuBERT
+        49
+        >>> FrameGrid(320, 320).count(16_000)  # Whisper
+        50
+    """
+
+    hop: int
+    field: int
+
+    def count(self, num_samples: int) -> int:
+        """Frames of a clip of so many samples."""
+        return max((num_samples - self.field) // self.hop + 1, 0)
+
+    def pieces(self, num_samples: int, most_frames: int) -> Iterator[tuple[int, int]]:
+        """Cut a clip so that the frames of its pieces, one after the other, are those of the clip.
+
+        Args:
+            num_samples: The clip's length.
+            most_frames: Frames of the longest piece.
+
+        Yields:
+            First sample and sample after the last of each piece; pieces are about equally long.
+        """
+        frames = self.count(num_samples)
+        number = max(-(-frames // most_frames), 1)
+        ends = [frames * index // number for index in range(number + 1)]
+        for start, stop in zip(ends, ends[1:], strict=False):
+            # The last piece hears what is left behind its last whole frame.
+            last = num_samples if stop == frames else (stop - 1) * self.hop + self.field
+            yield start * self.hop, last
+
+
+def teacher_grid(config: Any, mel_hop: int | None = None) -> FrameGrid:
+    """The frames of a speech encoder.
+
+    Args:
+        config: Its configuration, of one of `FAMILIES`.
+        mel_hop: Samples between two spectra, for Whisper.
+
+    Returns:
+        The grid.
+    """
+    if config.model_type in CONVOLUTIONAL:
+        return FrameGrid(hop_length(config.conv_stride), receptive_field(config.conv_kernel, config.conv_stride))
+    assert mel_hop is not None
+    # Spectra are centred and padded by reflection, and the second convolution keeps every other one: each whole hop
+    # of a clip has its frame.
+    return FrameGrid(2 * mel_hop, 2 * mel_hop)

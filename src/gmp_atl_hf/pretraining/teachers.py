@@ -1,0 +1,297 @@
+"""Speech encoders that teach: what they are, checked before anything is trained, and their hidden states."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, HubertModel, WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from ..checkpoints import WEIGHT_FILES, default_feature_extractor, hash_weights, locate, quiet_transformers
+from ..data.audio import SAMPLING_RATE
+from ..errors import RequestError
+from ..heard import heard_by_description
+from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.frames_gmp_atl import hop_length, receptive_field
+from ..precision import exact_convolutions
+from .teacher_frames import CONVOLUTIONAL, FAMILIES, FrameGrid, teacher_grid
+
+FORMAT_VERSION = 1
+"""Part of every key; raised when the same tensors and the same recording would give other states."""
+
+PIECE_SECONDS = 15
+"""Longer clips are taught in equal pieces of at most this. Our choice: attention over a minute helps nobody, and
+Whisper's positions end at 30 s."""
+
+_EXPECTED = f"a speech encoder of 16 kHz waveforms: {', '.join(FAMILIES)}"
+_FIX = "teacher: openai/whisper-base, facebook/hubert-base-ls960, or a folder"
+
+
+@dataclass(frozen=True)
+class TeacherFacts:
+    """What a teacher is, without its weights.
+
+    Args:
+        name: Hub id or folder, as asked for.
+        config: Its configuration.
+        extractor: Its feature extractor.
+        grid: Its frames.
+        identity: What its weights are identified by, JSON types.
+    """
+
+    name: str
+    config: Any
+    extractor: Any
+    grid: FrameGrid
+    identity: dict[str, Any]
+
+    @property
+    def is_whisper(self) -> bool:
+        """Whether it hears spectra rather than samples."""
+        return self.config.model_type not in CONVOLUTIONAL
+
+    @property
+    def layers(self) -> int:
+        """Number of transformer layers."""
+        return int(self.config.encoder_layers if self.is_whisper else self.config.num_hidden_layers)
+
+    @property
+    def width(self) -> int:
+        """Numbers in a frame."""
+        return int(self.config.d_model if self.is_whisper else self.config.hidden_size)
+
+    @property
+    def heard(self) -> tuple[str, ...]:
+        """Whom it says it has heard; `unknown` where it does not say."""
+        said = {"model_type": GMPATLConfig.model_type, "seen_speakers": getattr(self.config, "seen_speakers", None)}
+        return tuple(heard_by_description({"config": said}))
+
+    def resolve_layer(self, layer: int) -> int:
+        """1-based layer of a possibly negative one.
+
+        Raises:
+            RequestError: There is no such layer.
+        """
+        resolved = layer if layer > 0 else self.layers + 1 + layer
+        if layer == 0 or not 1 <= resolved <= self.layers:
+            raise RequestError(
+                f"layer {layer} of the teacher {self.name}, which has {self.layers}",
+                f"1 to {self.layers}, or -1 to -{self.layers} from the top",
+                f"layers: [{self.layers}]",
+            )
+        return resolved
+
+    def refuse_other_frames(self, student: GMPATLConfig) -> None:
+        """Refuse a teacher whose frames are not the student's.
+
+        Raises:
+            RequestError: Names both.
+        """
+        ours = hop_length(student.conv_stride), receptive_field(student.conv_kernel, student.conv_stride)
+        if self.grid.hop != ours[0] or abs(self.grid.field - ours[1]) > self.grid.hop:
+            raise RequestError(
+                f"the frames of the teacher {self.name} do not line up with the student's: one every {self.grid.hop} "
+                f"samples that stands for {self.grid.field}",
+                f"one every {ours[0]} samples that stands for about {ours[1]}",
+                "choose another teacher, or conv_stride and conv_kernel of the student to fit",
+            )
+
+
+def teacher_facts(name: str) -> TeacherFacts:
+    """Look at a teacher before anything is trained.
+
+    Args:
+        name: Hub id or folder.
+
+    Returns:
+        What it is.
+
+    Raises:
+        RequestError: There is none, it is no speech encoder that can teach, or it hears another sampling rate.
+    """
+    place = locate(name)
+    try:
+        with quiet_transformers():
+            config: Any = AutoConfig.from_pretrained(place)
+    except Exception as error:  # of transformers, huggingface_hub and strict dataclasses: one class for each fault
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise RequestError(f"the teacher {name} cannot be read: {reason}", _EXPECTED, _FIX) from error
+    if config.model_type not in FAMILIES:
+        raise RequestError(f"the teacher {name} is a {config.model_type!r} model", _EXPECTED, _FIX)
+    whisper = config.model_type == "whisper"
+    folder = Path(place)
+    if folder.is_dir() and not (folder / "preprocessor_config.json").is_file():
+        extractor: Any = (
+            WhisperFeatureExtractor(feature_size=config.num_mel_bins) if whisper else default_feature_extractor(config)
+        )
+    else:
+        try:
+            with quiet_transformers():
+                extractor = AutoFeatureExtractor.from_pretrained(place)
+        except (OSError, ValueError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise RequestError(
+                f"the feature extractor of the teacher {name} cannot be read: {reason}",
+                "preprocessor_config.json",
+                _FIX,
+            ) from error
+    if extractor.sampling_rate != SAMPLING_RATE:
+        raise RequestError(f"the teacher {name} hears {extractor.sampling_rate} samples a second", _EXPECTED, _FIX)
+    inputs = config.num_mel_bins if whisper else 1
+    if getattr(extractor, "feature_size", inputs) != inputs or whisper != hasattr(extractor, "n_fft"):
+        raise RequestError(
+            f"the teacher {name} takes {inputs} numbers at a time, its feature extractor "
+            f"({type(extractor).__name__}) makes {extractor.feature_size}",
+            "a model and a feature extractor that belong together",
+            "copy preprocessor_config.json from where the model comes from",
+        )
+    if folder.is_dir():
+        weights = next((folder / each for each in WEIGHT_FILES if (folder / each).is_file()), None)
+        if weights is None:
+            raise RequestError(f"the teacher's folder {name} holds no weights", " or ".join(WEIGHT_FILES), _FIX)
+        identity: dict[str, Any] = {"weights": hash_weights(weights)}
+    else:
+        identity = {"hub_id": name, "revision": getattr(config, "_commit_hash", None)}
+    grid = teacher_grid(config, extractor.hop_length if whisper else None)
+    return TeacherFacts(name, config, extractor, grid, identity)
+
+
+class Teacher:
+    """A speech encoder up to one of its layers, in eval mode; several threads may ask it at once.
+
+    Args:
+        facts: Which one.
+        layers: Layers whose states are wanted, from 1; 0 is what enters the first one. Later ones are not kept.
+        device: Where it runs.
+        bf16: Whether its products are taken in bfloat16, twice as quick where the processor has them.
+
+    Raises:
+        RequestError: Its weights are not all there.
+    """
+
+    def __init__(self, facts: TeacherFacts, layers: Sequence[int], device: torch.device, bf16: bool = False) -> None:
+        self.facts, self.layers, self.device, self.bf16 = facts, tuple(layers), device, bf16
+        self.encoder: Any = _load_encoder(facts)
+        parent: Any = self.encoder if facts.is_whisper else self.encoder.encoder
+        # At least one: what enters it is seen there.
+        self.blocks = parent.layers = parent.layers[: max(1, *self.layers)]
+        self.encoder.requires_grad_(False).eval().to(device)
+        self._seen = threading.local()
+        for index, block in enumerate(self.blocks):
+            if index + 1 in self.layers:
+                block.register_forward_hook(lambda _, __, output, layer=index + 1: self._keep(layer, output))
+        if 0 in self.layers:
+            self.blocks[0].register_forward_pre_hook(lambda _, inputs: self._keep(0, inputs[0]))
+
+    def key(self, layer: int) -> str:
+        """SHA-256, in hexadecimal, of all that a layer's states depend on, besides the recording."""
+        settings = {
+            "format_version": FORMAT_VERSION,
+            "family": self.facts.config.model_type,
+            "config": json.loads(self.facts.config.to_json_string(use_diff=True)),
+            "extractor": json.loads(self.facts.extractor.to_json_string()),
+            "layer": layer,
+            "piece_seconds": PIECE_SECONDS,
+            "bf16": self.bf16,
+        }
+        for changing in ("_name_or_path", "transformers_version"):
+            settings["config"].pop(changing, None)
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        prefix = "layers." if self.facts.is_whisper else "encoder.layers."
+        for name, tensor in self.encoder.state_dict().items():
+            if name.startswith(prefix) and int(name.removeprefix(prefix).split(".")[0]) >= layer:
+                continue
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @torch.inference_mode()
+    def states(self, waveform: npt.NDArray[np.float32]) -> dict[int, Tensor]:
+        """Hidden states of one recording.
+
+        Args:
+            waveform: (samples,) float32 at 16 kHz, at least one frame.
+
+        Returns:
+            Layer → (frames, width) float32 on the teacher's device; `frames` is what its grid says.
+        """
+        grid = self.facts.grid
+        parts = []
+        for start, stop in grid.pieces(len(waveform), PIECE_SECONDS * SAMPLING_RATE // grid.hop):
+            inputs = self._inputs(waveform[start:stop]).to(self.device)
+            autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+            with autocast, exact_convolutions(self.device):
+                states = self._piece(inputs)
+            parts.append({layer: each[0, : grid.count(stop - start)].float() for layer, each in states.items()})
+        return {layer: torch.cat([part[layer] for part in parts]) for layer in self.layers}
+
+    def _inputs(self, waveform: npt.NDArray[np.float32]) -> Tensor:
+        """What the encoder takes: samples, or spectra. Outside autocast, which would reach into the extractor."""
+        extractor = self.facts.extractor
+        if not self.facts.is_whisper:
+            samples: Tensor = extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt").input_values
+            return samples
+        # Its own forward pass insists on 30 s. The clip's own length and a second of silence give the same layers
+        # nearly the same states at a fraction of the cost.
+        padded = np.pad(waveform, (0, SAMPLING_RATE))
+        spectra: Tensor = extractor(
+            padded, sampling_rate=SAMPLING_RATE, padding="do_not_pad", return_tensors="pt"
+        ).input_features
+        return spectra
+
+    def _piece(self, inputs: Tensor) -> dict[int, Tensor]:
+        states = self._seen.states = {}
+        if self.facts.is_whisper:
+            self._run_whisper(inputs)
+        else:
+            self.encoder(inputs)
+        return states
+
+    def _keep(self, layer: int, output: Any) -> None:
+        """Note what a layer gives, for whoever runs the encoder in this thread."""
+        self._seen.states[layer] = output[0] if isinstance(output, tuple) else output
+
+    def _run_whisper(self, spectra: Tensor) -> None:
+        """Convolutions, positions and layers, for the hooks to see."""
+        encoder, gelu = self.encoder, nn.functional.gelu
+        hidden = gelu(encoder.conv2(gelu(encoder.conv1(spectra)))).transpose(1, 2)
+        hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
+        for block in self.blocks:
+            output = block(hidden, None)
+            hidden = output[0] if isinstance(output, tuple) else output
+
+
+def _load_encoder(facts: TeacherFacts) -> nn.Module:
+    """The encoder in float32, without whatever stands on top of it."""
+    place, config = locate(facts.name), facts.config
+    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
+    with quiet_transformers():
+        if facts.is_whisper:
+            # Of a whole Whisper, of its speech-to-text model, or the encoder alone: the names differ.
+            options["key_mapping"] = {r"^(model\.)?encoder\.": ""}
+            loaded: Any = WhisperEncoder.from_pretrained(place, **options)
+        elif config.model_type == GMPATLConfig.model_type:
+            loaded = HubertModel.from_pretrained(place, config=GMPATLConfig.from_pretrained(place), **options)
+        else:
+            loaded = AutoModel.from_pretrained(place, **options)
+    encoder, info = loaded
+    missing = sorted(key for key in info["missing_keys"] if "masked_spec_embed" not in key)
+    missing += sorted(str(key) for key in info["mismatched_keys"])
+    if missing:
+        raise RequestError(
+            f"the teacher {facts.name} lacks or has in another shape: {', '.join(missing[:5])}",
+            f"a whole encoder ({len(missing)} tensors do not fit)",
+            "check that the checkpoint belongs to its config.json",
+        )
+    module: nn.Module = encoder
+    return module
