@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from damages import DAMAGES, fault_of, numbers, perform
 from gmp_atl_hf import files
-from gmp_atl_hf.evaluation import report
+from gmp_atl_hf.report import build as report
 from kills import run_until
 from runs import SPLIT, changed_recipe, given_split, write_corpus, write_recipe
 

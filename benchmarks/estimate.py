@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gmp_atl_hf.pseudo_labels.sample import HEARD_FRAMES
-from gmp_atl_hf.recipe import PseudoLabelSpec
-from gmp_atl_hf.stage_settings import DEFAULT_ARGUMENTS
+from gmp_atl_hf.pseudo_labels.frame_sample import HEARD_FRAMES
+from gmp_atl_hf.recipe.recipe import PseudoLabelSpec
+from gmp_atl_hf.run.stages import DEFAULT_ARGUMENTS
 
 CORPORA = {"IEMOCAP": 12.0, "MSP-Podcast": 240.0, "10,000 hours": 10_000.0}
 DEVICES = (1, 8)

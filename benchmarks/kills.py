@@ -43,7 +43,7 @@ MOST_IN_A_ROW = 15
 
 _EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 _CONTEXT = multiprocessing.get_context("forkserver")
-_PRELOADED = ["gmp_atl_hf.run", "gmp_atl_hf.training.trainer", "gmp_atl_hf.push_command", "gmp_atl_hf.hub.push"]
+_PRELOADED = ["gmp_atl_hf.run.run", "gmp_atl_hf.training.trainer", "gmp_atl_hf.cli.push", "gmp_atl_hf.card.repository"]
 
 
 class Scenario:
@@ -147,8 +147,8 @@ def _work(
     from huggingface_hub import constants
 
     from gmp_atl_hf import files
-    from gmp_atl_hf.cli import main
-    from gmp_atl_hf.evaluation import report
+    from gmp_atl_hf.cli.verbs import main
+    from gmp_atl_hf.report import build as report
 
     constants.ENDPOINT, constants.HF_HUB_DISABLE_XET = hub_url, True
     report.can_draw = lambda: False
@@ -182,7 +182,7 @@ def main() -> int:
     arguments = parser.parse_args()
     rng, begun = random.Random(arguments.seed), time.perf_counter()
     exports = arguments.export_every > 0
-    _CONTEXT.set_forkserver_preload([*_PRELOADED, *(["gmp_atl_hf.inference.export"] if exports else [])])
+    _CONTEXT.set_forkserver_preload([*_PRELOADED, *(["gmp_atl_hf.inference.onnx_export"] if exports else [])])
     killed: Counter[str] = Counter()
     faults: list[str] = []
     ended = 0

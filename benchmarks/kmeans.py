@@ -34,7 +34,7 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from gmp_atl_hf.pseudo_labels.kmeans import FeatureSource, MultiScaleKMeans, column_name
-from gmp_atl_hf.pseudo_labels.published import published_settings
+from gmp_atl_hf.pseudo_labels.published_kmeans import published_settings
 
 FAISS_ITERATIONS = 100
 

@@ -28,12 +28,7 @@ from typing import Any
 import torch
 import transformers
 
-from gmp_atl_hf import (
-    GMPATLConfig,
-    HubertForGMPATL,
-    HubertForGMPATLFrameClassification,
-    HubertForGMPATLMultiTask,
-)
+from gmp_atl_hf import GMPATLConfig, HubertForGMPATL, HubertForGMPATLFrameClassification, HubertForGMPATLMultiTask
 
 STOCK = transformers.HubertForSequenceClassification
 OURS = (HubertForGMPATL, HubertForGMPATLMultiTask, HubertForGMPATLFrameClassification)

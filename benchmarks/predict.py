@@ -41,8 +41,8 @@ from transformers import HubertConfig, HubertForSequenceClassification, pipeline
 from gmp_atl_hf import GMPATLConfig, HubertForGMPATL, SpeechEmotionClassifier
 from gmp_atl_hf.checkpoints import default_feature_extractor, locate, quiet_transformers
 from gmp_atl_hf.data.audio import SAMPLING_RATE, read_audio
-from gmp_atl_hf.inference.inputs import list_folder
 from gmp_atl_hf.inference.predictions import Prediction
+from gmp_atl_hf.inference.sources import list_folder
 
 LABELS = dict(enumerate(("anger", "happiness", "neutral", "sadness")))
 SHAPES: dict[str, dict[str, Any]] = {

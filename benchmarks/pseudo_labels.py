@@ -104,8 +104,8 @@ def measure(work: Path, shape: str, size: str) -> None:
     import torch
 
     from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLMultiTask
-    from gmp_atl_hf.recipe import PseudoLabelSpec
-    from gmp_atl_hf.steps import make_pseudo_labels
+    from gmp_atl_hf.recipe.recipe import PseudoLabelSpec
+    from gmp_atl_hf.run.steps import make_pseudo_labels
 
     table = table_of(work / size)
     train = table.select([row for row in range(len(table)) if row % DEV_SHARE])

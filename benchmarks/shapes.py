@@ -27,10 +27,10 @@ from gmp_atl_hf.pretraining.labels import make_mfcc_labels
 from gmp_atl_hf.pretraining.recipe import PretrainRecipe
 from gmp_atl_hf.pretraining.run import DEFAULT_ARGUMENTS
 from gmp_atl_hf.pretraining.speech import divide_speech
-from gmp_atl_hf.recipe import PseudoLabelSpec
-from gmp_atl_hf.stage_settings import make_arguments
-from gmp_atl_hf.steps import pseudo_labels_of
-from gmp_atl_hf.training.attention import has_quick_bfloat16
+from gmp_atl_hf.recipe.recipe import PseudoLabelSpec
+from gmp_atl_hf.run.stages import make_arguments
+from gmp_atl_hf.run.steps import pseudo_labels_of
+from gmp_atl_hf.training.bfloat16_on_cpu import has_quick_bfloat16
 
 CLUSTERS = (100,)
 SHAPES: dict[str, dict[str, Any]] = {

@@ -57,12 +57,12 @@ from transformers import (
 )
 
 from gmp_atl_hf import GMPATLConfig, GMPATLTrainer, GMPATLTrainingArguments, HubertForGMPATL
+from gmp_atl_hf.batching.feature_cache import FrontEndCache
+from gmp_atl_hf.batching.sampler import StepBatchSampler
 from gmp_atl_hf.checkpoints import quiet_transformers
 from gmp_atl_hf.data.audio import SAMPLING_RATE, read_clip
-from gmp_atl_hf.front_end.cache import FrontEndCache
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
-from gmp_atl_hf.training.pieces import like_lengths
-from gmp_atl_hf.training.sampler import StepBatchSampler
+from gmp_atl_hf.training.microbatches import like_lengths
 
 DRAWS = 300
 EMOTIONS = ["anger", "happiness", "neutral", "sadness"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gmp_atl_hf import files
-from gmp_atl_hf.evaluation import report
+from gmp_atl_hf.report import build as report
 
 
 @pytest.fixture(autouse=True, scope="session")

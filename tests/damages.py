@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from gmp_atl_hf.cli import main
+from gmp_atl_hf.cli.verbs import main
 from runs import digests
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["gmp_atl_hf.run", "gmp_atl_hf.training.trainer", "datasets", "transformers"])
+_CONTEXT.set_forkserver_preload(["gmp_atl_hf.run.run", "gmp_atl_hf.training.trainer", "datasets", "transformers"])
 
 
 def run_until(recipe: dict[str, Any], folder: Path, point: str, **where: Any) -> None:
@@ -53,7 +53,7 @@ def after_step(stage: str, step: int) -> None:
     """In the middle of a training, after an optimiser step."""
     from transformers import TrainerCallback
 
-    from gmp_atl_hf import steps
+    from gmp_atl_hf.run import steps
 
     class Die(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -96,7 +96,7 @@ def in_the_trainer_state(stage: str, step: int) -> None:
 
 def while_checkpoints_are_deleted(stage: str) -> None:
     """After a training, when its last checkpoint has lost its weights but not yet its name."""
-    from gmp_atl_hf import steps
+    from gmp_atl_hf.run import steps
 
     def half(original: Any, folder: Any, **options: Any) -> None:
         if stage in str(folder) and Path(folder).name == steps.CHECKPOINTS:
@@ -114,7 +114,7 @@ def while_checkpoints_are_deleted(stage: str) -> None:
 
 def after_the_clusters() -> None:
     """In pseudo-labels, when the codebooks are there and the frame labels are not."""
-    from gmp_atl_hf.pseudo_labels import step
+    from gmp_atl_hf.pseudo_labels import cluster as step
 
     _wrap(step, "label_windows", lambda original, *args, **kwargs: die())
 
@@ -136,7 +136,7 @@ def in_the_weights(stage: str) -> None:
 def around_the_file(ending: str, written: bool) -> None:
     """Before or after a file is written."""
     from gmp_atl_hf import files
-    from gmp_atl_hf.hub import model_card
+    from gmp_atl_hf.card import card as model_card
 
     def here(original: Any, path: Path, content: Any, durable: bool = True) -> None:
         if written or not str(path).endswith(ending):

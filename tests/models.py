@@ -11,12 +11,7 @@ import torch
 from torch import Tensor
 from transformers import HubertConfig, HubertModel
 
-from gmp_atl_hf import (
-    GMPATLConfig,
-    HubertForGMPATL,
-    HubertForGMPATLFrameClassification,
-    HubertForGMPATLMultiTask,
-)
+from gmp_atl_hf import GMPATLConfig, HubertForGMPATL, HubertForGMPATLFrameClassification, HubertForGMPATLMultiTask
 from gmp_atl_hf.modeling.encoding_gmp_atl import GMPATLModel
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 

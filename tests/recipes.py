@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.recipe import Recipe
+from gmp_atl_hf.recipe.recipe import Recipe
 
 SMALL: dict[str, Any] = {"name": "mine", "corpus": {"name": "demo"}}
 

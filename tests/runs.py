@@ -13,8 +13,8 @@ import numpy as np
 import yaml
 
 from audio_files import RATE, write_audio
-from gmp_atl_hf.recipe import Recipe
-from gmp_atl_hf.run import run_recipe
+from gmp_atl_hf.recipe.recipe import Recipe
+from gmp_atl_hf.run.run import run_recipe
 
 EMOTIONS = ("anger", "neutral", "sadness")
 SPEAKERS = ("f1", "f2", "f3", "m1", "m2", "m3")

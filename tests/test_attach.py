@@ -11,7 +11,7 @@ from datasets import Dataset, List, Value
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLMultiTask
-from gmp_atl_hf.pseudo_labels import labels as labels_of_windows
+from gmp_atl_hf.pseudo_labels import labelling as labels_of_windows
 from gmp_atl_hf.pseudo_labels.attach import attach_pseudo_labels
 from gmp_atl_hf.pseudo_labels.features import extract_features, feature_source, sample_features
 from gmp_atl_hf.pseudo_labels.kmeans import MultiScaleKMeans

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from gmp_atl_hf import GMPATLTrainer, Recipe
+from gmp_atl_hf.batching.clips import TableClips
+from gmp_atl_hf.batching.sampler import ClipKey
+from gmp_atl_hf.batching.speed import HIGHEST, LOWEST, SpeedPerturbed, change_speed
 from gmp_atl_hf.data.audio import MINIMUM_SAMPLES
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
-from gmp_atl_hf.stage_settings import stage_arguments
-from gmp_atl_hf.training.augmentation import HIGHEST, LOWEST, SpeedPerturbed, change_speed
+from gmp_atl_hf.run.stages import stage_arguments
 from gmp_atl_hf.training.checks import check_training_arguments
-from gmp_atl_hf.training.clips import TableClips
-from gmp_atl_hf.training.sampler import ClipKey
 from runs import recipe_dict
 from tables import feature_extractor, small_model, speech_table, training_arguments
 

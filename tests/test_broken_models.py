@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from audio_files import write_audio
 from gmp_atl_hf import HubertForGMPATL, SpeechEmotionClassifier
 from gmp_atl_hf.checkpoints import default_feature_extractor, describe_backbone
-from gmp_atl_hf.cli import main
+from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError
 from models import build
 from runs import recipe_dict, write_recipe

@@ -18,10 +18,10 @@ from gmp_atl_hf import GMPATLConfig, HubertForGMPATL, HubertForGMPATLMultiTask, 
 from gmp_atl_hf.checkpoints import default_feature_extractor
 from gmp_atl_hf.data.audio import read_audio
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.inference import reading
+from gmp_atl_hf.inference import reader as reading
 from gmp_atl_hf.inference.devices import default_batch_seconds
-from gmp_atl_hf.inference.inputs import Item, estimated_samples, list_folder
-from gmp_atl_hf.inference.reading import Reader, run_ahead
+from gmp_atl_hf.inference.reader import Reader, run_ahead
+from gmp_atl_hf.inference.sources import Item, estimated_samples, list_folder
 from models import EMOTIONS, build, build_backbone
 
 

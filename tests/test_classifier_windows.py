@@ -14,11 +14,11 @@ from audio_files import RATE, encoded, tone, write_audio
 from classifiers import alone, make_classifier, score, score_all, values
 from gmp_atl_hf import SpeechEmotionClassifier
 from gmp_atl_hf.data.audio import read_audio
+from gmp_atl_hf.data.audio_stream import read_blocks
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.inference import reading
-from gmp_atl_hf.inference.blocks import read_blocks
-from gmp_atl_hf.inference.inputs import expand_inputs
-from gmp_atl_hf.inference.reading import Reader
+from gmp_atl_hf.inference import reader as reading
+from gmp_atl_hf.inference.reader import Reader
+from gmp_atl_hf.inference.sources import expand_inputs
 from gmp_atl_hf.inference.windows import Windowing, coverage_weights, cut_windows
 
 

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from gmp_atl_hf import __version__, cli
-from gmp_atl_hf.cli import VERBS, Verb, main, parse_folds
+from gmp_atl_hf import __version__
+from gmp_atl_hf.cli import verbs as cli
+from gmp_atl_hf.cli.verbs import VERBS, Verb, main, parse_folds
 from gmp_atl_hf.environment import describe_environment, format_environment, package_version, with_earlier
 from gmp_atl_hf.errors import RequestError
 
@@ -33,9 +34,9 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """What `run_recipe` was called with; nothing is trained."""
     calls: list[dict[str, Any]] = []
-    module = types.ModuleType("gmp_atl_hf.run")
+    module = types.ModuleType("gmp_atl_hf.run.run")
     module.run_recipe = lambda recipe, **options: calls.append({"recipe": recipe, **options})  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "gmp_atl_hf.run", module)
+    monkeypatch.setitem(sys.modules, "gmp_atl_hf.run.run", module)
     yield calls
 
 
@@ -73,7 +74,7 @@ def test_run_without_options_leaves_them_to_the_run(runs: list[dict[str, Any]]) 
 def test_a_wrong_recipe_is_answered_before_the_run_is_even_imported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "gmp_atl_hf.run", None)  # importing it would fail with status 1
+    monkeypatch.setitem(sys.modules, "gmp_atl_hf.run.run", None)  # importing it would fail with status 1
     assert main(["run", "demo", "--set", "pseudo_labels.clustres=[5]"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
@@ -331,7 +332,7 @@ def test_recipes_lists_the_packaged_ones(capsys: pytest.CaptureFixture[str]) -> 
 def test_export_without_its_packages_names_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.delitem(sys.modules, "gmp_atl_hf.inference.export", raising=False)
+    monkeypatch.delitem(sys.modules, "gmp_atl_hf.inference.onnx_export", raising=False)
     for name in ("onnx", "onnxscript", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

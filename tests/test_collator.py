@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gmp_atl_hf.batching.clips import TableClips
+from gmp_atl_hf.batching.collator import GMPATLDataCollator
+from gmp_atl_hf.batching.masks import draw_span, draw_time_mask
+from gmp_atl_hf.batching.sampler import ClipKey
 from gmp_atl_hf.data.audio import read_clip
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count, hop_length
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL, HubertForGMPATLFrameClassification
-from gmp_atl_hf.training.clips import TableClips
-from gmp_atl_hf.training.collator import GMPATLDataCollator
-from gmp_atl_hf.training.masks import draw_span, draw_time_mask
-from gmp_atl_hf.training.sampler import ClipKey
 from tables import LABELS, SCALES, feature_extractor, small_model, speech_table, training_config
 
 EVERYTHING = ("labels", "gender_labels", "frame_labels")

@@ -12,7 +12,7 @@ import pytest
 from audio_files import encoded, tone, write_audio
 from corpus_trees import clip, people, reasons, refused, touch
 from gmp_atl_hf.data.audio import read_audio
-from gmp_atl_hf.data.corpora.demo import DemoCorpus
+from gmp_atl_hf.data.corpora.demo.corpus import DemoCorpus
 from gmp_atl_hf.data.listing import Listed, list_recordings
 from gmp_atl_hf.data.table import read_corpora, read_corpus
 from test_corpora_layouts import NEMO

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from damages import DAMAGES, fault_of, numbers, perform
-from gmp_atl_hf import steps
-from gmp_atl_hf.cli import main
+from gmp_atl_hf.card.repository import files_of_run
+from gmp_atl_hf.card.usage import write_usage
+from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError, said_of_the_disk
 from gmp_atl_hf.files import check_files, read_json, read_jsonl, remove_half_written, write_known
-from gmp_atl_hf.hub.push import files_of_run
-from gmp_atl_hf.hub.usage import write_usage
-from gmp_atl_hf.step_folder import STEP_FILE, StepFolder
+from gmp_atl_hf.run import steps
+from gmp_atl_hf.run_folder.step_folder import STEP_FILE, StepFolder
 from kills import run_until
 from runs import SPLIT, changed_recipe, files_of, given_split, results, run, stamps, write_corpus, write_recipe
 
@@ -240,7 +240,7 @@ def test_a_full_disk_is_said_in_a_sentence(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr("gmp_atl_hf.cli._perform", fail)
+    monkeypatch.setattr("gmp_atl_hf.cli.verbs._perform", fail)
     assert main(["run", "demo"]) == 1
     assert "gmp-atl: error: no space left" in (said := capsys.readouterr().err)
     assert "fix: make room" in said and "Traceback" not in said
@@ -265,7 +265,7 @@ def test_a_finished_run_on_a_read_only_disk_is_shown(
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
     (finished / "report.md").write_text("of an earlier version")
-    monkeypatch.setattr("gmp_atl_hf.run_lock._lock", read_only)
+    monkeypatch.setattr("gmp_atl_hf.run_folder.lock._lock", read_only)
     monkeypatch.setattr("gmp_atl_hf.files.write_whole", read_only)
     before = stamps(finished)
     assert main(words) == 0
@@ -300,7 +300,7 @@ def test_a_recording_that_changes_while_a_run_goes_on_is_named(
         else:
             recording.write_bytes(others[-1].read_bytes() if change == "replaced" else before)
 
-    monkeypatch.setattr("gmp_atl_hf.plan.train", meanwhile)
+    monkeypatch.setattr("gmp_atl_hf.run.fold_plan.train", meanwhile)
     words = ["run", str(write_recipe(tmp_path / "recipe.yaml", recipe)), "--output-dir", str(tmp_path / "run")]
     status = main(words)
     if what is None:

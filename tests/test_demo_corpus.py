@@ -18,8 +18,8 @@ import soundfile
 
 from gmp_atl_hf.data.corpora import corpus_reader
 from gmp_atl_hf.data.corpora.base import Recording
-from gmp_atl_hf.data.corpora.demo import DemoCorpus, read, synthesise
-from gmp_atl_hf.data.corpora.demo_speech import EMOTIONS, SENTENCES, VARIANTS, make_voices
+from gmp_atl_hf.data.corpora.demo.corpus import DemoCorpus, read, synthesise
+from gmp_atl_hf.data.corpora.demo.speech import EMOTIONS, SENTENCES, VARIANTS, make_voices
 from gmp_atl_hf.errors import RequestError
 
 needs_espeak = pytest.mark.skipif(
@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_audio(small: 
 
 @needs_espeak
 def test_a_voice_sounds_the_same_whatever_was_spoken_before_it(tmp_path: Path) -> None:
-    from gmp_atl_hf.data.espeak import Espeak
+    from gmp_atl_hf.data.corpora.demo.espeak import Espeak
 
     def spoken(*before: str) -> bytes:
         for voice in before:
@@ -71,7 +71,7 @@ def test_a_voice_sounds_the_same_whatever_was_spoken_before_it(tmp_path: Path) -
 
 @needs_espeak
 def test_espeaks_own_random_numbers_follow_the_seed_and_not_the_clock() -> None:
-    from gmp_atl_hf.data.espeak import Espeak
+    from gmp_atl_hf.data.corpora.demo.espeak import Espeak
 
     def whisper(seed: int) -> bytes:
         with Espeak(seed=seed) as engine:
@@ -262,7 +262,7 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.Mo
 
 @needs_espeak
 def test_an_unknown_voice_is_an_error_and_the_engine_goes_on() -> None:
-    from gmp_atl_hf.data.espeak import Espeak
+    from gmp_atl_hf.data.corpora.demo.espeak import Espeak
 
     with Espeak() as engine:
         with pytest.raises(ValueError, match="no voice 'nobody'"):
@@ -272,7 +272,7 @@ def test_an_unknown_voice_is_an_error_and_the_engine_goes_on() -> None:
 
 @needs_espeak
 def test_a_dead_or_cut_off_engine_is_an_error_and_not_a_shorter_clip() -> None:
-    from gmp_atl_hf.data.espeak import Espeak
+    from gmp_atl_hf.data.corpora.demo.espeak import Espeak
 
     with Espeak() as engine:
         answers, engine._process.stdout = engine._process.stdout, io.BytesIO(b'{"samples": 9}\n\0\0')

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gmp_atl_hf.cli import main
-from gmp_atl_hf.evaluate_command import evaluate_model
+from gmp_atl_hf.cli.evaluate import evaluate_model
+from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.evaluation.metrics import emotion_metrics
 from runs import (
     EMOTIONS,

@@ -15,7 +15,7 @@ import torch
 
 from gmp_atl_hf import HubertForGMPATL, SpeechEmotionClassifier
 from gmp_atl_hf.checkpoints import default_feature_extractor
-from gmp_atl_hf.cli import main
+from gmp_atl_hf.cli.verbs import main
 from models import EMOTIONS, build, make_clips, pad
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx`")
@@ -109,8 +109,8 @@ def test_labels_and_settings_lie_beside_the_file_and_inside_it(exported: tuple[P
 def test_int8_says_what_it_costs_and_keeps_clips_apart(
     exported: tuple[Path, Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gmp_atl_hf.inference import export
-    from gmp_atl_hf.inference.export import describe_export, export_onnx
+    from gmp_atl_hf.inference import onnx_export as export
+    from gmp_atl_hf.inference.onnx_export import describe_export, export_onnx
 
     folder, exact, _ = exported
     monkeypatch.setattr(export, "_convert", lambda *_: exact.read_bytes())  # made once is enough
@@ -133,7 +133,7 @@ def test_int8_says_what_it_costs_and_keeps_clips_apart(
 def test_a_file_that_scores_otherwise_is_not_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported: tuple[Path, Path, str]
 ) -> None:
-    from gmp_atl_hf.inference import export
+    from gmp_atl_hf.inference import onnx_export as export
 
     folder, exact, _ = exported
     other = exact.read_bytes()

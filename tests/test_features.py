@@ -11,15 +11,15 @@ import pytest
 import torch
 from datasets import Dataset
 
+from gmp_atl_hf.batching.length_batches import length_batches
 from gmp_atl_hf.data.audio import read_clip
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL, HubertForGMPATLMultiTask
-from gmp_atl_hf.pseudo_labels import sample as sampling
+from gmp_atl_hf.pseudo_labels import frame_sample as sampling
 from gmp_atl_hf.pseudo_labels.ahead import ahead
-from gmp_atl_hf.pseudo_labels.batches import length_batches
 from gmp_atl_hf.pseudo_labels.features import encoder_hash, extract_features, feature_source, sample_features
-from gmp_atl_hf.pseudo_labels.sample import FrameDraw
-from gmp_atl_hf.pseudo_labels.team import Team
+from gmp_atl_hf.pseudo_labels.frame_sample import FrameDraw
+from gmp_atl_hf.pseudo_labels.process_group import Team
 from tables import feature_extractor, small_model, speech_table
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gmp_atl_hf import run as run_module
 from gmp_atl_hf.environment import describe_environment
 from gmp_atl_hf.evaluation.calibration import fit_temperature
+from gmp_atl_hf.run import run as run_module
 from runs import EMOTIONS, SPEAKERS, SPLIT, digests, given_split, read_json, read_lines, recipe_dict, run, write_corpus
 
 VARIANT = "multitask-only"

@@ -18,15 +18,18 @@ from huggingface_hub.utils import filter_repo_objects
 from transformers import HubertModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-import gmp_atl_hf.front_end.cache
-import gmp_atl_hf.training.clips
+import gmp_atl_hf.batching.clips
+import gmp_atl_hf.batching.feature_cache
+from gmp_atl_hf.batching.clips import TableClips
+from gmp_atl_hf.batching.collator import GMPATLDataCollator
+from gmp_atl_hf.batching.conv_features import front_end_key, rounded
+from gmp_atl_hf.batching.feature_cache import FrontEndCache
+from gmp_atl_hf.batching.feature_store import FeatureStore
+from gmp_atl_hf.batching.sampler import ClipKey
 from gmp_atl_hf.data.audio import read_clip
+from gmp_atl_hf.data.fingerprints import recording_hashes
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.files import write_whole
-from gmp_atl_hf.fingerprints import recording_hashes
-from gmp_atl_hf.front_end.cache import FrontEndCache
-from gmp_atl_hf.front_end.encoder import front_end_key, rounded
-from gmp_atl_hf.front_end.store import FeatureStore
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import (
     GMPATLPreTrainedModel,
@@ -35,9 +38,6 @@ from gmp_atl_hf.modeling.modeling_gmp_atl import (
     HubertForGMPATLMultiTask,
 )
 from gmp_atl_hf.pseudo_labels.features import extract_features
-from gmp_atl_hf.training.clips import TableClips
-from gmp_atl_hf.training.collator import GMPATLDataCollator
-from gmp_atl_hf.training.sampler import ClipKey
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from models import SHAPES
 from tables import changed, feature_extractor, small_model, speech_table, training_arguments, weights_of
@@ -86,8 +86,8 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         lengths.append(len(waveform))
         return waveform
 
-    monkeypatch.setattr(gmp_atl_hf.front_end.cache, "read_clip", count)
-    monkeypatch.setattr(gmp_atl_hf.training.clips, "read_clip", count)
+    monkeypatch.setattr(gmp_atl_hf.batching.feature_cache, "read_clip", count)
+    monkeypatch.setattr(gmp_atl_hf.batching.clips, "read_clip", count)
     yield lengths
 
 
@@ -433,7 +433,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[int]
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1_000)
-    monkeypatch.setattr(gmp_atl_hf.front_end.store.shutil, "disk_usage", lambda _folder: usage)
+    monkeypatch.setattr(gmp_atl_hf.batching.feature_store.shutil, "disk_usage", lambda _folder: usage)
     with pytest.raises(RequestError, match=r"cache needs .* GB are free") as refused:
         trainer_in(tmp_path).train()
     assert "data.front_end_cache" in str(refused.value)
@@ -445,7 +445,7 @@ def test_a_disk_that_fills_up_meanwhile_is_named(tmp_path: Path, monkeypatch: py
     def full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("gmp_atl_hf.front_end.store.write_whole", full)
+    monkeypatch.setattr("gmp_atl_hf.batching.feature_store.write_whole", full)
     with pytest.raises(RequestError, match="cache needs more room"):
         cache_in(tmp_path).fill(TABLE)
 

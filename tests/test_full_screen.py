@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gmp_atl_hf.cli import main
+from gmp_atl_hf.cli.verbs import main
 from runs import SPEAKER_PATTERN, SPLIT, given_split, run, write_corpus, write_recipe
 
 

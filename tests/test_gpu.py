@@ -11,9 +11,9 @@ import torch
 
 from audio_files import RATE, tone
 from classifiers import make_classifier, score_all, values
-from gmp_atl_hf.front_end.encoder import FrontEnd
+from gmp_atl_hf.batching.conv_features import FrontEnd
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
-from gmp_atl_hf.precision import exact_convolutions
+from gmp_atl_hf.numerics import exact_convolutions
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from kills import run_until
 from models import MODELS, SHAPES, build, gradients, make_clips

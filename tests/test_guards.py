@@ -11,14 +11,16 @@ import datasets
 import pytest
 
 from corpus_trees import clip
-from gmp_atl_hf import Protocol, final_model, plan
-from gmp_atl_hf import run as run_module
-from gmp_atl_hf.cli import main
-from gmp_atl_hf.data.fold import Fold
-from gmp_atl_hf.data.guard import NOTHING_TESTED, Untouched, maybe_heard
+from gmp_atl_hf import Protocol
+from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.data.table import read_corpora
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.heard import heard_by_codebooks, heard_by_model
+from gmp_atl_hf.protocols.fold import Fold
+from gmp_atl_hf.protocols.leakage import NOTHING_TESTED, Untouched, maybe_heard
+from gmp_atl_hf.run import final_model
+from gmp_atl_hf.run import fold_plan as plan
+from gmp_atl_hf.run import run as run_module
 from runs import SPLIT, given_split, read_json, read_lines, recipe_dict, run, write_corpus, write_recipe
 
 TESTED = [f"folder/{name}" for name, part in SPLIT.items() if part == "test"]

@@ -18,8 +18,8 @@ from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.pseudo_labels import lloyd
 from gmp_atl_hf.pseudo_labels.codebook import FeatureSource
 from gmp_atl_hf.pseudo_labels.kmeans import MultiScaleKMeans, column_name
+from gmp_atl_hf.pseudo_labels.process_group import Team
 from gmp_atl_hf.pseudo_labels.seeding import sample_frames, seed_centres
-from gmp_atl_hf.pseudo_labels.team import Team
 
 SPEAKERS = ["emodb/08", "emodb/03", "emodb/08"]
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
-from gmp_atl_hf.cli import main
+from gmp_atl_hf.card.card import render_card
+from gmp_atl_hf.card.facts import read_run
+from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.evaluation.calibration import expected_calibration_error, fit_temperature
 from gmp_atl_hf.files import write_known
-from gmp_atl_hf.hub.model_card import render_card
-from gmp_atl_hf.hub.run_facts import read_run
 from runs import EMOTIONS, read_json, read_lines, recipe_dict, run, stamps, write_corpus
 
 PERCENT = r"\d{1,3}\.\d"

@@ -14,9 +14,9 @@ from transformers import pipeline
 from audio_files import tone, write_audio
 from gmp_atl_hf import HubertForGMPATL, SpeechEmotionClassifier
 from gmp_atl_hf.checkpoints import default_feature_extractor
-from gmp_atl_hf.cli import main
+from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.inference.task import TASK
+from gmp_atl_hf.inference.pipeline_task import TASK
 from models import EMOTIONS, build
 
 

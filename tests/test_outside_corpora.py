@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from corpus_trees import refused, touch
-from gmp_atl_hf.data.corpora import REGISTERED, outside
+from gmp_atl_hf.data.corpora import REGISTERED
+from gmp_atl_hf.data.corpora import from_file as outside
 from gmp_atl_hf.data.corpora.base import PROTOCOLS, CorpusInfo
 from gmp_atl_hf.data.listing import list_recordings
-from gmp_atl_hf.data.protocol import KINDS
 from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.protocols.protocol import KINDS
 from runs import read_lines, recipe_dict, run, write_corpus
 
 HEAD = """from gmp_atl_hf.data.corpora import CorpusInfo, LeftOut, Recording, audio_files, named_files, register_corpus

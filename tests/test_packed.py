@@ -16,13 +16,15 @@ from classifiers import make_classifier, score, score_all, values
 from gmp_atl_hf import HubertForGMPATL, SpeechEmotionClassifier
 from gmp_atl_hf.checkpoints import default_feature_extractor
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.inference import devices, front_end, products
+from gmp_atl_hf.inference import devices
+from gmp_atl_hf.inference.cpu import front_end
+from gmp_atl_hf.inference.cpu import linear as products
+from gmp_atl_hf.inference.cpu.linear import Float32Convolution, Int8Convolution, Int8Linear
+from gmp_atl_hf.inference.cpu.model import PackedModel
 from gmp_atl_hf.inference.devices import resolve_precision
-from gmp_atl_hf.inference.packed import PackedModel
-from gmp_atl_hf.inference.products import Float32Convolution, Int8Convolution, Int8Linear
-from gmp_atl_hf.inference.scoring import PackedScorer, PaddedScorer
+from gmp_atl_hf.inference.scorers import PackedScorer, PaddedScorer
 from gmp_atl_hf.inference.workers import compute_ahead
-from gmp_atl_hf.precision import exact_convolutions
+from gmp_atl_hf.numerics import exact_convolutions
 from models import POOLINGS, build, make_clips
 
 LENGTHS = (12_345, 4_000, 4_000, 400, 30_000, 719)

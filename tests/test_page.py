@@ -14,8 +14,8 @@ import yaml
 
 from audio_files import tone, write_audio
 from classifiers import make_classifier
-from gmp_atl_hf.cli import main
-from gmp_atl_hf.page.timeline import MOST_COLUMNS, Scored, flatten_windows, timeline_svg
+from gmp_atl_hf.cli.verbs import main
+from gmp_atl_hf.ui.timeline import MOST_COLUMNS, Scored, flatten_windows, timeline_svg
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,7 +59,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     pytest.importorskip("gradio", reason="the extra `ui`")
     from gradio_client import Client
 
-    from gmp_atl_hf.page.app import serve
+    from gmp_atl_hf.ui.app import serve
 
     page = serve(make_classifier(), "tones", prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
     try:
@@ -102,7 +102,7 @@ def test_a_bad_file_is_named_without_the_servers_folders(client: Any, tmp_path: 
 
 def kept(name: str) -> list[Path]:
     """Files of a name in the page's temporary folder."""
-    from gmp_atl_hf.page.app import _RECORDINGS
+    from gmp_atl_hf.ui.app import _RECORDINGS
 
     return list(Path(_RECORDINGS.name).rglob(name))
 
@@ -122,7 +122,7 @@ def test_uploads_have_a_limit_and_nothing_is_kept_once_the_page_has_ended(tmp_pa
     pytest.importorskip("gradio", reason="the extra `ui`")
     from gradio_client import Client
 
-    from gmp_atl_hf.page.app import serve
+    from gmp_atl_hf.ui.app import serve
 
     page = serve(make_classifier(), "tones", prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
     client = Client(page.local_url, verbose=False, analytics_enabled=False)
@@ -149,13 +149,13 @@ def test_a_spaces_requirements_are_the_packages_own() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = (ROOT / "src/gmp_atl_hf/page/requirements.txt").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "src/gmp_atl_hf/ui/requirements.txt").read_text(encoding="utf-8").splitlines()
     needed = {line for line in lines if not line.startswith("#")}
     assert needed <= set(project["dependencies"])
 
 
 def test_a_space_asks_for_the_gradio_that_is_known_to_work() -> None:
-    from gmp_atl_hf.hub.space import files_of_space
+    from gmp_atl_hf.ui.space import files_of_space
 
     files = {file.path: file for file in files_of_space("ana/listen", "ana/tones")}
     readme = files["README.md"].content

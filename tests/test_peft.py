@@ -13,7 +13,7 @@ from transformers import pipeline
 from gmp_atl_hf.data.audio import read_clip
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.heard import heard_by_model
-from gmp_atl_hf.hub import trainer_push
+from gmp_atl_hf.hub import trainer_card as trainer_push
 from gmp_atl_hf.inference.classifier import SpeechEmotionClassifier
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
 from gmp_atl_hf.training.trainer import GMPATLTrainer

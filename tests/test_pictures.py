@@ -12,12 +12,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from gmp_atl_hf.evaluation.details import ClusterUsage, Details, TrainingLog
-from gmp_atl_hf.evaluation.drawing import Picture
-from gmp_atl_hf.evaluation.figures import draw_pictures
-from gmp_atl_hf.evaluation.plots import confusion_png
-from gmp_atl_hf.evaluation.report import FoldResult, build_report
-from gmp_atl_hf.evaluation.report_html import render_html
+from gmp_atl_hf.report.build import FoldResult, build_report
+from gmp_atl_hf.report.details import ClusterUsage, Details, TrainingLog
+from gmp_atl_hf.report.drawing import Picture
+from gmp_atl_hf.report.figures import draw_pictures
+from gmp_atl_hf.report.html import render_html
+from gmp_atl_hf.report.plots import confusion_png
 from runs import SPLIT, given_split, recipe_dict, run, write_corpus
 
 pytest.importorskip("matplotlib")
@@ -206,9 +206,9 @@ def test_a_run_draws_its_trainings_and_its_clusters(tmp_path: Path, pictures: No
 def test_clusters_are_counted_over_frames_of_training_speakers(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    from gmp_atl_hf.recipe import Recipe
-    from gmp_atl_hf.report_details import collect_details
-    from gmp_atl_hf.run import Run
+    from gmp_atl_hf.recipe.recipe import Recipe
+    from gmp_atl_hf.run.details import collect_details
+    from gmp_atl_hf.run.run import Run
 
     root = write_corpus(tmp_path / "corpus")
     recipe = recipe_dict(root, variants=["gmp-atl"], final=False)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from gmp_atl_hf.batching.collator import GMPATLDataCollator
 from gmp_atl_hf.modeling.modeling_gmp_atl import (
     HubertForGMPATL,
     HubertForGMPATLFrameClassification,
     HubertForGMPATLMultiTask,
 )
-from gmp_atl_hf.training.collator import GMPATLDataCollator
-from gmp_atl_hf.training.pieces import cut_by_length, like_lengths
+from gmp_atl_hf.training.microbatches import cut_by_length, like_lengths
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from tables import feature_extractor, small_model, speech_table, training_arguments
 

@@ -157,6 +157,6 @@ def test_announcing_the_task_loads_none_of_it():
     code = "import sys, gmp_atl_hf; print([m for m in sys.modules if m.startswith('gmp_atl_hf.')])"
     environment = {**os.environ, "PYTHONPATH": str(Path(gmp_atl_hf.__file__).parents[1])}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert "inference.task" in out.stdout
-    assert "inference.pipeline" not in out.stdout
+    assert "inference.pipeline_task" in out.stdout
+    assert "inference.pipeline'" not in out.stdout
     assert "data.audio" not in out.stdout

@@ -17,9 +17,9 @@ from audio_files import RATE, encoded, tone, write_audio
 from classifiers import alone
 from gmp_atl_hf import HubertForGMPATL, SpeechEmotionClassifier
 from gmp_atl_hf.checkpoints import default_feature_extractor
-from gmp_atl_hf.cli import main
+from gmp_atl_hf.cli.predict import format_predictions
+from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.inference.predictions import Prediction, WindowScores
-from gmp_atl_hf.predict_command import format_predictions
 from models import EMOTIONS, build
 
 Run = Callable[..., tuple[int, str, str]]

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from gmp_atl_hf.cli import main
-from gmp_atl_hf.data.corpora import MODULES, outside
+from gmp_atl_hf.cli.verbs import main
+from gmp_atl_hf.data.corpora import MODULES
+from gmp_atl_hf.data.corpora import from_file as outside
 from gmp_atl_hf.data.corpora.base import REGISTERED
 from gmp_atl_hf.data.table import read_corpus
 

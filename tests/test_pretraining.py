@@ -11,16 +11,17 @@ import pytest
 import torch
 from transformers import HubertModel, TrainerCallback
 
-from gmp_atl_hf import HubertForGMPATL, steps
+from gmp_atl_hf import HubertForGMPATL
 from gmp_atl_hf.checkpoints import describe_backbone, load_model
-from gmp_atl_hf.cli import main
+from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.heard import heard_by_description, heard_by_model
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification
 from gmp_atl_hf.pretraining import run as run_module
 from gmp_atl_hf.pretraining.curves import describe_labels, label_agreement
 from gmp_atl_hf.pretraining.recipe import PretrainRecipe
-from gmp_atl_hf.recipe_checks import check_pretraining_names
+from gmp_atl_hf.recipe.checks import check_pretraining_names
+from gmp_atl_hf.run import steps
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from pretrainings import pretrain, pretrain_dict, write_speech
 from runs import read_json, read_lines, results, stamps, write_recipe

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gmp_atl_hf.cli import main
+from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.evaluation.probe import ProbeFold, probe_layers, score
 from runs import SPEAKER_PATTERN, write_corpus
 from teachers import FAMILIES, make_teacher

@@ -17,12 +17,16 @@ from datasets import Dataset, are_progress_bars_disabled
 
 import gmp_atl_hf
 from damages import DAMAGES
-from gmp_atl_hf import steps
+from gmp_atl_hf.batching import length_batches as batches
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLMultiTask
-from gmp_atl_hf.pseudo_labels import batches, features, label_file, labels, sample, step
+from gmp_atl_hf.pseudo_labels import cluster as step
+from gmp_atl_hf.pseudo_labels import features, label_file
+from gmp_atl_hf.pseudo_labels import frame_sample as sample
+from gmp_atl_hf.pseudo_labels import labelling as labels
 from gmp_atl_hf.pseudo_labels.kmeans import MultiScaleKMeans
 from gmp_atl_hf.pseudo_labels.label_file import LABELS_FILE, PARTS_FOLDER
+from gmp_atl_hf.run import steps
 from runs import digests, files_of
 from tables import SCALES, feature_extractor, small_model, speech_table
 from two_processes import make_labels

@@ -22,11 +22,11 @@ from transformers import pipeline
 
 import gmp_atl_hf
 from gmp_atl_hf import GMPATLTrainer, GMPATLTrainingArguments, HubertForGMPATL
+from gmp_atl_hf.card.repository import hide_paths
 from gmp_atl_hf.checkpoints import default_feature_extractor
-from gmp_atl_hf.cli import main
+from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.evaluation import report
-from gmp_atl_hf.hub.push import hide_paths
+from gmp_atl_hf.report import build as report
 from hub_server import TOKEN, Hub, serve_hub
 from models import build, make_clips
 from runs import EMOTIONS, SPLIT, given_split, read_json, run, write_corpus
@@ -207,7 +207,7 @@ def test_the_page_goes_along_as_a_space(finished: Path, hub: Hub) -> None:
     assert main(["push", str(finished), "ana/tones", "--space", "ana/listen"]) == 0
     sent = hub.files("spaces/ana/listen")
     package = Path(gmp_atl_hf.__file__).parent
-    assert sent["app.py"] == (package / "page/app.py").read_bytes()
+    assert sent["app.py"] == (package / "ui/app.py").read_bytes()
     assert sent["model_id.txt"] == b"ana/tones\n"
     assert "sdk: gradio" in sent["README.md"].decode()
     assert sent["gmp_atl_hf/__init__.py"] == (package / "__init__.py").read_bytes()

@@ -8,15 +8,8 @@ import pytest
 import yaml
 
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.recipe import (
-    CorpusSpec,
-    PseudoLabelSpec,
-    Recipe,
-    StageSpec,
-    StagesSpec,
-    VariantSpec,
-)
-from gmp_atl_hf.recipe_yaml import dump_yaml, load_yaml
+from gmp_atl_hf.recipe.recipe import CorpusSpec, PseudoLabelSpec, Recipe, StageSpec, StagesSpec, VariantSpec
+from gmp_atl_hf.recipe.yaml12 import dump_yaml, load_yaml
 from recipes import SMALL, at, recipe, refused
 
 # YAML as people read it

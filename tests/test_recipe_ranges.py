@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmp_atl_hf.cli import main
+from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.recipe import Recipe
-from gmp_atl_hf.recipe_yaml import load_yaml
-from gmp_atl_hf.run import run_recipe
+from gmp_atl_hf.recipe.recipe import Recipe
+from gmp_atl_hf.recipe.yaml12 import load_yaml
+from gmp_atl_hf.run.run import run_recipe
 from recipes import refused
 from runs import BACKBONE, recipe_dict
 

@@ -9,14 +9,10 @@ from typing import Any
 import pytest
 
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.recipe import (
-    Recipe,
-    find_recipe,
-    packaged_recipes,
-)
-from gmp_atl_hf.recipe_checks import MODEL_OWNED, MODEL_UNUSED, RUN_OWNED
-from gmp_atl_hf.recipe_convert import describe, did_you_mean, known_names
-from gmp_atl_hf.recipe_variants import BUILT_IN_VARIANTS, NOT_PER_VARIANT, parse_override
+from gmp_atl_hf.recipe.checks import MODEL_OWNED, MODEL_UNUSED, RUN_OWNED
+from gmp_atl_hf.recipe.convert import describe, did_you_mean, known_names
+from gmp_atl_hf.recipe.recipe import Recipe, find_recipe, packaged_recipes
+from gmp_atl_hf.recipe.variants import BUILT_IN_VARIANTS, NOT_PER_VARIANT, parse_override
 from recipes import SMALL, recipe, refused
 
 ABLATIONS = (
@@ -340,7 +336,7 @@ def test_a_file_that_is_no_recipe_is_refused(content: bytes, words: str, tmp_pat
 def test_reading_a_recipe_loads_nothing_beyond_the_package_and_yaml() -> None:
     code = (
         "import sys, gmp_atl_hf; before = set(sys.modules)\n"
-        "import gmp_atl_hf.cli; from gmp_atl_hf.recipe import Recipe; Recipe.from_yaml('demo')\n"
+        "import gmp_atl_hf.cli; from gmp_atl_hf.recipe.recipe import Recipe; Recipe.from_yaml('demo')\n"
         "new = {m.split('.')[0] for m in set(sys.modules) - before}\n"
         "print(sorted((new - set(sys.stdlib_module_names)) | {'datasets', 'sklearn'} & set(sys.modules)))"
     )

@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from audio_files import tone, write_audio
-from gmp_atl_hf.data.corpora import MODULES, corpus_reader, outside
+from gmp_atl_hf.data.corpora import MODULES, corpus_reader
+from gmp_atl_hf.data.corpora import from_file as outside
 from gmp_atl_hf.data.corpora.base import REGISTERED
 from gmp_atl_hf.data.table import read_corpus
-from gmp_atl_hf.recipe import ProtocolSpec, Recipe
+from gmp_atl_hf.recipe.recipe import ProtocolSpec, Recipe
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 NOT_RUNS = {"pretrain-mini", "pretrain-mini-mfcc", "pretrain-small"}

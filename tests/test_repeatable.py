@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from gmp_atl_hf import steps
+from gmp_atl_hf.run import steps
 from gmp_atl_hf.training.repeatable import repeatable
 from runs import SPLIT, given_split, recipe_dict, run, write_corpus
 

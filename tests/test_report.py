@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gmp_atl_hf.evaluation.figures import can_draw
 from gmp_atl_hf.evaluation.metrics import emotion_metrics
-from gmp_atl_hf.evaluation.report import COMPARISON_REMARK, FoldResult, build_report, write_report
-from gmp_atl_hf.evaluation.report_markdown import percent, protocol_line, render_console, render_markdown
 from gmp_atl_hf.evaluation.statistics import sign_flip_test, speaker_bootstrap
+from gmp_atl_hf.report.build import COMPARISON_REMARK, FoldResult, build_report, write_report
+from gmp_atl_hf.report.figures import can_draw
+from gmp_atl_hf.report.markdown import percent, protocol_line, render_console, render_markdown
 
 LABELS = ["anger", "joy", "neutral", "sadness"]
 PROTOCOL = {"kind": "leave-one-speaker-out", "sentence": "Leave one speaker out, two development speakers."}
@@ -365,7 +365,7 @@ def test_the_report_is_written_without_matplotlib_too(
     tmp_path: Path, full: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
-    monkeypatch.setattr("gmp_atl_hf.evaluation.report.can_draw", can_draw)
+    monkeypatch.setattr("gmp_atl_hf.report.build.can_draw", can_draw)
     assert [path.name for path in write_report(full, tmp_path)] == ["report.json", "report.md", "report.html"]
     assert "![" not in (tmp_path / "report.md").read_text(encoding="utf-8")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from gmp_atl_hf import plan
-from gmp_atl_hf.cli import main
+from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.files import seal
-from gmp_atl_hf.recipe import Recipe
-from gmp_atl_hf.run import Run
+from gmp_atl_hf.recipe.recipe import Recipe
+from gmp_atl_hf.run import fold_plan as plan
+from gmp_atl_hf.run.run import Run
 from kills import run_until
 from runs import (
     SPLIT,
@@ -160,7 +160,7 @@ def test_running_a_finished_recipe_again_does_nothing_and_says_so(
     times, content = stamps(tmp_path / "run"), digests(tmp_path / "run")
     for name in ("train", "make_pseudo_labels", "save_scratch_backbone"):
         monkeypatch.setattr(plan, name, None)
-    monkeypatch.setattr("gmp_atl_hf.run.predict", None)
+    monkeypatch.setattr("gmp_atl_hf.run.run.predict", None)
     assert main(words) == 0
     assert "All 10 steps and tests were finished before; nothing was left to do." in capsys.readouterr().out
     assert {name: time for name, time in stamps(tmp_path / "run").items() if times[name] != time}.keys() <= {
@@ -175,7 +175,7 @@ def test_a_run_that_moves_names_every_machine(corpus: Path, tmp_path: Path, monk
     run(recipe, tmp_path / "run", folds=[1])
     here = read_json(tmp_path / "run" / "environment.json")
     there = {**here, "cpu": "Another", "gpus": [{"name": "Some GPU", "memory_gib": 80.0}]}
-    monkeypatch.setattr("gmp_atl_hf.run.describe_environment", lambda: there)
+    monkeypatch.setattr("gmp_atl_hf.run.run.describe_environment", lambda: there)
     assert run(recipe, tmp_path / "run", folds=[1])["environment"] == here, "nothing was made there"
     report = run(recipe, tmp_path / "run")
     assert report["environment"] == {**there, "earlier": [here]}
@@ -199,7 +199,7 @@ def test_only_machines_that_worked_are_named(corpus: Path, tmp_path: Path, monke
     run_until(recipe, folder, "after_step", stage="4-finetune", step=3)
     worked = read_json(folder / "environment.json")
     there = {**worked, "cpu": "Another"}
-    monkeypatch.setattr("gmp_atl_hf.run.describe_environment", lambda: there)
+    monkeypatch.setattr("gmp_atl_hf.run.run.describe_environment", lambda: there)
     report = run(recipe, folder, folds=[1])
     assert report["environment"] == {**there, "earlier": [worked]}, "it left half a training behind"
 

@@ -17,7 +17,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 from audio_files import write_audio
 from gmp_atl_hf import HubertForGMPATLMultiTask, MultiScaleKMeans
 from gmp_atl_hf.data.audio import read_clip
-from gmp_atl_hf.recipe import Recipe
+from gmp_atl_hf.recipe.recipe import Recipe
 from runs import (
     EMOTIONS,
     SPEAKERS,

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from transformers import BertConfig, HubertConfig, HubertModel
 
 from audio_files import write_audio
-from gmp_atl_hf.cli import main
+from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.modeling.configuration_gmp_atl import GMPATLConfig
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
-from gmp_atl_hf.recipe import Recipe
-from gmp_atl_hf.run import Run
+from gmp_atl_hf.recipe.recipe import Recipe
+from gmp_atl_hf.run.run import Run
 from runs import (
     BACKBONE,
     SPLIT,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.recipe import Recipe
-from gmp_atl_hf.run import Run
+from gmp_atl_hf.recipe.recipe import Recipe
+from gmp_atl_hf.run.run import Run
 from recipes import at, refused
 from runs import SPLIT, digests, files_of, given_split, read_json, read_lines, results, run, write_corpus
 

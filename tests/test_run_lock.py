@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 import gmp_atl_hf
-from gmp_atl_hf.cli import main
+from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.run_lock import LOCK_FILE, only_run_in
+from gmp_atl_hf.run_folder.lock import LOCK_FILE, only_run_in
 from runs import SPLIT, given_split, run, write_corpus, write_recipe
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -99,7 +99,7 @@ def test_a_lock_file_that_was_taken_away_meanwhile_counts_for_nothing(
 
 def hold_fails(folder: Path) -> bool:
     """Whether another process is kept out."""
-    code = "import sys; from pathlib import Path; from gmp_atl_hf.run_lock import _lock; _lock(Path(sys.argv[1]))"
+    code = "import sys, pathlib; from gmp_atl_hf.run_folder.lock import _lock; _lock(pathlib.Path(sys.argv[1]))"
     environment = {**os.environ, "PYTHONPATH": str(Path(gmp_atl_hf.__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder / LOCK_FILE)], env=environment, capture_output=True, text=True

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import gmp_atl_hf
-from gmp_atl_hf.run_lock import only_run_in
+from gmp_atl_hf.run_folder.lock import only_run_in
 from runs import SPLIT, files_of, given_split, read_json, read_lines, run, write_corpus, write_recipe
 
 SOURCE = Path(gmp_atl_hf.__file__).parents[1]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmp_atl_hf.training.sampler import ClipKey, StepBatchSampler
+from gmp_atl_hf.batching.sampler import ClipKey, StepBatchSampler
 
 RATE = 16_000
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gmp_atl_hf import search, steps
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.evaluation.calibration import fit_temperature
-from gmp_atl_hf.recipe import Recipe
-from gmp_atl_hf.search import Candidate, choose_for_all, dev_logits_of, train_candidates
+from gmp_atl_hf.recipe.recipe import Recipe
+from gmp_atl_hf.run import search, steps
+from gmp_atl_hf.run.search import Candidate, choose_for_all, dev_logits_of, train_candidates
 from kills import run_until
 from recipes import SMALL, recipe, refused
 from runs import EMOTIONS, SPLIT, digests, given_split, read_json, read_lines, recipe_dict, results, run, write_corpus

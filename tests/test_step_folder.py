@@ -9,7 +9,7 @@ import pytest
 
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.files import write_whole
-from gmp_atl_hf.step_folder import (
+from gmp_atl_hf.run_folder.step_folder import (
     FORMAT_VERSION,
     STEP_FILE,
     StepFolder,
@@ -67,7 +67,7 @@ def test_a_step_that_fails_is_not_finished_and_leaves_what_it_had(tmp_path: Path
 
 def test_the_time_of_the_first_start_is_kept_when_a_step_goes_on(tmp_path: Path, monkeypatch: Any) -> None:
     times = iter(["monday", "tuesday"])
-    monkeypatch.setattr("gmp_atl_hf.step_folder._now", lambda: next(times))
+    monkeypatch.setattr("gmp_atl_hf.run_folder.step_folder._now", lambda: next(times))
     step = StepFolder(tmp_path / "step", INPUTS)
     with pytest.raises(ZeroDivisionError), step.work(OneProcess()):
         raise ZeroDivisionError
@@ -117,7 +117,7 @@ def test_the_key_does_not_depend_on_the_order_of_settings_but_on_every_value() -
 
 def test_another_format_version_makes_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
     before = key_of(INPUTS)
-    monkeypatch.setattr("gmp_atl_hf.step_folder.FORMAT_VERSION", FORMAT_VERSION + 1)
+    monkeypatch.setattr("gmp_atl_hf.run_folder.step_folder.FORMAT_VERSION", FORMAT_VERSION + 1)
     assert key_of(INPUTS) != before
 
 

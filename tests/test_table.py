@@ -24,7 +24,6 @@ from gmp_atl_hf.data.corpora import (
     register_corpus,
 )
 from gmp_atl_hf.data.corpora.base import REGISTERED
-from gmp_atl_hf.data.fold import Fold
 from gmp_atl_hf.data.labels import shuffle_labels
 from gmp_atl_hf.data.table import (
     COLUMNS,
@@ -36,6 +35,7 @@ from gmp_atl_hf.data.table import (
     validate_table,
 )
 from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.protocols.fold import Fold
 
 
 @pytest.fixture(autouse=True)

@@ -17,14 +17,14 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from gmp_atl_hf.batching.speed import change_sound
 from gmp_atl_hf.checkpoints import load_model
-from gmp_atl_hf.cli import main
+from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.heard import heard_by_model
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.pretraining.student import HubertForTeacherRegression, StudentTrainer
 from gmp_atl_hf.pretraining.teachers import PIECE_SECONDS, Teacher, teacher_facts
-from gmp_atl_hf.training.augmentation import change_sound
 from pretrainings import pretrain, pretrain_dict, write_speech
 from runs import BACKBONE, read_json, results, write_recipe
 from teachers import FAMILIES, make_teacher

@@ -13,13 +13,13 @@ from sklearn.metrics import balanced_accuracy_score
 from torch.nn import functional
 from transformers import EvalPrediction
 
+from gmp_atl_hf.batching.collator import GMPATLDataCollator
 from gmp_atl_hf.modeling.modeling_gmp_atl import (
     HubertForGMPATL,
     HubertForGMPATLFrameClassification,
     HubertForGMPATLMultiTask,
 )
-from gmp_atl_hf.precision import exact_convolutions
-from gmp_atl_hf.training.collator import GMPATLDataCollator
+from gmp_atl_hf.numerics import exact_convolutions
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from tables import SCALES, feature_extractor, small_model, speech_table, training_arguments
 

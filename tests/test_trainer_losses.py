@@ -15,12 +15,12 @@ import torch
 from torch.nn import functional
 
 import gmp_atl_hf.training.trainer
+from gmp_atl_hf.batching.collator import GMPATLDataCollator
 from gmp_atl_hf.modeling.modeling_gmp_atl import (
     HubertForGMPATL,
     HubertForGMPATLFrameClassification,
     HubertForGMPATLMultiTask,
 )
-from gmp_atl_hf.training.collator import GMPATLDataCollator
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from tables import SCALES, feature_extractor, small_model, speech_table, training_arguments
 from two_processes.train_three_losses import MODELS, STEPS, train

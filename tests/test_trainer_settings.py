@@ -17,8 +17,9 @@ from gmp_atl_hf.modeling.modeling_gmp_atl import (
     HubertForGMPATLFrameClassification,
     HubertForGMPATLMultiTask,
 )
-from gmp_atl_hf.stage_settings import make_arguments
-from gmp_atl_hf.training import attention, checks
+from gmp_atl_hf.run.stages import make_arguments
+from gmp_atl_hf.training import bfloat16_on_cpu as attention
+from gmp_atl_hf.training import checks
 from gmp_atl_hf.training.arguments import GMPATLTrainingArguments
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from tables import LABELS, changed, feature_extractor, small_model, speech_table, training_arguments, weights_of

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gmp_atl_hf import HubertForGMPATLMultiTask, plan
+from gmp_atl_hf import HubertForGMPATLMultiTask
 from gmp_atl_hf.checkpoints import load_model
 from gmp_atl_hf.pseudo_labels.features import encoder_hash
+from gmp_atl_hf.run import fold_plan as plan
 from runs import SPLIT, digests, files_of, given_split, read_json, run, write_corpus
 
 ABLATIONS = [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification
 
-from .inference.task import register_task
+from .inference.pipeline_task import register_task
 from .modeling.configuration_gmp_atl import SHIPPED, GMPATLConfig
 from .modeling.encoding_gmp_atl import GMPATLModel
 from .modeling.modeling_gmp_atl import HubertForGMPATL
@@ -25,20 +25,20 @@ register_task()
 SHIPPED |= {file.parent.name: str(file.parent) for file in Path(__file__).parent.glob("backbones/*/config.json")}
 
 if TYPE_CHECKING:
+    from .batching.collator import GMPATLDataCollator
     from .checkpoints import load_feature_extractor
     from .data.labels import label_maps
-    from .data.protocol import Protocol
     from .data.table import load_corpus
     from .evaluation.evaluate_metric import SpeechEmotionMetric
     from .inference.classifier import SpeechEmotionClassifier
     from .modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification, HubertForGMPATLMultiTask
+    from .protocols.protocol import Protocol
     from .pseudo_labels.attach import attach_pseudo_labels
     from .pseudo_labels.features import extract_features
     from .pseudo_labels.kmeans import MultiScaleKMeans
-    from .recipe import Recipe
-    from .run import run_recipe
+    from .recipe.recipe import Recipe
+    from .run.run import run_recipe
     from .training.arguments import GMPATLTrainingArguments
-    from .training.collator import GMPATLDataCollator
     from .training.trainer import GMPATLTrainer
 
 __all__ = [
@@ -65,14 +65,14 @@ __all__ = [
 ]
 
 _MODULES = {
-    "GMPATLDataCollator": "training.collator",
+    "GMPATLDataCollator": "batching.collator",
     "GMPATLTrainer": "training.trainer",
     "GMPATLTrainingArguments": "training.arguments",
     "HubertForGMPATLFrameClassification": "modeling.modeling_gmp_atl",
     "HubertForGMPATLMultiTask": "modeling.modeling_gmp_atl",
     "MultiScaleKMeans": "pseudo_labels.kmeans",
-    "Protocol": "data.protocol",
-    "Recipe": "recipe",
+    "Protocol": "protocols.protocol",
+    "Recipe": "recipe.recipe",
     "SpeechEmotionClassifier": "inference.classifier",
     "SpeechEmotionMetric": "evaluation.evaluate_metric",
     "attach_pseudo_labels": "pseudo_labels.attach",
@@ -80,7 +80,7 @@ _MODULES = {
     "label_maps": "data.labels",
     "load_corpus": "data.table",
     "load_feature_extractor": "checkpoints",
-    "run_recipe": "run",
+    "run_recipe": "run.run",
 }
 
 

@@ -22,7 +22,7 @@ from .errors import RequestError
 from .files import check_files, hash_file, read_json
 from .modeling.configuration_gmp_atl import GMPATLConfig, find_checkpoint, shipped_folder
 from .modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
-from .recipe_ranges import refuse_absurd_numbers
+from .ranges import refuse_absurd_numbers
 
 Model = TypeVar("Model", bound=GMPATLPreTrainedModel)
 

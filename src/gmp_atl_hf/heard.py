@@ -9,10 +9,10 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from .checkpoints import read_config
-from .data.speakers import UNKNOWN
 from .modeling.configuration_gmp_atl import GMPATLConfig
+from .protocols.speakers import UNKNOWN
 from .pseudo_labels.codebook import PROVENANCE_FILE
-from .step_folder import STEP_FILE, read_json
+from .run_folder.step_folder import STEP_FILE, read_json
 
 
 def heard_by_model(checkpoint: str | Path) -> list[str]:

@@ -18,7 +18,7 @@ from .spelling import spelling
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from .fold import Fold
+    from ..protocols.fold import Fold
 
 LabelMap = Mapping[str, "str | None"]
 """A corpus' word for an emotion to ours; two words may share one of ours, None drops the recordings."""

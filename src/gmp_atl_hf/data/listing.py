@@ -16,7 +16,7 @@ from ..errors import RequestError
 from .columns import gender_word, split_word
 from .corpora import UNKNOWN_SPEAKER, CorpusInfo, CorpusReader, LeftOut, Recording, Remark, corpus_reader, leftovers
 from .corpora.base import ANOTHER_COPY
-from .corpora.outside import guarded, is_corpus_file
+from .corpora.from_file import guarded, is_corpus_file
 from .spelling import is_missing, spelling, tidy_text
 
 

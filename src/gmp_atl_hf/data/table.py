@@ -15,9 +15,9 @@ from ..errors import RequestError
 from .audio import MINIMUM_SAMPLES, SAMPLING_RATE, audio_length, read_audio
 from .columns import COLUMNS, make_table, validate_table
 from .corpora import CorpusInfo, LeftOut, Recording, corpus_names
+from .duplicates import Sound, hear, odd_sounds, sounds_in_both
 from .labels import LabelMap, alike, apply_label_map, check_label_map, replace_column
 from .listing import Listed, list_recordings, refuse_duplicates, some, with_prefix
-from .sameness import Sound, hear, odd_sounds, sounds_in_both
 from .segments import cut_segment
 from .spelling import tidy_text
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
-from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.evaluation.metrics import FloatArray, IntArray, label_indices
+from ..errors import RequestError
+from .metrics import FloatArray, IntArray, label_indices
 
 TEMPERATURE_RANGE = (0.05, 100.0)
 """Smallest and largest temperature. Development data without an error would ask for zero, chance for infinity."""

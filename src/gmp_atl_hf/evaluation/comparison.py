@@ -7,14 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gmp_atl_hf.evaluation.metrics import FloatArray, uar
-from gmp_atl_hf.evaluation.results import FoldResult, align, choose_block, contents_of, refuse_other_rows
-from gmp_atl_hf.evaluation.statistics import (
-    difference_bootstrap,
-    mean_bootstrap,
-    sign_flip_test,
-    speaker_confusions,
-)
+from .metrics import FloatArray, uar
+from .results import FoldResult, align, choose_block, contents_of, refuse_other_rows
+from .statistics import difference_bootstrap, mean_bootstrap, sign_flip_test, speaker_confusions
 
 TIE = 1e-12
 """Differences below this are the same value computed in two orders of additions."""

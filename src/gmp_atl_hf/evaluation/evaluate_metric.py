@@ -9,7 +9,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from gmp_atl_hf.evaluation.metrics import emotion_metrics, label_indices
+from .metrics import emotion_metrics, label_indices
 
 _DESCRIPTION = (
     "WAR (accuracy), UAR (mean recall over the labels that occur in the references) and macro F1 (mean F1 over the "

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gmp_atl_hf.evaluation.metrics import FloatArray, IntArray, confusion_matrix, metrics_of
-from gmp_atl_hf.evaluation.statistics import speaker_bootstrap
+from .metrics import FloatArray, IntArray, confusion_matrix, metrics_of
+from .statistics import speaker_bootstrap
 
 INNER_GROUPS = 3
 """Groups that the training speakers of a fold are dealt into, to choose layer and C among themselves."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
-from gmp_atl_hf.evaluation.metrics import FloatArray, IntArray, confusion_matrix
+from .metrics import FloatArray, IntArray, confusion_matrix
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gmp_atl_hf.evaluation.metrics import FloatArray, IntArray, label_indices, per_class_recall, uar
+from .metrics import FloatArray, IntArray, label_indices, per_class_recall, uar
 
 MIN_SPEAKERS = 5
 """Fewer speakers than this give no interval: resampling them says next to nothing about other people."""

@@ -9,24 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gmp_atl_hf.evaluation.calibration import BINS, expected_calibration_error, reliability
-from gmp_atl_hf.evaluation.metrics import (
-    FloatArray,
-    absent_labels,
-    macro_f1,
-    metrics_of,
-    per_class_recall,
-    uar,
-    war,
-)
-from gmp_atl_hf.evaluation.results import Block, FoldResult, align, choose_block
-from gmp_atl_hf.evaluation.statistics import (
-    MIN_SPEAKERS,
-    MIN_SPEAKERS_A_SIDE,
-    gender_gap,
-    speaker_bootstrap,
-    utterance_bootstrap,
-)
+from .calibration import BINS, expected_calibration_error, reliability
+from .metrics import FloatArray, absent_labels, macro_f1, metrics_of, per_class_recall, uar, war
+from .results import Block, FoldResult, align, choose_block
+from .statistics import MIN_SPEAKERS, MIN_SPEAKERS_A_SIDE, gender_gap, speaker_bootstrap, utterance_bootstrap
 
 NOT_SPEAKER_INDEPENDENT = "not speaker-independent"
 RESAMPLES = 2000

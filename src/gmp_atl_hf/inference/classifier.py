@@ -19,11 +19,11 @@ from ..errors import RequestError
 from ..modeling.frames_gmp_atl import receptive_field
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from .devices import default_batch_seconds, resolve_device, resolve_precision
-from .inputs import Inputs, Item, expand_inputs
 from .loading import load_emotion_model
 from .predictions import Prediction, WindowScores
-from .reading import Heard, Piece, Reader, run_ahead
-from .scoring import make_scorer
+from .reader import Heard, Piece, Reader, run_ahead
+from .scorers import make_scorer
+from .sources import Inputs, Item, expand_inputs
 from .windows import Windowing, coverage_weights
 from .workers import compute_ahead
 

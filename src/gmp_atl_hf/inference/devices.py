@@ -7,7 +7,7 @@ import torch
 from ..data.audio import SAMPLING_RATE
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
-from .products import require_int8
+from .cpu.linear import require_int8
 
 PRECISIONS = ("float32", "bfloat16", "int8", "auto")
 """float32 is exact and the default; bfloat16 and int8 trade digits of the scores for speed; auto is bfloat16 on GPUs

@@ -15,11 +15,11 @@ from transformers.pipelines.base import ChunkPipeline
 
 from ..data.arrays import is_numbers
 from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE, FloatArray
+from ..data.audio_stream import read_blocks
 from ..errors import RequestError
 from ..modeling.frames_gmp_atl import receptive_field
-from .blocks import read_blocks
 from .classifier import LONGEST_SECONDS, NO_NUMBERS
-from .inputs import is_one
+from .sources import is_one
 from .windows import Windowing, coverage_weights, cut_windows
 
 

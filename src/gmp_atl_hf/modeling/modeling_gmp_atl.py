@@ -18,14 +18,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_gmp_atl import BeginsAnywhere, GMPATLConfig
-from .encoding_gmp_atl import (
-    HEAD_KEYS,
-    EncodedSpeech,
-    EncoderInputs,
-    GMPATLModel,
-    GMPATLModelOutput,
-    encode_speech,
-)
+from .encoding_gmp_atl import HEAD_KEYS, EncodedSpeech, EncoderInputs, GMPATLModel, GMPATLModelOutput, encode_speech
 from .heads_gmp_atl import FRAME_HEAD_CLASSES, POOLING_CLASSES, CosineClassifier
 from .losses_gmp_atl import (
     IGNORED,

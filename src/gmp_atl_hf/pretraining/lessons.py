@@ -16,8 +16,8 @@ from ..checkpoints import load_feature_extractor, load_model, quiet_transformers
 from ..heard import heard_by_model
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
+from ..pseudo_labels.cluster import cluster_and_label
 from ..pseudo_labels.features import BATCH_SECONDS, frames_of
-from ..pseudo_labels.step import cluster_and_label
 from ..training.trainer import GMPATLTrainer
 from .copying import copied_layers, refuse_unlike_layers
 from .recipe import IterationSpec

@@ -9,7 +9,7 @@ import datasets
 
 from ..checkpoints import load_feature_extractor, load_model
 from ..modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification
-from ..stage_settings import make_arguments
+from ..run.stages import make_arguments
 from ..training.trainer import GMPATLTrainer
 
 

@@ -23,7 +23,7 @@ from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count
 from ..pseudo_labels.ahead import ahead
 from ..pseudo_labels.codebook import FeatureSource
-from ..pseudo_labels.stream import Extract, Stream
+from ..pseudo_labels.feature_stream import Extract, Stream
 
 LAYER = 0
 """MFCCs stand below the first transformer layer; their columns are `gmp_layer0_k{K}`."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_type_hints
 
 from ..errors import RequestError
-from ..recipe import CorpusSpec, find_recipe
-from ..recipe_checks import check_name, convert, dump_yaml, load_yaml, split_rest, to_plain
-from ..recipe_ranges import MOST_SECONDS
-from ..recipe_variants import with_overrides
+from ..ranges import MOST_SECONDS
+from ..recipe.checks import check_name, convert, dump_yaml, load_yaml, split_rest, to_plain
+from ..recipe.recipe import CorpusSpec, find_recipe
+from ..recipe.variants import with_overrides
 
 _EXAMPLE = "see the recipe `pretrain-mini`"
 _TEACHER_EXAMPLE = "{features: teacher, teacher: openai/whisper-base, layers: [3], objective: regression}"

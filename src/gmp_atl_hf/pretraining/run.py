@@ -22,22 +22,22 @@ from ..checkpoints import (
     save_scratch_backbone,
 )
 from ..data.audio import SAMPLING_RATE
+from ..data.fingerprints import Recordings, combine
 from ..data.table import Corpus, read_corpora
 from ..environment import describe_environment
 from ..errors import RequestError
-from ..evaluation.figures import NO_MATPLOTLIB, can_draw
 from ..files import check_files, json_of, remove_half_written, write_known
-from ..fingerprints import Recordings, combine
-from ..launch import join_processes
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
 from ..pseudo_labels.kmeans import column_name
-from ..recipe import PseudoLabelSpec
-from ..recipe_checks import check_pretraining_names
-from ..run_lock import only_run_in
-from ..stage_settings import MODEL_CLASSES, encoder_shapes, make_arguments
-from ..step_folder import StepFolder, read_json, write_json
-from ..steps import TRAINING_FILE, Training, make_pseudo_labels, pseudo_labels_of, train, write_left_out
+from ..recipe.checks import check_pretraining_names
+from ..recipe.recipe import PseudoLabelSpec
+from ..report.figures import NO_MATPLOTLIB, can_draw
+from ..run.processes import join_processes
+from ..run.stages import MODEL_CLASSES, encoder_shapes, make_arguments
+from ..run.steps import TRAINING_FILE, Training, make_pseudo_labels, pseudo_labels_of, train, write_left_out
+from ..run_folder.lock import only_run_in
+from ..run_folder.step_folder import StepFolder, read_json, write_json
 from ..training.checks import check_training_arguments
 from .curves import describe_labels, draw_curves, label_agreement
 from .labels import make_mfcc_labels

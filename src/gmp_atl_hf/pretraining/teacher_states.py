@@ -16,15 +16,15 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..batching.conv_features import rounded
+from ..batching.feature_store import FeatureStore, refuse_without_room
 from ..data.audio import SAMPLING_RATE, read_clip
-from ..fingerprints import recording_hashes
-from ..front_end.encoder import rounded
-from ..front_end.store import FeatureStore, refuse_without_room
+from ..data.fingerprints import recording_hashes
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..pseudo_labels.ahead import ahead
 from ..pseudo_labels.codebook import FeatureSource
+from ..pseudo_labels.feature_stream import Extract, Stream
 from ..pseudo_labels.features import frames_of
-from ..pseudo_labels.stream import Extract, Stream
 from .teachers import Teacher
 
 STATISTICS_FRAMES = 20_000

@@ -23,7 +23,7 @@ from ..errors import RequestError
 from ..heard import heard_by_description
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import hop_length, receptive_field
-from ..precision import exact_convolutions
+from ..numerics import exact_convolutions
 from .teacher_frames import CONVOLUTIONAL, FAMILIES, FrameGrid, teacher_grid
 
 FORMAT_VERSION = 1

@@ -9,13 +9,13 @@ from typing import Any
 
 import datasets
 
+from ..batching.feature_cache import FrontEndCache
 from ..errors import RequestError
-from ..front_end.cache import FrontEndCache
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from .features import BATCH_SECONDS, feature_source, hidden_states_of, open_cache
 from .kmeans import MultiScaleKMeans
 from .label_file import COPY_FILE, LABELS_FILE, copy_for_mapping, join_parts, map_labels, put_beside, write_part
-from .labels import label_windows, windows_of
+from .labelling import label_windows, windows_of
 
 
 def attach_pseudo_labels(

@@ -14,21 +14,21 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..batching.clips import TableClips
+from ..batching.collator import GMPATLDataCollator
+from ..batching.feature_cache import FrontEndCache
+from ..batching.length_batches import length_batches
 from ..data.audio import SAMPLING_RATE
-from ..front_end.cache import FrontEndCache
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
-from ..precision import exact_convolutions
-from ..training.clips import TableClips
-from ..training.collator import GMPATLDataCollator
+from ..numerics import exact_convolutions
 from .ahead import ahead
-from .batches import length_batches
 from .codebook import FeatureSource
-from .heap import give_back_memory
-from .sample import FrameDraw, Sample, take_sample
-from .stream import Extract, Stream
-from .team import ALONE, Team
+from .feature_stream import Extract, Stream
+from .frame_sample import FrameDraw, Sample, take_sample
+from .memory import give_back_memory
+from .process_group import ALONE, Team
 
 BATCH_SECONDS = 64.0
 """Seconds of audio per batch of extraction, padding included. Our choice."""

@@ -14,18 +14,18 @@ import datasets
 import torch
 from torch import Tensor
 
+from ..batching.feature_cache import FrontEndCache
 from ..errors import RequestError
-from ..front_end.cache import FrontEndCache
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
-from ..precision import full_precision
+from ..numerics import full_precision
 from ..version import __version__
 from .codebook import FeatureSource, Scale, read_codebooks, write_codebooks
 from .features import BATCH_SECONDS, feature_source, open_cache, sample_features
+from .frame_sample import Sample
 from .lloyd import Codebook, LloydSettings, Shard, assign, fit_codebook
-from .published import fit_published
-from .sample import Sample
+from .process_group import ALONE, Team
+from .published_kmeans import fit_published
 from .seeding import SeedingSettings, Subsample, sample_frames
-from .team import ALONE, Team
 
 __all__ = ["FeatureSource", "MultiScaleKMeans", "column_name"]
 

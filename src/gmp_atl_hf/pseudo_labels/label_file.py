@@ -15,7 +15,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from ..files import check_files, damaged, whole_file, write_whole
-from .labels import WindowLabels
+from .labelling import WindowLabels
 
 LABELS_FILE = "labels.parquet"
 PARTS_FOLDER = "label-parts"

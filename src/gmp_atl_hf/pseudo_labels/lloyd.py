@@ -15,9 +15,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..precision import full_precision
+from ..numerics import full_precision
+from .process_group import ALONE, Team
 from .seeding import SeedingSettings, Subsample, nearest, seed_centres
-from .team import ALONE, Team
 from .threads import one_thread_each, portions
 
 Result = TypeVar("Result")

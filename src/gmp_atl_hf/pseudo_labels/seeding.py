@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .team import ALONE, Team
+from .process_group import ALONE, Team
 from .threads import one_thread_each
 
 CHUNK_POINTS = 2048

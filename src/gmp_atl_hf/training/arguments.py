@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
+from ..batching.speed import AUGMENTATIONS
 from ..errors import RequestError
-from .augmentation import AUGMENTATIONS
 
 LESS_IS_BETTER = frozenset({"loss", "error", "ece", "brier", "nll", "perplexity", "runtime"})
 """Words in the names of figures that are better the smaller they are: `loss`, `eval_loss_gender`, `log_loss`."""

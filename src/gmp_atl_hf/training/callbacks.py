@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..batching.sampler import StepBatchSampler
 from ..errors import DivergenceError
-from .sampler import StepBatchSampler
 
 
 class SetEpoch(TrainerCallback):

@@ -15,7 +15,7 @@ from transformers.trainer_utils import HubStrategy
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel
 from .arguments import GMPATLTrainingArguments
-from .attention import has_quick_bfloat16
+from .bfloat16_on_cpu import has_quick_bfloat16
 from .figures import figure_names
 
 NEEDED = {

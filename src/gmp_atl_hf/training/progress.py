@@ -7,8 +7,8 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..batching.sampler import StepBatchSampler
 from ..data.audio import SAMPLING_RATE
-from .sampler import StepBatchSampler
 
 
 class TrainingProgress(TrainerCallback):

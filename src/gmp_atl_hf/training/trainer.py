@@ -17,34 +17,27 @@ from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_pt_utils import nested_numpify
 from transformers.trainer_utils import PredictionOutput
 
+from ..batching.clips import InOrder, TableClips
+from ..batching.collator import GMPATLDataCollator, WithRows
+from ..batching.feature_cache import FrontEndCache
+from ..batching.sampler import StepBatchSampler
+from ..batching.speed import AUGMENTED
 from ..checkpoints import ADAPTER_MODEL_CONFIG
 from ..data.audio import SAMPLING_RATE
-from ..data.guard import Untouched
-from ..data.speakers import UNKNOWN, speakers_in
 from ..errors import RequestError
 from ..evaluation.calibration import fit_logit_temperature
-from ..front_end.cache import FrontEndCache
 from ..modeling.losses_gmp_atl import IGNORED
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
-from ..precision import exact_convolutions
+from ..numerics import exact_convolutions
+from ..protocols.leakage import Untouched
+from ..protocols.speakers import UNKNOWN, speakers_in
 from .arguments import GMPATLTrainingArguments, complete_arguments
-from .attention import quick_attention
-from .augmentation import AUGMENTED
+from .bfloat16_on_cpu import quick_attention
 from .callbacks import FindBestModel, SetEpoch, StopAtDivergence
-from .checks import (
-    UARS,
-    base_of,
-    check_trainer,
-    check_training_table,
-    tables_of,
-    train_in_float32,
-)
-from .clips import InOrder, TableClips
-from .collator import GMPATLDataCollator, WithRows
+from .checks import UARS, base_of, check_trainer, check_training_table, tables_of, train_in_float32
 from .figures import figures_of
-from .pieces import cut_by_length
+from .microbatches import cut_by_length
 from .progress import TrainingProgress
-from .sampler import StepBatchSampler
 from .stopping import StopAtEnd, StopWithoutImprovement
 
 FRONT_END_FOLDER = "_front-end"
@@ -457,7 +450,7 @@ class GMPATLTrainer(Trainer):
         Raises:
             RequestError: No repository is named, `blocking` is False, nobody is logged in, or the Hub refuses.
         """
-        from ..hub.trainer_push import push_trainer
+        from ..hub.trainer_card import push_trainer
 
         repository = self.args.hub_model_id or self.hub_model_id
         if repository is None or not blocking:

@@ -23,15 +23,15 @@ from .base import (
     leftovers,
     register_corpus,
 )
-from .naming import named_files
-from .outside import is_corpus_file, reader_from_file
+from .filenames import named_files
+from .from_file import is_corpus_file, reader_from_file
 from .tables import read_table
 
 MODULES: dict[str, str] = {
     "cafe": "cafe",
     "cremad": "cremad",
     "csv": "csv_table",
-    "demo": "demo",
+    "demo": "demo.corpus",
     "emobox": "emobox",
     "emodb": "emodb",
     "emovo": "emovo",

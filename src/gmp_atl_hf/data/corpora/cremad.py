@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ...errors import RequestError
 from .base import CorpusInfo, Item, LeftOut, Recording, Remark, audio_files, register_corpus
-from .naming import named_files
+from .filenames import named_files
 from .tables import read_table
 
 EMOTIONS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from ...errors import RequestError
 from ..spelling import is_missing
 from .base import CorpusInfo, LeftOut, Recording, register_corpus
-from .fields import OPTIONAL, column_of_field
+from .column_mapping import OPTIONAL, column_of_field
 from .tables import heading, read_json_lines, read_table
 
 UNLABELLED = "unlabelled"

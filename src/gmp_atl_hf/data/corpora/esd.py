@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .base import CorpusInfo, Item, LeftOut, Recording, audio_files, register_corpus
-from .naming import named_files
+from .filenames import named_files
 
 EMOTIONS = {"angry": "anger", "happy": "happiness", "neutral": "neutral", "sad": "sadness", "surprise": "surprise"}
 PARTS = ("train", "test", "evaluation")

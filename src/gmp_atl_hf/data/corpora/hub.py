@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import RequestError
 from .base import CorpusInfo, Item, Recording, Remark, register_corpus
-from .fields import column_of_field
+from .column_mapping import column_of_field
 from .tables import heading
 
 _KNOWN_SPLITS = {"train": "train", "validation": "dev", "valid": "dev", "dev": "dev", "test": "test"}

@@ -11,16 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import RequestError
-from .base import (
-    UNKNOWN_SPEAKER,
-    CorpusInfo,
-    Item,
-    LeftOut,
-    Recording,
-    existing_folder,
-    files_by_name,
-    register_corpus,
-)
+from .base import UNKNOWN_SPEAKER, CorpusInfo, Item, LeftOut, Recording, existing_folder, files_by_name, register_corpus
 from .tables import read_table
 
 EMOTIONS = {

@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 
 from .base import CorpusInfo, Item, LeftOut, Recording, audio_files, register_corpus
-from .naming import named_files
+from .filenames import named_files
 
 EMOTIONS = {
     "01": "neutral",

@@ -1,0 +1,60 @@
+"""The table as a torch dataset whose rows are asked for by `ClipKey`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import datasets
+import numpy as np
+from torch.utils.data import Dataset
+
+from ..data.audio import read_clip
+from .feature_cache import FrontEndCache
+from .sampler import ClipKey
+
+
+class TableClips(Dataset[dict[str, Any]]):
+    """Rows of a table with their waveform read, or with what a frozen front end makes of it.
+
+    Decoding happens here rather than in the collator, so that loader workers share it out clip by clip.
+
+    Args:
+        table: The table, with an `audio` column of encoded files.
+        columns: Other columns that a row shall carry.
+        cache: Gives `conv_features` in place of the `waveform`; the audio is then not even looked at.
+    """
+
+    def __init__(self, table: datasets.Dataset, columns: tuple[str, ...], cache: FrontEndCache | None = None) -> None:
+        kept = ["id", *(name for name in columns if name in table.column_names)]
+        self.table = table.select_columns(kept if cache is not None else [*kept, "audio"])
+        self.cache, self.audio = cache, table.select_columns(["audio"])
+        self.names = [] if cache is None else cache.names(table)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, key: ClipKey | int) -> dict[str, Any]:
+        clip = key if isinstance(key, ClipKey) else ClipKey(int(key))
+        row = {**self.table[clip.row], "key": clip}
+        if self.cache is None:
+            return {**row, "waveform": read_clip(row["audio"])}
+        features = self.cache.read(self.names[clip.row], lambda: read_clip(self.audio[clip.row]["audio"]))
+        return {**row, "conv_features": features}
+
+
+class InOrder(Dataset[dict[str, Any]]):
+    """The rows in another order; each still carries its place in the table.
+
+    Args:
+        clips: The rows.
+        order: (rows,) int64 places in the table.
+    """
+
+    def __init__(self, clips: TableClips, order: np.ndarray) -> None:
+        self.clips, self.order = clips, order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.clips[int(self.order[index])]

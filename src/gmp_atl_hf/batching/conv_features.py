@@ -1,0 +1,106 @@
+"""The convolution front end by itself: one recording in, its rounded features out."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ..data.audio import SAMPLING_RATE
+from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
+from ..numerics import exact_convolutions
+
+FORMAT_VERSION = 1
+"""Part of every key; raised when the same tensors and the same recording would give other values."""
+
+PRECISION = "float16"
+"""What features are rounded to. Our choice: 11 significant bits, where bfloat16 has 8 in the same two bytes. Its range
+does no harm: a recording that exceeds it is kept in float32, and what is lost below it (6e-8) is far under the epsilon
+of the layer norm that follows (3e-3)."""
+
+ConvFeatures = npt.NDArray[Any]
+"""(frames, channels) float16; float32 where a value exceeds the range of float16."""
+
+
+class FrontEnd:
+    """A copy of a model's convolution front end, always fed one recording alone, in float32.
+
+    Values therefore depend on neither batch nor fold nor autocast.
+
+    Args:
+        model: The model whose front end is copied.
+        feature_extractor: The checkpoint's feature extractor; it normalises the waveform.
+
+    Attributes:
+        key: SHA-256 in hexadecimal of all that the values depend on, besides the recording.
+        channels: Channels of a frame.
+    """
+
+    def __init__(self, model: GMPATLPreTrainedModel, feature_extractor: Any) -> None:
+        self.feature_extractor = feature_extractor
+        self.layers = copy.deepcopy(model.hubert.feature_extractor).float().cpu().eval()
+        self.channels = int(model.config.conv_dim[-1])
+        self.key = front_end_key(model, feature_extractor)
+
+    def layers_on(self, device: torch.device) -> nn.Module:
+        """The front end on a device, for `encode`."""
+        return self.layers if device.type == "cpu" else copy.deepcopy(self.layers).to(device)
+
+    @torch.inference_mode()
+    def encode(self, waveform: npt.NDArray[np.float32], layers: nn.Module | None = None) -> ConvFeatures:
+        """Run the front end over one recording.
+
+        Args:
+            waveform: (samples,) float32 at 16 kHz, at least one frame long.
+            layers: What `layers_on` gave; the copy on the CPU by default.
+
+        Returns:
+            (frames, channels), rounded.
+        """
+        layers = self.layers if layers is None else layers
+        device = next(layers.parameters()).device
+        inputs = self.feature_extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt").input_values
+        with torch.autocast(device.type, enabled=False), exact_convolutions(device):
+            features = layers(inputs.to(device))[0].T
+        return rounded(features.contiguous().cpu().numpy())
+
+
+def rounded(features: npt.NDArray[np.float32]) -> ConvFeatures:
+    """Round to half precision, or leave in float32 what would become infinite."""
+    with np.errstate(over="ignore"):
+        half = features.astype(PRECISION)
+    return half if np.isfinite(half).all() else features
+
+
+def front_end_key(model: GMPATLPreTrainedModel, feature_extractor: Any) -> str:
+    """Hash of all that the front end's output depends on, besides the recording.
+
+    Args:
+        model: The model; its tensors and its configuration count, not where they came from.
+        feature_extractor: Its feature extractor.
+
+    Returns:
+        SHA-256 in hexadecimal.
+    """
+    config = model.config
+    settings = {
+        "format_version": FORMAT_VERSION,
+        "precision": PRECISION,
+        "sampling_rate": SAMPLING_RATE,
+        "do_normalize": bool(feature_extractor.do_normalize),
+        "norm": config.feat_extract_norm,
+        "activation": config.feat_extract_activation,
+        "kernels": list(config.conv_kernel),
+        "strides": list(config.conv_stride),
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, tensor in model.hubert.feature_extractor.state_dict().items():
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

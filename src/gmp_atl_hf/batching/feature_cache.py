@@ -1,0 +1,149 @@
+"""Where the features of a table's recordings come from: the store, or the front end and then the store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from ..data.audio import read_clip
+from ..data.fingerprints import recording_hashes
+from ..modeling.frames_gmp_atl import frame_count
+from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
+from .conv_features import ConvFeatures, FrontEnd
+from .feature_store import FeatureStore, refuse_without_room
+
+
+class FrontEndCache:
+    """Features of a frozen front end: computed once, rounded to half precision, read by every training after that.
+
+    What is read is always rounded, also at first use, so that it makes no difference when the cache was filled. The
+    key is content: another fold, seed or variant finds the same files, another checkpoint never does.
+
+    Args:
+        folder: Folder of the cache; each front end has its own below it. Deleting it costs nothing but time.
+        model: The model whose front end is frozen.
+        feature_extractor: Its feature extractor.
+
+    Example:
+        >>> cache = FrontEndCache("front-end", model, feature_extractor)  # doctest: +SKIP
+        >>> cache.fill(table)  # doctest: +SKIP
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], model: GMPATLPreTrainedModel, feature_extractor: Any) -> None:
+        self.front_end = FrontEnd(model, feature_extractor)
+        self.device = model.device
+        self._kernels, self._strides = model.config.conv_kernel, model.config.conv_stride
+        self.store = FeatureStore(Path(folder) / self.front_end.key[:16], self.front_end.channels)
+
+    def names(self, table: datasets.Dataset) -> list[str]:
+        """What each row's recording is called in the store: a hash of its content."""
+        return recording_hashes(table)
+
+    def read(self, name: str, waveform: Callable[[], npt.NDArray[np.float32]]) -> ConvFeatures:
+        """Features of one recording; one that `fill` has not seen is computed here, on the CPU.
+
+        Args:
+            name: The recording, as `names` gives it.
+            waveform: Gives its (samples,) float32 at 16 kHz, asked for only where there are no features yet.
+
+        Returns:
+            (frames, channels) float16, or float32 where float16 has no room; read-only.
+        """
+        features = self.store.read(name)
+        if features is None:
+            features = self.front_end.encode(waveform())
+            self.store.write(name, features)
+        return features
+
+    def fill(self, table: datasets.Dataset, description: str | None = None, workers: int = 0) -> None:
+        """Compute what is missing of a table; called by all processes, each does its share.
+
+        Args:
+            table: The table, with `audio` and `num_samples`.
+            description: What the progress bar says before "front end"; None for no bar.
+            workers: Processes that decode, as `dataloader_num_workers` of a training.
+
+        Raises:
+            RequestError: The disk has not enough room.
+            RuntimeError: Another process could not do its share.
+        """
+        state = PartialState()
+        trouble: Exception | None = None
+        try:
+            # Dealt out by length, whatever is there already: processes look at different times, and must not disagree.
+            rows = np.argsort(np.asarray(table["num_samples"]), kind="stable")[::-1]
+            mine = rows[state.process_index :: state.num_processes].tolist()
+            self._fill(table, mine, state, description, workers)
+        except Exception as error:
+            trouble = error  # raised below, once the others know: they would wait for this process
+        others: list[bool] = gather_object([trouble is not None])
+        if trouble is not None:
+            raise trouble
+        if any(others):
+            raise RuntimeError("another process could not fill the front-end cache; its own message says why")
+
+    def _fill(
+        self,
+        table: datasets.Dataset,
+        rows: Sequence[int],
+        state: PartialState,
+        description: str | None,
+        workers: int,
+    ) -> None:
+        names = self.names(table)
+        missing = list({names[row]: row for row in rows if self.store.read(names[row]) is None}.values())
+        if not missing:
+            return
+        # The other processes need about as much at the same time.
+        self._refuse_full_disk(table.select(missing)["num_samples"], state.num_processes)
+        layers = self.front_end.layers_on(self.device)
+        title = f"{description}: front end, kept in {self.store.folder}"
+        shown = description is not None and state.is_main_process
+        with tqdm(total=len(missing), desc=title, unit="clip", disable=not shown) as bar:
+            for row, waveform in self._waveforms(table, missing, workers):
+                self.store.write(names[row], self.front_end.encode(waveform, layers))
+                bar.update()
+
+    def _waveforms(
+        self, table: datasets.Dataset, rows: Sequence[int], workers: int
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        clips = _Waveforms(table.select_columns(["audio"]), rows)
+        # With a generator of its own, which a loader draws from: from the global one, a cache that has to be filled
+        # would shift the dropout of the training that follows.
+        yield from DataLoader(
+            clips, batch_size=None, num_workers=workers, collate_fn=_as_is, generator=torch.Generator()
+        )
+
+    def _refuse_full_disk(self, samples: Sequence[int], processes: int) -> None:
+        frames = sum(frame_count(int(n), self._kernels, self._strides) for n in samples)
+        needed = frames * self.front_end.channels * 2 * processes
+        refuse_without_room(self.store.folder, needed)
+
+
+class _Waveforms(Dataset[tuple[int, npt.NDArray[np.float32]]]):
+    """Decoded rows of a table, for loader workers."""
+
+    def __init__(self, table: datasets.Dataset, rows: Sequence[int]) -> None:
+        self.table, self.rows = table, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[int, npt.NDArray[np.float32]]:
+        row = self.rows[index]
+        return row, read_clip(self.table[row]["audio"])
+
+
+def _as_is(item: Any) -> Any:
+    return item

@@ -1,0 +1,305 @@
+"""The card of a model that a run has trained, written from what the run has left in its folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+
+from ..files import write_whole
+from ..protocols.speakers import is_unknown
+from ..report.blocks import DASH, percent, protocol_line
+from .facts import RunFacts, read_run
+from .method import method_settings
+from .usage import CODE, MODEL_ID
+
+CARD_FILE = "README.md"
+FIGURE_FILE = "confusion.png"
+
+_TEMPLATE = Path(__file__).with_name("model_card_template.md")
+_CROSS_VALIDATED = (
+    "The figures are those of the cross-validation. This very model was then trained once more on every speaker and "
+    "has itself not been tested: no speaker was left to test it on."
+)
+_ONE_FOLD = "The figures are those of this very model on speakers that it has never heard."
+_SEEDS = "The figures are means over several seeds, on speakers never heard; this model is that of the first seed."
+_SHARED = (
+    "The figures are of test recordings that were not trained on, but of speakers who were, or who are not known: they "
+    "say nothing about people the model has not heard."
+)
+_FIRST_SEED = " They are means over several seeds; this model is that of the first."
+_ACTED = ("cafe", "crema-d", "cremad", "emodb", "emovo", "esd", "iemocap", "meld", "nemo", "ravdess", "savee", "tess")
+
+
+def write_model_card(run: Path) -> None:
+    """Write the card and the picture of its confusion matrix beside a run's model, or leave them if nothing changed.
+
+    Args:
+        run: The run's folder, with a final model and a report.
+
+    Raises:
+        RequestError: The folder is not that of a run with a final model.
+    """
+    facts = read_run(run)
+    figure = draw_figure(facts)
+    files: dict[Path, bytes] = {} if figure is None else {facts.model / FIGURE_FILE: figure}
+    files[facts.model / CARD_FILE] = render_card(facts, figure=None if figure is None else FIGURE_FILE).encode()
+    for file, content in files.items():
+        if not (file.is_file() and file.read_bytes() == content):
+            write_whole(file, content)
+
+
+def draw_figure(facts: RunFacts) -> bytes | None:
+    """Draw the confusion matrix as PNG; None without matplotlib (the extra `plots`)."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return None
+    from ..report.plots import confusion_png
+
+    return confusion_png(facts.report, facts.variant)
+
+
+def render_card(
+    facts: RunFacts, model_id: str | None = None, figure: str | None = None, licence: str | None = None
+) -> str:
+    """Write the card.
+
+    Args:
+        facts: The run.
+        model_id: What the example loads: the model's id on the Hub; None for a place to fill in.
+        figure: Path of the confusion matrix, relative to the card; None for no picture.
+        licence: The licence of the weights, as the Hub names it; None leaves it unsaid.
+
+    Returns:
+        Markdown with metadata in front.
+    """
+    report, summary, recipe = facts.report, facts.summary, facts.recipe
+    labels: list[str] = report["labels"]
+    corpus = report["corpus"]
+    hours = facts.seconds / 3600
+    text = _environment().render(
+        metadata=_metadata(facts, model_id, licence),
+        name=report["name"],
+        variant=facts.variant,
+        stamps=report["stamps"],
+        heading="How good it is" + (" on speakers it has never heard" if facts.speaker_independent else ""),
+        cross_validated=facts.cross_validated,
+        units=facts.units,
+        labels=labels,
+        sources=_label_sources(recipe.labels, labels),
+        dropped=sorted(name for name, label in (recipe.labels or {}).items() if label is None),
+        code=(facts.usage["code"] if facts.usage else CODE).replace(MODEL_ID, model_id or "path/or/hub-id"),
+        usage=facts.usage,
+        summary=summary,
+        protocol=protocol_line(report),
+        seeds=", ".join(map(str, summary["seeds"])),
+        whose=_whose_figures(facts),
+        command=report["command"],
+        notes=[note for note in report["notes"] if note.startswith(f"{facts.variant}:")],
+        counts=_counts(summary, labels),
+        figure=figure,
+        others=dict(report["variants"]) if len(report["variants"]) > 1 else {},
+        comparisons=[_comparison(one) for one in report["comparisons"] if one["first"] == facts.variant],
+        calibration=summary["calibration"],
+        temperatures=facts.temperatures,
+        temperature=facts.config.logit_temperature,
+        corpus=corpus,
+        heard=_heard(facts),
+        languages=_languages(corpus),
+        left_out=report["left_out"],
+        method=method_settings(facts),
+        speech=_kind_of_speech(corpus["name"]),
+        hardware=_hardware(report["environment"]),
+        steps=facts.steps,
+        duration=_duration(facts.seconds),
+        hours=hours,
+        versions=_versions(report["environment"]),
+    )
+    # Parts that are left out leave their blank lines behind.
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def _heard(facts: RunFacts) -> str:
+    """How many people the weights have heard, those of the encoder's own training included where it says them."""
+    seen = facts.config.seen_speakers
+    if seen is None:
+        return f"speakers of {facts.report['corpus']['name']}"
+    more = len({speaker.partition("/")[0] for speaker in seen}) > 1
+    nameless = "at least " if any(map(is_unknown, seen)) else ""
+    return f"{nameless}{len(seen)} speakers{', those of its encoder included' if more else ''}"
+
+
+def metric_results(facts: RunFacts) -> dict[str, tuple[str, str, float]]:
+    """The figures for machines: key → (metric of the Hub, name, fraction)."""
+    summary = facts.summary
+    tested = f"pooled over {summary['folds_done']}, {summary['seeds_done']}"
+    results = {
+        "uar": ("recall", f"UAR ({tested})", summary["uar"]["pooled"]),
+        "war": ("accuracy", f"WAR ({tested})", summary["war"]["pooled"]),
+        "macro_f1": ("f1", f"macro F1 ({tested})", summary["macro_f1"]["pooled"]),
+    }
+    calibrated = summary["calibration"]["ece_calibrated"] if summary["calibration"] else None
+    if calibrated is not None:
+        name = f"expected calibration error with temperature ({tested})"
+        results["ece"] = ("expected_calibration_error", name, calibrated)
+    return results
+
+
+def hub_dataset(facts: RunFacts) -> str | None:
+    """Id of the corpus on the Hub, if the run read it from there and nothing else."""
+    corpora = facts.recipe.corpus
+    path = corpora[0].options.get("path") if len(corpora) == 1 and corpora[0].name == "hub" else None
+    return path if isinstance(path, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", path) else None
+
+
+def _metadata(facts: RunFacts, model_id: str | None, licence: str | None) -> str:
+    report, summary, dataset = facts.report, facts.summary, hub_dataset(facts)
+    corpus = report["corpus"]
+    protocol = {"protocol": protocol_line(report), "folds": summary["folds_done"], "seeds": list(summary["seeds"])}
+    if report["stamps"]:
+        protocol["remarks"] = list(report["stamps"])
+    results = [
+        EvalResult(
+            task_type="audio-classification",
+            task_name="Speech emotion recognition",
+            dataset_type=dataset or corpus["name"],
+            dataset_name=corpus["name"],
+            dataset_args=protocol,
+            metric_type=kind,
+            metric_name=name,
+            metric_value=round(value, 4),
+        )
+        for kind, name, value in metric_results(facts).values()
+    ]
+    data = ModelCardData(
+        language=_languages(corpus) or None,
+        license=licence,
+        library_name="transformers",
+        pipeline_tag="audio-classification",
+        tags=["speech-emotion-recognition", "hubert", "gmp-atl"],
+        datasets=[dataset] if dataset else None,
+        metrics=sorted({kind for kind, _, _ in metric_results(facts).values()}),
+        model_name=(model_id or report["name"]).split("/")[-1],
+        eval_results=results,
+    )
+    fields: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000).strip()
+
+
+def _environment() -> jinja2.Template:
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown, not HTML; `cell` escapes what would tear it
+    )
+    environment.filters |= {
+        "cell": _cell,
+        "percent": percent,
+        "interval": lambda ends: DASH if ends is None else f"{percent(ends[0])} to {percent(ends[1])}",
+        "temperatures": _temperatures,
+    }
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+
+
+def _cell(text: object) -> str:
+    """Keep names with a bar, a star or a line break from tearing the page apart."""
+    return " ".join(str(text).split()).replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+
+
+def _whose_figures(facts: RunFacts) -> str:
+    if not facts.speaker_independent:
+        return _SHARED + (_FIRST_SEED if len(facts.summary["per_seed"]) > 1 else "")
+    if facts.cross_validated:
+        return _CROSS_VALIDATED
+    return _SEEDS if len(facts.summary["per_seed"]) > 1 else _ONE_FOLD
+
+
+def _label_sources(mapping: Mapping[str, str | None] | None, labels: Sequence[str]) -> dict[str, str]:
+    if mapping is None:
+        return dict.fromkeys(labels, "the same")
+    return {label: ", ".join(old for old, new in mapping.items() if new == label) or label for label in labels}
+
+
+def _counts(summary: Mapping[str, Any], labels: Sequence[str]) -> dict[str, int]:
+    rows = summary["confusion"] or [[0]] * len(labels)
+    return {label: round(sum(row)) for label, row in zip(labels, rows, strict=True)}
+
+
+def _comparison(one: Mapping[str, Any]) -> str:
+    points = f"{100 * one['mean_difference']:+.1f}".replace("-", "−")
+    kind = "exact sign-flip test" if one["exact"] else "sign-flip test"
+    return (
+        f"{one['first']} − {one['other']}: {points} points of UAR per speaker, p = {one['p']:.3g} ({kind}, "
+        f"{one['n']} speakers, smallest possible p {one['smallest_attainable_p']:.3g}). {one['remark']}"
+    )
+
+
+def _temperatures(values: Sequence[float]) -> str:
+    if len(set(values)) == 1:
+        return f"{values[0]:.3g}"
+    return f"{min(values):.3g} to {max(values):.3g}"
+
+
+def _languages(corpus: Mapping[str, Any]) -> list[str]:
+    return corpus["language"].split("+") if corpus.get("language") else []
+
+
+def _kind_of_speech(names: str) -> str:
+    kinds = names.lower().split("+")
+    if "demo" in kinds:
+        return (
+            "Its voices are synthetic (espeak-ng), and their emotions are rules for pitch, speed and loudness. It "
+            "shows that the method runs, and says nothing about human speech."
+        )
+    if any(kind in _ACTED for kind in kinds):
+        return (
+            "It has learnt from acted speech. Actors show emotions more strongly and more clearly than people have "
+            "them: expect it to be much worse on speech that nobody performed."
+        )
+    return (
+        "Most corpora of emotional speech are acted. If this one is, expect the model to be much worse on speech that "
+        "nobody performed."
+    )
+
+
+def _hardware(environment: Mapping[str, Any] | None) -> str:
+    if environment is None:
+        return "The hardware is not known"
+    earlier = [_machine(one) for one in environment.get("earlier", ())]
+    return "; ".join([f"Last run on {_machine(environment)}", *(f"an earlier part on {one}" for one in earlier)])
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    gpus = [gpu["name"] for gpu in environment["gpus"]]
+    parts = [f"{environment['cpus']} CPU cores ({environment['cpu'] or 'model not known'})"]
+    if environment["memory_gib"] is not None:
+        parts.append(f"{environment['memory_gib']} GiB of memory")
+    parts.append(f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}: {', '.join(sorted(set(gpus)))}" if gpus else "no GPU")
+    return ", ".join(parts)
+
+
+def _versions(environment: Mapping[str, Any] | None) -> str:
+    if environment is None:
+        return "Versions are not known"
+    return "; an earlier part with ".join(map(_packages, (environment, *environment.get("earlier", ()))))
+
+
+def _packages(environment: Mapping[str, Any]) -> str:
+    found = {name: version for name, version in environment["packages"].items() if version is not None}
+    wanted = [
+        f"{name} {found[name]}" for name in ("gmp-atl-hf", "torch", "transformers", "accelerate") if name in found
+    ]
+    return ", ".join([f"Python {environment['python']}", *wanted])
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

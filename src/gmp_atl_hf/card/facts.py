@@ -1,0 +1,168 @@
+"""What a run's folder tells about the model it ships: nothing here needs the corpus or a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+
+from ..checkpoints import load_feature_extractor
+from ..errors import RequestError
+from ..evaluation.results import is_speaker_independent
+from ..files import check_files
+from ..inference.loading import load_emotion_model
+from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..recipe.recipe import Recipe
+from ..run_folder.step_folder import STEP_FILE, StepFolder, read_json
+
+MODEL = "model"
+USAGE_FILE = "usage.json"
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A finished run, as far as its model's card needs it.
+
+    Args:
+        folder: The run's folder.
+        report: Contents of `report.json`.
+        recipe: The recipe of the model's variant, that variant's overrides applied.
+        variant: The variant that the model comes from.
+        seed: The seed that the model comes from.
+        cross_validated: Whether the model was trained on all speakers after cross-validation, and so is untested.
+        config: The model's configuration.
+        do_normalize: Whether its feature extractor normalises each clip.
+        parameters: Number of the model's weights.
+        temperatures: That of each fold, fitted on its development speakers; none without such speakers.
+        usage: What the executed example showed; None where it was not executed.
+        seconds: Computing time of the trainings and clusterings of this variant, as their steps noted it.
+        steps: Number of these steps.
+    """
+
+    folder: Path
+    report: Mapping[str, Any]
+    recipe: Recipe
+    variant: str
+    seed: int
+    cross_validated: bool
+    config: GMPATLConfig
+    do_normalize: bool
+    parameters: int
+    temperatures: tuple[float, ...]
+    usage: Mapping[str, Any] | None
+    seconds: float
+    steps: int
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """The variant's figures in the report."""
+        summary: Mapping[str, Any] = self.report["variants"][self.variant]
+        return summary
+
+    @property
+    def speaker_independent(self) -> bool:
+        """Whether the figures are of speakers who were not trained on."""
+        return is_speaker_independent(self.report["protocol"])
+
+    @property
+    def units(self) -> str:
+        """What the parts of a fold do not share."""
+        return "speakers" if self.speaker_independent else "recordings"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the model."""
+        return self.folder / MODEL
+
+
+def read_run(folder: Path) -> RunFacts:
+    """Read what a run has left.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        The facts.
+
+    Raises:
+        RequestError: It is no run's folder, or the run has no final model yet.
+    """
+    model = folder / MODEL
+    refuse_without_model(folder)
+    check_files(model)
+    check_files(folder, "recipe.yaml")
+    step = read_json(model / STEP_FILE)["inputs"]
+    report = read_json(folder / "report.json")
+    recipe = Recipe.from_yaml(folder / "recipe.yaml").resolve(step["variant"])
+    usage = model / USAGE_FILE
+    config = load_emotion_model(str(model)).config  # the whole model, so that no damaged one is described or sent
+    times = list(_step_seconds(folder / step["variant"]))
+    return RunFacts(
+        folder=folder,
+        report=report,
+        recipe=recipe,
+        variant=step["variant"],
+        seed=step["seed"],
+        cross_validated=len(step["temperature_from"]) > 1,
+        config=config,
+        do_normalize=load_feature_extractor(model).do_normalize,
+        parameters=_count_parameters(model),
+        temperatures=tuple(_temperatures(folder / step["variant"], report["variants"][step["variant"]])),
+        usage=read_json(usage) if usage.is_file() else None,
+        seconds=sum(times),
+        steps=len(times),
+    )
+
+
+def refuse_without_model(folder: Path) -> None:
+    """Refuse a folder that is not that of a run with a final model.
+
+    Raises:
+        RequestError: Says what is missing and how to get it.
+    """
+    fix = "gmp-atl run RECIPE makes one"
+    if not folder.is_dir():
+        raise RequestError(f"there is no folder {folder}", "the folder of a run, such as runs/demo", fix)
+    if not (folder / "recipe.yaml").is_file():
+        above = folder.resolve().parent
+        if (above / "recipe.yaml").is_file():
+            fix = f"give {above}"
+        raise RequestError(f"{folder} is not the folder of a run: it has no recipe.yaml", "such as runs/demo", fix)
+    missing = [name for name in (f"{MODEL}/{STEP_FILE}", "report.json") if not (folder / name).is_file()]
+    if missing:
+        raise RequestError(
+            f"the run in {folder} has no final model yet: {' and '.join(missing)} missing",
+            "a run that is finished, with `final: true` and all folds of its first variant and seed",
+            f"gmp-atl run {folder / 'recipe.yaml'} --output-dir {folder}",
+        )
+
+
+def _temperatures(variant: Path, summary: Mapping[str, Any]) -> Iterator[float]:
+    """Temperatures of the folds that the report's figures are made of."""
+    for seed, fold in ((seed, one["fold"]) for seed in summary["seeds"] for one in summary["per_fold"]):
+        temperature = read_json(variant / f"seed-{seed}" / f"fold-{fold:02d}" / "metrics.json").get("temperature")
+        if temperature is not None:
+            yield temperature
+
+
+def _step_seconds(variant: Path) -> Iterator[float]:
+    """Seconds of each step of a variant; one that another variant has performed counts too, once."""
+    seen = set()
+    for file in sorted(variant.glob(f"seed-*/*/*/{STEP_FILE}")):
+        step = StepFolder(file.parent, {}).resolve()
+        if step not in seen and (step / STEP_FILE).is_file():
+            seen.add(step)
+            yield float(read_json(step / STEP_FILE)["seconds_since_last_start"])
+
+
+def _count_parameters(model: Path) -> int:
+    count = 0
+    for file in sorted(model.glob("*.safetensors")):
+        with safe_open(file, "np") as weights:
+            for name in weights.keys():  # noqa: SIM118 - no mapping
+                count += int(np.prod(weights.get_slice(name).get_shape(), dtype=np.int64))
+    return count

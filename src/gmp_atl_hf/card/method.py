@@ -1,0 +1,139 @@
+"""What the paper states and what we chose, for the settings of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ..checkpoints import locate
+from ..run_folder.step_folder import STEP_FILE, read_json
+from .facts import RunFacts
+
+ABSTRACT = "stated in the abstract"
+SUMMARIES = "stated, by summaries of the paper"
+OURS = "our choice"
+ABLATION = "left out or changed on purpose (ablation)"
+
+
+class Setting(NamedTuple):
+    """One row of the table.
+
+    Args:
+        part: Part of the method.
+        value: How it is here.
+        source: Who says that it should be so.
+    """
+
+    part: str
+    value: str
+    source: str
+
+
+def method_settings(facts: RunFacts) -> list[Setting]:
+    """List the method's parts with their values and where each comes from.
+
+    arXiv 2405.02151 is known by its abstract, and by third-party summaries of its text; what neither says is our
+    choice.
+
+    Args:
+        facts: The run.
+
+    Returns:
+        The rows, in the order of the method.
+    """
+    recipe, config = facts.recipe, facts.config
+    performed = recipe.stages.performed
+    rows = [
+        Setting("Encoder", _encoder(facts), ABSTRACT + "; which size is our choice"),
+        _test_speakers(facts),
+    ]
+    if "multitask" in performed:
+        weight = {**recipe.model, **recipe.stages.multitask.model}.get("emotion_weight", config.emotion_weight)
+        rows.append(Setting("1. Emotion and gender trained together", "yes", ABSTRACT + " and summaries"))
+        value = f"{weight:g} · emotion + {1 - weight:g} · gender, cross-entropies"
+        rows.append(Setting("Weights of the two losses", value, OURS))
+    else:
+        rows.append(Setting("1. Emotion and gender trained together", "not done in this variant", ABLATION))
+    if "retrain" in performed:
+        rows += _frame_label_settings(facts)
+    else:
+        rows.append(Setting("2. and 3. Frame labels and retraining", "not done in this variant", ABLATION))
+    rows += _finetuning_settings(facts)
+    return rows
+
+
+def _test_speakers(facts: RunFacts) -> Setting:
+    if not facts.speaker_independent:
+        return Setting("Test speakers", "heard in training as well, or not known", ABLATION)
+    value = "never heard in training, clustering, choice of the epoch or calibration"
+    return Setting("Test speakers", value, SUMMARIES)
+
+
+def _encoder(facts: RunFacts) -> str:
+    config, backbone = facts.config, facts.recipe.backbone
+    size = f"{config.num_hidden_layers} layers of {config.hidden_size}, {facts.parameters / 1e6:.1f} million parameters"
+    # A folder's name says nothing to anyone else, and may say too much.
+    known = isinstance(backbone, str) and not backbone.startswith((".", "/", "~")) and backbone.count("/") == 1
+    if isinstance(backbone, str) and locate(backbone) != backbone:
+        source = "which comes with the package gmp_atl_hf (CC BY 4.0; its card there names who made what it has heard)"
+        return f"HuBERT, {size}, from `{backbone}`, {source}"
+    if isinstance(backbone, Mapping):
+        return f"HuBERT, {size}, from scratch (no pre-training)"
+    return f"HuBERT, {size}, from {f'`{backbone}`' if known else 'a checkpoint'}"
+
+
+def _frame_label_settings(facts: RunFacts) -> list[Setting]:
+    recipe, config = facts.recipe, facts.config
+    spec = recipe.pseudo_labels
+    layers = [config.resolve_layer(layer) for layer in spec.layers]
+    third_last = layers == [config.num_hidden_layers - 2]
+    fields: Mapping[str, Any] = {**recipe.model, **recipe.stages.retrain.model}
+    targets = fields.get("frame_targets", config.frame_targets)
+    start = recipe.stages.start_of("retrain")
+    return [
+        Setting(
+            "2. Hidden states clustered by k-means at several scales",
+            f"of {'the multi-task model' if spec.source == 'multitask' else 'the untouched backbone'}",
+            ABSTRACT if spec.source == "multitask" else ABLATION,
+        ),
+        Setting(
+            "Layer",
+            f"{', '.join(map(str, layers))} of {config.num_hidden_layers}",
+            f"{SUMMARIES}: the third-last" if third_last else f"{OURS}; the third-last is {SUMMARIES}",
+        ),
+        Setting("Numbers of clusters", ", ".join(map(str, spec.clusters)), OURS),
+        Setting("Clusters fitted on", f"training {facts.units} only", OURS),
+        Setting("3. HuBERT retrained on the frame labels", "cross-entropy, summed over scales", SUMMARIES),
+        Setting("Retraining starts from", _start(start), SUMMARIES if start == "backbone" else ABLATION),
+        Setting("Frames that count in retraining", f"{targets} ones" if targets == "masked" else "all", OURS),
+    ]
+
+
+def _finetuning_settings(facts: RunFacts) -> list[Setting]:
+    recipe, config = facts.recipe, facts.config
+    start = recipe.stages.start_of("finetune")
+    angular = config.emotion_loss == "am-softmax"
+    rows = [
+        Setting("4. Fine-tuning on emotions starts from", _start(start), SUMMARIES if start == "retrain" else ABLATION),
+        Setting("Loss", "AM-Softmax" if angular else "cross-entropy", SUMMARIES if angular else ABLATION),
+    ]
+    if angular:
+        values = f"{config.am_softmax_scale:g} and {config.am_softmax_margin:g}"
+        rows.append(Setting("Scale s and margin m", values, OURS))
+    rows.append(Setting("Pooling of frames", config.pooling, OURS))
+    rows.append(Setting("Learning rates, epochs, batches, masks", "see `recipe.yaml`", OURS))
+    for dotted, tried in recipe.search.items():
+        part = f"{dotted.rsplit('.', 1)[-1]}, chosen in each fold by development {facts.units}"
+        here = read_json(facts.model / STEP_FILE)["inputs"]["settings"][dotted]
+        rows.append(Setting(part, f"of {', '.join(map(str, tried))}; {here} in this model", OURS))
+    epoch = "the last" if not facts.temperatures else f"that of the best UAR on development {facts.units}"
+    rows.append(Setting("Epoch", epoch + (", the median of the folds" if facts.cross_validated else ""), OURS))
+    return rows
+
+
+def _start(start: str) -> str:
+    return {
+        "backbone": "the original HuBERT",
+        "multitask": "the multi-task model",
+        "retrain": "the retrained HuBERT",
+    }[start]

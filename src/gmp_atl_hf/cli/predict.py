@@ -1,0 +1,202 @@
+"""`gmp-atl predict`: emotions of files and folders, as a table for people, JSONL or CSV."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import RequestError
+from ..files import write_whole
+
+if TYPE_CHECKING:
+    from ..inference.predictions import Prediction
+    from ..inference.sources import Item
+
+FORMATS = ("table", "jsonl", "csv")
+
+
+def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `gmp-atl predict`."""
+    parser.add_argument("model", metavar="MODEL", help="folder of a fine-tuned model, or its id on the Hub")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="a recording, or a folder with all below it")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="table for people; jsonl: an object per recording; csv: a row per recording, or per window with --window "
+        "(default: by the ending of --output, otherwise table)",
+    )
+    parser.add_argument("--window", metavar="S", type=float, help="score windows of S seconds, and their mean")
+    parser.add_argument("--hop", metavar="S", type=float, help="seconds from window to window (default: --window)")
+    parser.add_argument("--batch-seconds", metavar="N", type=float, help="most seconds of audio per batch")
+    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 … (default: the accelerator if there is one)")
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        metavar="P",
+        help="float32 (exact, the default); int8 (CPUs with VNNI or AMX) or bfloat16: quicker for wide models, scores "
+        "change by 0.02 at most where we measured it; auto: bfloat16 on GPUs that have it",
+    )
+    parser.add_argument("--output", metavar="FILE", help="write there instead of to the terminal")
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Score the emotions of recordings; status 1 if some could not be read; the others are scored all the same."""
+    output = None if arguments.output is None else _writable(Path(arguments.output))
+    items = find_recordings(arguments.paths)
+    from ..inference.classifier import SpeechEmotionClassifier
+    from ..inference.windows import Windowing
+
+    Windowing.from_seconds(arguments.window, arguments.hop)  # refused before the model is loaded
+    classifier = SpeechEmotionClassifier.from_pretrained(
+        arguments.model, arguments.device, arguments.batch_seconds, arguments.precision
+    )
+    predictions = classifier.predict(items, arguments.window, arguments.hop, progress=True)
+    text = format_predictions(
+        predictions, classifier.labels, arguments.format or _format_of(output), arguments.window is not None
+    )
+    if output is None:
+        _print(text)
+    else:
+        _write(output, text)
+    failed = [one for one in predictions if one.error is not None]
+    for one in failed:
+        _tell(f"not scored: {one.error}")
+    if failed:
+        _tell(f"{len(failed)} of {len(predictions)} recordings could not be scored")
+    return 1 if failed else 0
+
+
+def find_recordings(paths: Sequence[str]) -> list[Item]:
+    """List the recordings at some paths, and say what in the folders is passed over.
+
+    Args:
+        paths: Files and folders.
+
+    Returns:
+        The recordings, those of a folder sorted.
+
+    Raises:
+        RequestError: A path does not exist, or a folder holds no recordings.
+    """
+    from ..data.audio import AUDIO_SUFFIXES
+    from ..inference.sources import expand_inputs, list_folder
+
+    missing = [path for path in paths if not os.path.lexists(path)]
+    if missing:
+        raise RequestError(f"there is nothing at {', '.join(missing)}", "recordings or folders", "correct the path")
+    others: list[Path] = []
+    for path in filter(os.path.isdir, paths):
+        found = list_folder(path)
+        if not found.recordings and not found.problems:
+            there = f" ({len(found.others)} other files)" if found.others else ""
+            raise RequestError(
+                f"the folder {path} holds no recordings{there}",
+                f"files ending in {', '.join(sorted(AUDIO_SUFFIXES))}",
+                "give another folder, or the files themselves if they end otherwise",
+            )
+        others += found.others
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        names = ", ".join(map(str, others[:3]))
+        _tell(f"no recordings by their names, passed over: {names}{more}")
+    return expand_inputs(paths)[0]
+
+
+def format_predictions(predictions: Sequence[Prediction], labels: Sequence[str], format: str, windowed: bool) -> str:
+    """Write predictions out.
+
+    Args:
+        predictions: What to write, in this order.
+        labels: The model's labels; one column each.
+        format: One of `FORMATS`.
+        windowed: Whether windows were asked for: csv then has a row for each of them instead of for each recording.
+
+    Returns:
+        The whole text, with a newline at its end.
+    """
+    if format == "jsonl":
+        return "".join(json.dumps(one.to_dict(), ensure_ascii=False, allow_nan=False) + "\n" for one in predictions)
+    return _csv(predictions, labels, windowed) if format == "csv" else _table(predictions, labels)
+
+
+def _csv(predictions: Sequence[Prediction], labels: Sequence[str], windowed: bool) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    times = ["start", "end"] if windowed else ["seconds"]
+    writer.writerow(["file", *times, "label", *labels, "error"])
+    for one in predictions:
+        if one.error is not None:
+            writer.writerow([one.file, *[""] * (len(times) + 1 + len(labels)), one.error])
+        elif windowed:
+            for part in one.windows or []:
+                scores = [part.scores[label] for label in labels]
+                writer.writerow([one.file, part.start, part.end, part.label, *scores, ""])
+        else:
+            writer.writerow([one.file, one.seconds, one.label, *(one.scores[label] for label in labels), ""])
+    return text.getvalue()
+
+
+def _table(predictions: Sequence[Prediction], labels: Sequence[str]) -> str:
+    rows = [["file", "seconds", "label", *labels]]
+    for one in predictions:
+        if one.error is not None:
+            rows.append([one.file, "-", "not scored", *["-"] * len(labels)])
+            continue
+        rows.append([one.file, f"{one.seconds:.2f}", str(one.label), *(f"{one.scores[name]:.3f}" for name in labels)])
+        for part in one.windows or []:
+            when = f"  {part.start:.2f} to {part.end:.2f}"
+            scores = [f"{part.scores[name]:.3f}" for name in labels]
+            rows.append([when, f"{part.end - part.start:.2f}", part.label, *scores])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if column in (0, 2) else cell.rjust(width)  # words to the left, numbers to the right
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip() + "\n")
+    return "".join(lines)
+
+
+def _format_of(output: Path | None) -> str:
+    ending = "" if output is None else output.suffix[1:].lower()
+    return ending if ending in FORMATS else "table"
+
+
+def _writable(output: Path) -> Path:
+    """Refuse a place that cannot be written to before hours of work, not after."""
+    if output.is_dir():
+        raise RequestError(f"--output {output} is a folder", "a file", f"--output {output / 'predictions.jsonl'}")
+    if output.exists() and not output.is_file():
+        raise RequestError(f"--output {output} is a device or pipe", "a file", "leave --output out and use > or |")
+    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise RequestError(
+            f"--output {output} cannot be written", f"a folder {output.parent} to write to", f"mkdir -p {output.parent}"
+        )
+    return output
+
+
+def _write(output: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    write_whole(output, _encoded(text))
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(_encoded(text).decode("utf-8"))
+    sys.stdout.flush()
+
+
+def _tell(text: str) -> None:
+    print(f"gmp-atl: {_encoded(text).decode('utf-8')}", file=sys.stderr)
+
+
+def _encoded(text: str) -> bytes:
+    """UTF-8; file names that are no valid text keep their bytes as escapes, which JSON reads back."""
+    return text.encode("utf-8", "backslashreplace")

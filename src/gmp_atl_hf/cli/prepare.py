@@ -1,0 +1,182 @@
+"""`gmp-atl prepare`: what is in a corpus, before anything is trained on it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import RequestError
+from ..files import write_whole
+from ..recipe.variants import parse_override
+
+if TYPE_CHECKING:
+    from ..data.corpora import LeftOut
+    from ..data.table import Corpus
+
+_QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
+_SHOWN = 10
+_SPEAKERS_SHOWN = 30
+
+
+def add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `gmp-atl prepare`."""
+    parser.add_argument("name", metavar="NAME", help="a corpus reader (gmp-atl corpora lists them), or a file of yours")
+    parser.add_argument("root", metavar="ROOT", nargs="?", help="the corpus folder or file")
+    parser.add_argument(
+        "--options",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="what a recipe gives under corpus, such as short_clips=drop",
+    )
+    parser.add_argument("--picture", metavar="FILE.png", help="draw emotions by gender, lengths and speakers as well")
+    parser.add_argument("--all", action="store_true", help=f"list every left-out recording, not the first {_SHOWN}")
+
+
+def prepare(arguments: argparse.Namespace) -> str:
+    """Read a corpus and say what is in it.
+
+    Args:
+        arguments: As `add_prepare_arguments` declares them.
+
+    Returns:
+        The text to print.
+
+    Raises:
+        RequestError: When the corpus cannot be read as asked.
+    """
+    options = dict(parse_override(text) for text in arguments.options)
+    picture = None if arguments.picture is None else Path(arguments.picture)
+    if picture is not None:
+        check_picture(picture)
+    from ..data.table import read_corpus  # loads datasets
+
+    corpus = read_corpus(arguments.name, arguments.root, **options)
+    text = format_corpus(corpus, None if arguments.all else _SHOWN)
+    if picture is None:
+        return text
+    from ..report.corpus_picture import corpus_png
+
+    write_whole(picture, corpus_png(corpus))
+    return f"{text}\n\npicture: {picture}"
+
+
+def check_picture(path: Path) -> None:
+    """Refuse before the reading what cannot be drawn after it.
+
+    Args:
+        path: Where the picture is to go.
+
+    Raises:
+        RequestError: It is no PNG file, or matplotlib is not installed.
+    """
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise RequestError(f"the picture is to be {path}", "a file that ends in .png", "--picture corpus.png")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise RequestError(
+            "matplotlib is not installed", "matplotlib, to draw a picture", 'pip install "gmp-atl-hf[plots]"'
+        )
+
+
+def format_corpus(corpus: Corpus, shown: int | None = _SHOWN) -> str:
+    """Describe a corpus that has been read.
+
+    Args:
+        corpus: The corpus.
+        shown: Most left-out recordings to name per reason; None for all.
+
+    Returns:
+        Lines for people, without a newline at the end.
+    """
+    from ..data.audio import SAMPLING_RATE
+
+    table = corpus.table
+    seconds = sorted(samples / SAMPLING_RATE for samples in table["num_samples"])
+    speakers = set(table["speaker"])
+    sessions = {session for session in table["session"] if session is not None}
+    head = f"{corpus.info.name}: {_count(len(table), 'recording')}, {_count(len(speakers), 'speaker')}"
+    if sessions:
+        head += f", {_count(len(sessions), 'session')}"
+    lines = [f"{head}, {sum(seconds) / 3600:.2f} hours", ""]
+    lines += _emotions_by_gender(corpus)
+    splits = Counter(split for split in table["split"] if split is not None)
+    if splits:
+        lines += ["", "given split: " + ", ".join(f"{name} {number}" for name, number in sorted(splits.items()))]
+    names = ("shortest", "5 %", "median", "95 %", "longest")
+    quantiles = [seconds[round(q * (len(seconds) - 1))] for q in _QUANTILES]
+    lengths = ", ".join(f"{name} {value:.2f} s" for name, value in zip(names, quantiles, strict=True))
+    lines += ["", f"lengths: {lengths}", *_speakers(corpus), ""]
+    if corpus.info.protocol:
+        lines += [f"protocol that suits it: {corpus.info.protocol}", ""]
+    if corpus.info.caution:
+        lines += [f"caution: {corpus.info.caution}", ""]
+    lines += _left_out(corpus.left_out, shown)
+    if corpus.problems:
+        lines += ["", "problems:", *(f"  {problem}" for problem in corpus.problems)]
+    return "\n".join(lines)
+
+
+def _speakers(corpus: Corpus) -> list[str]:
+    """How many speakers of which gender there are, and how much the least and the most talkative of them say."""
+    from ..protocols.speakers import Speakers
+
+    found = Speakers.of(corpus.table)
+    counts = Counter(found.genders.values())
+    genders = [(counts["female"], "female"), (counts["male"], "male"), (counts[None], "of unknown gender")]
+    who = ", ".join(f"{number} {word}" for number, word in genders if number)
+    spoken = sorted(found.recordings.values())
+    lines = [f"speakers: {who}; recordings of each: {spoken[0]} to {spoken[-1]}, median {spoken[len(spoken) // 2]}"]
+    if len(spoken) <= _SPEAKERS_SHOWN:
+        each = ", ".join(f"{name.partition('/')[2]} {found.recordings[name]}" for name in found.names)
+        lines += textwrap.wrap(each, 100, initial_indent="  ", subsequent_indent="  ")
+    return lines
+
+
+def _emotions_by_gender(corpus: Corpus) -> list[str]:
+    """A table of counts: emotions down, genders across, sums at the end of both."""
+    features = corpus.table.features
+    emotions: list[str] = features["emotion"].names
+    columns: dict[int | None, str] = dict(enumerate(features["gender"].names))
+    counts = Counter(zip(corpus.table["emotion"], corpus.table["gender"], strict=True))
+    if any(gender is None for _, gender in counts):
+        columns[None] = "unknown"
+    header = ["", *columns.values(), "all"]
+    rows = [header]
+    for index, emotion in enumerate(emotions):
+        own = [counts[index, key] for key in columns]
+        rows.append([emotion, *map(str, own), str(sum(own))])
+    sums = [sum(counts[index, key] for index in range(len(emotions))) for key in columns]
+    rows.append(["all", *map(str, sums), str(sum(sums))])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    return [
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def _left_out(left_out: Sequence[LeftOut], shown: int | None) -> list[str]:
+    if not left_out:
+        return ["left out: nothing"]
+    by_reason: dict[str, list[str]] = {}
+    for one in left_out:
+        by_reason.setdefault(one.reason, []).append(one.file)
+    lines = [f"left out: {len(left_out)}"]
+    for reason, files in sorted(by_reason.items(), key=lambda item: -len(item[1])):
+        lines.append(f"  {len(files)}: {reason}")
+        lines += [f"    {file}" for file in files[:shown]]
+        if shown is not None and len(files) > shown:
+            lines.append(f"    and {len(files) - shown} more (--all lists them)")
+    return lines
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

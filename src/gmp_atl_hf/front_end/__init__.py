@@ -1,1 +1,0 @@
-"""The output of a frozen convolution front end, computed once per recording and checkpoint."""

@@ -1,0 +1,1 @@
+"""HuBERT's forward pass without padding on a CPU, in float32 or int8."""

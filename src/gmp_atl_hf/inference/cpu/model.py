@@ -1,0 +1,138 @@
+"""The emotion model on a CPU: clips of any lengths side by side, without padding and without masks.
+
+`HubertForGMPATL` works on padded batches, as training needs it. Here every frame is a row of one matrix, so nothing is
+computed for padding, and a clip meets its neighbours nowhere: attention, positions and pooling work clip by clip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...modeling.configuration_gmp_atl import GMPATLConfig
+from ...modeling.modeling_gmp_atl import HubertForGMPATL
+from .front_end import FrontEnd
+from .linear import LOWEST, Int8Linear
+from .positional_conv import PositionalConvolution
+
+
+class PackedModel:
+    """An emotion model made ready for a CPU.
+
+    Args:
+        model: The model, on the CPU in float32, in eval mode. Weights that are computed from its own (those of the
+            convolutions and of int8) are made here, once: make another `PackedModel` when the model changes.
+        int8: Whether the encoder's products are computed in int8. Attention, norms, the first convolution and the
+            emotion head stay float32.
+
+    Raises:
+        RequestError: int8 is asked for on a machine without it.
+    """
+
+    def __init__(self, model: HubertForGMPATL, int8: bool = False) -> None:
+        self.model = model
+        hubert: Any = model.hubert
+        with torch.inference_mode():
+            self.front_end = FrontEnd(hubert.feature_extractor.conv_layers, model.config, int8)
+            self.positions = PositionalConvolution(hubert.encoder.pos_conv_embed)
+            self.layers = [_Layer(layer, model.config, int8) for layer in hubert.encoder.layers]
+
+    @staticmethod
+    def fits(config: GMPATLConfig) -> bool:
+        """Whether a model of this configuration can be computed here: all can but those with adapters."""
+        return getattr(config, "adapter_attn_dim", None) is None
+
+    @torch.inference_mode()
+    def __call__(self, waveforms: Sequence[Tensor]) -> Tensor:
+        """Score clips.
+
+        Args:
+            waveforms: Of each clip (samples,) float32 at 16 kHz, normalised if the model wants it, at least one frame.
+
+        Returns:
+            (clips, labels) float32 logits, those of `HubertForGMPATL` to rounding.
+        """
+        hubert: Any = self.model.hubert
+        encoder = hubert.encoder
+        features = [self.front_end(waveform) for waveform in waveforms]
+        lengths = [len(each) for each in features]
+        frames = hubert.feature_projection(torch.cat(features))
+        frames = frames + self.positions(frames, lengths)
+        stable = self.model.config.do_stable_layer_norm
+        if not stable:
+            frames = encoder.layer_norm(frames)
+        for layer in self.layers:
+            frames = layer(frames, lengths)
+        if stable:
+            frames = encoder.layer_norm(frames)
+        logits = [
+            self.model.score_frames(clips, torch.ones(clips.shape[:2], dtype=torch.bool))[1]
+            for clips in _same_length(frames, lengths)
+        ]
+        return torch.cat(logits)
+
+
+class _Layer:
+    """A transformer layer over frames of clips of different lengths."""
+
+    def __init__(self, layer: Any, config: GMPATLConfig, int8: bool) -> None:
+        attention, feed_forward = layer.attention, layer.feed_forward
+        self.heads = config.num_attention_heads
+        self.stable = config.do_stable_layer_norm
+        self.norm, self.final_norm = layer.layer_norm, layer.final_layer_norm
+        self.activation = feed_forward.intermediate_act_fn
+        inputs = [attention.q_proj, attention.k_proj, attention.v_proj]
+        self.inputs: Callable[[Tensor], Sequence[Tensor]]
+        self.output: Callable[[Tensor], Tensor]
+        self.inner: Callable[[Tensor], Tensor]
+        self.outer: Callable[[Tensor], Tensor]
+        if int8:
+            together = _int8(inputs)
+            self.inputs = lambda frames: together(frames).chunk(3, -1)
+            self.output = _int8([attention.out_proj])
+            self.inner = _int8([feed_forward.intermediate_dense])
+            self.outer = _int8([feed_forward.output_dense], LOWEST.get(str(config.hidden_act)))
+        else:
+            self.inputs = lambda frames: [linear(frames) for linear in inputs]
+            self.output = attention.out_proj
+            self.inner, self.outer = feed_forward.intermediate_dense, feed_forward.output_dense
+
+    def __call__(self, frames: Tensor, lengths: Sequence[int]) -> Tensor:
+        if self.stable:
+            frames = frames + self._attend(self.norm(frames), lengths)
+            return frames + self._feed(self.final_norm(frames))
+        frames = self.norm(frames + self._attend(frames, lengths))
+        return self.final_norm(frames + self._feed(frames))
+
+    def _attend(self, frames: Tensor, lengths: Sequence[int]) -> Tensor:
+        attended = []
+        for clips in zip(*(_same_length(each, lengths) for each in self.inputs(frames)), strict=True):
+            query, key, value = map(self._by_head, clips)
+            by_head = functional.scaled_dot_product_attention(query, key, value)
+            attended.append(by_head.transpose(1, 2).flatten(0, 1).flatten(1))
+        return self.output(attended[0] if len(attended) == 1 else torch.cat(attended))
+
+    def _by_head(self, clips: Tensor) -> Tensor:
+        """(clips, frames, channels) → (clips, heads, frames, channels of a head)."""
+        return clips.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _feed(self, frames: Tensor) -> Tensor:
+        return self.outer(self.activation(self.inner(frames)))
+
+
+def _int8(linears: list[nn.Linear], lowest: float | None = None) -> Int8Linear:
+    """Linear layers of the same input as one, their outputs side by side."""
+    weight = torch.cat([linear.weight for linear in linears])
+    return Int8Linear(weight, torch.cat([linear.bias for linear in linears]), lowest)
+
+
+def _same_length(frames: Tensor, lengths: Sequence[int]) -> list[Tensor]:
+    """Neighbours of the same length as (clips, frames, channels) views."""
+    runs = [(length, len(list(run))) for length, run in groupby(lengths)]
+    parts = frames.split([length * count for length, count in runs])
+    return [part.unflatten(0, (count, length)) for part, (length, count) in zip(parts, runs, strict=True)]

@@ -1,0 +1,122 @@
+"""From waveforms to probabilities: padded batches on any device, or clips side by side on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.audio import SAMPLING_RATE, FloatArray
+from ..errors import RequestError
+from ..modeling.modeling_gmp_atl import HubertForGMPATL
+from ..numerics import exact_convolutions
+from .cpu.model import PackedModel
+
+
+class Scorer(Protocol):
+    """Scores batches of waveforms."""
+
+    padded: bool
+    """Whether clips of a batch are filled up to the longest."""
+    side_by_side: bool
+    """Whether several batches are best computed at once, each by one thread of the CPU."""
+
+    def prepare(self, waveforms: Sequence[FloatArray]) -> Any:
+        """Make a batch of (samples,) float32 waveforms at 16 kHz; runs in another thread than `score`."""
+        ...
+
+    def score(self, batch: Any) -> Tensor:
+        """(batch, labels) float32 probabilities, on the device."""
+        ...
+
+
+class PaddedScorer:
+    """The model itself on padded batches.
+
+    Args:
+        model: The model, on its device.
+        feature_extractor: Its feature extractor.
+        half: Whether to compute under autocast to bfloat16: weights, cosines and probabilities stay float32.
+    """
+
+    padded = True
+    side_by_side = False
+
+    def __init__(self, model: HubertForGMPATL, feature_extractor: Any, half: bool = False) -> None:
+        self.model, self.feature_extractor, self.half = model, feature_extractor, half
+
+    def prepare(self, waveforms: Sequence[FloatArray]) -> dict[str, Tensor]:
+        """See `Scorer`."""
+        inputs = self.feature_extractor(
+            list(waveforms),
+            sampling_rate=SAMPLING_RATE,
+            padding=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        batch = {"input_values": inputs["input_values"].float()}
+        if len(set(map(len, waveforms))) > 1:
+            batch["attention_mask"] = inputs["attention_mask"].long()
+        return batch
+
+    def score(self, batch: dict[str, Tensor]) -> Tensor:
+        """See `Scorer`."""
+        device = self.model.device
+        on_device = {name: values.to(device, non_blocking=True) for name, values in batch.items()}
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, torch.bfloat16, self.half),
+            exact_convolutions(device),
+        ):
+            logits = self.model(**on_device).logits
+        return torch.softmax(logits.float(), dim=-1)
+
+
+class PackedScorer:
+    """Clips side by side on a CPU.
+
+    Args:
+        model: The model, on the CPU in float32.
+        feature_extractor: Its feature extractor.
+        int8: See `PackedModel`.
+    """
+
+    padded = False
+    side_by_side = True
+
+    def __init__(self, model: HubertForGMPATL, feature_extractor: Any, int8: bool = False) -> None:
+        self.model, self.feature_extractor = PackedModel(model, int8), feature_extractor
+
+    def prepare(self, waveforms: Sequence[FloatArray]) -> list[Tensor]:
+        """See `Scorer`."""
+        inputs = self.feature_extractor(list(waveforms), sampling_rate=SAMPLING_RATE, padding=False)
+        return [torch.from_numpy(np.asarray(each, dtype=np.float32)) for each in inputs["input_values"]]
+
+    def score(self, batch: list[Tensor]) -> Tensor:
+        """See `Scorer`."""
+        return torch.softmax(self.model(batch), dim=-1)
+
+
+def make_scorer(model: HubertForGMPATL, feature_extractor: Any, precision: str) -> Scorer:
+    """The quickest way to compute a model where it is.
+
+    Args:
+        model: The model, in eval mode.
+        feature_extractor: Its feature extractor.
+        precision: `"float32"`, `"bfloat16"` or `"int8"`, see `resolve_precision`.
+
+    Returns:
+        Its scorer.
+
+    Raises:
+        RequestError: int8 is not made for this model.
+    """
+    packed = model.device.type == "cpu" and model.dtype == torch.float32 and PackedModel.fits(model.config)
+    if packed and precision != "bfloat16":
+        return PackedScorer(model, feature_extractor, precision == "int8")
+    if precision == "int8":
+        raise RequestError("int8 is not made for models with adapters", "float32 or bfloat16", "leave it out")
+    return PaddedScorer(model, feature_extractor, precision == "bfloat16")

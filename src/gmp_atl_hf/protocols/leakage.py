@@ -1,0 +1,152 @@
+"""Nobody who is tested touches anything before: the check made wherever rows or an artefact are about to be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..data.spelling import spelling
+from ..errors import RequestError
+from .speakers import is_unknown, natural_order
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_FIX = "use what has heard no test speaker: make it again without them, or test on other speakers"
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """What a fold is tested on, which nothing may have heard.
+
+    Args:
+        speakers: The test speakers; none where a fold shares speakers and says so.
+        ids: The test recordings.
+    """
+
+    speakers: frozenset[str] = frozenset()
+    ids: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, table: Dataset | None) -> Untouched:
+        """What nothing may touch when these rows are the test: its recordings and its speakers, all of them."""
+        if table is None:
+            return NOTHING_TESTED
+        speakers, ids = ({*table[name]} if name in table.column_names else () for name in ("speaker", "id"))
+        return cls(frozenset(speakers), frozenset(ids))
+
+    def refuse_training(
+        self, train: Dataset | None, dev: Iterable[Dataset], seen_speakers: Iterable[str] | None
+    ) -> None:
+        """Refuse a training that would touch the test.
+
+        Args:
+            train: Rows to train on.
+            dev: Tables to choose the epoch on.
+            seen_speakers: Whom the model has heard before.
+
+        Raises:
+            RequestError: Names the first test speaker or recording among them.
+        """
+        self.refuse_rows(train, "training")
+        for table in dev:
+            self.refuse_rows(table, "choosing the epoch")
+        self.refuse_speakers(seen_speakers or (), "the model has heard")
+
+    def refuse_calibration(self, table: Dataset, train: Dataset | None) -> None:
+        """Refuse rows to calibrate on that belong to the test or were trained on.
+
+        Args:
+            table: The rows.
+            train: What was trained on.
+
+        Raises:
+            RequestError: Names the first test speaker, test recording or training recording among them.
+        """
+        self.refuse_rows(table, "calibration")
+        learnt = sorted(Untouched.of(train).ids & Untouched.of(table).ids)
+        if learnt:
+            raise RequestError(
+                f"calibration would use the training recording {learnt[0]}{_more(learnt, 'recordings')}",
+                "recordings that were not trained on: a model is surer of those that were",
+                "calibrate on the development rows",
+            )
+
+    def refuse_rows(self, table: Dataset | None, use: str) -> None:
+        """Refuse rows that belong to the test.
+
+        Args:
+            table: Rows that are about to be used, with `id` and, unless only frame labels are left, `speaker`.
+            use: What for, as in "training".
+
+        Raises:
+            RequestError: Names the first test speaker or recording among them.
+        """
+        if table is None or not (self.speakers or self.ids):
+            return
+        if "speaker" in table.column_names:
+            self.refuse_speakers(table["speaker"], f"{use} would hear", " before being tested")
+        if "id" in table.column_names:
+            self.refuse_recordings(table["id"], use)
+
+    def refuse_recordings(self, ids: Iterable[str], use: str) -> None:
+        """Refuse recordings that belong to the test.
+
+        Args:
+            ids: Recordings that are about to be used.
+            use: What for, as in "calibration".
+
+        Raises:
+            RequestError: Names the first test recording among them.
+        """
+        leaked = sorted(self.ids.intersection(ids))
+        if leaked:
+            raise RequestError(
+                f"{use} would hear the test recording {leaked[0]}{_more(leaked, 'recordings')}",
+                "test recordings that nothing touches before the test",
+                _FIX,
+            )
+
+    def refuse_speakers(self, speakers: Iterable[str], what: str, when: str = "") -> None:
+        """Refuse an artefact that has heard a test speaker.
+
+        Args:
+            speakers: Whom it has heard.
+            what: What it is, as in "the backbone models/x has heard".
+            when: Ends the sentence.
+
+        Raises:
+            RequestError: Names the first test speaker among them.
+        """
+        tested = {spelling(name): name for name in self.speakers}
+        leaked = natural_order({tested[key] for key in map(spelling, set(speakers)) if key in tested})
+        if leaked:
+            raise RequestError(
+                f"{what} the test speaker {leaked[0]}{_more(leaked, 'speakers')}{when}",
+                "test speakers that nothing has heard before the test",
+                _FIX,
+            )
+
+
+NOTHING_TESTED = Untouched()
+"""For models that have no test of their own."""
+
+
+def maybe_heard(heard: Iterable[str], tested: Iterable[str]) -> bool:
+    """Tell whether somebody tested may be among unknown speakers that were heard.
+
+    Args:
+        heard: Speakers that an artefact has heard; `<corpus>/unknown` stands for people of a corpus that nobody has
+            named, and `unknown` alone for people of any corpus.
+        tested: Test speakers.
+
+    Returns:
+        Whether an unknown speaker was heard who may be one of those tested.
+    """
+    unknown = {speaker.rpartition("/")[0] for speaker in heard if is_unknown(speaker)}
+    return "" in unknown or any(speaker.rpartition("/")[0] in unknown for speaker in tested)
+
+
+def _more(names: list[str], what: str) -> str:
+    return f" (and {len(names) - 1} more {what})" if len(names) > 1 else ""

@@ -1,0 +1,264 @@
+"""Protocols: which speakers are in training, development and test of every fold."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RequestError
+from .development import development_speakers
+from .fold import PARTS, Fold, select
+from .speakers import Speakers, is_unknown, natural_order
+from .splitters import SIDES, Sides, refuse_unknown_speakers
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["KINDS", "PARTS", "Fold", "Protocol", "select"]
+
+KINDS = tuple(SIDES)
+
+FEWEST = 3
+"""Fewer speakers than this leave nobody for development: the number of epochs is fixed and nothing is calibrated."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a corpus is cut into training, development and test.
+
+    Args:
+        kind: `leave-one-speaker-out`: every speaker is the test once. `leave-one-session-out`: every session is, with
+            all its speakers. `group-k-fold`: the speakers are dealt into `num_folds` groups with like shares of
+            emotions and genders. `given`: one fold, after the table's column `split`. `cross-corpus`: one fold, trained
+            on some corpora of the table and tested on others.
+        num_folds: Number of folds of `group-k-fold` (5 by default); the other kinds have as many as the corpus gives.
+            A recipe calls it `protocol.folds`.
+        dev_speakers: Number of development speakers per fold; 0 for none. By default, and this is our choice, about
+            20 % of the training speakers (at least one of each gender where there are two to spare, at most 20), but
+            for `leave-one-session-out` the speakers of one whole other session: dialogue partners share room, day and
+            topic, so a development speaker whose partner is trained on would look better than a test speaker does. A
+            table with fewer than three speakers has none.
+        seed: Another seed deals `group-k-fold` groups and development speakers differently.
+        train_corpora: Corpora to train on, for `cross-corpus`; by default all that are not tested on. A recipe calls it
+            `protocol.train`.
+        test_corpora: Corpora to test on, for `cross-corpus`. A recipe calls it `protocol.test`.
+        allow_shared_speakers: Follow a `given` split although speakers are on both sides of it or not known. Every
+            number is then stamped "not speaker-independent" and has no interval.
+
+    Raises:
+        RequestError: When the kind is unknown, or a number makes no sense for it.
+
+    Example:
+        >>> fold = Protocol("leave-one-speaker-out").folds(table)[0]  # doctest: +SKIP
+        >>> parts = fold.select(table)  # {"train": …, "dev": …, "test": …}  # doctest: +SKIP
+    """
+
+    kind: str = "leave-one-speaker-out"
+    num_folds: int | None = None
+    dev_speakers: int | None = None
+    seed: int = 0
+    train_corpora: tuple[str, ...] | None = None
+    test_corpora: tuple[str, ...] | None = None
+    allow_shared_speakers: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            near = difflib.get_close_matches(str(self.kind), KINDS, n=1, cutoff=0.4)
+            raise RequestError(
+                f"no protocol is called {self.kind!r}",
+                f"one of {', '.join(KINDS)}",
+                f"did you mean {near[0]!r}?" if near else "kind: leave-one-speaker-out",
+            )
+        if self.num_folds is not None and self.kind != "group-k-fold":
+            raise RequestError(
+                f"{self.num_folds} folds were asked for, but {self.kind} has as many folds as the corpus gives",
+                "a number of folds with kind: group-k-fold only",
+                "take out the number of folds, or use kind: group-k-fold",
+            )
+        if self.num_folds is not None and self.num_folds < 2:
+            raise RequestError(f"the number of folds is {self.num_folds}", "at least 2", "ask for 5 folds")
+        if self.dev_speakers is not None and self.dev_speakers < 0:
+            raise RequestError(
+                f"dev_speakers is {self.dev_speakers}", "0 (none) or more", "leave it out for about 20 %"
+            )
+        if (self.train_corpora or self.test_corpora) and self.kind != "cross-corpus":
+            raise RequestError(
+                f"corpora to train or test on, with kind {self.kind}",
+                "them with cross-corpus only",
+                "kind: cross-corpus",
+            )
+        if self.allow_shared_speakers and self.kind != "given":
+            raise RequestError(
+                f"allow_shared_speakers with kind {self.kind}, which never shares speakers",
+                "it with kind: given only",
+                "take out allow_shared_speakers",
+            )
+        if self.seed < 0:
+            raise RequestError(f"the protocol's seed is {self.seed}", "0 or more", "seed: 0")
+
+    def folds(self, table: Dataset) -> list[Fold]:
+        """Cut a table into folds; depends on who is in the table, never on the order of its rows.
+
+        Args:
+            table: The table; needs `speaker`, `emotion` and `gender`, and `session` or `split` if the kind asks for it.
+
+        Returns:
+            The folds in the protocol's order, numbered from 1.
+
+        Raises:
+            RequestError: When the table cannot be cut so: too few speakers, a speaker on both sides, a missing column,
+                an emotion that a training part lacks.
+        """
+        speakers = Speakers.of(table)
+        refuse_unknown_speakers(self.kind, table, speakers)
+        place = {name: number for number, name in enumerate(speakers.names)}
+        served = dict.fromkeys(speakers.names, 0)
+        folds = []
+        for number, sides in enumerate(SIDES[self.kind](self, table, speakers), start=1):
+            trained = _training_side(table, speakers, sides)
+            dev = sides.dev or self._development(trained, sides, served, number)
+            for speaker in dev:
+                served[speaker] += 1
+            train, part_of = [speaker for speaker in sides.train if speaker not in dev], None
+            if sides.part_of is not None:
+                # Of a development speaker who is tested as well, only the recordings of the training side develop.
+                part_of = _with_development(table, sides, dev)
+                train = _of_part(table, part_of, "train")
+            parts = (tuple(sorted(part, key=place.__getitem__)) for part in (train, dev, sides.test))
+            fold = Fold(number, next(parts), next(parts), next(parts), part_of)
+            _refuse_missing_emotions(trained, fold)
+            folds.append(fold)
+        if len(there := sorted(speakers.emotions_of(speakers.names))) < 2:
+            raise RequestError(
+                f"every recording of the table is {there[0]}, so any model would be right about all of them",
+                "two emotions or more",
+                "check the labels; a model is tested on such a corpus with gmp-atl evaluate",
+            )
+        return folds
+
+    def _development(self, speakers: Speakers, sides: Sides, served: dict[str, int], number: int) -> list[str]:
+        """Take development speakers from the training side, unless there are too few people for it."""
+        few = len(served) < FEWEST or (sides.part_of is not None and len(sides.train) < 2)
+        if few and self.dev_speakers is None:
+            return []
+        return development_speakers(
+            speakers, sides.train, self.dev_speakers, sides.dev_groups, served, (self.seed, number)
+        )
+
+    def describe(self, table: Dataset) -> dict[str, Any]:
+        """Say what the protocol makes of a table, for reports and cards.
+
+        Args:
+            table: The table.
+
+        Returns:
+            Plain numbers and strings: `kind`, `seed`, `num_folds`, `recordings`, `speakers` (`total`, `female`, `male`,
+            `unknown`), for each part the smallest and largest number of `speakers` and `recordings` over the folds,
+            whether all of it is `speaker_independent`, the speakers in two parts (`shared_speakers`), the number of
+            recordings of `unknown_speakers`, and a `sentence`.
+
+        Raises:
+            RequestError: As `folds`.
+        """
+        speakers, folds = Speakers.of(table), self.folds(table)
+        genders = {word: sum(g == word for g in speakers.genders.values()) for word in ("female", "male")}
+        parts: dict[str, dict[str, list[int]]] = {}
+        chosen = [select(table, fold) for fold in folds]
+        sizes = [{part: len(rows) for part, rows in one.items()} for one in chosen]
+        uniform = [fold.number for fold, one in zip(folds, chosen, strict=True) if len(set(one["test"]["emotion"])) < 2]
+        for part in PARTS:
+            people = [len(getattr(fold, part)) for fold in folds]
+            clips = [size[part] for size in sizes]
+            parts[part] = {"speakers": [min(people), max(people)], "recordings": [min(clips), max(clips)]}
+        total = len(speakers.names)
+        gender_unknown = total - sum(genders.values())
+        who = ", ".join(f"{n} {word}" for word, n in [*genders.items(), ("of unknown gender", gender_unknown)] if n)
+        train, dev, test = (_range(parts[part]["speakers"]) for part in PARTS)
+        choice = (
+            f"{dev} of the training side for development"
+            if parts["dev"]["speakers"][1]
+            else "none for development (fixed number of epochs, no calibration)"
+        )
+        shared = natural_order({s for fold in folds for s in {*fold.train, *fold.dev} & {*fold.test}})
+        unnamed = sum(count for name, count in speakers.recordings.items() if is_unknown(name))
+        independent = all(fold.speaker_independent for fold in folds)
+        how = self.kind
+        if self.kind == "cross-corpus":
+            tested = set(self.test_corpora or ())
+            sides = [" and ".join(sorted(side)) for side in ({*table["corpus"]} - tested, tested)]
+            how += f" (trained on {sides[0]}, tested on {sides[1]})"
+        return {
+            "kind": self.kind,
+            "seed": self.seed,
+            "num_folds": len(folds),
+            "recordings": sum(speakers.recordings.values()),
+            "speakers": {"total": total, **genders, "unknown": gender_unknown},
+            **parts,
+            "speaker_independent": independent,
+            "shared_speakers": shared,
+            "unknown_speakers": unnamed,
+            "sentence": (
+                f"{how}, {_counted(len(folds), 'fold')}, {_counted(total, 'speaker')} ({who}); speakers per fold: "
+                f"{train} for training, {choice}, {test} for the test; {_independence(independent, shared, unnamed)}"
+                f"{_one_emotion(uniform)}."
+            ),
+        }
+
+
+def _training_side(table: Dataset, speakers: Speakers, sides: Sides) -> Speakers:
+    """What is known of the training side: where speakers are shared, their test recordings do not belong to it."""
+    if sides.part_of is None:
+        return speakers
+    rows = [row for row, name in enumerate(table["id"]) if sides.part_of[name] == "train"]
+    return Speakers.of(table.select(rows))
+
+
+def _with_development(table: Dataset, sides: Sides, dev: Sequence[str]) -> dict[str, str]:
+    """Recording → part once development speakers have been taken from the training side."""
+    part_of = dict(sides.part_of or {})
+    for name, speaker in zip(table["id"], table["speaker"], strict=True):
+        if part_of[name] == "train" and speaker in dev and not sides.dev:
+            part_of[name] = "dev"
+    return part_of
+
+
+def _of_part(table: Dataset, part_of: Mapping[str, str], part: str) -> list[str]:
+    """Speakers with a recording in a part."""
+    return list(dict.fromkeys(s for i, s in zip(table["id"], table["speaker"], strict=True) if part_of[i] == part))
+
+
+def _independence(independent: bool, shared: Sequence[str], unnamed: int) -> str:
+    if independent:
+        return "no speaker is in two parts"
+    facts = [f"{_counted(len(shared), 'speaker')} of the test also trained on"] if shared else []
+    facts += [f"nobody knows who speaks {_counted(unnamed, 'recording')}"] if unnamed else []
+    return f"not speaker-independent: {', '.join(facts)}"
+
+
+def _one_emotion(folds: Sequence[int]) -> str:
+    """Say which tests have one emotion only: there UAR is the recall of that emotion, and guessing it gives 100 %."""
+    numbers = ", ".join(map(str, folds))
+    return f"; the test of fold {numbers} has recordings of one emotion only, so UAR says little there" if folds else ""
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _range(smallest_largest: list[int]) -> str:
+    smallest, largest = smallest_largest
+    return str(smallest) if smallest == largest else f"{smallest} to {largest}"
+
+
+def _refuse_missing_emotions(speakers: Speakers, fold: Fold) -> None:
+    """A class without a single training recording cannot be learnt, and the fold's UAR would hide that."""
+    there = speakers.emotions_of(fold.train)
+    lacking = [label for label in speakers.labels if label not in there]
+    if lacking:
+        raise RequestError(
+            f"the training part of fold {fold.number} has no recording of {', '.join(lacking)}",
+            f"every emotion in every training part ({', '.join(speakers.labels)})",
+            f"drop it (labels: {{{lacking[0]}: null}}), merge it into another, or use fewer folds or dev_speakers",
+        )

@@ -1,0 +1,185 @@
+"""The two sides of every fold, one function per kind of protocol; development speakers come later."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..data.columns import split_word
+from ..errors import RequestError
+from .fold import refuse_shared_speakers
+from .speakers import Speakers, is_unknown, natural_order
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from .protocol import Protocol
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The two sides of a fold, before development speakers are taken from the training side.
+
+    Args:
+        train: The training side.
+        test: The test side.
+        dev: Development speakers where the corpus prescribes them; not in `train`.
+        dev_groups: Groups of the training side that would make good development parts as a whole, the best first.
+        part_of: Recording id → part, where speakers are on both sides and that is allowed.
+    """
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    dev: tuple[str, ...] = ()
+    dev_groups: tuple[tuple[str, ...], ...] = ()
+    part_of: Mapping[str, str] | None = None
+
+
+def leave_one_speaker_out(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[Sides]:
+    """Test every speaker once."""
+    _refuse_few(len(speakers.names), 2, "speakers", protocol.kind)
+    return [Sides(tuple(s for s in speakers.names if s != test), (test,)) for test in speakers.names]
+
+
+def leave_one_session_out(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[Sides]:
+    """Test every session once, with all its speakers."""
+    sessions = speakers.by_session(table)
+    _refuse_few(len(sessions), 2, "sessions", protocol.kind)
+    names = natural_order(sessions)
+    sides = []
+    for number, test in enumerate(names):
+        # From the next session on round the circle, so that each is the development session of one fold.
+        others = [sessions[name] for name in names[number + 1 :] + names[:number]]
+        train = tuple(speaker for other in others for speaker in other)
+        sides.append(Sides(train, sessions[test], dev_groups=tuple(others) if len(others) > 1 else ()))
+    return sides
+
+
+def group_k_fold(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[Sides]:
+    """Deal the speakers into groups, and test every group once."""
+    count = protocol.num_folds or 5
+    _refuse_few(len(speakers.names), count, "speakers", f"{protocol.kind} with {count} folds")
+    groups = speakers.stratified_groups(count, protocol.seed)
+    return [Sides(tuple(s for s in speakers.names if s not in group), tuple(group)) for group in groups]
+
+
+def given(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[Sides]:
+    """Follow the column `split`."""
+    parts = speakers.by_split(table)
+    shared = _shared_or_unknown(parts)
+    if shared and not protocol.allow_shared_speakers:
+        refuse_shared_speakers(parts, "the given split")
+        _refuse_unknown(shared[0], table)
+    for part in ("train", "test"):
+        if not parts[part]:
+            raise RequestError(
+                f"the given split has no {part} recordings", "train and test", "correct the column split"
+            )
+    if parts["dev"] and protocol.dev_speakers is not None:
+        raise RequestError(
+            f"dev_speakers is {protocol.dev_speakers}, but the given split has development speakers of its own",
+            "one of the two",
+            "take out dev_speakers",
+        )
+    part_of = None
+    if shared:
+        part_of = {i: str(split_word(value)) for i, value in zip(table["id"], table["split"], strict=True)}
+    return [Sides(parts["train"], parts["test"], parts["dev"], part_of=part_of)]
+
+
+def cross_corpus(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[Sides]:
+    """Train on some corpora, test on others."""
+    there = natural_order(set(table["corpus"]))
+    if not protocol.test_corpora:
+        raise RequestError(
+            "cross-corpus without a corpus to test on", f"one or more of {', '.join(there)}", f"test: [{there[-1]}]"
+        )
+    train_corpora = protocol.train_corpora or tuple(name for name in there if name not in protocol.test_corpora)
+    for name in (*train_corpora, *protocol.test_corpora):
+        if name not in there:
+            raise RequestError(
+                f"cross-corpus names {name!r}, which is no corpus of the table",
+                f"one of {', '.join(there)}",
+                "a corpus is called by its name, or by corpus_name where it has one",
+            )
+    both = [name for name in train_corpora if name in protocol.test_corpora]
+    left_out = [name for name in there if name not in (*train_corpora, *protocol.test_corpora)]
+    if both or left_out or not train_corpora:
+        found = f"{both[0]} is on both sides" if both else f"{left_out[0]} is on neither side" if left_out else ""
+        raise RequestError(
+            f"cross-corpus: {found or 'every corpus is to be tested on, none is left to train on'}",
+            "every corpus of the recipe on one side",
+            "correct protocol.train and protocol.test, or take the corpus out of the recipe",
+        )
+    # A person may be in several corpora: the actors of RAVDESS speak in one and sing in another.
+    there_is = set(zip(table["speaker"], table["corpus"], strict=True))
+    train, test = (
+        tuple(s for s in speakers.names if any((s, corpus) in there_is for corpus in side))
+        for side in (train_corpora, protocol.test_corpora)
+    )
+    shared = [name for name in train if name in test]
+    if shared:
+        raise RequestError(
+            f"cross-corpus: the speaker {shared[0]} is on both sides ({len(shared)} are)",
+            "corpora of different people, so that nobody tested is heard before",
+            "other corpora, or kind: leave-one-speaker-out or group-k-fold on both together; a reader of your own "
+            "whose people are others in each folder says so: CorpusInfo(…, own_speakers=False)",
+        )
+    return [Sides(train, test)]
+
+
+SIDES: Mapping[str, Callable[[Protocol, Dataset, Speakers], list[Sides]]] = {
+    "leave-one-speaker-out": leave_one_speaker_out,
+    "leave-one-session-out": leave_one_session_out,
+    "group-k-fold": group_k_fold,
+    "given": given,
+    "cross-corpus": cross_corpus,
+}
+"""Kind of protocol to the function that cuts a table."""
+
+
+def refuse_unknown_speakers(kind: str, table: Dataset, speakers: Speakers) -> None:
+    """Refuse a protocol that makes folds of speakers when nobody knows who some of them are.
+
+    Args:
+        kind: The protocol's kind.
+        table: The table.
+        speakers: Its speakers.
+
+    Raises:
+        RequestError: Names the unknown speaker and the number of recordings.
+    """
+    unknown = [speaker for speaker in speakers.names if is_unknown(speaker)]
+    # `given` looks for itself, and people of two corpora are taken to be different people.
+    if unknown and kind not in ("given", "cross-corpus"):
+        _refuse_unknown(unknown[0], table)
+
+
+def _shared_or_unknown(parts: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Speakers in two parts, then unknown ones, who may be anybody on the other side."""
+    counts = Counter(name for own in parts.values() for name in own)
+    shared = [name for name in natural_order(counts) if counts[name] > 1]
+    return shared + [name for name in natural_order(counts) if is_unknown(name) and name not in shared]
+
+
+def _refuse_unknown(speaker: str, table: Dataset) -> None:
+    count = sum(name == speaker for name in table["speaker"])
+    raise RequestError(
+        f"nobody knows who speaks {count} recordings: their speaker is {speaker}",
+        "known speakers, so that nobody is both trained and tested on",
+        "leave these recordings out; or follow the corpus' own split with protocol.kind: given and "
+        "protocol.allow_shared_speakers: true, which stamps every number",
+    )
+
+
+def _refuse_few(there: int, wanted: int, what: str, why: str) -> None:
+    if there < wanted:
+        raise RequestError(
+            f"the table has {there} {what}, but {why} needs at least {wanted}",
+            f"{wanted} {what} or more",
+            f"ask for {there} folds or fewer"
+            if why.endswith("folds") and there > 1
+            else "use another protocol, or more recordings",
+        )

@@ -1,0 +1,89 @@
+"""Frame labels of a table, window by window: as many rows at a time as memory holds without a thought."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from typing import TypeAlias
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..batching.length_batches import length_batches
+from .codebook import FeatureSource
+from .feature_stream import Extract, shown
+from .kmeans import MultiScaleKMeans
+
+WINDOW_ROWS = 256
+"""Neighbouring rows of the table that are labelled together, in batches of like length."""
+
+LABELLED_FRAMES = 4096
+"""Frames whose nearest centres are sought at once; one by one, clips would cost a GPU more in starting than in work."""
+
+WindowLabels: TypeAlias = dict[str, list[np.ndarray]]
+"""Column → (frames,) int32 for each row of a window."""
+
+
+def windows_of(rows: int) -> list[range]:
+    """Cut the rows of a table into windows; they do not depend on how many processes share them."""
+    return [range(start, min(start + WINDOW_ROWS, rows)) for start in range(0, rows, WINDOW_ROWS)]
+
+
+def label_windows(
+    extract: Extract,
+    kmeans: MultiScaleKMeans,
+    source: FeatureSource,
+    table: datasets.Dataset,
+    windows: Sequence[range],
+    batch_seconds: float,
+    description: str | None = None,
+) -> Generator[tuple[range, WindowLabels], None, None]:
+    """Label windows of a table at every layer and K, in one pass over their audio.
+
+    Args:
+        extract: Where features come from.
+        kmeans: Fitted clusters.
+        source: What the features are.
+        table: With `num_samples` and whatever `extract` needs.
+        windows: Which rows, in which order.
+        batch_seconds: Seconds of audio per batch, padding included.
+        description: What the progress bar says; None for no bar.
+
+    Yields:
+        Each window with the labels of its rows.
+    """
+    samples = np.asarray(table["num_samples"])
+
+    def batches() -> Iterator[list[int]]:
+        for window in windows:
+            for batch in length_batches(samples[window.start : window.stop], batch_seconds):
+                yield [window.start + row for row in batch]
+
+    clips = sum(map(len, windows))
+    with closing(shown(extract(table, batches()), clips, description)) as stream:
+        for window in windows:
+            labels: WindowLabels = {column: [np.empty(0, np.int32)] * len(window) for column in kmeans.columns}
+            waiting: list[tuple[int, dict[int, Tensor]]] = []
+            frames = 0
+            for number, (row, states) in enumerate(stream, start=1):
+                waiting.append((row - window.start, states))
+                frames += len(states[kmeans.layers[0]])
+                if frames >= LABELLED_FRAMES or number == len(window):
+                    _label(kmeans, source, waiting, labels)
+                    waiting, frames = [], 0
+                if number == len(window):
+                    break
+            yield window, labels
+
+
+def _label(
+    kmeans: MultiScaleKMeans, source: FeatureSource, clips: Sequence[tuple[int, dict[int, Tensor]]], into: WindowLabels
+) -> None:
+    """Label some clips at once and put each one's labels in its place."""
+    together = {layer: torch.cat([states[layer] for _, states in clips]) for layer in kmeans.layers}
+    ends = np.cumsum([len(states[kmeans.layers[0]]) for _, states in clips])
+    for column, labels in kmeans.predict(together, source).items():
+        for (place, _), values in zip(clips, np.split(labels.cpu().numpy(), ends[:-1]), strict=True):
+            into[column][place] = values

@@ -1,0 +1,360 @@
+"""Refuse recipes whose parts contradict each other or name what does not exist, before any work starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from types import NoneType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import RequestError
+from ..ranges import refuse_absurd_numbers
+from .convert import convert, describe, did_you_mean, known_names, split_rest, to_plain
+from .yaml12 import dump_yaml, load_yaml
+
+if TYPE_CHECKING:
+    from ..pretraining.recipe import PretrainRecipe
+    from .recipe import Recipe
+
+__all__ = [
+    "FOLDER_NAME",
+    "MODEL_OWNED",
+    "RESERVED_NAMES",
+    "RUN_OWNED",
+    "check_coherence",
+    "check_field_names",
+    "check_name",
+    "check_pretraining_names",
+    "check_protocol",
+    "convert",
+    "describe",
+    "did_you_mean",
+    "dump_yaml",
+    "known_names",
+    "load_yaml",
+    "split_rest",
+    "to_plain",
+]
+
+FOLDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+"""Names that may name a folder of a run."""
+
+RESERVED_NAMES = frozenset({"corpus", "figures", "model", "backbone", "front-end"})
+"""Folders that a run has of its own; no variant may take their names."""
+
+_BEST = "leave it out: the best epoch is the one with the highest eval_uar"
+RUN_OWNED: Mapping[str, str] = {
+    "output_dir": "give --output-dir to the command",
+    "seed": "use `seeds` at the top of the recipe",
+    "data_seed": "use `seeds` at the top of the recipe",
+    "do_train": "use `skip` to leave a stage out",
+    "do_eval": "leave it out: development speakers come from `protocol`",
+    "do_predict": "leave it out: test speakers come from `protocol`",
+    "resume_from_checkpoint": "leave it out: running the same command again continues where it stopped",
+    "restore_callback_states_from_checkpoint": "leave it out: a continued training must equal an undisturbed one",
+    "load_best_model_at_end": "leave it out: it follows from the stage and from `protocol.dev_speakers`",
+    "metric_for_best_model": _BEST,
+    "greater_is_better": _BEST,
+    "remove_unused_columns": "leave it out: the collator needs every column",
+    "label_names": "leave it out: the stage decides which labels it needs",
+    "push_to_hub": "leave it out: an unfinished stage is never published",
+}
+"""Training arguments that the run sets itself, and what to write instead."""
+
+_FROM_LABELS = "leave it out: it follows from the corpus and `labels`"
+MODEL_OWNED: Mapping[str, str] = {
+    "num_labels": _FROM_LABELS,
+    "id2label": _FROM_LABELS,
+    "label2id": _FROM_LABELS,
+    "frame_scales": "use `pseudo_labels.layers` and `pseudo_labels.clusters`",
+    "logit_temperature": "leave it out: it is fitted on development speakers",
+    "seen_speakers": "leave it out: the run records whom a model has heard",
+    "architectures": "leave it out: the stage decides which model it trains",
+    "transformers_version": "leave it out: saving a model writes it",
+}
+"""Configuration fields that the run sets itself, and what to write instead."""
+
+_LAST_LAYER = "leave it out: heads pool the last layer (`pooling` says how)"
+_OTHER_HEADS = "leave it out: it is for speech recognition, or for transformers' own classifier"
+MODEL_UNUSED: Mapping[str, str] = {
+    "use_weighted_layer_sum": _LAST_LAYER,
+    "classifier_proj_size": _OTHER_HEADS,
+    "ctc_loss_reduction": _OTHER_HEADS,
+    "ctc_zero_infinity": _OTHER_HEADS,
+}
+"""Configuration fields that a checkpoint may have and that none of our models looks at."""
+
+_STAGES = ("multitask", "retrain", "finetune")
+_PLAIN_KINDS: Mapping[str, tuple[type, str]] = {
+    "bool": (bool, "true or false"),
+    "int": (int, "a whole number"),
+    "float": (float, "a number"),
+    "str": (str, "text"),
+    "dict": (dict, "a mapping"),
+    "None": (NoneType, "null"),
+}
+
+
+def check_name(name: str) -> None:
+    """Refuse a recipe's name that can name no folder.
+
+    Raises:
+        RequestError: Says what names look like.
+    """
+    if not FOLDER_NAME.fullmatch(name):
+        expected = "lower-case letters, digits and . _ -, 100 at most (it names a folder)"
+        raise RequestError(f"`name` is {describe(name)}", expected)
+
+
+def check_protocol(recipe: Recipe) -> None:
+    """Refuse settings of the protocol that belong to another kind of it, and guessed labels across corpora.
+
+    Args:
+        recipe: The recipe.
+
+    Raises:
+        RequestError: With the settings that do not go together, and what to write instead.
+    """
+    spec = recipe.protocol
+    if spec.folds is not None and spec.kind != "group-k-fold":
+        raise RequestError(
+            f"`protocol.folds` is {spec.folds}, with `protocol.kind` {spec.kind}",
+            "no number of folds: the corpus decides it",
+            "remove protocol.folds, or protocol.kind: group-k-fold",
+        )
+    if spec.allow_shared_speakers and spec.kind != "given":
+        raise RequestError(
+            f"`protocol.allow_shared_speakers` is true, with `protocol.kind` {spec.kind}",
+            "it with `given` only: the other kinds never share a speaker",
+            "remove protocol.allow_shared_speakers, or protocol.kind: given",
+        )
+    if spec.kind != "cross-corpus":
+        if spec.train is not None or spec.test is not None:
+            raise RequestError(
+                f"`protocol` names corpora to train or test on, with `protocol.kind` {spec.kind}",
+                "them with `cross-corpus` only",
+                "protocol: {kind: cross-corpus, test: [name]}",
+            )
+        return
+    names = [str(corpus.options.get("corpus_name") or corpus.name) for corpus in recipe.corpus]
+    if spec.test is None:
+        raise RequestError(
+            "`protocol.kind` is cross-corpus, and `protocol.test` is missing",
+            f"the corpora to test on: one or more of {', '.join(names)}",
+            f"protocol: {{kind: cross-corpus, test: [{names[-1]}]}}",
+        )
+    from ..data.corpora.from_file import is_corpus_file
+
+    # A corpus in a Python file has the name that the file gives it; whether it is there is seen once it is read.
+    in_files = any(is_corpus_file(name) for name in names)
+    for name in (*(spec.train or ()), *spec.test):
+        if name not in names and not in_files:
+            raise RequestError(
+                f"`protocol` names the corpus {name!r}", f"{known_names(names)} of `corpus`", did_you_mean(name, names)
+            )
+    without = [n for n, corpus in zip(names, recipe.corpus, strict=True) if corpus.options.get("labels") is None]
+    if recipe.labels is None and without:
+        raise RequestError(
+            f"cross-corpus without a label map for {without[0]}",
+            "an explicit map: corpora call the same emotion by different names, and different ones by the same",
+            "labels: {happiness: happy, joy: happy, boredom: null, …} for all corpora, or `labels` in each corpus",
+        )
+
+
+def check_coherence(recipe: Recipe) -> None:
+    """Refuse stages that contradict each other.
+
+    Args:
+        recipe: A recipe without variants.
+
+    Raises:
+        RequestError: With the settings that do not go together, and what to write instead.
+    """
+    stages = recipe.stages
+    if not stages.performed:
+        raise RequestError(
+            "all three stages have `skip: true`", "at least one training", "stages: {finetune: {skip: false}}"
+        )
+    for name in ("multitask", "retrain"):
+        if getattr(stages, name).same_updates_as_all:
+            raise RequestError(
+                f"`stages.{name}.same_updates_as_all` is true", "it at `stages.finetune` only", "remove it there"
+            )
+    _check_starts(recipe)
+    if stages.retrain.skip:
+        return
+    if recipe.pseudo_labels.source == "multitask" and stages.multitask.skip:
+        raise RequestError(
+            "`pseudo_labels.source` is multitask, and `stages.multitask` has `skip: true`",
+            "a model that exists to take the pseudo-labels from",
+            "pseudo_labels: {source: backbone}",
+        )
+    _check_layers(recipe)
+
+
+def _check_starts(recipe: Recipe) -> None:
+    performed, skipped = ["backbone"], []
+    for name in _STAGES:
+        stage = getattr(recipe.stages, name)
+        if stage.skip:
+            skipped.append(name)
+            continue
+        if stage.start not in ("auto", *performed):
+            why = "which `skip: true` leaves out" if stage.start in skipped else "which does not come before it"
+            raise RequestError(
+                f"`stages.{name}.start` is {stage.start}, {why}",
+                known_names(["auto", *performed]),
+                f"stages: {{{name}: {{start: auto}}}}",
+            )
+        performed.append(name)
+
+
+def _check_layers(recipe: Recipe) -> None:
+    """Only a backbone from scratch says here how deep it is; of others the run finds out when it reads them."""
+    if not isinstance(recipe.backbone, Mapping):
+        return
+    depth = recipe.backbone.get("num_hidden_layers", 12)
+    if not isinstance(depth, int):
+        return  # refused by `check_field_names`
+    seen: dict[int, int] = {}
+    for layer in recipe.pseudo_labels.layers:
+        resolved = layer if layer > 0 else depth + 1 + layer
+        if not 1 <= resolved <= depth:
+            raise RequestError(
+                f"`pseudo_labels.layers` has {layer}, and the backbone has {depth} transformer layers",
+                f"1 to {depth}, or -1 (the last) to -{depth}",
+            )
+        if resolved in seen:
+            raise RequestError(
+                f"`pseudo_labels.layers` has {seen[resolved]} and {layer}, the same one of {depth} layers",
+                "each layer once",
+                "remove one of them",
+            )
+        seen[resolved] = layer
+
+
+class _Known(NamedTuple):
+    """What a mapping of the recipe may hold.
+
+    Args:
+        kinds: Name to type annotation.
+        owned: Names that the run sets itself, and what to write instead.
+        own_keys: Further keys of the same mapping, for suggestions.
+        elsewhere: Names that belong to another mapping, and which.
+        unused: Names that would change nothing, and what to write instead.
+    """
+
+    kinds: Mapping[str, Any]
+    owned: Mapping[str, str]
+    own_keys: tuple[str, ...] = ()
+    elsewhere: Mapping[str, str] = {}
+    unused: Mapping[str, str] = {}
+
+
+def check_field_names(recipe: Recipe) -> None:
+    """Refuse unknown names, and plainly wrong kinds, where the recipe passes names on to transformers.
+
+    Args:
+        recipe: The recipe; each of its variants is checked too.
+
+    Raises:
+        RequestError: With the nearest right name, or what to write instead of a field that the run sets itself.
+    """
+    known_backbone, known_model, known_arguments = _known_fields()
+
+    def check(one: Recipe) -> None:
+        if isinstance(one.backbone, Mapping):
+            _check_names(one.backbone, "`backbone`", known_backbone)
+        _check_names(one.model, "`model`", known_model)
+        for name in _STAGES:
+            stage = getattr(one.stages, name)
+            _check_names(stage.model, f"`stages.{name}.model`", known_model)
+            _check_names(stage.arguments, f"`stages.{name}`", known_arguments)
+
+    check(recipe)
+    for variant in recipe.variant_names:
+        try:
+            for candidate in recipe.resolve(variant).candidates():
+                check(candidate)
+        except RequestError as error:
+            raise RequestError(f"variant {variant}: {error.found}", error.expected, error.fix) from error
+
+
+def check_pretraining_names(recipe: PretrainRecipe) -> None:
+    """Refuse unknown names, and plainly wrong kinds, in a pre-training.
+
+    Args:
+        recipe: The recipe of the pre-training.
+
+    Raises:
+        RequestError: As `check_field_names`.
+    """
+    by_itself = "leave it out: the pre-training sets it"
+    known_backbone, known_model, known_arguments = (
+        known._replace(owned=dict.fromkeys(known.owned, by_itself) | {"seed": "use `seed` at the top of the recipe"})
+        for known in _known_fields()
+    )
+    if isinstance(recipe.backbone, Mapping):
+        _check_names(recipe.backbone, "`backbone`", known_backbone)
+    _check_names(recipe.model, "`model`", known_model)
+    _check_names(recipe.arguments, "`arguments`", known_arguments._replace(own_keys=()))
+    for number, spec in enumerate(recipe.iterations):
+        keys = tuple(item.name for item in fields(spec) if not item.metadata.get("rest"))
+        _check_names(spec.arguments, f"`iterations.{number}`", known_arguments._replace(own_keys=keys))
+
+
+def _known_fields() -> tuple[_Known, _Known, _Known]:
+    """Fields of a backbone, of a model, and of a stage's arguments."""
+    # Imported here: reading a recipe must not load torch.
+    from transformers import HubertConfig
+
+    from ..modeling.configuration_gmp_atl import GMPATLConfig
+    from ..training.arguments import GMPATLTrainingArguments
+
+    hubert, model, arguments = map(_annotations, (HubertConfig, GMPATLConfig, GMPATLTrainingArguments))
+    known_stage = ("skip", "start", "model", "same_updates_as_all")
+    in_model = dict.fromkeys(set(model) - set(hubert), "`model`")
+    stage_elsewhere = {name: "`model`, of the recipe or of this stage" for name in model if name not in arguments}
+    # In every checkpoint's configuration, and derived.
+    stored = {"model_type": str, "num_feat_extract_layers": int}
+    known_backbone = _Known({**hubert, **stored}, MODEL_OWNED, elsewhere=in_model)
+    known_model = _Known(
+        model, MODEL_OWNED, elsewhere={n: "a stage" for n in arguments if n not in model}, unused=MODEL_UNUSED
+    )
+    return known_backbone, known_model, _Known(arguments, RUN_OWNED, known_stage, stage_elsewhere)
+
+
+def _annotations(cls: Any) -> dict[str, Any]:
+    return {item.name: item.type for item in fields(cls) if item.init and not item.name.startswith("_")}
+
+
+def _check_names(mapping: Mapping[str, Any], where: str, known: _Known) -> None:
+    for name, value in mapping.items():
+        if name in known.owned:
+            raise RequestError(f"{where} sets `{name}`, which the run sets itself", fix=known.owned[name])
+        if name in known.unused:
+            raise RequestError(f"{where} sets `{name}`, which no GMP-ATL model uses", fix=known.unused[name])
+        if name not in known.kinds:
+            fix = f"it belongs to {known.elsewhere[name]}" if name in known.elsewhere else None
+            candidates = [*known.own_keys, *(n for n in known.kinds if n not in known.owned)]
+            raise RequestError(
+                f"unknown key `{name}` in {where}",
+                "a field of "
+                + ("GMPATLTrainingArguments" if "learning_rate" in known.kinds else "the model's configuration"),
+                fix or did_you_mean(name, [*candidates, *known.elsewhere]),
+            )
+        _check_kind(value, known.kinds[name], f"{where} has `{name}`, which is")
+    refuse_absurd_numbers(mapping, where)
+
+
+def _check_kind(value: Any, hint: Any, what: str) -> None:
+    """Refuse a value of another kind; hints that are not made of plain kinds are left to transformers."""
+    kinds = (hint.__name__ if isinstance(hint, type) else str(hint)).split(" | ")
+    if "float" in kinds:
+        kinds = ["float", *(kind for kind in kinds if kind not in ("float", "int"))]
+    if not all(kind in _PLAIN_KINDS for kind in kinds):
+        return
+    given = float if type(value) is int and "float" in kinds else type(value)
+    if given not in {_PLAIN_KINDS[kind][0] for kind in kinds}:
+        raise RequestError(f"{what} {describe(value)}", " or ".join(_PLAIN_KINDS[kind][1] for kind in kinds))

@@ -1,0 +1,133 @@
+"""The report as people read it: `report.md`, and the short table on the screen."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .blocks import (
+    Block,
+    Bullets,
+    Code,
+    Heading,
+    Paragraph,
+    Place,
+    Stamp,
+    Table,
+    counted,
+    headline_cells,
+    name_of_test,
+    p_value,
+    percent,
+    points,
+    protocol_line,
+    report_blocks,
+)
+
+__all__ = ["aligned", "percent", "protocol_line", "render_console", "render_markdown"]
+
+
+def render_markdown(report: Mapping[str, Any], figures: Mapping[Place, tuple[str, str]] | None = None) -> str:
+    """Write the whole report as Markdown.
+
+    Args:
+        report: What `build_report` returned.
+        figures: Title and path, relative to the Markdown file, of the pictures that were drawn.
+    """
+    parts = [_markdown(block, figures or {}) for block in report_blocks(report)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def render_console(report: Mapping[str, Any]) -> str:
+    """Write the short table for the screen, with the protocol and everything that qualifies the numbers."""
+    header = ["variant", "WAR", "UAR", "95 % interval", "macro F1", "folds", "seeds"]
+    rows = [header] + [[variant, *headline_cells(summary)] for variant, summary in report["variants"].items()]
+    lines = [f"{report['name']} (percent)"]
+    lines += [f"*** {stamp} ***" for stamp in report["stamps"]]
+    lines += ["", *aligned(rows), "", f"Protocol: {protocol_line(report)}", f"Tested:   {_tested(report)}"]
+    lines += [_comparison_sentence(comparison) for comparison in report["comparisons"]]
+    if report["comparisons"]:
+        lines.append(report["comparisons"][0]["remark"])
+    lines += [f"Note: {note}" for note in report["notes"]]
+    lines += [f"Left out: {count} ({reason})" for reason, count in report["left_out"].items()]
+    lines.append(f"Command:  {report['command']}")
+    return "\n".join(lines)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Bring cells under each other: the first column left, the others right.
+
+    Args:
+        rows: The header and the rows, all of the same length.
+
+    Returns:
+        One line per row.
+    """
+    widths = [max(_width(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            _pad(cell, width, left=i == 0) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _markdown(block: Block, figures: Mapping[Place, tuple[str, str]]) -> str:
+    if isinstance(block, Heading):
+        return f"{'#' * block.level} {_cell(block.text)}"
+    if isinstance(block, Stamp):
+        return f"> **{_cell(block.text)}**"
+    if isinstance(block, Paragraph):
+        return (f"**{_cell(block.lead)}** " if block.lead else "") + _cell(block.text)
+    if isinstance(block, Bullets):
+        return "\n".join(f"- {_cell(line)}" for line in block.lines)
+    if isinstance(block, Table):
+        alignment = [":--"] + [":--" if block.words else "--:"] * (len(block.header) - 1)
+        lines = [block.header, alignment, *block.rows]
+        return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+    if isinstance(block, Code):
+        return f"```\n{block.text}\n```"
+    title, path = figures.get(block, ("", ""))
+    return f"![{_cell(title)}]({path})" if path else ""
+
+
+def _tested(report: Mapping[str, Any]) -> str:
+    """Say on whom the variants were tested, in one phrase where they agree."""
+    labels = f"{counted(len(report['labels']), 'label')}: {', '.join(report['labels'])}"
+    sizes = {
+        variant: f"{counted(s['speakers'], 'speaker')}, {counted(s['utterances'], 'utterance')}"
+        for variant, s in report["variants"].items()
+        if s["utterances"]
+    }
+    distinct = list(dict.fromkeys(sizes.values()))
+    if len(distinct) <= 1:
+        return "; ".join([*distinct, labels])
+    return "; ".join([*(f"{variant} on {size}" for variant, size in sizes.items()), labels])
+
+
+def _comparison_sentence(comparison: Mapping[str, Any]) -> str:
+    pooled, smallest = points(comparison["pooled_difference"]), p_value(comparison["smallest_attainable_p"])
+    return (
+        f"{comparison['first']} − {comparison['other']}: {points(comparison['mean_difference'])} points of UAR "
+        f"(mean over speakers; pooled {pooled}), p = {p_value(comparison['p'])} (smallest possible {smallest}, "
+        f"{counted(comparison['n'], 'speaker')}, {name_of_test(comparison)})"
+    )
+
+
+def _cell(text: str) -> str:
+    """Keep names with a bar, a star or a line break from tearing a table apart."""
+    return " ".join(str(text).split()).replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+
+
+def _width(text: str) -> int:
+    """Columns on a screen: wide East Asian characters take two, combining marks none."""
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )
+
+
+def _pad(text: str, width: int, *, left: bool) -> str:
+    space = " " * (width - _width(text))
+    return text + space if left else space + text

@@ -1,0 +1,79 @@
+"""Collects from the finished steps of a run what the report's pictures show beside test results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet  # type: ignore[import-untyped]
+
+from ..files import check_files
+from ..pseudo_labels.codebook import PROVENANCE_FILE
+from ..pseudo_labels.label_file import LABELS_FILE
+from ..report.details import ClusterUsage, Details, TrainingLog
+from ..run_folder.step_folder import read_json
+from .fold_plan import PlannedFold
+from .stages import STEP_NAMES
+from .steps import TRAINING_FILE
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+def collect_details(run: Run) -> Details:
+    """Read the logs of all trainings, and the frame labels of each variant's first fold that has some.
+
+    Args:
+        run: The run; whatever is finished counts.
+
+    Returns:
+        What the pictures need.
+    """
+    logs: dict[str, list[TrainingLog]] = {name: [] for name in run.variants}
+    usage: dict[str, list[ClusterUsage]] = {}
+    seen: set[Path] = set()
+    for planned in run.planned:
+        for stage, name in STEP_NAMES.items():
+            folder = next((step.folder for step in planned.steps if step.folder.path.name == name), None)
+            if folder is None or not folder.finished:
+                continue
+            found = folder.resolve()
+            if stage != "pseudo-labels":
+                training = read_json(found / TRAINING_FILE)
+                entry = TrainingLog(stage, planned.seed, planned.fold.number, training["best_step"], training["log"])
+                logs[planned.variant].append(entry)
+            elif planned.variant not in usage and found not in seen:
+                # What another variant has labelled already looks the same there.
+                seen.add(found)
+                usage[planned.variant] = cluster_usage(found, planned, run.labels)
+    return Details(logs, usage)
+
+
+def cluster_usage(folder: Path, planned: PlannedFold, labels: list[str]) -> list[ClusterUsage]:
+    """Count how often each cluster occurs in each emotion of the training rows.
+
+    Args:
+        folder: The finished step with the frame labels.
+        planned: Whose fold it is.
+        labels: The emotions in index order.
+
+    Returns:
+        One entry per scale, small numbers of clusters first.
+    """
+    emotions = dict(zip(planned.train["id"], planned.train["emotion"], strict=True))
+    check_files(folder, LABELS_FILE)
+    table = pyarrow.parquet.read_table(folder / LABELS_FILE)
+    rows = [row for row, name in enumerate(table["id"].to_pylist()) if name in emotions]
+    table = table.take(rows)
+    owners = np.array([emotions[name] for name in table["id"].to_pylist()], np.int64)
+    found = []
+    for scale, facts in read_json(folder / PROVENANCE_FILE)["scales"].items():
+        column = table[scale].combine_chunks()
+        frames = np.asarray(column.flatten(), np.int64)
+        lengths = np.asarray(column.value_lengths(), np.int64)
+        k = int(facts["k"])
+        cells = np.repeat(owners, lengths) * k + frames
+        counts = np.bincount(cells, minlength=len(labels) * k).reshape(len(labels), k)
+        found.append(ClusterUsage(scale, planned.seed, planned.fold.number, counts))
+    return sorted(found, key=lambda one: one.counts.shape[1])

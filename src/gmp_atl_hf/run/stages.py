@@ -1,0 +1,172 @@
+"""What each of the three trainings is set to: our defaults, then the recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import HubertModel
+
+from ..data.labels import maps_of
+from ..errors import RequestError
+from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.modeling_gmp_atl import (
+    GMPATLPreTrainedModel,
+    HubertForGMPATL,
+    HubertForGMPATLFrameClassification,
+    HubertForGMPATLMultiTask,
+)
+from ..recipe.recipe import Recipe, StageName
+from ..training.arguments import GMPATLTrainingArguments
+from ..training.checks import check_training_arguments
+
+MODEL_CLASSES: Mapping[StageName, type[GMPATLPreTrainedModel]] = {
+    "multitask": HubertForGMPATLMultiTask,
+    "retrain": HubertForGMPATLFrameClassification,
+    "finetune": HubertForGMPATL,
+}
+
+STEP_NAMES: Mapping[str, str] = {
+    "multitask": "1-multitask",
+    "pseudo-labels": "2-pseudo-labels",
+    "retrain": "3-retrain",
+    "finetune": "4-finetune",
+}
+
+# Our choice throughout: the paper's training settings are not known. The rates and lengths are those of its closest
+# published relatives (P-TAPT, FLEA), scaled to one GPU.
+DEFAULT_ARGUMENTS: Mapping[StageName, Mapping[str, Any]] = {
+    "multitask": {"learning_rate": 1e-4, "num_train_epochs": 15, "warmup_steps": 0.1},
+    "retrain": {"learning_rate": 1e-4, "num_train_epochs": 40, "warmup_steps": 0.1},
+    "finetune": {"learning_rate": 1e-4, "num_train_epochs": 15, "warmup_steps": 0.1},
+}
+
+
+def stage_arguments(recipe: Recipe, stage: StageName) -> dict[str, Any]:
+    """Training arguments of a stage, without what belongs to one fold: folder, seed, dates.
+
+    Args:
+        recipe: A recipe without variants.
+        stage: Which training.
+
+    Returns:
+        `GMPATLTrainingArguments` fields, JSON types.
+    """
+    given = getattr(recipe.stages, stage).arguments
+    data: dict[str, Any] = {"max_seconds": recipe.data.max_seconds}
+    if stage != "retrain" and recipe.data.augment != "none":  # frame labels are those of the clip as it was recorded
+        data["augment"] = recipe.data.augment
+    return _plain({**DEFAULT_ARGUMENTS[stage], **data, **given})
+
+
+def stage_model_fields(
+    recipe: Recipe, stage: StageName, labels: list[str], scales: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """Configuration fields of a stage's model, on top of the backbone's own.
+
+    Args:
+        recipe: A recipe without variants.
+        stage: Which training.
+        labels: Emotions in the table's order.
+        scales: Pseudo-label column → clusters, for retraining.
+
+    Returns:
+        `GMPATLConfig` fields, JSON types.
+    """
+    common = dict(recipe.model)
+    if stage == "retrain":
+        # A recipe that turns SpecAugment down does not mean the masks whose frames retraining has to predict.
+        common = {name: value for name, value in common.items() if name not in MODEL_CLASSES[stage].method_defaults}
+    fields = {**MODEL_CLASSES[stage].method_defaults, **common, **getattr(recipe.stages, stage).model}
+    # Losses know no temperature, and one that a checkpoint was calibrated to is not that of its successor.
+    fields["logit_temperature"] = 1.0
+    fields |= maps_of(labels)
+    if stage == "retrain":
+        fields["frame_scales"] = dict(scales or {})
+    return _plain(fields)
+
+
+def make_arguments(output_dir: Path, seed: int, settings: Mapping[str, Any], evaluate: bool) -> GMPATLTrainingArguments:
+    """Training arguments of one training.
+
+    Args:
+        output_dir: Where checkpoints to resume from go.
+        seed: Seed of everything random.
+        settings: As `stage_arguments` gives them.
+        evaluate: Whether there are development speakers; without them the last step is kept.
+
+    Returns:
+        The arguments.
+
+    Raises:
+        RequestError: A value that transformers refuses.
+    """
+    fixed: dict[str, Any] = {"output_dir": str(output_dir), "seed": seed}
+    if settings.get("bf16") and not torch.accelerator.is_available():
+        # transformers takes bf16 for a GPU's unless told so; processors multiply such matrices too.
+        fixed["use_cpu"] = True
+    if not evaluate:
+        fixed |= {"eval_strategy": "no", "load_best_model_at_end": False, "metric_for_best_model": None}
+        fixed |= {"early_stopping_patience": None}
+    try:
+        arguments = GMPATLTrainingArguments(**{**settings, **fixed})
+        if not (arguments.bf16 or arguments.fp16):
+            # Precision is part of a step's key: an environment or a launcher's default must not change it unseen.
+            arguments.mixed_precision = "no"
+        return arguments
+    except (ValueError, TypeError, ImportError) as error:
+        raise RequestError(
+            f"training arguments {json.dumps(dict(settings))}: {error}",
+            "GMPATLTrainingArguments fields that fit together",
+        ) from error
+
+
+def check_stage_settings(recipe: Recipe, backbone_config: Mapping[str, Any], labels: list[str] | None) -> None:
+    """Refuse stage settings that would only fail once training starts.
+
+    Args:
+        recipe: A recipe without variants.
+        backbone_config: The backbone's configuration fields.
+        labels: Emotions in the table's order; None before the corpus is read: their number is not looked at then.
+
+    Raises:
+        RequestError: Names the stage and what does not fit.
+    """
+    base = {name: value for name, value in backbone_config.items() if name not in ("model_type", "architectures")}
+    shapes = encoder_shapes(GMPATLConfig(**base))
+    for stage in recipe.stages.performed:
+        try:
+            config = GMPATLConfig(**{**base, **stage_model_fields(recipe, stage, labels or [])})
+            if stage == "retrain" and config.frame_targets == "masked" and not config.masks_time:
+                raise ValueError("no frame would be masked, so there would be nothing to predict")
+            for layer in recipe.pseudo_labels.layers if stage == "retrain" else ():
+                config.resolve_layer(layer)
+            if encoder_shapes(config) != shapes:
+                raise ValueError("fields under `model` change the shape of the encoder, which its weights then not fit")
+            arguments = make_arguments(Path("unused"), 0, stage_arguments(recipe, stage), evaluate=True)
+            emotions = len(arguments.class_weights or ()) if labels is None else len(labels)
+            check_training_arguments(arguments, stage == "retrain", emotions)
+        except RequestError as error:
+            raise RequestError(f"stages.{stage}: {error.found}", error.expected, error.fix) from error
+        except Exception as error:  # the strict dataclass raises classes of its own for each kind of fault
+            raise RequestError(
+                f"stages.{stage}: {error}",
+                "settings that fit the backbone",
+                "see `model`, `stages` and `pseudo_labels` of the recipe",
+            ) from error
+
+
+def encoder_shapes(config: GMPATLConfig) -> dict[str, tuple[int, ...]]:
+    """Shapes of HuBERT's weights, by their names."""
+    with torch.device("meta"):  # shapes only, no memory and no time
+        tensors = HubertModel(config).state_dict()
+    # Left out by HubertModel where nothing is masked, and made by our models when they need it.
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items() if name != "masked_spec_embed"}
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain

@@ -1,0 +1,353 @@
+"""The method: one function per step, inputs in, one folder out, nothing else touched."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from accelerate import PartialState
+from transformers import TrainerCallback
+from transformers.trainer_callback import TrainerControl, TrainerState
+from transformers.trainer_utils import get_last_checkpoint
+
+from ..batching.feature_cache import FrontEndCache
+from ..checkpoints import load_feature_extractor, load_model, quiet_transformers
+from ..data.corpora import LeftOut
+from ..errors import RequestError
+from ..files import is_whole, json_of, jsonl_of, remember, write_jsonl, write_known
+from ..heard import heard_by_codebooks, heard_by_model
+from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
+from ..protocols.leakage import NOTHING_TESTED, Untouched
+from ..pseudo_labels.cluster import cluster_and_label
+from ..pseudo_labels.features import BATCH_SECONDS, feature_source, frames_of, hidden_states_of
+from ..pseudo_labels.label_file import COPY_FILE, LABELS_FILE, copy_for_mapping, map_labels, put_beside
+from ..recipe.recipe import PseudoLabelSpec
+from ..run_folder.step_folder import STARTED_FILE, read_json
+from ..training.repeatable import repeatable
+from ..training.stopping import StopAtStep
+from ..training.trainer import GMPATLTrainer
+from .stages import make_arguments
+
+CHECKPOINTS = "checkpoints"
+TRAINING_FILE = "training.json"
+DEV_LOGITS_FILE = "dev_logits.jsonl"
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that one training needs.
+
+    Args:
+        model_class: Which of the three models.
+        start: Folder or Hub id of the weights to start from.
+        config_from: Folder or Hub id of the backbone: its configuration, not the last stage's, is the base.
+        fields: `GMPATLConfig` fields on top of it.
+        arguments: `GMPATLTrainingArguments` fields.
+        train: Rows to train on.
+        dev: Rows to choose the epoch on; None trains to the end.
+        seed: Seed of everything random.
+        stop_at: Last optimiser step, or None for the whole length.
+        description: What the progress bar says.
+        codebooks: Folder of the codebooks that frame labels come from, for retraining.
+        untouched: What will be tested: nothing of it may be in any of the above.
+        front_end_cache: Folder of the front-end cache; None computes the front end in every epoch.
+        also_heard: Whom a teacher has heard.
+        trainer: Makes the trainer; None for `GMPATLTrainer`.
+    """
+
+    model_class: type[GMPATLPreTrainedModel]
+    start: str | Path
+    config_from: str | Path
+    fields: Mapping[str, Any]
+    arguments: Mapping[str, Any]
+    train: datasets.Dataset
+    dev: datasets.Dataset | None
+    seed: int
+    stop_at: int | None = None
+    description: str | None = None
+    codebooks: Path | None = None
+    untouched: Untouched = NOTHING_TESTED
+    front_end_cache: Path | None = None
+    also_heard: tuple[str, ...] = ()
+    trainer: Callable[..., GMPATLTrainer] | None = None
+
+    def heard(self) -> list[str]:
+        """Whom the trained model will have heard, after making sure that nobody of the test is among them.
+
+        Raises:
+            RequestError: Names the test speaker or recording, and what would hear them.
+        """
+        self.untouched.refuse_rows(self.train, "training")
+        self.untouched.refuse_rows(self.dev, "choosing the epoch")
+        heard = {*self.train["speaker"], *(self.dev["speaker"] if self.dev is not None else ()), *self.also_heard}
+        for checkpoint in dict.fromkeys((self.start, self.config_from)):
+            before = heard_by_model(checkpoint)
+            self.untouched.refuse_speakers(before, f"the checkpoint {checkpoint} has heard")
+            heard.update(before)
+        if self.codebooks is not None:
+            clustered = heard_by_codebooks(self.codebooks)
+            self.untouched.refuse_speakers(clustered, f"the codebooks in {self.codebooks} were fitted on")
+            heard.update(clustered)
+        return sorted(heard)
+
+
+def train(folder: Path, task: Training) -> None:
+    """Steps 1, 3 and 4: train a model and save it.
+
+    A training that was cut off goes on from its last whole checkpoint. Written: the model with configuration and
+    feature extractor, for emotion models `dev_logits.jsonl`, from which the temperature is fitted, and last of all
+    `training.json` (best step, updates, development metrics, the log).
+
+    Args:
+        folder: The step's folder, unfinished.
+        task: What to train.
+    """
+    state = PartialState()
+    heard = task.heard()
+    if (folder / TRAINING_FILE).is_file() and is_whole(folder):
+        # Cut off while the checkpoints were being deleted, of which some may be half gone.
+        if state.is_main_process:
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        state.wait_for_everyone()
+        return
+    if state.is_main_process:
+        (folder / TRAINING_FILE).unlink(missing_ok=True)  # damaged since
+    model = load_model(task.model_class, task.start, task.seed, task.fields, config_from=task.config_from)
+    feature_extractor = load_feature_extractor(task.config_from)
+    arguments = make_arguments(folder / CHECKPOINTS, task.seed, task.arguments, evaluate=task.dev is not None)
+    # Looked up before there is a trainer: the first process to make one makes the folder.
+    checkpoint = _last_checkpoint(folder / CHECKPOINTS)
+    callbacks: list[TrainerCallback] = [_HashCheckpoint()]
+    if task.stop_at is not None:
+        callbacks.append(StopAtStep(task.stop_at))
+    with quiet_transformers(), repeatable(state.device):
+        trainer = (task.trainer or GMPATLTrainer)(
+            model,
+            arguments,
+            task.train,
+            task.dev,
+            feature_extractor,
+            callbacks=callbacks,
+            description=task.description,
+            front_end_cache=task.front_end_cache or False,
+        )
+        trainer.train(resume_from_checkpoint=checkpoint)
+        dev_logits = None
+        if task.dev is not None and "labels" in model.target_names:
+            dev_logits = np.asarray(trainer.predict(task.dev).predictions)
+    if state.is_main_process:
+        model.config.seen_speakers = heard
+        with quiet_transformers():
+            model.save_pretrained(folder)
+        feature_extractor.save_pretrained(folder)
+        if dev_logits is not None and task.dev is not None:
+            names = task.dev.features["emotion"].names
+            rows = zip(task.dev["id"], task.dev["emotion"], dev_logits.tolist(), strict=True)
+            write_jsonl(folder / DEV_LOGITS_FILE, [{"id": i, "emotion": names[e], "logits": x} for i, e, x in rows])
+        unread = (COPY_FILE, STARTED_FILE)
+        remember(folder, (file for file in folder.iterdir() if file.is_file() and file.name not in unread))
+        # Written last: with it the training counts as done.
+        write_known(folder, {TRAINING_FILE: json_of(_summary(trainer.state))})
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    state.wait_for_everyone()
+
+
+class _HashCheckpoint(TrainerCallback):
+    """Hash a checkpoint once all of it is written: one without hashes was cut off in the middle."""
+
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        processes = PartialState()
+        processes.wait_for_everyone()  # each writes the state of its random numbers
+        if processes.is_main_process:
+            checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
+            remember(checkpoint, (file for file in checkpoint.rglob("*") if file.is_file()))
+        processes.wait_for_everyone()
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """Last checkpoint that is whole, and whose best one so far is too; what is damaged or cut off goes."""
+    if PartialState().is_main_process:
+        found = {checkpoint.name: checkpoint for checkpoint in folder.glob("checkpoint-*")}
+        whole = {name for name, checkpoint in found.items() if is_whole(checkpoint)}
+        for name, checkpoint in found.items():
+            best = read_json(checkpoint / "trainer_state.json")["best_global_step"] if name in whole else None
+            # Without the best one, the training would end with the last.
+            if name not in whole or (best and f"checkpoint-{best}" not in whole):
+                shutil.rmtree(checkpoint)
+    PartialState().wait_for_everyone()
+    last: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    return last
+
+
+def _summary(state: TrainerState) -> dict[str, Any]:
+    timings = ("_runtime", "_per_second", "total_flos", "preparation_time")
+    # The mean over all steps is left out as well: after a resume it is that of the steps since.
+    log = [
+        {name: value for name, value in sorted(entry.items()) if not name.endswith(timings)}
+        for entry in state.log_history
+        if "train_loss" not in entry
+    ]
+    return {
+        "best_step": state.best_global_step or state.global_step,
+        "best_dev_uar": state.best_metric,
+        "updates": state.global_step,
+        "planned_updates": state.max_steps,
+        "log": log,
+    }
+
+
+def make_pseudo_labels(
+    folder: Path,
+    model_class: type[GMPATLPreTrainedModel],
+    checkpoint: str | Path,
+    spec: PseudoLabelSpec,
+    train: datasets.Dataset,
+    dev: datasets.Dataset | None,
+    description: str,
+    untouched: Untouched = NOTHING_TESTED,
+    front_end_cache: Path | None = None,
+) -> None:
+    """Step 2: cluster hidden states of the training speakers and label every frame of training and development rows.
+
+    Written: `codebooks.safetensors`, `codebooks.json` and `labels.parquet` (id and one column per scale).
+
+    Args:
+        folder: The step's folder, unfinished.
+        model_class: Class to load the checkpoint with.
+        checkpoint: Folder or Hub id of the model whose hidden states are clustered.
+        spec: Layers, numbers of clusters and the sample.
+        train: Training rows; clusters see nothing else.
+        dev: Development rows, labelled for logging only.
+        description: What the progress bars say.
+        untouched: What will be tested: nothing of it may be clustered or labelled.
+        front_end_cache: Folder of the front-end cache; None computes the front end once more.
+
+    Raises:
+        RequestError: A test speaker would be clustered or labelled, or the model has heard one.
+    """
+    untouched.refuse_rows(train, "k-means")
+    untouched.refuse_rows(dev, "frame labelling")
+    untouched.refuse_speakers(heard_by_model(checkpoint), f"the checkpoint {checkpoint} has heard")
+    device = PartialState().device
+    model = load_model(model_class, checkpoint, spec.seed).to(device)
+    extractor = load_feature_extractor(checkpoint)
+    config = model.config
+    cache = None if front_end_cache is None else FrontEndCache(front_end_cache, model, extractor)
+    if cache is not None:
+        rows = train if dev is None else datasets.concatenate_datasets([train, dev])
+        cache.fill(rows.select_columns(["id", "audio", "num_samples"]), description)
+    with repeatable(device):
+        cluster_and_label(
+            folder,
+            hidden_states_of(model, spec.layers, extractor, cache),
+            feature_source(model, spec.layers, extractor),
+            config.hidden_size,
+            frames_of(train, config),
+            train,
+            dev,
+            clusters=spec.clusters,
+            sample_frames=spec.sample_frames,
+            seed=spec.seed,
+            batch_seconds=BATCH_SECONDS,
+            description=description,
+        )
+
+
+@contextmanager
+def pseudo_labels_of(step: Path, scratch: Path) -> Iterator[Callable[[datasets.Dataset], datasets.Dataset]]:
+    """Read the labels of a finished step 2, from the disk and not into memory.
+
+    Args:
+        step: The finished step.
+        scratch: Folder that all processes see, where a copy lies for as long as the block lasts.
+
+    Yields:
+        What puts the `gmp_layer{L}_k{K}` columns beside the rows of a table that the step has labelled.
+    """
+    state = PartialState()
+    copy = scratch / COPY_FILE
+    if state.is_main_process:
+        copy_for_mapping(step / LABELS_FILE, copy)
+    state.wait_for_everyone()
+    labels = map_labels(copy)
+    yield lambda table: put_beside(table, labels)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        copy.unlink()
+
+
+def predict(
+    checkpoint: str | Path,
+    table: datasets.Dataset,
+    batch_size: int,
+    untouched: Untouched = NOTHING_TESTED,
+    description: str | None = None,
+    front_end_cache: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Test a fine-tuned model.
+
+    Args:
+        checkpoint: Folder of the model.
+        table: Rows to predict.
+        batch_size: Clips per device and batch; it does not change the scores.
+        untouched: What the model must not have heard: the test speakers, unless they are shared and that is allowed.
+        description: What the progress bar of the front end says; None for no bar.
+        front_end_cache: Folder of the front-end cache; None computes the front end.
+
+    Returns:
+        Rows of `predictions.jsonl`, in the table's order.
+
+    Raises:
+        RequestError: The model has heard a speaker whom it is to be tested on.
+    """
+    untouched.refuse_speakers(heard_by_model(checkpoint), f"the model {checkpoint} has heard")
+    model = load_model(HubertForGMPATL, checkpoint, seed=0, whole=True)
+    settings = {"per_device_eval_batch_size": batch_size, "disable_tqdm": description is None}
+    # The trainer makes its output folder even if it writes nothing: this one is there already.
+    nowhere = Path(tempfile.gettempdir())
+    with quiet_transformers(), repeatable(PartialState().device):
+        trainer = GMPATLTrainer(
+            model,
+            make_arguments(nowhere, 0, settings, evaluate=False),
+            processing_class=load_feature_extractor(checkpoint),
+            description=description,
+            front_end_cache=front_end_cache or False,
+        )
+        logits = np.asarray(trainer.predict(table).predictions, dtype=np.float64)
+    if not np.isfinite(logits).all():
+        bad = [row for row, each in zip(table["file"], logits, strict=True) if not np.isfinite(each).all()]
+        raise RequestError(
+            f"the scores of {checkpoint} are no finite numbers for {len(bad)} of {len(logits)} recordings, "
+            f"such as {', '.join(bad[:3])}",
+            "finite logits",
+            "its training has diverged: train again with a lower learning_rate",
+        )
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    scores = exponentials / exponentials.sum(axis=1, keepdims=True)
+    names = table.features["emotion"].names
+    columns = table.select_columns(["id", "file", "speaker", "gender", "emotion"])
+    return [
+        {
+            "id": row["id"],
+            "file": row["file"],
+            "speaker": row["speaker"],
+            "gender": None if row["gender"] is None else GENDERS[row["gender"]],
+            "emotion": names[row["emotion"]],
+            "predicted": names[int(score.argmax())],
+            "scores": {name: float(p) for name, p in zip(names, score, strict=True)},
+        }
+        for row, score in zip(columns, scores, strict=True)
+    ]
+
+
+def write_left_out(folder: Path, left_out: Iterable[LeftOut]) -> None:
+    """Write `left_out.jsonl`: every recording that was left out, with its reason."""
+    rows = [{"file": one.file, "reason": one.reason} for one in left_out]
+    write_known(folder, {"left_out.jsonl": jsonl_of(rows)})

@@ -1,0 +1,1 @@
+"""What a run's folder looks like: names, step folders, the lock, and the reading of finished runs."""
