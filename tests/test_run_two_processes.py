@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 
 import gmp_atl_hf
 from gmp_atl_hf.run_folder.lock import only_run_in
+from pretrainings import pretrain, pretrain_dict, write_speech
 from runs import SPLIT, files_of, given_split, read_json, read_lines, run, write_corpus, write_recipe
+from teachers import make_teacher
 
 SOURCE = Path(gmp_atl_hf.__file__).parents[1]
 DROPOUTS = ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "final_dropout")
@@ -110,3 +112,35 @@ def test_two_processes_are_refused_a_folder_in_which_another_run_works(tmp_path:
     assert "exitcode: 2" in complained or "exitcode  : 2" in complained
     assert 'Traceback (most recent call last):\n  File "/' not in complained.split("another run is working in")[0]
     assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.two_processes
+def test_two_processes_learn_of_a_teacher_as_one_does(tmp_path: Path) -> None:
+    recipe = pretrain_dict(
+        write_speech(tmp_path / "speech"),
+        backbone__do_stable_layer_norm=True,
+        model={"mask_time_prob": 0.0, "frame_targets": "all", **dict.fromkeys(DROPOUTS, 0.0), "layerdrop": 0.0},
+        arguments={"use_cpu": True, "per_device_train_batch_size": 6, "learning_rate": 1e-4},
+        iterations=[
+            {
+                "features": "teacher",
+                "teacher": str(make_teacher("whisper", tmp_path / "teacher")),
+                "layers": [2],
+                "objective": "regression",
+                "start": "teacher",
+                "num_train_epochs": 1,
+            }
+        ],
+        precision="float32",
+    )
+    pretrain(recipe, tmp_path / "one")
+    recipe["arguments"]["per_device_train_batch_size"] = 3
+    words = ["pretrain", str(write_recipe(tmp_path / "two.yaml", recipe)), "--output-dir", str(tmp_path / "two")]
+    status, _, complained = launch(*words)
+    assert status == 0, complained
+    ours, theirs = (load_file(tmp_path / name / "model/model.safetensors") for name in ("two", "one"))
+    for key, tensor in theirs.items():
+        torch.testing.assert_close(ours[key], tensor, rtol=1e-4, atol=1e-5, msg=key)
+    said = [{file.name for file in (tmp_path / name / "_teacher-states").rglob("*.npy")} for name in ("two", "one")]
+    assert said[0] == said[1]
