@@ -108,7 +108,7 @@ def test_the_encoder_that_comes_along_is_known_by_its_name(kind: Any) -> None:
 
 
 def test_a_model_without_emotions_is_no_classifier_also_by_its_name() -> None:
-    with pytest.raises(RequestError, match="a 'hubert' model .*without emotions"):
+    with pytest.raises(RequestError, match="a 'hubert' model .*no fine-tuned emotion classifier"):
         gmp.SpeechEmotionClassifier.from_pretrained("mini")
 
 

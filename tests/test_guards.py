@@ -114,6 +114,7 @@ def test_codebooks_that_know_a_test_speaker_are_not_retrained_on(
         for scale in codebooks["scales"].values():
             scale["training_speakers"].append("folder/m3")
         (folder / "codebooks.json").write_text(json.dumps(codebooks), encoding="utf-8")
+        (folder / "hashes.json").unlink()  # as if it had been made so
 
     monkeypatch.setattr(plan, "make_pseudo_labels", foreign)
     with pytest.raises(RequestError, match=r"codebooks in .* were fitted on the test speaker folder/m3"):
@@ -157,6 +158,7 @@ def test_a_model_that_has_heard_a_test_speaker_is_not_tested(
         honest(folder, task)
         config = read_json(folder / "config.json")
         (folder / "config.json").write_text(json.dumps({**config, "seen_speakers": ["folder/m3"]}), encoding="utf-8")
+        (folder / "hashes.json").unlink()  # as if it had been trained so
 
     monkeypatch.setattr(plan, "train", foreign)
     with pytest.raises(RequestError, match=r"4-finetune has heard the test speaker folder/m3"):
@@ -226,6 +228,8 @@ def test_a_step_of_an_older_run_says_it_in_its_step_json(finished: Path, tmp_pat
     config = read_json(old / "config.json")
     del config["seen_speakers"]
     (old / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    note = {name: value for name, value in read_json(old / "step.json").items() if name not in ("files", "sha256")}
+    (old / "step.json").write_text(json.dumps(note), encoding="utf-8")
     assert heard_by_model(old) == sorted(HEARD)
 
 

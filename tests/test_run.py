@@ -45,10 +45,19 @@ FILES = {
     "2-pseudo-labels": {"codebooks.json", "codebooks.safetensors", "labels.parquet", "step.json"},
     "3-retrain": MODEL | {"configuration_gmp_atl.py"},
     "4-finetune": MODEL | CLASSIFIER_CODE | {"dev_logits.jsonl"},
-    "model": (MODEL | CLASSIFIER_CODE | {"README.md", "confusion.png", "usage.json"}) - {"training.json"},
+    "model": (MODEL | CLASSIFIER_CODE | {"README.md", "confusion.png", "usage.json", "hashes.json"})
+    - {"training.json"},
 }
-FOLD_FILES = {"split.json", "predictions.jsonl", "metrics.json"}
-TOP_FILES = {"recipe.yaml", "environment.json", "left_out.jsonl", "report.json", "report.md", "report.html"}
+FOLD_FILES = {"split.json", "predictions.jsonl", "metrics.json", "hashes.json"}
+TOP_FILES = {
+    "recipe.yaml",
+    "environment.json",
+    "left_out.jsonl",
+    "report.json",
+    "report.md",
+    "report.html",
+    "hashes.json",
+}
 
 
 @pytest.fixture(scope="module")
@@ -173,9 +182,8 @@ def test_step_json_says_what_the_step_was_made_from(crossed: Path) -> None:
     assert len(folders) == 1 + 2 * (4 + 1) + 4 + 1
     for folder in folders:
         note = read_json(folder / "step.json")
-        assert {"format_version", "key", "inputs", "manner", "started", "finished", "seconds_since_last_start"} == set(
-            note
-        )
+        times = {"started", "finished", "seconds_since_last_start"}
+        assert set(note) == {"format_version", "key", "inputs", "manner", "files", "sha256"} | times
         assert note["inputs"]["step"] in (*STEPS, "backbone", "model")
     for fold in ("fold-01", "fold-02"):
         inputs = {step: read_json(crossed / "gmp-atl/seed-0" / fold / step / "step.json")["inputs"] for step in STEPS}

@@ -194,12 +194,12 @@ def read_config(
     """
     with explained(f"{called} {checkpoint} cannot be read", expected, fix):
         place = Path(find_checkpoint(checkpoint))
-        if (adapter := Adapter.find(str(place) if place.is_dir() else checkpoint)) is not None:
-            return adapter.config or read_config(adapter.base, called, expected, fix)
         if place.is_file():
             raise RequestError(f"{called} {checkpoint} is a file", expected, f"give its folder, {place.parent}")
         if not place.is_dir() and (checkpoint.count("/") > 1 or checkpoint.startswith((".", "/", "~"))):
             raise RequestError(f"there is no folder {checkpoint}", expected, fix)
+        if (adapter := Adapter.find(str(place) if place.is_dir() else checkpoint)) is not None:
+            return adapter.config or read_config(adapter.base, called, expected, fix)
         if place.is_dir() and not (place / "config.json").is_file():
             raise RequestError(f"{called} {checkpoint} is no model: it has no config.json", expected, fix)
     named = f"config.json of {called} {checkpoint}" if place.is_dir() else f"{called} {checkpoint}"

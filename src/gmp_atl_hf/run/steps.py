@@ -20,7 +20,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..batching.feature_cache import FrontEndCache
 from ..checkpoints import load_feature_extractor, load_model, quiet_transformers
 from ..data.corpora import LeftOut
-from ..errors import RequestError
+from ..errors import DivergenceError
 from ..files import is_whole, json_of, jsonl_of, remember, write_jsonl, write_known
 from ..heard import heard_by_codebooks, heard_by_model
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
@@ -320,15 +320,10 @@ def predict(
             description=description,
             front_end_cache=front_end_cache or False,
         )
-        logits = np.asarray(trainer.predict(table).predictions, dtype=np.float64)
-    if not np.isfinite(logits).all():
-        bad = [row for row, each in zip(table["file"], logits, strict=True) if not np.isfinite(each).all()]
-        raise RequestError(
-            f"the scores of {checkpoint} are no finite numbers for {len(bad)} of {len(logits)} recordings, "
-            f"such as {', '.join(bad[:3])}",
-            "finite logits",
-            "its training has diverged: train again with a lower learning_rate",
-        )
+        try:
+            logits = np.asarray(trainer.predict(table).predictions, dtype=np.float64)
+        except DivergenceError as error:
+            raise DivergenceError(f"the model {checkpoint}: {error.found}", error.expected, error.fix) from error
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     scores = exponentials / exponentials.sum(axis=1, keepdims=True)
     names = table.features["emotion"].names
