@@ -259,7 +259,7 @@ def test_an_emotion_that_a_training_part_lacks_is_named_with_the_fold():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"kind": "leave-one-speaker"}, "did you mean 'leave-one-speaker-out'"),
+        ({"kind": "leave-one-speaker"}, "did you mean `leave-one-speaker-out`"),
         ({"kind": "loso"}, "one of leave-one-speaker-out"),
         ({"kind": "given", "num_folds": 5}, "with kind: group-k-fold only"),
         ({"kind": "group-k-fold", "num_folds": 1}, "at least 2"),

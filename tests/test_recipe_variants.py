@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.errors import RequestError, did_you_mean, known_names
 from gmp_atl_hf.recipe.checks import MODEL_OWNED, MODEL_UNUSED, RUN_OWNED
-from gmp_atl_hf.recipe.convert import describe, did_you_mean, known_names
+from gmp_atl_hf.recipe.convert import describe
 from gmp_atl_hf.recipe.recipe import Recipe, find_recipe, packaged_recipes
 from gmp_atl_hf.recipe.variants import BUILT_IN_VARIANTS, NOT_PER_VARIANT, parse_override
 from recipes import SMALL, recipe, refused

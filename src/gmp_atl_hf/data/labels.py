@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import RequestError
+from ..errors import RequestError, did_you_mean
 from .corpora.base import LeftOut, Recording
 from .spelling import spelling
 
@@ -45,11 +44,10 @@ def check_label_map(recordings: Iterable[Recording], labels: LabelMap) -> None:
             )
     absent = [key for key in labels if key not in counts]
     if absent:
-        near = difflib.get_close_matches(absent[0], list(counts), n=1)
         raise RequestError(
             f"the label map names {absent[0]!r}, which no recording has",
             f"the labels of the data: {present}",
-            f"did you mean {near[0]!r}?" if near else f"take {absent[0]!r} out of labels",
+            did_you_mean(absent[0], counts, f"take {absent[0]!r} out of labels"),
         )
     forgotten = {name: count for name, count in sorted(counts.items()) if name not in labels}
     if forgotten:

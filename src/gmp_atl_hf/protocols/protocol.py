@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RequestError
+from ..errors import RequestError, did_you_mean
 from .development import development_speakers
 from .fold import PARTS, Fold, select
 from .speakers import Speakers, is_unknown, natural_order
@@ -65,11 +64,10 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            near = difflib.get_close_matches(str(self.kind), KINDS, n=1, cutoff=0.4)
             raise RequestError(
                 f"no protocol is called {self.kind!r}",
                 f"one of {', '.join(KINDS)}",
-                f"did you mean {near[0]!r}?" if near else "kind: leave-one-speaker-out",
+                did_you_mean(self.kind, KINDS, "kind: leave-one-speaker-out"),
             )
         if self.num_folds is not None and self.kind != "group-k-fold":
             raise RequestError(

@@ -8,9 +8,9 @@ from dataclasses import fields
 from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import RequestError
+from ..errors import RequestError, did_you_mean, known_names
 from ..ranges import refuse_absurd_numbers
-from .convert import convert, describe, did_you_mean, known_names, split_rest, to_plain
+from .convert import convert, describe, split_rest, to_plain
 from .yaml12 import dump_yaml, load_yaml
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ __all__ = [
     "check_protocol",
     "convert",
     "describe",
-    "did_you_mean",
     "dump_yaml",
-    "known_names",
     "load_yaml",
     "split_rest",
     "to_plain",

@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..errors import RequestError
+from ..errors import RequestError, did_you_mean, known_names
 from ..ranges import LARGEST
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _TRUTH = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
-
-
-def known_names(names: Iterable[str]) -> str:
-    """List the right names for a message: `"one of a, b, c"`, or the only one."""
-    listed = list(names)
-    return listed[0] if len(listed) == 1 else f"one of {', '.join(listed)}"
-
-
-def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = None) -> str | None:
-    """Suggest the nearest right name.
-
-    Args:
-        name: What was written.
-        known: The right names.
-        otherwise: What to say when none is near.
-
-    Returns:
-        The question, or `otherwise`.
-
-    Example:
-        >>> did_you_mean("clustres", ["layers", "clusters"])
-        'did you mean `clusters`?'
-    """
-    plain = {known_name.lower().replace("_", "-"): known_name for known_name in known}
-    written = str(name).lower().replace("_", "-")
-    near = difflib.get_close_matches(written, plain, n=1, cutoff=0.6)
-    if not near and len(written) > 2:
-        containing = [candidate for candidate in plain if written in candidate]
-        near = containing if len(containing) == 1 else []
-    return f"did you mean `{plain[near[0]]}`?" if near else otherwise
 
 
 def describe(value: object) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from ..errors import RequestError
+from ..errors import RequestError, did_you_mean, known_names
 from ..ranges import MOST_SECONDS
 from .checks import (
     check_coherence,
@@ -20,9 +20,7 @@ from .checks import (
     check_name,
     check_protocol,
     convert,
-    did_you_mean,
     dump_yaml,
-    known_names,
     load_yaml,
     split_rest,
     to_plain,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RequestError
-from .checks import FOLDER_NAME, RESERVED_NAMES, describe, did_you_mean, known_names, load_yaml
+from ..errors import RequestError, did_you_mean, known_names
+from .checks import FOLDER_NAME, RESERVED_NAMES, describe, load_yaml
 
 if TYPE_CHECKING:
     from .recipe import VariantSpec
