@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmp_atl_hf.data.labels import replace_column, shuffle_labels
+from gmp_atl_hf.data.labels import replace_column
 from gmp_atl_hf.data.table import make_table
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.protocols.protocol import KINDS, Fold, Protocol, select
+from gmp_atl_hf.protocols.shuffled_labels import shuffle_labels
 from gmp_atl_hf.protocols.speakers import natural_order
 
 EMOTIONS = ["angry", "happy", "sad"]

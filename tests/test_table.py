@@ -24,7 +24,6 @@ from gmp_atl_hf.data.corpora import (
     register_corpus,
 )
 from gmp_atl_hf.data.corpora.base import REGISTERED
-from gmp_atl_hf.data.labels import shuffle_labels
 from gmp_atl_hf.data.table import (
     COLUMNS,
     concatenate,
@@ -36,6 +35,7 @@ from gmp_atl_hf.data.table import (
 )
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.protocols.fold import Fold
+from gmp_atl_hf.protocols.shuffled_labels import shuffle_labels
 
 
 @pytest.fixture(autouse=True)

@@ -17,11 +17,11 @@ from ..batching.sampler import StepBatchSampler
 from ..checkpoints import save_scratch_backbone
 from ..data.audio import SAMPLING_RATE
 from ..data.fingerprints import combine
-from ..data.labels import shuffle_labels
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..protocols.fold import Fold, select
 from ..protocols.leakage import Untouched
+from ..protocols.shuffled_labels import shuffle_labels
 from ..pseudo_labels.features import frames_of
 from ..pseudo_labels.kmeans import column_name
 from ..recipe.recipe import STAGE_NAMES, Recipe, StageName
