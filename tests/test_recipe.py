@@ -326,7 +326,7 @@ def test_a_label_may_be_dropped() -> None:
 
 def test_a_number_of_folds_belongs_to_group_k_fold() -> None:
     assert "protocol.folds" in str(refused(at("protocol.folds", 3)))
-    assert recipe(protocol={"kind": "group-k-fold", "folds": 3}).protocol.folds == 3
+    assert recipe(protocol={"kind": "group-k-fold", "folds": 3}).protocol.num_folds == 3
 
 
 # Environment variables

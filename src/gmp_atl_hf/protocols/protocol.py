@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RequestError, did_you_mean
+from ..errors import RequestError
 from .development import development_speakers
 from .fold import PARTS, Fold, select
+from .settings import KINDS, ProtocolSettings
 from .speakers import Speakers, is_unknown, natural_order
-from .splitters import SIDES, Sides, refuse_unknown_speakers
+from .splitters import SPLITTERS, TrainTestSplit, refuse_unknown_speakers
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = ["KINDS", "PARTS", "Fold", "Protocol", "select"]
 
-KINDS = tuple(SIDES)
-
 FEWEST = 3
 """Fewer speakers than this leave nobody for development: the number of epochs is fixed and nothing is calibrated."""
 
 
-@dataclass(frozen=True)
-class Protocol:
+class Protocol(ProtocolSettings):
     """How a corpus is cut into training, development and test.
 
     Args:
@@ -54,48 +51,6 @@ class Protocol:
         >>> parts = fold.select(table)  # {"train": …, "dev": …, "test": …}  # doctest: +SKIP
     """
 
-    kind: str = "leave-one-speaker-out"
-    num_folds: int | None = None
-    dev_speakers: int | None = None
-    seed: int = 0
-    train_corpora: tuple[str, ...] | None = None
-    test_corpora: tuple[str, ...] | None = None
-    allow_shared_speakers: bool = False
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise RequestError(
-                f"no protocol is called {self.kind!r}",
-                f"one of {', '.join(KINDS)}",
-                did_you_mean(self.kind, KINDS, "kind: leave-one-speaker-out"),
-            )
-        if self.num_folds is not None and self.kind != "group-k-fold":
-            raise RequestError(
-                f"{self.num_folds} folds were asked for, but {self.kind} has as many folds as the corpus gives",
-                "a number of folds with kind: group-k-fold only",
-                "take out the number of folds, or use kind: group-k-fold",
-            )
-        if self.num_folds is not None and self.num_folds < 2:
-            raise RequestError(f"the number of folds is {self.num_folds}", "at least 2", "ask for 5 folds")
-        if self.dev_speakers is not None and self.dev_speakers < 0:
-            raise RequestError(
-                f"dev_speakers is {self.dev_speakers}", "0 (none) or more", "leave it out for about 20 %"
-            )
-        if (self.train_corpora or self.test_corpora) and self.kind != "cross-corpus":
-            raise RequestError(
-                f"corpora to train or test on, with kind {self.kind}",
-                "them with cross-corpus only",
-                "kind: cross-corpus",
-            )
-        if self.allow_shared_speakers and self.kind != "given":
-            raise RequestError(
-                f"allow_shared_speakers with kind {self.kind}, which never shares speakers",
-                "it with kind: given only",
-                "take out allow_shared_speakers",
-            )
-        if self.seed < 0:
-            raise RequestError(f"the protocol's seed is {self.seed}", "0 or more", "seed: 0")
-
     def folds(self, table: Dataset) -> list[Fold]:
         """Cut a table into folds; depends on who is in the table, never on the order of its rows.
 
@@ -114,17 +69,17 @@ class Protocol:
         place = {name: number for number, name in enumerate(speakers.names)}
         served = dict.fromkeys(speakers.names, 0)
         folds = []
-        for number, sides in enumerate(SIDES[self.kind](self, table, speakers), start=1):
-            trained = _training_side(table, speakers, sides)
-            dev = sides.dev or self._development(trained, sides, served, number)
+        for number, split in enumerate(SPLITTERS[self.kind](self, table, speakers), start=1):
+            trained = _training_side(table, speakers, split)
+            dev = split.dev or self._development(trained, split, served, number)
             for speaker in dev:
                 served[speaker] += 1
-            train, part_of = [speaker for speaker in sides.train if speaker not in dev], None
-            if sides.part_of is not None:
+            train, part_of = [speaker for speaker in split.train if speaker not in dev], None
+            if split.part_of is not None:
                 # Of a development speaker who is tested as well, only the recordings of the training side develop.
-                part_of = _with_development(table, sides, dev)
+                part_of = _with_development(table, split, dev)
                 train = _of_part(table, part_of, "train")
-            parts = (tuple(sorted(part, key=place.__getitem__)) for part in (train, dev, sides.test))
+            parts = (tuple(sorted(part, key=place.__getitem__)) for part in (train, dev, split.test))
             fold = Fold(number, next(parts), next(parts), next(parts), part_of)
             _refuse_missing_emotions(trained, fold)
             folds.append(fold)
@@ -136,13 +91,13 @@ class Protocol:
             )
         return folds
 
-    def _development(self, speakers: Speakers, sides: Sides, served: dict[str, int], number: int) -> list[str]:
+    def _development(self, speakers: Speakers, split: TrainTestSplit, served: dict[str, int], number: int) -> list[str]:
         """Take development speakers from the training side, unless there are too few people for it."""
-        few = len(served) < FEWEST or (sides.part_of is not None and len(sides.train) < 2)
+        few = len(served) < FEWEST or (split.part_of is not None and len(split.train) < 2)
         if few and self.dev_speakers is None:
             return []
         return development_speakers(
-            speakers, sides.train, self.dev_speakers, sides.dev_groups, served, (self.seed, number)
+            speakers, split.train, self.dev_speakers, split.dev_groups, served, (self.seed, number)
         )
 
     def describe(self, table: Dataset) -> dict[str, Any]:
@@ -205,19 +160,19 @@ class Protocol:
         }
 
 
-def _training_side(table: Dataset, speakers: Speakers, sides: Sides) -> Speakers:
+def _training_side(table: Dataset, speakers: Speakers, split: TrainTestSplit) -> Speakers:
     """What is known of the training side: where speakers are shared, their test recordings do not belong to it."""
-    if sides.part_of is None:
+    if split.part_of is None:
         return speakers
-    rows = [row for row, name in enumerate(table["id"]) if sides.part_of[name] == "train"]
+    rows = [row for row, name in enumerate(table["id"]) if split.part_of[name] == "train"]
     return Speakers.of(table.select(rows))
 
 
-def _with_development(table: Dataset, sides: Sides, dev: Sequence[str]) -> dict[str, str]:
+def _with_development(table: Dataset, split: TrainTestSplit, dev: Sequence[str]) -> dict[str, str]:
     """Recording → part once development speakers have been taken from the training side."""
-    part_of = dict(sides.part_of or {})
+    part_of = dict(split.part_of or {})
     for name, speaker in zip(table["id"], table["speaker"], strict=True):
-        if part_of[name] == "train" and speaker in dev and not sides.dev:
+        if part_of[name] == "train" and speaker in dev and not split.dev:
             part_of[name] = "dev"
     return part_of
 

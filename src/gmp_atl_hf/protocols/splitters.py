@@ -1,4 +1,4 @@
-"""The two sides of every fold, one function per kind of protocol; development speakers come later."""
+"""Train and test speakers of every fold, one function per kind of protocol; development speakers come later."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 from ..data.columns import split_word
 from ..errors import RequestError
 from .fold import refuse_shared_speakers
+from .settings import ProtocolSettings
 from .speakers import Speakers, is_unknown, natural_order
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from .protocol import Protocol
-
 
 @dataclass(frozen=True)
-class Sides:
+class TrainTestSplit:
     """The two sides of a fold, before development speakers are taken from the training side.
 
     Args:
@@ -37,39 +36,39 @@ class Sides:
     part_of: Mapping[str, str] | None = None
 
 
-def leave_one_speaker_out(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[Sides]:
+def leave_one_speaker_out(settings: ProtocolSettings, table: Dataset, speakers: Speakers) -> list[TrainTestSplit]:
     """Test every speaker once."""
-    _refuse_few(len(speakers.names), 2, "speakers", protocol.kind)
-    return [Sides(tuple(s for s in speakers.names if s != test), (test,)) for test in speakers.names]
+    _refuse_few(len(speakers.names), 2, "speakers", settings.kind)
+    return [TrainTestSplit(tuple(s for s in speakers.names if s != test), (test,)) for test in speakers.names]
 
 
-def leave_one_session_out(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[Sides]:
+def leave_one_session_out(settings: ProtocolSettings, table: Dataset, speakers: Speakers) -> list[TrainTestSplit]:
     """Test every session once, with all its speakers."""
     sessions = speakers.by_session(table)
-    _refuse_few(len(sessions), 2, "sessions", protocol.kind)
+    _refuse_few(len(sessions), 2, "sessions", settings.kind)
     names = natural_order(sessions)
-    sides = []
+    splits = []
     for number, test in enumerate(names):
         # From the next session on round the circle, so that each is the development session of one fold.
         others = [sessions[name] for name in names[number + 1 :] + names[:number]]
         train = tuple(speaker for other in others for speaker in other)
-        sides.append(Sides(train, sessions[test], dev_groups=tuple(others) if len(others) > 1 else ()))
-    return sides
+        splits.append(TrainTestSplit(train, sessions[test], dev_groups=tuple(others) if len(others) > 1 else ()))
+    return splits
 
 
-def group_k_fold(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[Sides]:
+def group_k_fold(settings: ProtocolSettings, table: Dataset, speakers: Speakers) -> list[TrainTestSplit]:
     """Deal the speakers into groups, and test every group once."""
-    count = protocol.num_folds or 5
-    _refuse_few(len(speakers.names), count, "speakers", f"{protocol.kind} with {count} folds")
-    groups = speakers.stratified_groups(count, protocol.seed)
-    return [Sides(tuple(s for s in speakers.names if s not in group), tuple(group)) for group in groups]
+    count = settings.num_folds or 5
+    _refuse_few(len(speakers.names), count, "speakers", f"{settings.kind} with {count} folds")
+    groups = speakers.stratified_groups(count, settings.seed)
+    return [TrainTestSplit(tuple(s for s in speakers.names if s not in group), tuple(group)) for group in groups]
 
 
-def given(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[Sides]:
+def given(settings: ProtocolSettings, table: Dataset, speakers: Speakers) -> list[TrainTestSplit]:
     """Follow the column `split`."""
     parts = speakers.by_split(table)
     shared = _shared_or_unknown(parts)
-    if shared and not protocol.allow_shared_speakers:
+    if shared and not settings.allow_shared_speakers:
         refuse_shared_speakers(parts, "the given split")
         _refuse_unknown(shared[0], table)
     for part in ("train", "test"):
@@ -77,35 +76,35 @@ def given(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[Sides]
             raise RequestError(
                 f"the given split has no {part} recordings", "train and test", "correct the column split"
             )
-    if parts["dev"] and protocol.dev_speakers is not None:
+    if parts["dev"] and settings.dev_speakers is not None:
         raise RequestError(
-            f"dev_speakers is {protocol.dev_speakers}, but the given split has development speakers of its own",
+            f"dev_speakers is {settings.dev_speakers}, but the given split has development speakers of its own",
             "one of the two",
             "take out dev_speakers",
         )
     part_of = None
     if shared:
         part_of = {i: str(split_word(value)) for i, value in zip(table["id"], table["split"], strict=True)}
-    return [Sides(parts["train"], parts["test"], parts["dev"], part_of=part_of)]
+    return [TrainTestSplit(parts["train"], parts["test"], parts["dev"], part_of=part_of)]
 
 
-def cross_corpus(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[Sides]:
+def cross_corpus(settings: ProtocolSettings, table: Dataset, speakers: Speakers) -> list[TrainTestSplit]:
     """Train on some corpora, test on others."""
     there = natural_order(set(table["corpus"]))
-    if not protocol.test_corpora:
+    if not settings.test_corpora:
         raise RequestError(
             "cross-corpus without a corpus to test on", f"one or more of {', '.join(there)}", f"test: [{there[-1]}]"
         )
-    train_corpora = protocol.train_corpora or tuple(name for name in there if name not in protocol.test_corpora)
-    for name in (*train_corpora, *protocol.test_corpora):
+    train_corpora = settings.train_corpora or tuple(name for name in there if name not in settings.test_corpora)
+    for name in (*train_corpora, *settings.test_corpora):
         if name not in there:
             raise RequestError(
                 f"cross-corpus names {name!r}, which is no corpus of the table",
                 f"one of {', '.join(there)}",
                 "a corpus is called by its name, or by corpus_name where it has one",
             )
-    both = [name for name in train_corpora if name in protocol.test_corpora]
-    left_out = [name for name in there if name not in (*train_corpora, *protocol.test_corpora)]
+    both = [name for name in train_corpora if name in settings.test_corpora]
+    left_out = [name for name in there if name not in (*train_corpora, *settings.test_corpora)]
     if both or left_out or not train_corpora:
         found = f"{both[0]} is on both sides" if both else f"{left_out[0]} is on neither side" if left_out else ""
         raise RequestError(
@@ -117,7 +116,7 @@ def cross_corpus(protocol: Protocol, table: Dataset, speakers: Speakers) -> list
     there_is = set(zip(table["speaker"], table["corpus"], strict=True))
     train, test = (
         tuple(s for s in speakers.names if any((s, corpus) in there_is for corpus in side))
-        for side in (train_corpora, protocol.test_corpora)
+        for side in (train_corpora, settings.test_corpora)
     )
     shared = [name for name in train if name in test]
     if shared:
@@ -127,10 +126,10 @@ def cross_corpus(protocol: Protocol, table: Dataset, speakers: Speakers) -> list
             "other corpora, or kind: leave-one-speaker-out or group-k-fold on both together; a reader of your own "
             "whose people are others in each folder says so: CorpusInfo(…, own_speakers=False)",
         )
-    return [Sides(train, test)]
+    return [TrainTestSplit(train, test)]
 
 
-SIDES: Mapping[str, Callable[[Protocol, Dataset, Speakers], list[Sides]]] = {
+SPLITTERS: Mapping[str, Callable[[ProtocolSettings, Dataset, Speakers], list[TrainTestSplit]]] = {
     "leave-one-speaker-out": leave_one_speaker_out,
     "leave-one-session-out": leave_one_session_out,
     "group-k-fold": group_k_fold,

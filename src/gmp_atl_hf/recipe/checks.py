@@ -115,28 +115,10 @@ def check_protocol(recipe: Recipe) -> None:
         RequestError: With the settings that do not go together, and what to write instead.
     """
     spec = recipe.protocol
-    if spec.folds is not None and spec.kind != "group-k-fold":
-        raise RequestError(
-            f"`protocol.folds` is {spec.folds}, with `protocol.kind` {spec.kind}",
-            "no number of folds: the corpus decides it",
-            "remove protocol.folds, or protocol.kind: group-k-fold",
-        )
-    if spec.allow_shared_speakers and spec.kind != "given":
-        raise RequestError(
-            f"`protocol.allow_shared_speakers` is true, with `protocol.kind` {spec.kind}",
-            "it with `given` only: the other kinds never share a speaker",
-            "remove protocol.allow_shared_speakers, or protocol.kind: given",
-        )
     if spec.kind != "cross-corpus":
-        if spec.train is not None or spec.test is not None:
-            raise RequestError(
-                f"`protocol` names corpora to train or test on, with `protocol.kind` {spec.kind}",
-                "them with `cross-corpus` only",
-                "protocol: {kind: cross-corpus, test: [name]}",
-            )
         return
     names = [str(corpus.options.get("corpus_name") or corpus.name) for corpus in recipe.corpus]
-    if spec.test is None:
+    if spec.test_corpora is None:
         raise RequestError(
             "`protocol.kind` is cross-corpus, and `protocol.test` is missing",
             f"the corpora to test on: one or more of {', '.join(names)}",
@@ -146,7 +128,7 @@ def check_protocol(recipe: Recipe) -> None:
 
     # A corpus in a Python file has the name that the file gives it; whether it is there is seen once it is read.
     in_files = any(is_corpus_file(name) for name in names)
-    for name in (*(spec.train or ()), *spec.test):
+    for name in (*(spec.train_corpora or ()), *spec.test_corpora):
         if name not in names and not in_files:
             raise RequestError(
                 f"`protocol` names the corpus {name!r}", f"{known_names(names)} of `corpus`", did_you_mean(name, names)

@@ -45,7 +45,7 @@ def to_plain(value: Any) -> Any:
             if item.metadata.get("rest"):
                 plain.update(to_plain(inner))
             elif not (item.metadata.get("quiet") and inner == _default(item)):
-                plain[item.name] = to_plain(inner)
+                plain[_key(item)] = to_plain(inner)
         return plain
     if isinstance(value, Mapping):
         return {key: to_plain(inner) for key, inner in value.items()}
@@ -72,14 +72,14 @@ def split_rest(cls: type, mapping: Mapping[str, Any], path: str) -> dict[str, An
     if not isinstance(mapping, Mapping):
         raise RequestError(f"{where} is {describe(mapping)}", _expected(cls))
     rest = _rest_of(cls)
-    known = _keys(cls)
+    known = {_key(item): item.name for item in fields(cls) if item.name != rest}
     values: dict[str, Any] = {}
     further: dict[str, Any] = {}
     for key, value in mapping.items():
         if not isinstance(key, str):
             raise RequestError(f"{where} has the key {describe(key)}", "keys that are text", f'"{key}": …, in quotes')
         if key in known:
-            values[key] = value
+            values[known[key]] = value
         elif rest is None:
             raise RequestError(f"unknown key `{key}` in {where}", known_names(known), did_you_mean(key, known))
         elif key == rest:
@@ -117,10 +117,9 @@ def convert(type_hint: Any, value: Any, path: str, metadata: Mapping[str, Any]) 
         return _convert_union(type_hint, value, path, metadata)
     if is_dataclass(type_hint):
         return _convert_dataclass(type_hint, value, path)  # type: ignore[arg-type]
-    if origin is Literal:
-        if isinstance(value, str) and value in get_args(type_hint):
+    if known := get_args(type_hint) if origin is Literal else metadata.get("choices"):
+        if isinstance(value, str) and value in known:
             return value
-        known = get_args(type_hint)
         raise RequestError(f"`{path}` is {describe(value)}", known_names(known), did_you_mean(value, known))
     if origin is tuple:
         converted: Any = _convert_list(type_hint, value, path, metadata)
@@ -175,10 +174,10 @@ def _convert_dataclass(cls: type, value: Any, path: str) -> Any:
     converted: dict[str, Any] = {}
     for item in fields(cls):
         if item.name in values:
-            inner = path if item.name == rest else f"{path}.{item.name}"
+            inner = path if item.name == rest else f"{path}.{_key(item)}"
             converted[item.name] = convert(hints[item.name], values[item.name], inner, item.metadata)
         elif item.default is MISSING and item.default_factory is MISSING:
-            raise RequestError(f"`{path}` has no `{item.name}`", f"`{path}.{item.name}`")
+            raise RequestError(f"`{path}` has no `{_key(item)}`", f"`{path}.{_key(item)}`")
     return cls(**converted)
 
 
@@ -294,7 +293,12 @@ def _expected(type_hint: Any) -> str:
 
 
 def _keys(cls: type) -> tuple[str, ...]:
-    return tuple(item.name for item in fields(cls) if not item.metadata.get("rest"))
+    return tuple(_key(item) for item in fields(cls) if not item.metadata.get("rest"))
+
+
+def _key(item: Field[Any]) -> str:
+    """What a field is called in a recipe."""
+    return item.metadata.get("key", item.name)
 
 
 def _rest_of(cls: type) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from ..errors import RequestError, did_you_mean, known_names
+from ..protocols.settings import ProtocolSettings
 from ..ranges import MOST_SECONDS
 from .checks import (
     check_coherence,
@@ -31,7 +32,6 @@ from .variants import apply_override, variant_overrides, with_overrides
 StageName = Literal["multitask", "retrain", "finetune"]
 Start = Literal["auto", "backbone", "multitask", "retrain"]
 Source = Literal["multitask", "backbone"]
-ProtocolKind = Literal["leave-one-speaker-out", "leave-one-session-out", "group-k-fold", "given", "cross-corpus"]
 
 STAGE_NAMES: tuple[StageName, ...] = ("multitask", "retrain", "finetune")
 
@@ -84,31 +84,6 @@ class DataSpec:
                 "true, false, or a folder",
                 "front_end_cache: true, without quotes",
             )
-
-
-@dataclass(frozen=True)
-class ProtocolSpec:
-    """Who is in train, development and test.
-
-    Args:
-        kind: Which speakers are tested together. That test speakers are unheard is stated; the kind is our choice.
-        folds: Number of folds, for `group-k-fold`. Our choice.
-        dev_speakers: Development speakers per fold, taken from the training side; None for the protocol's own number.
-            Our choice; the paper does not say how its epochs were chosen.
-        seed: Seed of the choice of development speakers and groups. Our choice.
-        train: Corpora to train on, for `cross-corpus`; None for all that are not in `test`. No part of the method.
-        test: Corpora to test on, for `cross-corpus`. No part of the method.
-        allow_shared_speakers: Follow a `given` split although speakers are on both sides of it, or nobody knows who
-            speaks; every number is then stamped "not speaker-independent". Against what the paper states.
-    """
-
-    kind: ProtocolKind = "leave-one-speaker-out"
-    folds: int | None = field(default=None, metadata={"at_least": 2})
-    dev_speakers: int | None = field(default=None, metadata={"at_least": 0})
-    seed: int = field(default=0, metadata={"at_least": 0})
-    train: tuple[str, ...] | None = field(default=None, metadata={"quiet": True, "non_empty": True, "unique": True})
-    test: tuple[str, ...] | None = field(default=None, metadata={"quiet": True, "non_empty": True, "unique": True})
-    allow_shared_speakers: bool = field(default=False, metadata={"quiet": True})
 
 
 @dataclass(frozen=True)
@@ -241,7 +216,7 @@ class Recipe:
     corpus: tuple[CorpusSpec, ...] = field(metadata={"non_empty": True, "unique": True})
     labels: Mapping[str, str | None] | None = field(default=None, metadata={"non_empty": True})
     data: DataSpec = field(default_factory=DataSpec)
-    protocol: ProtocolSpec = field(default_factory=ProtocolSpec)
+    protocol: ProtocolSettings = field(default_factory=ProtocolSettings)
     backbone: str | Mapping[str, Any] = field(
         default="facebook/hubert-base-ls960", metadata={"expand": True, "non_empty": True}
     )

@@ -103,10 +103,7 @@ class Run:
         self._check_stages(backbones, None)
         self.corpus = self._read_corpus()
         self.labels: list[str] = self.corpus.table.features["emotion"].names
-        spec = recipe.protocol
-        self.protocol = Protocol(
-            spec.kind, spec.folds, spec.dev_speakers, spec.seed, spec.train, spec.test, spec.allow_shared_speakers
-        )
+        self.protocol = Protocol(**vars(recipe.protocol))
         self.folds = self.protocol.folds(self.corpus.table)
         self.wanted = self._wanted(folds)
         self.stamps = self._stamps(backbones)
