@@ -110,7 +110,7 @@ def add_no_arguments(parser: argparse.ArgumentParser) -> None:
 
 def perform_recipes(arguments: argparse.Namespace) -> int:
     """List the packaged recipes, with what their first line says."""
-    from ..recipe.recipe import packaged_recipes
+    from ..recipe.packaged import packaged_recipes
 
     found = packaged_recipes()
     width = max(map(len, found), default=0)
