@@ -87,14 +87,7 @@ def is_read_only(error: OSError) -> bool:
 
 
 def said_of_the_disk(error: BaseException) -> str | None:
-    """Say in a sentence that a disk is full or cannot be written to.
-
-    Args:
-        error: Any error.
-
-    Returns:
-        What was found, expected, and the fix; None for an error of another kind.
-    """
+    """Say in a sentence that a disk is full or cannot be written to; None for an error of another kind."""
     for one in _chain(error):
         number, place = getattr(one, "errno", None), getattr(one, "filename", None)
         where = place or next(iter(getattr(error, "__notes__", ())), "the disk")

@@ -21,10 +21,6 @@ LabelMap = Mapping[str, "str | None"]
 def check_label_map(recordings: Iterable[Recording], labels: LabelMap) -> None:
     """Refuse a label map that forgets an emotion of the data or names one that is not there.
 
-    Args:
-        recordings: All recordings the map is meant for.
-        labels: The map.
-
     Raises:
         RequestError: Names the emotions with their number of recordings, or the nearest right name.
     """
@@ -55,15 +51,7 @@ def check_label_map(recordings: Iterable[Recording], labels: LabelMap) -> None:
 
 
 def apply_label_map(recordings: Iterable[Recording], labels: LabelMap) -> tuple[list[Recording], list[LeftOut]]:
-    """Rename, merge and drop emotions.
-
-    Args:
-        recordings: Recordings whose every emotion is in the map (`check_label_map`).
-        labels: The map.
-
-    Returns:
-        The recordings that stay, with our names, and those that do not, with the reason.
-    """
+    """Rename, merge and drop emotions; those that stay, then those that do not, with the reason."""
     kept, left_out = [], []
     for recording in recordings:
         emotion = labels[recording.emotion]
@@ -75,14 +63,7 @@ def apply_label_map(recordings: Iterable[Recording], labels: LabelMap) -> tuple[
 
 
 def alike(labels: Iterable[str]) -> list[str]:
-    """Name emotions that may be one emotion: they would be told apart by their spelling only.
-
-    Args:
-        labels: The emotions of a table.
-
-    Returns:
-        One sentence for each group of them.
-    """
+    """One sentence for each group of emotions that may be one: they are told apart by their spelling only."""
     groups: dict[str, list[str]] = defaultdict(list)
     for label in labels:
         groups[spelling(label)].append(label)
@@ -126,17 +107,7 @@ def maps_of(names: Sequence[str]) -> dict[str, Any]:
 
 
 def replace_column(table: Dataset, name: str, values: Sequence[object], feature: object | None = None) -> Dataset:
-    """Put other values into a column, at the same place.
-
-    Args:
-        table: The table.
-        name: The column.
-        values: One value per row.
-        feature: The type of the new values; that of the old ones by default.
-
-    Returns:
-        A new table; the given one is untouched.
-    """
+    """A new table with other values in a column, at the same place; of another type where `feature` is given."""
     order = table.column_names
     feature = feature or table.features[name]
     return table.remove_columns(name).add_column(name, list(values), feature=feature).select_columns(order)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -116,18 +117,19 @@ class Protocol(ProtocolSettings):
             RequestError: As `folds`.
         """
         speakers, folds = Speakers.of(table), self.folds(table)
-        genders = {word: sum(g == word for g in speakers.genders.values()) for word in ("female", "male")}
-        parts: dict[str, dict[str, list[int]]] = {}
         chosen = [select(table, fold) for fold in folds]
-        sizes = [{part: len(rows) for part, rows in one.items()} for one in chosen]
         uniform = [fold.number for fold, one in zip(folds, chosen, strict=True) if len(set(one["test"]["emotion"])) < 2]
-        for part in PARTS:
-            people = [len(getattr(fold, part)) for fold in folds]
-            clips = [size[part] for size in sizes]
-            parts[part] = {"speakers": [min(people), max(people)], "recordings": [min(clips), max(clips)]}
+        parts = {
+            part: {
+                "speakers": _extremes([len(getattr(fold, part)) for fold in folds]),
+                "recordings": _extremes([len(one[part]) for one in chosen]),
+            }
+            for part in PARTS
+        }
+        genders = Counter(speakers.genders.values())
+        named = {"female": genders["female"], "male": genders["male"], "of unknown gender": genders[None]}
+        who = ", ".join(f"{count} {gender}" for gender, count in named.items() if count)
         total = len(speakers.names)
-        gender_unknown = total - sum(genders.values())
-        who = ", ".join(f"{n} {word}" for word, n in [*genders.items(), ("of unknown gender", gender_unknown)] if n)
         train, dev, test = (_range(parts[part]["speakers"]) for part in PARTS)
         choice = (
             f"{dev} of the training side for development"
@@ -147,7 +149,7 @@ class Protocol(ProtocolSettings):
             "seed": self.seed,
             "num_folds": len(folds),
             "recordings": sum(speakers.recordings.values()),
-            "speakers": {"total": total, **genders, "unknown": gender_unknown},
+            "speakers": {"total": total, **dict(zip(("female", "male", "unknown"), named.values(), strict=True))},
             **parts,
             "speaker_independent": independent,
             "shared_speakers": shared,
@@ -198,6 +200,10 @@ def _one_emotion(folds: Sequence[int]) -> str:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _extremes(counts: Sequence[int]) -> list[int]:
+    return [min(counts), max(counts)]
 
 
 def _range(smallest_largest: list[int]) -> str:

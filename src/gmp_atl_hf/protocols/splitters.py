@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainTestSplit:
-    """The two sides of a fold, before development speakers are taken from the training side.
+    """Training and test speakers of a fold, before development speakers are taken from the former.
 
     Args:
-        train: The training side.
-        test: The test side.
+        train: Training speakers.
+        test: Test speakers.
         dev: Development speakers where the corpus prescribes them; not in `train`.
-        dev_groups: Groups of the training side that would make good development parts as a whole, the best first.
+        dev_groups: Groups of training speakers that would make good development parts as a whole, the best first.
         part_of: Recording id → part, where speakers are on both sides and that is allowed.
     """
 
@@ -103,12 +103,12 @@ def cross_corpus(settings: ProtocolSettings, table: Dataset, speakers: Speakers)
                 f"one of {', '.join(there)}",
                 "a corpus is called by its name, or by corpus_name where it has one",
             )
-    both = [name for name in train_corpora if name in settings.test_corpora]
-    left_out = [name for name in there if name not in (*train_corpora, *settings.test_corpora)]
-    if both or left_out or not train_corpora:
-        found = f"{both[0]} is on both sides" if both else f"{left_out[0]} is on neither side" if left_out else ""
+    problems = [f"{name} is on both sides" for name in train_corpora if name in settings.test_corpora]
+    problems += [f"{name} is on neither side" for name in there if name not in (*train_corpora, *settings.test_corpora)]
+    problems += [] if train_corpora else ["every corpus is to be tested on, none is left to train on"]
+    if problems:
         raise RequestError(
-            f"cross-corpus: {found or 'every corpus is to be tested on, none is left to train on'}",
+            f"cross-corpus: {problems[0]}",
             "every corpus of the recipe on one side",
             "correct protocol.train and protocol.test, or take the corpus out of the recipe",
         )
@@ -141,11 +141,6 @@ SPLITTERS: Mapping[str, Callable[[ProtocolSettings, Dataset, Speakers], list[Tra
 
 def refuse_unknown_speakers(kind: str, table: Dataset, speakers: Speakers) -> None:
     """Refuse a protocol that makes folds of speakers when nobody knows who some of them are.
-
-    Args:
-        kind: The protocol's kind.
-        table: The table.
-        speakers: Its speakers.
 
     Raises:
         RequestError: Names the unknown speaker and the number of recordings.

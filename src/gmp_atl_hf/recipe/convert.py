@@ -55,15 +55,12 @@ def to_plain(value: Any) -> Any:
 
 
 def split_rest(cls: type, mapping: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Sort the keys of a mapping by the fields of a dataclass.
+    """Sort the keys of a plain mapping by the fields of a dataclass; its `rest` field takes every further key.
 
     Args:
-        cls: The dataclass; its `rest` field, if there is one, takes every further key.
+        cls: The dataclass.
         mapping: The plain mapping.
         path: Where it is in the recipe; empty at the top.
-
-    Returns:
-        Field name to plain value, not converted yet.
 
     Raises:
         RequestError: It is no mapping, or has an unknown key and the class no `rest` field.
@@ -76,8 +73,7 @@ def split_rest(cls: type, mapping: Mapping[str, Any], path: str) -> dict[str, An
     values: dict[str, Any] = {}
     further: dict[str, Any] = {}
     for key, value in mapping.items():
-        if not isinstance(key, str):
-            raise RequestError(f"{where} has the key {describe(key)}", "keys that are text", f'"{key}": …, in quotes')
+        _check_key(key, where)
         if key in known:
             values[known[key]] = value
         elif rest is None:
@@ -93,19 +89,21 @@ def split_rest(cls: type, mapping: Mapping[str, Any], path: str) -> dict[str, An
     return values
 
 
+def _check_key(key: object, where: str) -> None:
+    if not isinstance(key, str):
+        raise RequestError(f"{where} has the key {describe(key)}", "keys that are text", f'"{key}": …, in quotes')
+
+
 def convert(type_hint: Any, value: Any, path: str, metadata: Mapping[str, Any]) -> Any:
-    """Turn a plain value into the type of a dataclass field.
+    """Turn a plain value into the type of a dataclass field, all of its parts converted and copied.
 
     Args:
         type_hint: The resolved hint: a scalar, `Literal`, `tuple[X, ...]`, `Mapping`, dataclass or union of them.
         value: The plain value, or one that is converted already.
         path: Where it is in the recipe, for messages.
-        metadata: Of the field. `expand`: replace `${NAME}` and `~`; `above`, `at_least`, `at_most`, `not_zero`: range
-            of a number or of each in a list; `non_empty`; `unique`. (`quiet` and `rest` concern `to_plain` and
-            `split_rest`.)
-
-    Returns:
-        The value, all of its parts converted and copied.
+        metadata: Of the field. `expand`: replace `${NAME}` and `~`; `choices`: of a text; `above`, `at_least`,
+            `at_most`, `not_zero`: range of a number or of each in a list; `non_empty`; `unique`. (`key`, the field's
+            name in a recipe, `quiet` and `rest` concern the mapping that the field is in.)
 
     Raises:
         RequestError: The value is of another kind or out of range.
@@ -204,8 +202,7 @@ def _convert_mapping(type_hint: Any, value: Any, path: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise RequestError(f"`{path}` is {describe(value)}", _expected(type_hint))
     for key in value:
-        if not isinstance(key, str):
-            raise RequestError(f"`{path}` has the key {describe(key)}", "keys that are text", f'"{key}": …, in quotes')
+        _check_key(key, f"`{path}`")
     item_hint = get_args(type_hint)[1]
     return {key: convert(item_hint, item, f"{path}.{key}", {}) for key, item in value.items()}
 

@@ -47,12 +47,6 @@ def apply_override(recipe: dict[str, Any], dotted: str, value: Any) -> None:
 def parse_override(text: str) -> tuple[str, Any]:
     """Read `key.path=value`, the value as YAML.
 
-    Args:
-        text: Such as `pseudo_labels.clusters=[50, 100]`.
-
-    Returns:
-        The dotted path and the value.
-
     Raises:
         RequestError: When there is no `=`, an empty key, or the value is no YAML.
 
@@ -68,15 +62,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def with_overrides(recipe: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Apply `key.path=value` texts to a plain recipe, in order.
-
-    Args:
-        recipe: The plain recipe, changed in place.
-        overrides: The texts.
-
-    Returns:
-        The same recipe.
-    """
+    """Apply `key.path=value` texts to a plain recipe, in order and in place."""
     for text in overrides:
         apply_override(recipe, *parse_override(text))
     return recipe

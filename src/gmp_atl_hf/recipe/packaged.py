@@ -9,11 +9,7 @@ from ..errors import RequestError, did_you_mean, known_names
 
 
 def packaged_recipes() -> dict[str, Path]:
-    """Find the recipes that come with the package.
-
-    Returns:
-        Name to file, sorted by name.
-    """
+    """Name to file of the recipes that come with the package, sorted by name."""
     here = Path(__file__).resolve().parent
     # In the wheel the recipes lie inside the package; in a source checkout beside `src`.
     folder = next((f for f in (here / "packaged", here.parents[2] / "recipes") if f.is_dir()), None)
@@ -22,12 +18,6 @@ def packaged_recipes() -> dict[str, Path]:
 
 def find_recipe(path: str | os.PathLike[str]) -> Path:
     """Find a recipe file by its path, or a packaged one by its name.
-
-    Args:
-        path: A path, or a name such as `demo`.
-
-    Returns:
-        The file.
 
     Raises:
         RequestError: With the known names when there is neither.

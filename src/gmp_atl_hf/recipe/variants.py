@@ -38,15 +38,12 @@ cross-entropy in place of AM-Softmax; and an encoder that the fine-tuning leaves
 
 
 def variant_overrides(variant: VariantSpec, path: str, shared: Collection[str]) -> dict[str, Any]:
-    """Give all overrides of a variant: those of its base, then its own.
+    """All overrides of a variant, as dotted path to value: those of its base, then its own.
 
     Args:
         variant: The variant.
         path: Where it is in the recipe, for error messages.
         shared: Keys of the recipe that no variant may change.
-
-    Returns:
-        Dotted path to value.
 
     Raises:
         RequestError: When the name or the base is unknown, or an override touches what variants share.

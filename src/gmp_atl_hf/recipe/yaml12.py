@@ -106,14 +106,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
 def load_yaml(text: str, where: str) -> Any:
-    """Read YAML text.
-
-    Args:
-        text: The YAML.
-        where: What the text is, for messages, such as the file's path.
-
-    Returns:
-        Plain values: dicts, lists, strings, numbers, booleans and None.
+    """Read YAML text; `where` says in messages what the text is, such as the file's path.
 
     Raises:
         RequestError: The text is not YAML, or a key is given twice in the same mapping.
