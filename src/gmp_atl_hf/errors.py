@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -44,6 +45,15 @@ class RequestError(ExplainedError, ValueError):
           expected: the EMO-DB folder
           fix: give its path as corpus.root
     """
+
+
+@contextmanager
+def errors_of(part: str) -> Iterator[None]:
+    """Begin every `RequestError` of a block with the part of the request that it is about."""
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError(f"{part}: {error.found}", error.expected, error.fix) from error
 
 
 class DivergenceError(ExplainedError, ArithmeticError):

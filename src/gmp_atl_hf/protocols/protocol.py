@@ -84,9 +84,9 @@ class Protocol(ProtocolSettings):
             fold = Fold(number, next(parts), next(parts), next(parts), part_of)
             _refuse_missing_emotions(trained, fold)
             folds.append(fold)
-        if len(there := sorted(speakers.emotions_of(speakers.names))) < 2:
+        if len(emotions := sorted(speakers.emotions_of(speakers.names))) < 2:
             raise RequestError(
-                f"every recording of the table is {there[0]}, so any model would be right about all of them",
+                f"every recording of the table is {emotions[0]}, so any model would be right about all of them",
                 "two emotions or more",
                 "check the labels; a model is tested on such a corpus with gmp-atl evaluate",
             )

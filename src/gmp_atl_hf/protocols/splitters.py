@@ -90,21 +90,22 @@ def given(settings: ProtocolSettings, table: Dataset, speakers: Speakers) -> lis
 
 def cross_corpus(settings: ProtocolSettings, table: Dataset, speakers: Speakers) -> list[TrainTestSplit]:
     """Train on some corpora, test on others."""
-    there = natural_order(set(table["corpus"]))
-    if not settings.test_corpora:
+    corpora = natural_order(set(table["corpus"]))
+    test_corpora = settings.test_corpora
+    if not test_corpora:
         raise RequestError(
-            "cross-corpus without a corpus to test on", f"one or more of {', '.join(there)}", f"test: [{there[-1]}]"
+            "cross-corpus without a corpus to test on", f"one or more of {', '.join(corpora)}", f"test: [{corpora[-1]}]"
         )
-    train_corpora = settings.train_corpora or tuple(name for name in there if name not in settings.test_corpora)
-    for name in (*train_corpora, *settings.test_corpora):
-        if name not in there:
+    train_corpora = settings.train_corpora or tuple(name for name in corpora if name not in test_corpora)
+    for name in (*train_corpora, *test_corpora):
+        if name not in corpora:
             raise RequestError(
                 f"cross-corpus names {name!r}, which is no corpus of the table",
-                f"one of {', '.join(there)}",
+                f"one of {', '.join(corpora)}",
                 "a corpus is called by its name, or by corpus_name where it has one",
             )
-    problems = [f"{name} is on both sides" for name in train_corpora if name in settings.test_corpora]
-    problems += [f"{name} is on neither side" for name in there if name not in (*train_corpora, *settings.test_corpora)]
+    problems = [f"{name} is on both sides" for name in train_corpora if name in test_corpora]
+    problems += [f"{name} is on neither side" for name in corpora if name not in (*train_corpora, *test_corpora)]
     problems += [] if train_corpora else ["every corpus is to be tested on, none is left to train on"]
     if problems:
         raise RequestError(
@@ -113,10 +114,10 @@ def cross_corpus(settings: ProtocolSettings, table: Dataset, speakers: Speakers)
             "correct protocol.train and protocol.test, or take the corpus out of the recipe",
         )
     # A person may be in several corpora: the actors of RAVDESS speak in one and sing in another.
-    there_is = set(zip(table["speaker"], table["corpus"], strict=True))
+    pairs = set(zip(table["speaker"], table["corpus"], strict=True))
     train, test = (
-        tuple(s for s in speakers.names if any((s, corpus) in there_is for corpus in side))
-        for side in (train_corpora, settings.test_corpora)
+        tuple(s for s in speakers.names if any((s, corpus) in pairs for corpus in side))
+        for side in (train_corpora, test_corpora)
     )
     shared = [name for name in train if name in test]
     if shared:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..errors import RequestError, did_you_mean, known_names
 from ..protocols.settings import ProtocolSettings
 from ..ranges import refuse_absurd_numbers
-from .convert import describe
+from .convert import IN_WORDS, describe
 from .sections import STAGE_NAMES, CorpusSpec, PseudoLabelSpec, StagesSpec
 
 FOLDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
@@ -63,14 +63,7 @@ MODEL_UNUSED: Mapping[str, str] = {
 }
 """Configuration fields that a checkpoint may have and that none of our models looks at."""
 
-_PLAIN_KINDS: Mapping[str, tuple[type, str]] = {
-    "bool": (bool, "true or false"),
-    "int": (int, "a whole number"),
-    "float": (float, "a number"),
-    "str": (str, "text"),
-    "dict": (dict, "a mapping"),
-    "None": (NoneType, "null"),
-}
+_PLAIN_KINDS = {"None" if kind is NoneType else kind.__name__: kind for kind in IN_WORDS}
 
 
 def check_name(name: str) -> None:
@@ -269,6 +262,7 @@ def _check_kind(value: Any, hint: Any, what: str) -> None:
         kinds = ["float", *(kind for kind in kinds if kind not in ("float", "int"))]
     if not all(kind in _PLAIN_KINDS for kind in kinds):
         return
-    given = float if type(value) is int and "float" in kinds else type(value)
-    if given not in {_PLAIN_KINDS[kind][0] for kind in kinds}:
-        raise RequestError(f"{what} {describe(value)}", " or ".join(_PLAIN_KINDS[kind][1] for kind in kinds))
+    allowed = [_PLAIN_KINDS[kind] for kind in kinds]
+    given = float if type(value) is int and float in allowed else type(value)
+    if given not in allowed:
+        raise RequestError(f"{what} {describe(value)}", " or ".join(IN_WORDS[kind] for kind in allowed))

@@ -13,6 +13,16 @@ from ..errors import RequestError, did_you_mean, known_names
 from ..ranges import LARGEST
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
+IN_WORDS: Mapping[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    dict: "a mapping",
+    NoneType: "null",
+}
+"""The kinds of plain values, as messages call them."""
+
 _TRUTH = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
@@ -286,7 +296,7 @@ def _expected(type_hint: Any) -> str:
         return f"a list of {plural}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "a mapping (`key: value`)"
-    return {str: "text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "null"}[type_hint]
+    return IN_WORDS[type_hint]
 
 
 def _keys(cls: type) -> tuple[str, ...]:

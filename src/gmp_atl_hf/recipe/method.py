@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
-from ..errors import RequestError
+from ..errors import errors_of
 from .checks import check_coherence, check_field_names
 from .convert import convert, to_plain
 from .overrides import apply_override
 from .sections import BACKBONE, DataSpec, PseudoLabelSpec, StagesSpec
-
-
-@contextmanager
-def errors_of(part: str) -> Iterator[None]:
-    """Begin every refusal of a block with what it belongs to."""
-    try:
-        yield
-    except RequestError as error:
-        raise RequestError(f"{part}: {error.found}", error.expected, error.fix) from error
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
-from ..errors import RequestError, did_you_mean, known_names
+from ..errors import RequestError, did_you_mean, errors_of, known_names
 from ..protocols.settings import ProtocolSettings
 from .checks import check_corpora
 from .convert import split_rest
 from .file import RecipeFile
 from .grid import check_search, dotted_paths
-from .method import Method, errors_of
+from .method import Method
 from .sections import BACKBONE, CorpusSpec, DataSpec, PseudoLabelSpec, StagesSpec, VariantSpec
 from .variants import variant_overrides
 
