@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from gmp_atl_hf.pseudo_labels.frame_sample import HEARD_FRAMES
-from gmp_atl_hf.recipe.recipe import PseudoLabelSpec
+from gmp_atl_hf.recipe.sections import PseudoLabelSpec
 from gmp_atl_hf.run.stages import DEFAULT_ARGUMENTS
 
 CORPORA = {"IEMOCAP": 12.0, "MSP-Podcast": 240.0, "10,000 hours": 10_000.0}

@@ -104,7 +104,7 @@ def measure(work: Path, shape: str, size: str) -> None:
     import torch
 
     from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLMultiTask
-    from gmp_atl_hf.recipe.recipe import PseudoLabelSpec
+    from gmp_atl_hf.recipe.sections import PseudoLabelSpec
     from gmp_atl_hf.run.steps import make_pseudo_labels
 
     table = table_of(work / size)

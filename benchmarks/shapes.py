@@ -27,7 +27,7 @@ from gmp_atl_hf.pretraining.labels import make_mfcc_labels
 from gmp_atl_hf.pretraining.recipe import PretrainRecipe
 from gmp_atl_hf.pretraining.run import DEFAULT_ARGUMENTS
 from gmp_atl_hf.pretraining.speech import divide_speech
-from gmp_atl_hf.recipe.recipe import PseudoLabelSpec
+from gmp_atl_hf.recipe.sections import PseudoLabelSpec
 from gmp_atl_hf.run.stages import make_arguments
 from gmp_atl_hf.run.steps import pseudo_labels_of
 from gmp_atl_hf.training.bfloat16_on_cpu import has_quick_bfloat16

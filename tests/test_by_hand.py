@@ -18,7 +18,7 @@ import gmp_atl_hf as gmp
 from gmp_atl_hf.checkpoints import locate
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel
-from gmp_atl_hf.recipe.recipe import PseudoLabelSpec
+from gmp_atl_hf.recipe.sections import PseudoLabelSpec
 from gmp_atl_hf.run.stages import MODEL_CLASSES
 from models import tiny_hubert_config
 from runs import changed_recipe, files_of, read_json, read_lines, run

@@ -207,7 +207,7 @@ def test_a_missing_column_is_answered_with_the_columns_there_are_and_the_nearest
     assert "file, emotions, speaker" in error.found
     assert "{emotion: emotions}" in str(error.fix)
     assert "'sex'" in refused("csv", manifest, columns={"emotion": "emotions", "gender": "sex"}).found
-    assert "did you mean 'speaker'" in str(refused("csv", manifest, columns={"speakers": "x"}).fix)
+    assert "did you mean `speaker`" in str(refused("csv", manifest, columns={"speakers": "x"}).fix)
 
 
 def test_a_manifest_without_speakers_says_why_they_are_needed(clips):

@@ -103,7 +103,7 @@ def test_one_corpus_is_told_about_in_full(capsys: pytest.CaptureFixture[str]) ->
     assert "unknown_speakers" in said
     assert "caution   four men" in said
     assert main(["corpora", "savvee"]) == 2
-    assert "did you mean 'savee'" in capsys.readouterr().err
+    assert "did you mean `savee`" in capsys.readouterr().err
 
 
 OWN = """
@@ -141,7 +141,7 @@ def test_a_corpus_is_read_by_a_file_of_ones_own(own: Path, capsys: pytest.Captur
     assert main(["corpora", str(own)]) == 0
     assert "options   genders" in capsys.readouterr().out
     assert main(["prepare", str(own), str(own.parent / "data"), "--options", "gender=x"]) == 2
-    assert "did you mean 'genders'" in capsys.readouterr().err
+    assert "did you mean `genders`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,7 @@ from gmp_atl_hf.heard import heard_by_description, heard_by_model
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification
 from gmp_atl_hf.pretraining import run as run_module
 from gmp_atl_hf.pretraining.curves import describe_labels, label_agreement
-from gmp_atl_hf.pretraining.recipe import PretrainRecipe
-from gmp_atl_hf.recipe.checks import check_pretraining_names
+from gmp_atl_hf.pretraining.recipe import PretrainRecipe, check_pretraining_names
 from gmp_atl_hf.run import steps
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from pretrainings import pretrain, pretrain_dict, write_speech

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmp_atl_hf.data.labels import replace_column, shuffle_labels
+from gmp_atl_hf.data.labels import replace_column
 from gmp_atl_hf.data.table import make_table
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.protocols.protocol import KINDS, Fold, Protocol, select
+from gmp_atl_hf.protocols.shuffled_labels import shuffle_labels
 from gmp_atl_hf.protocols.speakers import natural_order
 
 EMOTIONS = ["angry", "happy", "sad"]
@@ -259,7 +260,7 @@ def test_an_emotion_that_a_training_part_lacks_is_named_with_the_fold():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"kind": "leave-one-speaker"}, "did you mean 'leave-one-speaker-out'"),
+        ({"kind": "leave-one-speaker"}, "did you mean `leave-one-speaker-out`"),
         ({"kind": "loso"}, "one of leave-one-speaker-out"),
         ({"kind": "given", "num_folds": 5}, "with kind: group-k-fold only"),
         ({"kind": "group-k-fold", "num_folds": 1}, "at least 2"),
@@ -279,16 +280,13 @@ def test_a_fold_with_a_speaker_in_two_parts_cannot_exist():
         with pytest.raises(RequestError, match=r"speaker a is in (train|dev) and in test of fold 2"):
             Fold(**({"number": 2, "train": ("x",), "dev": (), "test": ("a",)} | shared))
     with pytest.raises(RequestError, match="speaker a is in train and in dev"):
-        Fold.from_json({"fold": 1, "train": ["a"], "dev": ["a"], "test": ["b"]})
+        Fold(1, ("a",), ("a",), ("b",))
 
 
-def test_a_fold_survives_json():
+def test_a_fold_can_be_written_as_json():
     fold = Fold(3, ("a", "b"), ("c",), ("d",))
     content = json.loads(json.dumps(fold.to_json()))
     assert content == {"fold": 3, "train": ["a", "b"], "dev": ["c"], "test": ["d"]}
-    assert Fold.from_json(content) == fold
-    with pytest.raises(RequestError, match="without dev"):
-        Fold.from_json({"fold": 1, "train": ["a"], "test": ["b"]})
 
 
 def test_selecting_gives_every_row_to_the_part_of_its_speaker():
@@ -346,7 +344,7 @@ def test_a_split_that_shares_speakers_needs_permission_and_then_follows_the_reco
     assert {part: len(own) for part, own in rows.items()} == {"train": 18, "dev": 12, "test": 15}
     assert all(name.endswith("-test") for name in rows["test"]["id"])
     assert not set(rows["train"]["speaker"]) & set(rows["dev"]["speaker"])
-    assert Fold.from_json(json.loads(json.dumps(fold.to_json()))) == fold
+    assert fold.to_json()["recordings"] == {part: rows[part]["id"][:] for part in rows}
 
 
 def test_the_description_of_shared_folds_says_what_they_are_not():

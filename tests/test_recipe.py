@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.recipe.recipe import CorpusSpec, PseudoLabelSpec, Recipe, StageSpec, StagesSpec, VariantSpec
+from gmp_atl_hf.recipe.recipe import Recipe
+from gmp_atl_hf.recipe.sections import CorpusSpec, PseudoLabelSpec, StageSpec, StagesSpec, VariantSpec
 from gmp_atl_hf.recipe.yaml12 import dump_yaml, load_yaml
 from recipes import SMALL, at, recipe, refused
 
@@ -129,12 +130,6 @@ def test_a_recipe_survives_being_written_and_read(plain: dict[str, Any], tmp_pat
     again = Recipe.from_yaml(file)
     assert again == made
     assert again.to_yaml() == made.to_yaml()
-
-
-def test_a_resolved_variant_can_be_written_as_a_dict() -> None:
-    plain = recipe().resolve("direct").to_dict()
-    assert plain["variants"] == []
-    assert plain["stages"]["retrain"]["skip"] is True
 
 
 def test_settings_at_their_default_that_say_nothing_are_not_written() -> None:
@@ -326,7 +321,7 @@ def test_a_label_may_be_dropped() -> None:
 
 def test_a_number_of_folds_belongs_to_group_k_fold() -> None:
     assert "protocol.folds" in str(refused(at("protocol.folds", 3)))
-    assert recipe(protocol={"kind": "group-k-fold", "folds": 3}).protocol.folds == 3
+    assert recipe(protocol={"kind": "group-k-fold", "folds": 3}).protocol.num_folds == 3
 
 
 # Environment variables

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.errors import RequestError, did_you_mean, known_names
 from gmp_atl_hf.recipe.checks import MODEL_OWNED, MODEL_UNUSED, RUN_OWNED
-from gmp_atl_hf.recipe.convert import describe, did_you_mean, known_names
-from gmp_atl_hf.recipe.recipe import Recipe, find_recipe, packaged_recipes
-from gmp_atl_hf.recipe.variants import BUILT_IN_VARIANTS, NOT_PER_VARIANT, parse_override
+from gmp_atl_hf.recipe.convert import describe
+from gmp_atl_hf.recipe.overrides import parse_override
+from gmp_atl_hf.recipe.packaged import find_recipe, packaged_recipes
+from gmp_atl_hf.recipe.recipe import NOT_PER_VARIANT, Recipe
+from gmp_atl_hf.recipe.variants import BUILT_IN_VARIANTS
 from recipes import SMALL, recipe, refused
 
 ABLATIONS = (
@@ -31,7 +33,7 @@ ABLATIONS = (
 
 def test_built_in_variants_are_what_they_say() -> None:
     made = recipe(variants=list(BUILT_IN_VARIANTS))
-    performed = {name: made.resolve(name).stages.performed for name in made.variant_names}
+    performed = {name: made.method(name).stages.performed for name in made.variant_names}
     assert performed == {
         "gmp-atl": ("multitask", "retrain", "finetune"),
         "direct": ("finetune",),
@@ -40,14 +42,14 @@ def test_built_in_variants_are_what_they_say() -> None:
         "multitask-only": ("multitask", "finetune"),
         **dict.fromkeys(ABLATIONS, ("multitask", "retrain", "finetune")),
     }
-    assert made.resolve("tapt").pseudo_labels.source == "backbone"
-    assert made.resolve("direct-long").stages.finetune.same_updates_as_all
-    assert not made.resolve("direct").stages.finetune.same_updates_as_all
+    assert made.method("tapt").pseudo_labels.source == "backbone"
+    assert made.method("direct-long").stages.finetune.same_updates_as_all
+    assert not made.method("direct").stages.finetune.same_updates_as_all
 
 
 def test_fine_tuning_starts_from_the_last_stage_performed_before_it() -> None:
     made = recipe(variants=list(BUILT_IN_VARIANTS))
-    starts = {name: made.resolve(name).stages.start_of("finetune") for name in made.variant_names}
+    starts = {name: made.method(name).stages.start_of("finetune") for name in made.variant_names}
     assert starts == {
         "gmp-atl": "retrain",
         "direct": "backbone",
@@ -56,8 +58,8 @@ def test_fine_tuning_starts_from_the_last_stage_performed_before_it() -> None:
         "multitask-only": "multitask",
         **dict.fromkeys(ABLATIONS, "retrain"),
     }
-    assert made.resolve("gmp-atl").stages.start_of("retrain") == "backbone"
-    assert made.resolve("retrain-from-multitask").stages.start_of("retrain") == "multitask"
+    assert made.method("gmp-atl").stages.start_of("retrain") == "backbone"
+    assert made.method("retrain-from-multitask").stages.start_of("retrain") == "multitask"
 
 
 @pytest.mark.parametrize("name", BUILT_IN_VARIANTS)
@@ -65,14 +67,14 @@ def test_a_built_in_variant_is_a_name_for_a_set_of_overrides_and_nothing_more(na
     if not BUILT_IN_VARIANTS[name]:
         return
     made = recipe(variants=[name, {"name": "own", "set": dict(BUILT_IN_VARIANTS[name])}])
-    assert made.resolve(name) == made.resolve("own") != recipe().resolve("gmp-atl")
+    assert made.method(name) == made.method("own") != recipe().method("gmp-atl")
 
 
 def test_each_ablation_changes_one_part_of_the_method() -> None:
     made = recipe(variants=["gmp-atl", *ABLATIONS])
-    whole = made.resolve("gmp-atl")
+    whole = made.method("gmp-atl")
     for name in ABLATIONS:
-        one = made.resolve(name)
+        one = made.method(name)
         one.check_field_names()
         parts = [
             part
@@ -87,27 +89,27 @@ def test_the_recipe_of_the_ablation_has_every_part_of_the_method_in_it() -> None
     made = Recipe.from_yaml("ablation")
     assert {*ABLATIONS, "gmp-atl", "direct", "direct-long", "tapt", "multitask-only"} <= set(made.variant_names)
     assert made.variant_names[0] == "gmp-atl"
-    assert Recipe.from_yaml("iemocap").resolve("gmp-atl").stages == made.resolve("gmp-atl").stages
+    assert Recipe.from_yaml("iemocap").method("gmp-atl").stages == made.method("gmp-atl").stages
 
 
 def test_a_variant_sets_what_it_says_and_nothing_else() -> None:
     made = recipe(variants=["gmp-atl", {"name": "k2", "set": {"pseudo_labels.clusters": [2]}}])
-    whole, k2 = made.resolve("gmp-atl"), made.resolve("k2")
+    whole, k2 = made.method("gmp-atl"), made.method("k2")
     assert k2.pseudo_labels.clusters == (2,)
     assert replace(k2, pseudo_labels=whole.pseudo_labels) == whole
 
 
 def test_a_variant_comes_on_top_of_its_base() -> None:
     made = recipe(variants=[{"name": "d2", "base": "direct", "set": {"stages.finetune.learning_rate": 1e-3}}])
-    assert made.resolve("d2").stages.performed == ("finetune",)
-    assert made.resolve("d2").stages.finetune.arguments == {"learning_rate": 1e-3}
+    assert made.method("d2").stages.performed == ("finetune",)
+    assert made.method("d2").stages.finetune.arguments == {"learning_rate": 1e-3}
 
 
 def test_a_variant_can_reach_into_a_backbone_from_scratch_and_into_empty_sections() -> None:
     sets = {"backbone.hidden_size": 8, "stages.finetune.model.am_softmax_scale": 5}
     made = recipe(backbone={"hidden_size": 16}, variants=[{"name": "a", "set": sets}])
-    assert made.resolve("a").backbone == {"hidden_size": 8}
-    assert made.resolve("a").stages.finetune.model == {"am_softmax_scale": 5}
+    assert made.method("a").backbone == {"hidden_size": 8}
+    assert made.method("a").stages.finetune.model == {"am_softmax_scale": 5}
 
 
 @pytest.mark.parametrize("shared", NOT_PER_VARIANT)
@@ -137,7 +139,7 @@ def test_a_wrong_variant_is_refused(variant: Any, words: str) -> None:
 
 def test_asking_for_a_variant_that_is_not_there_names_those_that_are() -> None:
     with pytest.raises(RequestError, match="one of gmp-atl, direct"):
-        recipe().resolve("tapt")
+        recipe().method("tapt")
 
 
 # Overrides of the command line
@@ -198,7 +200,7 @@ def test_stages_that_contradict_each_other_are_refused(stages: Any, words: str) 
 
 def test_retraining_may_start_from_the_multi_task_model() -> None:
     made = recipe(stages={"retrain": {"start": "multitask"}}, variants=["gmp-atl"])
-    assert made.resolve("gmp-atl").stages.start_of("retrain") == "multitask"
+    assert made.method("gmp-atl").stages.start_of("retrain") == "multitask"
 
 
 def test_a_variant_whose_parts_contradict_each_other_is_refused_from_the_start() -> None:

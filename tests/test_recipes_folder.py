@@ -14,7 +14,8 @@ from gmp_atl_hf.data.corpora import MODULES, corpus_reader
 from gmp_atl_hf.data.corpora import from_file as outside
 from gmp_atl_hf.data.corpora.base import REGISTERED
 from gmp_atl_hf.data.table import read_corpus
-from gmp_atl_hf.recipe.recipe import ProtocolSpec, Recipe
+from gmp_atl_hf.protocols.settings import ProtocolSettings
+from gmp_atl_hf.recipe.recipe import Recipe
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 NOT_RUNS = {"pretrain-mini", "pretrain-mini-mfcc", "pretrain-small"}
@@ -34,7 +35,7 @@ def test_every_corpus_has_a_recipe() -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_loads_and_fits_its_corpus(name: str) -> None:
     protocol = plain(name).get("protocol")
-    known = {field.name for field in fields(ProtocolSpec)}
+    known = {field.metadata.get("key", field.name) for field in fields(ProtocolSettings)}
     if isinstance(protocol, dict) and not {*protocol} <= known:
         pytest.skip(f"this version has no {', '.join({*protocol} - known)}")
     recipe = Recipe.from_yaml(FOLDER / f"{name}.yaml")

@@ -29,19 +29,19 @@ WEIGHTS = ("model.safetensors", "training.json", "dev_logits.jsonl")
 
 def test_every_combination_is_a_candidate_in_the_order_written() -> None:
     made = recipe(variants=["direct"], search={RATE: [1e-3, 1e-4], "stages.finetune.num_train_epochs": [2, 4]})
-    found = [each.stages.finetune.arguments for each in made.resolve("direct").candidates()]
+    found = [each.stages.finetune.arguments for each in made.method("direct").candidates()]
     settings = [(each["learning_rate"], each["num_train_epochs"]) for each in found]
     assert settings == [(1e-3, 2), (1e-3, 4), (1e-4, 2), (1e-4, 4)]
 
 
 def test_a_candidate_has_nothing_left_to_search() -> None:
-    made = recipe(variants=["direct"], search={RATE: [1e-3, 1e-4]}).resolve("direct")
+    made = recipe(variants=["direct"], search={RATE: [1e-3, 1e-4]}).method("direct")
     assert [each.search for each in made.candidates()] == [{}, {}]
 
 
 def test_a_recipe_without_search_is_its_own_only_candidate() -> None:
-    made = recipe(variants=["direct"]).resolve("direct")
-    assert made.candidates() == (made,)
+    made = recipe(variants=["direct"])
+    assert made.method("direct").candidates() == (made.method("direct"),)
     assert "search" not in made.to_dict()
 
 

@@ -24,7 +24,6 @@ from gmp_atl_hf.data.corpora import (
     register_corpus,
 )
 from gmp_atl_hf.data.corpora.base import REGISTERED
-from gmp_atl_hf.data.labels import shuffle_labels
 from gmp_atl_hf.data.table import (
     COLUMNS,
     concatenate,
@@ -36,6 +35,7 @@ from gmp_atl_hf.data.table import (
 )
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.protocols.fold import Fold
+from gmp_atl_hf.protocols.shuffled_labels import shuffle_labels
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +115,7 @@ def test_a_label_that_never_occurs_is_refused_with_the_nearest_right_one():
     register([clip("1", "happiness")])
     error = refused("mine", labels={"hapiness": "happy", "happiness": "happy"})
     assert "'hapiness'" in error.found
-    assert "did you mean 'happiness'" in str(error.fix)
+    assert "did you mean `happiness`" in str(error.fix)
 
 
 def test_a_label_map_with_a_yaml_word_that_is_no_text_is_refused():
@@ -242,9 +242,9 @@ def test_a_folder_without_recordings_is_refused(tmp_path):
 
 def test_wrong_names_are_answered_with_the_nearest_right_ones():
     register([clip("1")])
-    assert "did you mean 'emodb'" in str(refused("emo-db").fix)
-    assert "did you mean 'loud'" in str(refused("mine", lout=True).fix)
-    assert "did you mean 'short_clips'" in str(refused("mine", short_clip="pad").fix)
+    assert "did you mean `emodb`" in str(refused("emo-db").fix)
+    assert "did you mean `loud`" in str(refused("mine", lout=True).fix)
+    assert "did you mean `short_clips`" in str(refused("mine", short_clip="pad").fix)
     assert {"csv", "demo", "emodb", "folder", "hub", "mine"} <= set(corpus_names())
     with pytest.raises(RequestError, match="without a name"):
         read_corpora([{"root": "x"}])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -45,11 +47,48 @@ class RequestError(ExplainedError, ValueError):
     """
 
 
+@contextmanager
+def errors_of(part: str) -> Iterator[None]:
+    """Begin every `RequestError` of a block with the part of the request that it is about."""
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError(f"{part}: {error.found}", error.expected, error.fix) from error
+
+
 class DivergenceError(ExplainedError, ArithmeticError):
     """A training whose numbers are no longer finite, or a model that gives no finite scores.
 
     The command line ends with exit status 1.
     """
+
+
+def known_names(names: Iterable[str]) -> str:
+    """List the right names for a message: `"one of a, b, c"`, or the only one."""
+    listed = list(names)
+    return listed[0] if len(listed) == 1 else f"one of {', '.join(listed)}"
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The right name that is most like what was written, whatever its case and hyphens; None if none is."""
+    plain = {known_name.lower().replace("_", "-"): known_name for known_name in known}
+    written = str(name).lower().replace("_", "-")
+    near = difflib.get_close_matches(written, plain, n=1, cutoff=0.6)
+    if not near and len(written) > 2:
+        containing = [candidate for candidate in plain if written in candidate]
+        near = containing if len(containing) == 1 else []
+    return plain[near[0]] if near else None
+
+
+def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = None) -> str | None:
+    """Suggest the nearest right name, or else what `otherwise` says.
+
+    Example:
+        >>> did_you_mean("clustres", ["layers", "clusters"])
+        'did you mean `clusters`?'
+    """
+    near = nearest(name, known)
+    return otherwise if near is None else f"did you mean `{near}`?"
 
 
 def is_read_only(error: OSError) -> bool:
@@ -58,14 +97,7 @@ def is_read_only(error: OSError) -> bool:
 
 
 def said_of_the_disk(error: BaseException) -> str | None:
-    """Say in a sentence that a disk is full or cannot be written to.
-
-    Args:
-        error: Any error.
-
-    Returns:
-        What was found, expected, and the fix; None for an error of another kind.
-    """
+    """Say in a sentence that a disk is full or cannot be written to; None for an error of another kind."""
     for one in _chain(error):
         number, place = getattr(one, "errno", None), getattr(one, "filename", None)
         where = place or next(iter(getattr(error, "__notes__", ())), "the disk")

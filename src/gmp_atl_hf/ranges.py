@@ -18,12 +18,7 @@ _FIX = "correct it, or leave it out"
 
 
 class _Range(NamedTuple):
-    """Where a number may lie.
-
-    Args:
-        expected: The same in words.
-        fits: Whether a number lies there.
-    """
+    """Where a number may lie: in words, and as a test."""
 
     expected: str
     fits: Callable[[float], bool]

@@ -17,7 +17,7 @@ from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLMultiTask
 from gmp_atl_hf.pseudo_labels import cluster as step
 from gmp_atl_hf.pseudo_labels import frame_sample as sample
 from gmp_atl_hf.pseudo_labels import labelling as labels
-from gmp_atl_hf.recipe.recipe import PseudoLabelSpec
+from gmp_atl_hf.recipe.sections import PseudoLabelSpec
 from gmp_atl_hf.run import steps
 
 SPEC = PseudoLabelSpec(layers=(-1, -2), clusters=(3, 6), sample_frames=180, seed=4)

@@ -16,6 +16,7 @@ from ..evaluation.results import is_speaker_independent
 from ..files import check_files
 from ..inference.loading import load_emotion_model
 from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..recipe.method import Method
 from ..recipe.recipe import Recipe
 from ..run_folder.step_folder import STEP_FILE, StepFolder, read_json
 
@@ -30,7 +31,8 @@ class RunFacts:
     Args:
         folder: The run's folder.
         report: Contents of `report.json`.
-        recipe: The recipe of the model's variant, that variant's overrides applied.
+        recipe: The run's recipe.
+        method: The method of the model's variant.
         variant: The variant that the model comes from.
         seed: The seed that the model comes from.
         cross_validated: Whether the model was trained on all speakers after cross-validation, and so is untested.
@@ -46,6 +48,7 @@ class RunFacts:
     folder: Path
     report: Mapping[str, Any]
     recipe: Recipe
+    method: Method
     variant: str
     seed: int
     cross_validated: bool
@@ -97,7 +100,7 @@ def read_run(folder: Path) -> RunFacts:
     check_files(folder, "recipe.yaml")
     step = read_json(model / STEP_FILE)["inputs"]
     report = read_json(folder / "report.json")
-    recipe = Recipe.from_yaml(folder / "recipe.yaml").resolve(step["variant"])
+    recipe = Recipe.from_yaml(folder / "recipe.yaml")
     usage = model / USAGE_FILE
     config = load_emotion_model(str(model)).config  # the whole model, so that no damaged one is described or sent
     times = list(_step_seconds(folder / step["variant"]))
@@ -105,6 +108,7 @@ def read_run(folder: Path) -> RunFacts:
         folder=folder,
         report=report,
         recipe=recipe,
+        method=recipe.method(step["variant"]),
         variant=step["variant"],
         seed=step["seed"],
         cross_validated=len(step["temperature_from"]) > 1,

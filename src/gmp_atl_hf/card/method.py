@@ -41,14 +41,14 @@ def method_settings(facts: RunFacts) -> list[Setting]:
     Returns:
         The rows, in the order of the method.
     """
-    recipe, config = facts.recipe, facts.config
-    performed = recipe.stages.performed
+    method, config = facts.method, facts.config
+    performed = method.stages.performed
     rows = [
         Setting("Encoder", _encoder(facts), ABSTRACT + "; which size is our choice"),
         _test_speakers(facts),
     ]
     if "multitask" in performed:
-        weight = {**recipe.model, **recipe.stages.multitask.model}.get("emotion_weight", config.emotion_weight)
+        weight = {**method.model, **method.stages.multitask.model}.get("emotion_weight", config.emotion_weight)
         rows.append(Setting("1. Emotion and gender trained together", "yes", ABSTRACT + " and summaries"))
         value = f"{weight:g} · emotion + {1 - weight:g} · gender, cross-entropies"
         rows.append(Setting("Weights of the two losses", value, OURS))
@@ -70,7 +70,7 @@ def _test_speakers(facts: RunFacts) -> Setting:
 
 
 def _encoder(facts: RunFacts) -> str:
-    config, backbone = facts.config, facts.recipe.backbone
+    config, backbone = facts.config, facts.method.backbone
     size = f"{config.num_hidden_layers} layers of {config.hidden_size}, {facts.parameters / 1e6:.1f} million parameters"
     # A folder's name says nothing to anyone else, and may say too much.
     known = isinstance(backbone, str) and not backbone.startswith((".", "/", "~")) and backbone.count("/") == 1
@@ -83,13 +83,13 @@ def _encoder(facts: RunFacts) -> str:
 
 
 def _frame_label_settings(facts: RunFacts) -> list[Setting]:
-    recipe, config = facts.recipe, facts.config
-    spec = recipe.pseudo_labels
+    method, config = facts.method, facts.config
+    spec = method.pseudo_labels
     layers = [config.resolve_layer(layer) for layer in spec.layers]
     third_last = layers == [config.num_hidden_layers - 2]
-    fields: Mapping[str, Any] = {**recipe.model, **recipe.stages.retrain.model}
+    fields: Mapping[str, Any] = {**method.model, **method.stages.retrain.model}
     targets = fields.get("frame_targets", config.frame_targets)
-    start = recipe.stages.start_of("retrain")
+    start = method.stages.start_of("retrain")
     return [
         Setting(
             "2. Hidden states clustered by k-means at several scales",
@@ -110,8 +110,8 @@ def _frame_label_settings(facts: RunFacts) -> list[Setting]:
 
 
 def _finetuning_settings(facts: RunFacts) -> list[Setting]:
-    recipe, config = facts.recipe, facts.config
-    start = recipe.stages.start_of("finetune")
+    method, config = facts.method, facts.config
+    start = method.stages.start_of("finetune")
     angular = config.emotion_loss == "am-softmax"
     rows = [
         Setting("4. Fine-tuning on emotions starts from", _start(start), SUMMARIES if start == "retrain" else ABLATION),
@@ -122,7 +122,7 @@ def _finetuning_settings(facts: RunFacts) -> list[Setting]:
         rows.append(Setting("Scale s and margin m", values, OURS))
     rows.append(Setting("Pooling of frames", config.pooling, OURS))
     rows.append(Setting("Learning rates, epochs, batches, masks", "see `recipe.yaml`", OURS))
-    for dotted, tried in recipe.search.items():
+    for dotted, tried in method.search.items():
         part = f"{dotted.rsplit('.', 1)[-1]}, chosen in each fold by development {facts.units}"
         here = read_json(facts.model / STEP_FILE)["inputs"]["settings"][dotted]
         rows.append(Setting(part, f"of {', '.join(map(str, tried))}; {here} in this model", OURS))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
-from ..recipe.variants import parse_override
+from ..recipe.overrides import parse_override
 
 if TYPE_CHECKING:
     from datasets import Dataset

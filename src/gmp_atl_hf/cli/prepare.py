@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RequestError
 from ..files import write_whole
-from ..recipe.variants import parse_override
+from ..recipe.overrides import parse_override
 
 if TYPE_CHECKING:
     from ..data.corpora import LeftOut

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..files import write_whole
-from ..recipe.variants import parse_override
+from ..recipe.overrides import parse_override
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,8 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from ..environment import package_version
-from ..errors import DivergenceError, RequestError, said_of_the_disk
-from ..recipe.convert import did_you_mean, known_names
+from ..errors import DivergenceError, RequestError, did_you_mean, known_names, said_of_the_disk
 from .compare import add_compare_arguments, compare
 from .corpora import add_corpora_arguments, corpora
 from .evaluate import add_evaluate_arguments, evaluate
@@ -111,7 +110,7 @@ def add_no_arguments(parser: argparse.ArgumentParser) -> None:
 
 def perform_recipes(arguments: argparse.Namespace) -> int:
     """List the packaged recipes, with what their first line says."""
-    from ..recipe.recipe import packaged_recipes
+    from ..recipe.packaged import packaged_recipes
 
     found = packaged_recipes()
     width = max(map(len, found), default=0)

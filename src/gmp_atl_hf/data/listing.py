@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import re
@@ -12,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import RequestError
+from ..errors import RequestError, did_you_mean
 from .columns import gender_word, split_word
 from .corpora import UNKNOWN_SPEAKER, CorpusInfo, CorpusReader, LeftOut, Recording, Remark, corpus_reader, leftovers
 from .corpora.base import ANOTHER_COPY
@@ -122,11 +121,10 @@ def _check_options(reader: CorpusReader, options: Mapping[str, Any]) -> None:
     for option in options:
         if option not in known:
             general = ["labels", "short_clips", "unreadable", "check_audio", "corpus_name"]
-            near = difflib.get_close_matches(option, [*known, *general], n=1)
             raise RequestError(
                 f"the corpus {reader.info.name} has no option {option!r}",
                 f"one of {', '.join(known)}" if known else "no options",
-                f"did you mean {near[0]!r}?" if near else f"take {option!r} out",
+                did_you_mean(option, [*known, *general], f"take {option!r} out"),
             )
     for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:

@@ -9,7 +9,7 @@ import datasets
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..pseudo_labels.cluster import cluster_and_label
 from ..pseudo_labels.features import BATCH_SECONDS, frames_of
-from ..recipe.recipe import PseudoLabelSpec
+from ..recipe.sections import PseudoLabelSpec
 from .mfcc import DIMENSIONS, mfcc_source, mfccs_of
 
 

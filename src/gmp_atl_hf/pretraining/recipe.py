@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_type_hints
+from typing import Any, ClassVar, Literal
 
 from ..errors import RequestError
 from ..ranges import MOST_SECONDS
-from ..recipe.checks import check_name, convert, dump_yaml, load_yaml, split_rest, to_plain
-from ..recipe.recipe import CorpusSpec, find_recipe
-from ..recipe.variants import with_overrides
+from ..recipe.checks import check_names, known_fields
+from ..recipe.file import RecipeFile
+from ..recipe.sections import BACKBONE, CorpusSpec
 
-_EXAMPLE = "see the recipe `pretrain-mini`"
 _TEACHER_EXAMPLE = "{features: teacher, teacher: openai/whisper-base, layers: [3], objective: regression}"
 
 
@@ -66,7 +64,7 @@ class IterationSpec:
 
 
 @dataclass(frozen=True)
-class PretrainRecipe:
+class PretrainRecipe(RecipeFile):
     """A pre-training: speech, a backbone and iterations.
 
     Args:
@@ -87,10 +85,13 @@ class PretrainRecipe:
         RequestError: A value of the wrong kind, an unknown name, or parts that contradict each other.
     """
 
+    _required: ClassVar[tuple[str, ...]] = ("name", "corpus", "backbone")
+    _example: ClassVar[str] = "pretrain-mini"
+
     name: str
     corpus: tuple[CorpusSpec, ...] = field(metadata={"non_empty": True, "unique": True})
     data: SpeechSpec = field(default_factory=SpeechSpec)
-    backbone: str | Mapping[str, Any] = field(default_factory=dict, metadata={"expand": True, "non_empty": True})
+    backbone: str | Mapping[str, Any] = field(default_factory=dict, metadata=BACKBONE)
     model: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     iterations: tuple[IterationSpec, ...] = field(
@@ -102,11 +103,7 @@ class PretrainRecipe:
     precision: Literal["float32", "float16"] = "float16"
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(PretrainRecipe)
-        for item in fields(self):
-            value = convert(hints[item.name], getattr(self, item.name), item.name, item.metadata)
-            object.__setattr__(self, item.name, value)
-        check_name(self.name)
+        super().__post_init__()
         for number, spec in enumerate(self.iterations):
             _refuse_half_a_teacher(spec, f"iterations.{number}")
         first = self.iterations[0]
@@ -121,48 +118,25 @@ class PretrainRecipe:
         if first.start == "previous":
             raise RequestError("`iterations.0.start` is previous", "scratch: there is none before it", "start: scratch")
 
-    @classmethod
-    def from_dict(cls, recipe: Mapping[str, Any]) -> PretrainRecipe:
-        """Read plain dicts and lists, as YAML gives them; one corpus may stand without a list.
 
-        Raises:
-            RequestError: As for the class; also for unknown keys, with the nearest right one.
-        """
-        values = split_rest(cls, recipe, "")
-        for required in ("name", "corpus", "backbone"):
-            if values.get(required) is None:
-                raise RequestError(f"the recipe has no `{required}`", f"`{required}: …`", _EXAMPLE)
-        if isinstance(values["corpus"], Mapping):
-            values["corpus"] = [convert(CorpusSpec, values["corpus"], "corpus", {})]
-        return cls(**values)
+def check_pretraining_names(recipe: PretrainRecipe) -> None:
+    """Refuse unknown names, and plainly wrong kinds, where a pre-training passes names on to transformers.
 
-    @classmethod
-    def from_yaml(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> PretrainRecipe:
-        """Read a recipe file.
-
-        Args:
-            path: The file, or the name of a packaged recipe such as `pretrain-mini`.
-            overrides: `key.path=value` texts, applied in order before anything is checked.
-
-        Returns:
-            The checked recipe.
-        """
-        file = find_recipe(path)
-        plain = load_yaml(file.read_text(encoding="utf-8"), str(file))
-        if not isinstance(plain, dict):
-            raise RequestError(f"{file} holds no `key: value` lines", "a recipe in YAML", _EXAMPLE)
-        return cls.from_dict(with_overrides(plain, overrides))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give plain dicts and lists with every setting written out; `from_dict` makes the same recipe of them."""
-        plain: dict[str, Any] = to_plain(self)
-        if len(plain["corpus"]) == 1:
-            plain["corpus"] = plain["corpus"][0]
-        return plain
-
-    def to_yaml(self) -> str:
-        """Write the recipe as YAML with every setting written out."""
-        return dump_yaml(self.to_dict())
+    Raises:
+        RequestError: With the nearest right name, or what to write instead of a field that the pre-training sets.
+    """
+    by_itself = "leave it out: the pre-training sets it"
+    known_backbone, known_model, known_arguments = (
+        known._replace(owned=dict.fromkeys(known.owned, by_itself) | {"seed": "use `seed` at the top of the recipe"})
+        for known in known_fields()
+    )
+    if isinstance(recipe.backbone, Mapping):
+        check_names(recipe.backbone, "`backbone`", known_backbone)
+    check_names(recipe.model, "`model`", known_model)
+    check_names(recipe.arguments, "`arguments`", known_arguments._replace(own_keys=()))
+    for number, spec in enumerate(recipe.iterations):
+        keys = tuple(item.name for item in fields(spec) if not item.metadata.get("rest"))
+        check_names(spec.arguments, f"`iterations.{number}`", known_arguments._replace(own_keys=keys))
 
 
 def _refuse_half_a_teacher(spec: IterationSpec, where: str) -> None:

@@ -30,8 +30,7 @@ from ..files import check_files, json_of, remove_half_written, write_known
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
 from ..pseudo_labels.kmeans import column_name
-from ..recipe.checks import check_pretraining_names
-from ..recipe.recipe import PseudoLabelSpec
+from ..recipe.sections import PseudoLabelSpec
 from ..report.figures import NO_MATPLOTLIB, can_draw
 from ..run.processes import join_processes
 from ..run.stages import MODEL_CLASSES, encoder_shapes, make_arguments
@@ -44,7 +43,7 @@ from .labels import make_mfcc_labels
 from .lessons import START_FOLDER, Lesson
 from .masked import masked_frames_right
 from .mfcc import LAYER
-from .recipe import IterationSpec, PretrainRecipe
+from .recipe import IterationSpec, PretrainRecipe, check_pretraining_names
 from .speech import divide_speech
 from .teacher_states import TeacherStates
 

@@ -25,22 +25,19 @@ def development_speakers(
     served: Mapping[str, int],
     seed: tuple[int, int],
 ) -> list[str]:
-    """Choose development speakers from the training side of a fold.
+    """Choose development speakers from the training speakers of a fold.
 
     Genders in turn, those first who have served in the fewest folds so far, so that over the folds all speakers serve;
     never one without whom an emotion would be missing from training.
 
     Args:
         speakers: All speakers of the table.
-        train: The speakers of the training side.
+        train: The training speakers.
         wanted: How many; None for the usual share, or for a whole group.
-        groups: Groups of the training side, the best first: with `wanted` None, the first group without which training
-            still has every emotion is the choice.
+        groups: Groups of the training speakers, the best first: with `wanted` None, the first group without which
+            training still has every emotion is the choice.
         served: Speaker to the number of folds served in so far.
         seed: Seed and number of the fold; decides among equals.
-
-    Returns:
-        The development speakers.
 
     Raises:
         RequestError: When training cannot spare that many speakers.
@@ -65,15 +62,7 @@ def development_speakers(
 
 
 def usual_number(speakers: Speakers, train: Sequence[str]) -> int:
-    """Give the number of development speakers that is taken by default.
-
-    Args:
-        speakers: All speakers of the table.
-        train: The speakers of the training side.
-
-    Returns:
-        About a fifth of the training speakers, at most 20, at least 1, and 2 where both genders have two to spare.
-    """
+    """The default number: about a fifth, at most 20, at least 1, and 2 where both genders have two to spare."""
     per_gender = [sum(speakers.genders[speaker] == gender for speaker in train) for gender in ("female", "male")]
     return min(MOST, max(2 if min(per_gender) >= 2 else 1, round(SHARE * len(train))))
 

@@ -67,22 +67,13 @@ class Fold:
         return select(table, self)
 
     def untouched(self, test: Dataset) -> Untouched:
-        """Give what nothing may touch before the test.
-
-        Args:
-            test: The test rows.
-
-        Returns:
-            The test recordings and, where speakers are not shared, the test speakers.
-        """
+        """What nothing may touch before the test: its recordings and, where speakers are not shared, its speakers."""
         return Untouched(frozenset(self.test if self.speaker_independent else ()), frozenset(test["id"]))
 
     def to_json(self) -> dict[str, Any]:
-        """Give the content of `split.json`.
+        """The content of `split.json`: `{fold, train, dev, test}`, plain numbers, lists and strings.
 
-        Returns:
-            `{fold, train, dev, test}`, plain numbers, lists and strings; with `speaker_independent: false` and
-            `recordings` (part → ids) where speakers are shared.
+        Where speakers are shared also `speaker_independent: false` and `recordings` (part → ids).
         """
         content = {"fold": self.number, **{part: list(getattr(self, part)) for part in PARTS}}
         if self.part_of is not None:
@@ -90,42 +81,9 @@ class Fold:
             content["recordings"] = {part: [i for i, own in self.part_of.items() if own == part] for part in PARTS}
         return content
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Fold:
-        """Read the content of `split.json`.
-
-        Args:
-            content: What `to_json` gave.
-
-        Returns:
-            The fold.
-
-        Raises:
-            RequestError: When something is missing or a speaker is in two parts.
-        """
-        missing = [key for key in ("fold", *PARTS) if key not in content]
-        if missing:
-            raise RequestError(f"a split without {', '.join(missing)}", "fold, train, dev and test", "make it again")
-        recordings = content.get("recordings")
-        part_of = None if recordings is None else {i: part for part in PARTS for i in recordings[part]}
-        train, dev, test = (tuple(content[part]) for part in PARTS)
-        return cls(int(content["fold"]), train, dev, test, part_of)
-
 
 def select(table: Dataset, fold: Fold) -> dict[str, Dataset]:
-    """Give the rows of each part of a fold.
-
-    Args:
-        table: The table the fold was made from, or one with more columns.
-        fold: The fold.
-
-    Returns:
-        `train`, `dev` and `test`, each with its rows in the table's order.
-
-    Raises:
-        RequestError: When the table has a speaker (or, where speakers are shared, a recording) that is in no part of
-            the fold.
-    """
+    """The rows of each part of a fold; see `Fold.select`."""
     part_of = fold.part_of or {speaker: part for part in PARTS for speaker in getattr(fold, part)}
     column, what = ("speaker", "speaker") if fold.part_of is None else ("id", "recording")
     rows: dict[str, list[int]] = {part: [] for part in PARTS}
@@ -143,12 +101,8 @@ def select(table: Dataset, fold: Fold) -> dict[str, Dataset]:
 def refuse_shared_speakers(parts: Mapping[str, tuple[str, ...]], where: str) -> None:
     """Refuse parts that share a speaker.
 
-    Args:
-        parts: `train`, `dev` and `test` to their speakers.
-        where: What the parts belong to, for the message.
-
     Raises:
-        RequestError: Names a shared speaker and both parts.
+        RequestError: Names a shared speaker, both parts, and `where`: what the parts belong to.
     """
     for one, other in combinations(PARTS, 2):
         shared = natural_order({*parts[one]} & {*parts[other]})

@@ -39,12 +39,7 @@ class Untouched:
     def refuse_training(
         self, train: Dataset | None, dev: Iterable[Dataset], seen_speakers: Iterable[str] | None
     ) -> None:
-        """Refuse a training that would touch the test.
-
-        Args:
-            train: Rows to train on.
-            dev: Tables to choose the epoch on.
-            seen_speakers: Whom the model has heard before.
+        """Refuse to train, or to choose the epoch, on test rows, and to start from a model that knows a test speaker.
 
         Raises:
             RequestError: Names the first test speaker or recording among them.
@@ -56,10 +51,6 @@ class Untouched:
 
     def refuse_calibration(self, table: Dataset, train: Dataset | None) -> None:
         """Refuse rows to calibrate on that belong to the test or were trained on.
-
-        Args:
-            table: The rows.
-            train: What was trained on.
 
         Raises:
             RequestError: Names the first test speaker, test recording or training recording among them.
@@ -93,12 +84,8 @@ class Untouched:
     def refuse_recordings(self, ids: Iterable[str], use: str) -> None:
         """Refuse recordings that belong to the test.
 
-        Args:
-            ids: Recordings that are about to be used.
-            use: What for, as in "calibration".
-
         Raises:
-            RequestError: Names the first test recording among them.
+            RequestError: Names the first of them and the `use` they were meant for, as in "calibration".
         """
         leaked = sorted(self.ids.intersection(ids))
         if leaked:
@@ -109,10 +96,10 @@ class Untouched:
             )
 
     def refuse_speakers(self, speakers: Iterable[str], what: str, when: str = "") -> None:
-        """Refuse an artefact that has heard a test speaker.
+        """Refuse a model or file made from a test speaker.
 
         Args:
-            speakers: Whom it has heard.
+            speakers: Whom it was made from.
             what: What it is, as in "the backbone models/x has heard".
             when: Ends the sentence.
 
@@ -134,15 +121,12 @@ NOTHING_TESTED = Untouched()
 
 
 def maybe_heard(heard: Iterable[str], tested: Iterable[str]) -> bool:
-    """Tell whether somebody tested may be among unknown speakers that were heard.
+    """Whether one of the tested speakers may be among the unknown ones that a model has seen.
 
     Args:
-        heard: Speakers that an artefact has heard; `<corpus>/unknown` stands for people of a corpus that nobody has
-            named, and `unknown` alone for people of any corpus.
+        heard: Speakers that the model has seen; `<corpus>/unknown` stands for people of a corpus that nobody has named,
+            and `unknown` alone for people of any corpus.
         tested: Test speakers.
-
-    Returns:
-        Whether an unknown speaker was heard who may be one of those tested.
     """
     unknown = {speaker.rpartition("/")[0] for speaker in heard if is_unknown(speaker)}
     return "" in unknown or any(speaker.rpartition("/")[0] in unknown for speaker in tested)

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import difflib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from .development import development_speakers
 from .fold import PARTS, Fold, select
+from .settings import KINDS, ProtocolSettings
 from .speakers import Speakers, is_unknown, natural_order
-from .splitters import SIDES, Sides, refuse_unknown_speakers
+from .splitters import SPLITTERS, TrainTestSplit, refuse_unknown_speakers
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = ["KINDS", "PARTS", "Fold", "Protocol", "select"]
 
-KINDS = tuple(SIDES)
-
 FEWEST = 3
 """Fewer speakers than this leave nobody for development: the number of epochs is fixed and nothing is calibrated."""
 
 
-@dataclass(frozen=True)
-class Protocol:
+class Protocol(ProtocolSettings):
     """How a corpus is cut into training, development and test.
 
     Args:
@@ -55,49 +52,6 @@ class Protocol:
         >>> parts = fold.select(table)  # {"train": …, "dev": …, "test": …}  # doctest: +SKIP
     """
 
-    kind: str = "leave-one-speaker-out"
-    num_folds: int | None = None
-    dev_speakers: int | None = None
-    seed: int = 0
-    train_corpora: tuple[str, ...] | None = None
-    test_corpora: tuple[str, ...] | None = None
-    allow_shared_speakers: bool = False
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            near = difflib.get_close_matches(str(self.kind), KINDS, n=1, cutoff=0.4)
-            raise RequestError(
-                f"no protocol is called {self.kind!r}",
-                f"one of {', '.join(KINDS)}",
-                f"did you mean {near[0]!r}?" if near else "kind: leave-one-speaker-out",
-            )
-        if self.num_folds is not None and self.kind != "group-k-fold":
-            raise RequestError(
-                f"{self.num_folds} folds were asked for, but {self.kind} has as many folds as the corpus gives",
-                "a number of folds with kind: group-k-fold only",
-                "take out the number of folds, or use kind: group-k-fold",
-            )
-        if self.num_folds is not None and self.num_folds < 2:
-            raise RequestError(f"the number of folds is {self.num_folds}", "at least 2", "ask for 5 folds")
-        if self.dev_speakers is not None and self.dev_speakers < 0:
-            raise RequestError(
-                f"dev_speakers is {self.dev_speakers}", "0 (none) or more", "leave it out for about 20 %"
-            )
-        if (self.train_corpora or self.test_corpora) and self.kind != "cross-corpus":
-            raise RequestError(
-                f"corpora to train or test on, with kind {self.kind}",
-                "them with cross-corpus only",
-                "kind: cross-corpus",
-            )
-        if self.allow_shared_speakers and self.kind != "given":
-            raise RequestError(
-                f"allow_shared_speakers with kind {self.kind}, which never shares speakers",
-                "it with kind: given only",
-                "take out allow_shared_speakers",
-            )
-        if self.seed < 0:
-            raise RequestError(f"the protocol's seed is {self.seed}", "0 or more", "seed: 0")
-
     def folds(self, table: Dataset) -> list[Fold]:
         """Cut a table into folds; depends on who is in the table, never on the order of its rows.
 
@@ -116,35 +70,35 @@ class Protocol:
         place = {name: number for number, name in enumerate(speakers.names)}
         served = dict.fromkeys(speakers.names, 0)
         folds = []
-        for number, sides in enumerate(SIDES[self.kind](self, table, speakers), start=1):
-            trained = _training_side(table, speakers, sides)
-            dev = sides.dev or self._development(trained, sides, served, number)
+        for number, split in enumerate(SPLITTERS[self.kind](self, table, speakers), start=1):
+            trained = _training_side(table, speakers, split)
+            dev = split.dev or self._development(trained, split, served, number)
             for speaker in dev:
                 served[speaker] += 1
-            train, part_of = [speaker for speaker in sides.train if speaker not in dev], None
-            if sides.part_of is not None:
+            train, part_of = [speaker for speaker in split.train if speaker not in dev], None
+            if split.part_of is not None:
                 # Of a development speaker who is tested as well, only the recordings of the training side develop.
-                part_of = _with_development(table, sides, dev)
+                part_of = _with_development(table, split, dev)
                 train = _of_part(table, part_of, "train")
-            parts = (tuple(sorted(part, key=place.__getitem__)) for part in (train, dev, sides.test))
+            parts = (tuple(sorted(part, key=place.__getitem__)) for part in (train, dev, split.test))
             fold = Fold(number, next(parts), next(parts), next(parts), part_of)
             _refuse_missing_emotions(trained, fold)
             folds.append(fold)
-        if len(there := sorted(speakers.emotions_of(speakers.names))) < 2:
+        if len(emotions := sorted(speakers.emotions_of(speakers.names))) < 2:
             raise RequestError(
-                f"every recording of the table is {there[0]}, so any model would be right about all of them",
+                f"every recording of the table is {emotions[0]}, so any model would be right about all of them",
                 "two emotions or more",
                 "check the labels; a model is tested on such a corpus with gmp-atl evaluate",
             )
         return folds
 
-    def _development(self, speakers: Speakers, sides: Sides, served: dict[str, int], number: int) -> list[str]:
+    def _development(self, speakers: Speakers, split: TrainTestSplit, served: dict[str, int], number: int) -> list[str]:
         """Take development speakers from the training side, unless there are too few people for it."""
-        few = len(served) < FEWEST or (sides.part_of is not None and len(sides.train) < 2)
+        few = len(served) < FEWEST or (split.part_of is not None and len(split.train) < 2)
         if few and self.dev_speakers is None:
             return []
         return development_speakers(
-            speakers, sides.train, self.dev_speakers, sides.dev_groups, served, (self.seed, number)
+            speakers, split.train, self.dev_speakers, split.dev_groups, served, (self.seed, number)
         )
 
     def describe(self, table: Dataset) -> dict[str, Any]:
@@ -163,18 +117,19 @@ class Protocol:
             RequestError: As `folds`.
         """
         speakers, folds = Speakers.of(table), self.folds(table)
-        genders = {word: sum(g == word for g in speakers.genders.values()) for word in ("female", "male")}
-        parts: dict[str, dict[str, list[int]]] = {}
         chosen = [select(table, fold) for fold in folds]
-        sizes = [{part: len(rows) for part, rows in one.items()} for one in chosen]
         uniform = [fold.number for fold, one in zip(folds, chosen, strict=True) if len(set(one["test"]["emotion"])) < 2]
-        for part in PARTS:
-            people = [len(getattr(fold, part)) for fold in folds]
-            clips = [size[part] for size in sizes]
-            parts[part] = {"speakers": [min(people), max(people)], "recordings": [min(clips), max(clips)]}
+        parts = {
+            part: {
+                "speakers": _extremes([len(getattr(fold, part)) for fold in folds]),
+                "recordings": _extremes([len(one[part]) for one in chosen]),
+            }
+            for part in PARTS
+        }
+        genders = Counter(speakers.genders.values())
+        named = {"female": genders["female"], "male": genders["male"], "of unknown gender": genders[None]}
+        who = ", ".join(f"{count} {gender}" for gender, count in named.items() if count)
         total = len(speakers.names)
-        gender_unknown = total - sum(genders.values())
-        who = ", ".join(f"{n} {word}" for word, n in [*genders.items(), ("of unknown gender", gender_unknown)] if n)
         train, dev, test = (_range(parts[part]["speakers"]) for part in PARTS)
         choice = (
             f"{dev} of the training side for development"
@@ -194,7 +149,7 @@ class Protocol:
             "seed": self.seed,
             "num_folds": len(folds),
             "recordings": sum(speakers.recordings.values()),
-            "speakers": {"total": total, **genders, "unknown": gender_unknown},
+            "speakers": {"total": total, **dict(zip(("female", "male", "unknown"), named.values(), strict=True))},
             **parts,
             "speaker_independent": independent,
             "shared_speakers": shared,
@@ -207,19 +162,19 @@ class Protocol:
         }
 
 
-def _training_side(table: Dataset, speakers: Speakers, sides: Sides) -> Speakers:
+def _training_side(table: Dataset, speakers: Speakers, split: TrainTestSplit) -> Speakers:
     """What is known of the training side: where speakers are shared, their test recordings do not belong to it."""
-    if sides.part_of is None:
+    if split.part_of is None:
         return speakers
-    rows = [row for row, name in enumerate(table["id"]) if sides.part_of[name] == "train"]
+    rows = [row for row, name in enumerate(table["id"]) if split.part_of[name] == "train"]
     return Speakers.of(table.select(rows))
 
 
-def _with_development(table: Dataset, sides: Sides, dev: Sequence[str]) -> dict[str, str]:
+def _with_development(table: Dataset, split: TrainTestSplit, dev: Sequence[str]) -> dict[str, str]:
     """Recording → part once development speakers have been taken from the training side."""
-    part_of = dict(sides.part_of or {})
+    part_of = dict(split.part_of or {})
     for name, speaker in zip(table["id"], table["speaker"], strict=True):
-        if part_of[name] == "train" and speaker in dev and not sides.dev:
+        if part_of[name] == "train" and speaker in dev and not split.dev:
             part_of[name] = "dev"
     return part_of
 
@@ -245,6 +200,10 @@ def _one_emotion(folds: Sequence[int]) -> str:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _extremes(counts: Sequence[int]) -> list[int]:
+    return [min(counts), max(counts)]
 
 
 def _range(smallest_largest: list[int]) -> str:

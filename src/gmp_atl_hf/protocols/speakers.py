@@ -45,14 +45,8 @@ class Speakers:
     def of(cls, table: Dataset) -> Speakers:
         """Collect the speakers of a table.
 
-        Args:
-            table: The table.
-
-        Returns:
-            Its speakers.
-
         Raises:
-            RequestError: When the table has no rows.
+            RequestError: When the table has no rows, or one person may be two.
         """
         labels = table.features["emotion"].names
         emotions: dict[str, Counter[str]] = defaultdict(Counter)
@@ -71,24 +65,11 @@ class Speakers:
         return cls(labels, names, common, dict(emotions), {name: emotions[name].total() for name in names})
 
     def emotions_of(self, names: Iterable[str]) -> set[str]:
-        """Give the emotions that some speakers have recordings of.
-
-        Args:
-            names: The speakers.
-
-        Returns:
-            Names of emotions.
-        """
+        """The emotions that these speakers have recordings of."""
         return {emotion for name in names for emotion in self.emotions[name]}
 
     def by_session(self, table: Dataset) -> dict[str, tuple[str, ...]]:
-        """Give the speakers of each session.
-
-        Args:
-            table: The table, with the column `session`.
-
-        Returns:
-            Session (with the corpus of its people as prefix) to its speakers in natural order.
+        """The speakers of each session, in natural order; a session's name begins with the corpus of its people.
 
         Raises:
             RequestError: When a recording has no session, or a speaker is in two.
@@ -108,13 +89,7 @@ class Speakers:
         return {session: tuple(natural_order(members)) for session, members in sessions.items()}
 
     def by_split(self, table: Dataset) -> dict[str, tuple[str, ...]]:
-        """Give the speakers of each part of a given split; a speaker may turn up in several.
-
-        Args:
-            table: The table, with the column `split`.
-
-        Returns:
-            `train`, `dev` and `test` to speakers in natural order.
+        """`train`, `dev` and `test` of the column `split` to their speakers, who may be in several.
 
         Raises:
             RequestError: When a recording has no split.
@@ -126,14 +101,7 @@ class Speakers:
         return {part: tuple(natural_order(members)) for part, members in parts.items()}
 
     def stratified_groups(self, count: int, seed: int) -> list[list[str]]:
-        """Deal the speakers into groups with like shares of emotions and genders.
-
-        Args:
-            count: Number of groups.
-            seed: Another seed deals differently.
-
-        Returns:
-            `count` lists of speakers.
+        """Deal the speakers into groups with like shares of emotions and genders; another seed deals differently.
 
         Raises:
             RequestError: When a group would be empty.
@@ -168,28 +136,14 @@ class Speakers:
 
 
 def speakers_in(tables: Iterable[Dataset | None]) -> set[str]:
-    """Give everybody who speaks in some tables.
-
-    Args:
-        tables: The tables, with or without the column `speaker`, or None for none.
-
-    Returns:
-        The speakers; `UNKNOWN` among them where a table or a row does not say who speaks.
-    """
+    """Everybody who speaks in some tables; `UNKNOWN` among them where a table or a row does not say who speaks."""
     given = [table for table in tables if table is not None]
     columns = [table["speaker"] if "speaker" in table.column_names else [None] for table in given]
     return {speaker or UNKNOWN for column in columns for speaker in column}
 
 
 def is_unknown(speaker: str) -> bool:
-    """Tell whether a name stands for people whom nobody has named: `<corpus>/unknown`.
-
-    Args:
-        speaker: The table's name of a speaker.
-
-    Returns:
-        Whether it is one.
-    """
+    """Whether a name stands for people whom nobody has named: `<corpus>/unknown`."""
     return speaker.rpartition("/")[2].lower() == UNKNOWN
 
 
@@ -206,14 +160,7 @@ def _refuse_two_spellings(names: Iterable[str]) -> None:
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
-    """Sort names as people do: `s2` before `s10`.
-
-    Args:
-        names: The names.
-
-    Returns:
-        The names, sorted.
-    """
+    """Sort names as people do: `s2` before `s10`."""
 
     def key(name: str) -> tuple[list[tuple[int, int, str]], str]:
         parts = [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"[0-9]+|[^0-9]+", name)]

@@ -1,4 +1,4 @@
-"""The two sides of every fold, one function per kind of protocol; development speakers come later."""
+"""Train and test speakers of every fold, one function per kind of protocol; development speakers come later."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from typing import TYPE_CHECKING
 from ..data.columns import split_word
 from ..errors import RequestError
 from .fold import refuse_shared_speakers
+from .settings import ProtocolSettings
 from .speakers import Speakers, is_unknown, natural_order
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from .protocol import Protocol
-
 
 @dataclass(frozen=True)
-class Sides:
-    """The two sides of a fold, before development speakers are taken from the training side.
+class TrainTestSplit:
+    """Training and test speakers of a fold, before development speakers are taken from the former.
 
     Args:
-        train: The training side.
-        test: The test side.
+        train: Training speakers.
+        test: Test speakers.
         dev: Development speakers where the corpus prescribes them; not in `train`.
-        dev_groups: Groups of the training side that would make good development parts as a whole, the best first.
+        dev_groups: Groups of training speakers that would make good development parts as a whole, the best first.
         part_of: Recording id → part, where speakers are on both sides and that is allowed.
     """
 
@@ -37,39 +36,39 @@ class Sides:
     part_of: Mapping[str, str] | None = None
 
 
-def leave_one_speaker_out(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[Sides]:
+def leave_one_speaker_out(settings: ProtocolSettings, table: Dataset, speakers: Speakers) -> list[TrainTestSplit]:
     """Test every speaker once."""
-    _refuse_few(len(speakers.names), 2, "speakers", protocol.kind)
-    return [Sides(tuple(s for s in speakers.names if s != test), (test,)) for test in speakers.names]
+    _refuse_few(len(speakers.names), 2, "speakers", settings.kind)
+    return [TrainTestSplit(tuple(s for s in speakers.names if s != test), (test,)) for test in speakers.names]
 
 
-def leave_one_session_out(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[Sides]:
+def leave_one_session_out(settings: ProtocolSettings, table: Dataset, speakers: Speakers) -> list[TrainTestSplit]:
     """Test every session once, with all its speakers."""
     sessions = speakers.by_session(table)
-    _refuse_few(len(sessions), 2, "sessions", protocol.kind)
+    _refuse_few(len(sessions), 2, "sessions", settings.kind)
     names = natural_order(sessions)
-    sides = []
+    splits = []
     for number, test in enumerate(names):
         # From the next session on round the circle, so that each is the development session of one fold.
         others = [sessions[name] for name in names[number + 1 :] + names[:number]]
         train = tuple(speaker for other in others for speaker in other)
-        sides.append(Sides(train, sessions[test], dev_groups=tuple(others) if len(others) > 1 else ()))
-    return sides
+        splits.append(TrainTestSplit(train, sessions[test], dev_groups=tuple(others) if len(others) > 1 else ()))
+    return splits
 
 
-def group_k_fold(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[Sides]:
+def group_k_fold(settings: ProtocolSettings, table: Dataset, speakers: Speakers) -> list[TrainTestSplit]:
     """Deal the speakers into groups, and test every group once."""
-    count = protocol.num_folds or 5
-    _refuse_few(len(speakers.names), count, "speakers", f"{protocol.kind} with {count} folds")
-    groups = speakers.stratified_groups(count, protocol.seed)
-    return [Sides(tuple(s for s in speakers.names if s not in group), tuple(group)) for group in groups]
+    count = settings.num_folds or 5
+    _refuse_few(len(speakers.names), count, "speakers", f"{settings.kind} with {count} folds")
+    groups = speakers.stratified_groups(count, settings.seed)
+    return [TrainTestSplit(tuple(s for s in speakers.names if s not in group), tuple(group)) for group in groups]
 
 
-def given(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[Sides]:
+def given(settings: ProtocolSettings, table: Dataset, speakers: Speakers) -> list[TrainTestSplit]:
     """Follow the column `split`."""
     parts = speakers.by_split(table)
     shared = _shared_or_unknown(parts)
-    if shared and not protocol.allow_shared_speakers:
+    if shared and not settings.allow_shared_speakers:
         refuse_shared_speakers(parts, "the given split")
         _refuse_unknown(shared[0], table)
     for part in ("train", "test"):
@@ -77,47 +76,48 @@ def given(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[Sides]
             raise RequestError(
                 f"the given split has no {part} recordings", "train and test", "correct the column split"
             )
-    if parts["dev"] and protocol.dev_speakers is not None:
+    if parts["dev"] and settings.dev_speakers is not None:
         raise RequestError(
-            f"dev_speakers is {protocol.dev_speakers}, but the given split has development speakers of its own",
+            f"dev_speakers is {settings.dev_speakers}, but the given split has development speakers of its own",
             "one of the two",
             "take out dev_speakers",
         )
     part_of = None
     if shared:
         part_of = {i: str(split_word(value)) for i, value in zip(table["id"], table["split"], strict=True)}
-    return [Sides(parts["train"], parts["test"], parts["dev"], part_of=part_of)]
+    return [TrainTestSplit(parts["train"], parts["test"], parts["dev"], part_of=part_of)]
 
 
-def cross_corpus(protocol: Protocol, table: Dataset, speakers: Speakers) -> list[Sides]:
+def cross_corpus(settings: ProtocolSettings, table: Dataset, speakers: Speakers) -> list[TrainTestSplit]:
     """Train on some corpora, test on others."""
-    there = natural_order(set(table["corpus"]))
-    if not protocol.test_corpora:
+    corpora = natural_order(set(table["corpus"]))
+    test_corpora = settings.test_corpora
+    if not test_corpora:
         raise RequestError(
-            "cross-corpus without a corpus to test on", f"one or more of {', '.join(there)}", f"test: [{there[-1]}]"
+            "cross-corpus without a corpus to test on", f"one or more of {', '.join(corpora)}", f"test: [{corpora[-1]}]"
         )
-    train_corpora = protocol.train_corpora or tuple(name for name in there if name not in protocol.test_corpora)
-    for name in (*train_corpora, *protocol.test_corpora):
-        if name not in there:
+    train_corpora = settings.train_corpora or tuple(name for name in corpora if name not in test_corpora)
+    for name in (*train_corpora, *test_corpora):
+        if name not in corpora:
             raise RequestError(
                 f"cross-corpus names {name!r}, which is no corpus of the table",
-                f"one of {', '.join(there)}",
+                f"one of {', '.join(corpora)}",
                 "a corpus is called by its name, or by corpus_name where it has one",
             )
-    both = [name for name in train_corpora if name in protocol.test_corpora]
-    left_out = [name for name in there if name not in (*train_corpora, *protocol.test_corpora)]
-    if both or left_out or not train_corpora:
-        found = f"{both[0]} is on both sides" if both else f"{left_out[0]} is on neither side" if left_out else ""
+    problems = [f"{name} is on both sides" for name in train_corpora if name in test_corpora]
+    problems += [f"{name} is on neither side" for name in corpora if name not in (*train_corpora, *test_corpora)]
+    problems += [] if train_corpora else ["every corpus is to be tested on, none is left to train on"]
+    if problems:
         raise RequestError(
-            f"cross-corpus: {found or 'every corpus is to be tested on, none is left to train on'}",
+            f"cross-corpus: {problems[0]}",
             "every corpus of the recipe on one side",
             "correct protocol.train and protocol.test, or take the corpus out of the recipe",
         )
     # A person may be in several corpora: the actors of RAVDESS speak in one and sing in another.
-    there_is = set(zip(table["speaker"], table["corpus"], strict=True))
+    pairs = set(zip(table["speaker"], table["corpus"], strict=True))
     train, test = (
-        tuple(s for s in speakers.names if any((s, corpus) in there_is for corpus in side))
-        for side in (train_corpora, protocol.test_corpora)
+        tuple(s for s in speakers.names if any((s, corpus) in pairs for corpus in side))
+        for side in (train_corpora, test_corpora)
     )
     shared = [name for name in train if name in test]
     if shared:
@@ -127,10 +127,10 @@ def cross_corpus(protocol: Protocol, table: Dataset, speakers: Speakers) -> list
             "other corpora, or kind: leave-one-speaker-out or group-k-fold on both together; a reader of your own "
             "whose people are others in each folder says so: CorpusInfo(…, own_speakers=False)",
         )
-    return [Sides(train, test)]
+    return [TrainTestSplit(train, test)]
 
 
-SIDES: Mapping[str, Callable[[Protocol, Dataset, Speakers], list[Sides]]] = {
+SPLITTERS: Mapping[str, Callable[[ProtocolSettings, Dataset, Speakers], list[TrainTestSplit]]] = {
     "leave-one-speaker-out": leave_one_speaker_out,
     "leave-one-session-out": leave_one_session_out,
     "group-k-fold": group_k_fold,
@@ -142,11 +142,6 @@ SIDES: Mapping[str, Callable[[Protocol, Dataset, Speakers], list[Sides]]] = {
 
 def refuse_unknown_speakers(kind: str, table: Dataset, speakers: Speakers) -> None:
     """Refuse a protocol that makes folds of speakers when nobody knows who some of them are.
-
-    Args:
-        kind: The protocol's kind.
-        table: The table.
-        speakers: Its speakers.
 
     Raises:
         RequestError: Names the unknown speaker and the number of recordings.

@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from types import NoneType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from ..errors import RequestError
+from ..errors import RequestError, did_you_mean, known_names
+from ..protocols.settings import ProtocolSettings
 from ..ranges import refuse_absurd_numbers
-from .convert import convert, describe, did_you_mean, known_names, split_rest, to_plain
-from .yaml12 import dump_yaml, load_yaml
-
-if TYPE_CHECKING:
-    from ..pretraining.recipe import PretrainRecipe
-    from .recipe import Recipe
-
-__all__ = [
-    "FOLDER_NAME",
-    "MODEL_OWNED",
-    "RESERVED_NAMES",
-    "RUN_OWNED",
-    "check_coherence",
-    "check_field_names",
-    "check_name",
-    "check_pretraining_names",
-    "check_protocol",
-    "convert",
-    "describe",
-    "did_you_mean",
-    "dump_yaml",
-    "known_names",
-    "load_yaml",
-    "split_rest",
-    "to_plain",
-]
+from .convert import IN_WORDS, describe
+from .sections import STAGE_NAMES, CorpusSpec, PseudoLabelSpec, StagesSpec
 
 FOLDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 """Names that may name a folder of a run."""
@@ -85,60 +63,28 @@ MODEL_UNUSED: Mapping[str, str] = {
 }
 """Configuration fields that a checkpoint may have and that none of our models looks at."""
 
-_STAGES = ("multitask", "retrain", "finetune")
-_PLAIN_KINDS: Mapping[str, tuple[type, str]] = {
-    "bool": (bool, "true or false"),
-    "int": (int, "a whole number"),
-    "float": (float, "a number"),
-    "str": (str, "text"),
-    "dict": (dict, "a mapping"),
-    "None": (NoneType, "null"),
-}
+_PLAIN_KINDS = {"None" if kind is NoneType else kind.__name__: kind for kind in IN_WORDS}
 
 
 def check_name(name: str) -> None:
-    """Refuse a recipe's name that can name no folder.
-
-    Raises:
-        RequestError: Says what names look like.
-    """
+    """Refuse a recipe's name that can name no folder."""
     if not FOLDER_NAME.fullmatch(name):
         expected = "lower-case letters, digits and . _ -, 100 at most (it names a folder)"
         raise RequestError(f"`name` is {describe(name)}", expected)
 
 
-def check_protocol(recipe: Recipe) -> None:
-    """Refuse settings of the protocol that belong to another kind of it, and guessed labels across corpora.
-
-    Args:
-        recipe: The recipe.
+def check_corpora(
+    protocol: ProtocolSettings, corpora: Sequence[CorpusSpec], labels: Mapping[str, str | None] | None
+) -> None:
+    """Refuse a protocol across corpora that names none of the recipe's, and guessed labels across corpora.
 
     Raises:
-        RequestError: With the settings that do not go together, and what to write instead.
+        RequestError: Says what to write instead.
     """
-    spec = recipe.protocol
-    if spec.folds is not None and spec.kind != "group-k-fold":
-        raise RequestError(
-            f"`protocol.folds` is {spec.folds}, with `protocol.kind` {spec.kind}",
-            "no number of folds: the corpus decides it",
-            "remove protocol.folds, or protocol.kind: group-k-fold",
-        )
-    if spec.allow_shared_speakers and spec.kind != "given":
-        raise RequestError(
-            f"`protocol.allow_shared_speakers` is true, with `protocol.kind` {spec.kind}",
-            "it with `given` only: the other kinds never share a speaker",
-            "remove protocol.allow_shared_speakers, or protocol.kind: given",
-        )
-    if spec.kind != "cross-corpus":
-        if spec.train is not None or spec.test is not None:
-            raise RequestError(
-                f"`protocol` names corpora to train or test on, with `protocol.kind` {spec.kind}",
-                "them with `cross-corpus` only",
-                "protocol: {kind: cross-corpus, test: [name]}",
-            )
+    if protocol.kind != "cross-corpus":
         return
-    names = [str(corpus.options.get("corpus_name") or corpus.name) for corpus in recipe.corpus]
-    if spec.test is None:
+    names = [str(corpus.options.get("corpus_name") or corpus.name) for corpus in corpora]
+    if protocol.test_corpora is None:
         raise RequestError(
             "`protocol.kind` is cross-corpus, and `protocol.test` is missing",
             f"the corpora to test on: one or more of {', '.join(names)}",
@@ -148,13 +94,13 @@ def check_protocol(recipe: Recipe) -> None:
 
     # A corpus in a Python file has the name that the file gives it; whether it is there is seen once it is read.
     in_files = any(is_corpus_file(name) for name in names)
-    for name in (*(spec.train or ()), *spec.test):
+    for name in (*(protocol.train_corpora or ()), *protocol.test_corpora):
         if name not in names and not in_files:
             raise RequestError(
                 f"`protocol` names the corpus {name!r}", f"{known_names(names)} of `corpus`", did_you_mean(name, names)
             )
-    without = [n for n, corpus in zip(names, recipe.corpus, strict=True) if corpus.options.get("labels") is None]
-    if recipe.labels is None and without:
+    without = [n for n, corpus in zip(names, corpora, strict=True) if corpus.options.get("labels") is None]
+    if labels is None and without:
         raise RequestError(
             f"cross-corpus without a label map for {without[0]}",
             "an explicit map: corpora call the same emotion by different names, and different ones by the same",
@@ -162,16 +108,12 @@ def check_protocol(recipe: Recipe) -> None:
         )
 
 
-def check_coherence(recipe: Recipe) -> None:
+def check_coherence(stages: StagesSpec, pseudo_labels: PseudoLabelSpec, backbone: str | Mapping[str, Any]) -> None:
     """Refuse stages that contradict each other.
-
-    Args:
-        recipe: A recipe without variants.
 
     Raises:
         RequestError: With the settings that do not go together, and what to write instead.
     """
-    stages = recipe.stages
     if not stages.performed:
         raise RequestError(
             "all three stages have `skip: true`", "at least one training", "stages: {finetune: {skip: false}}"
@@ -181,22 +123,23 @@ def check_coherence(recipe: Recipe) -> None:
             raise RequestError(
                 f"`stages.{name}.same_updates_as_all` is true", "it at `stages.finetune` only", "remove it there"
             )
-    _check_starts(recipe)
+    _check_starts(stages)
     if stages.retrain.skip:
         return
-    if recipe.pseudo_labels.source == "multitask" and stages.multitask.skip:
+    if pseudo_labels.source == "multitask" and stages.multitask.skip:
         raise RequestError(
             "`pseudo_labels.source` is multitask, and `stages.multitask` has `skip: true`",
             "a model that exists to take the pseudo-labels from",
             "pseudo_labels: {source: backbone}",
         )
-    _check_layers(recipe)
+    if isinstance(backbone, Mapping):
+        _check_layers(pseudo_labels.layers, backbone)
 
 
-def _check_starts(recipe: Recipe) -> None:
+def _check_starts(stages: StagesSpec) -> None:
     performed, skipped = ["backbone"], []
-    for name in _STAGES:
-        stage = getattr(recipe.stages, name)
+    for name in STAGE_NAMES:
+        stage = getattr(stages, name)
         if stage.skip:
             skipped.append(name)
             continue
@@ -210,15 +153,13 @@ def _check_starts(recipe: Recipe) -> None:
         performed.append(name)
 
 
-def _check_layers(recipe: Recipe) -> None:
+def _check_layers(layers: Sequence[int], backbone: Mapping[str, Any]) -> None:
     """Only a backbone from scratch says here how deep it is; of others the run finds out when it reads them."""
-    if not isinstance(recipe.backbone, Mapping):
-        return
-    depth = recipe.backbone.get("num_hidden_layers", 12)
+    depth = backbone.get("num_hidden_layers", 12)
     if not isinstance(depth, int):
         return  # refused by `check_field_names`
     seen: dict[int, int] = {}
-    for layer in recipe.pseudo_labels.layers:
+    for layer in layers:
         resolved = layer if layer > 0 else depth + 1 + layer
         if not 1 <= resolved <= depth:
             raise RequestError(
@@ -234,7 +175,7 @@ def _check_layers(recipe: Recipe) -> None:
         seen[resolved] = layer
 
 
-class _Known(NamedTuple):
+class KnownFields(NamedTuple):
     """What a mapping of the recipe may hold.
 
     Args:
@@ -252,59 +193,24 @@ class _Known(NamedTuple):
     unused: Mapping[str, str] = {}
 
 
-def check_field_names(recipe: Recipe) -> None:
-    """Refuse unknown names, and plainly wrong kinds, where the recipe passes names on to transformers.
-
-    Args:
-        recipe: The recipe; each of its variants is checked too.
+def check_field_names(backbone: str | Mapping[str, Any], model: Mapping[str, Any], stages: StagesSpec) -> None:
+    """Refuse unknown names, and plainly wrong kinds, where a recipe passes names on to transformers.
 
     Raises:
         RequestError: With the nearest right name, or what to write instead of a field that the run sets itself.
     """
-    known_backbone, known_model, known_arguments = _known_fields()
-
-    def check(one: Recipe) -> None:
-        if isinstance(one.backbone, Mapping):
-            _check_names(one.backbone, "`backbone`", known_backbone)
-        _check_names(one.model, "`model`", known_model)
-        for name in _STAGES:
-            stage = getattr(one.stages, name)
-            _check_names(stage.model, f"`stages.{name}.model`", known_model)
-            _check_names(stage.arguments, f"`stages.{name}`", known_arguments)
-
-    check(recipe)
-    for variant in recipe.variant_names:
-        try:
-            for candidate in recipe.resolve(variant).candidates():
-                check(candidate)
-        except RequestError as error:
-            raise RequestError(f"variant {variant}: {error.found}", error.expected, error.fix) from error
+    known_backbone, known_model, known_arguments = known_fields()
+    if isinstance(backbone, Mapping):
+        check_names(backbone, "`backbone`", known_backbone)
+    check_names(model, "`model`", known_model)
+    for name in STAGE_NAMES:
+        stage = getattr(stages, name)
+        check_names(stage.model, f"`stages.{name}.model`", known_model)
+        check_names(stage.arguments, f"`stages.{name}`", known_arguments)
 
 
-def check_pretraining_names(recipe: PretrainRecipe) -> None:
-    """Refuse unknown names, and plainly wrong kinds, in a pre-training.
-
-    Args:
-        recipe: The recipe of the pre-training.
-
-    Raises:
-        RequestError: As `check_field_names`.
-    """
-    by_itself = "leave it out: the pre-training sets it"
-    known_backbone, known_model, known_arguments = (
-        known._replace(owned=dict.fromkeys(known.owned, by_itself) | {"seed": "use `seed` at the top of the recipe"})
-        for known in _known_fields()
-    )
-    if isinstance(recipe.backbone, Mapping):
-        _check_names(recipe.backbone, "`backbone`", known_backbone)
-    _check_names(recipe.model, "`model`", known_model)
-    _check_names(recipe.arguments, "`arguments`", known_arguments._replace(own_keys=()))
-    for number, spec in enumerate(recipe.iterations):
-        keys = tuple(item.name for item in fields(spec) if not item.metadata.get("rest"))
-        _check_names(spec.arguments, f"`iterations.{number}`", known_arguments._replace(own_keys=keys))
-
-
-def _known_fields() -> tuple[_Known, _Known, _Known]:
+@cache
+def known_fields() -> tuple[KnownFields, KnownFields, KnownFields]:
     """Fields of a backbone, of a model, and of a stage's arguments."""
     # Imported here: reading a recipe must not load torch.
     from transformers import HubertConfig
@@ -318,18 +224,19 @@ def _known_fields() -> tuple[_Known, _Known, _Known]:
     stage_elsewhere = {name: "`model`, of the recipe or of this stage" for name in model if name not in arguments}
     # In every checkpoint's configuration, and derived.
     stored = {"model_type": str, "num_feat_extract_layers": int}
-    known_backbone = _Known({**hubert, **stored}, MODEL_OWNED, elsewhere=in_model)
-    known_model = _Known(
+    known_backbone = KnownFields({**hubert, **stored}, MODEL_OWNED, elsewhere=in_model)
+    known_model = KnownFields(
         model, MODEL_OWNED, elsewhere={n: "a stage" for n in arguments if n not in model}, unused=MODEL_UNUSED
     )
-    return known_backbone, known_model, _Known(arguments, RUN_OWNED, known_stage, stage_elsewhere)
+    return known_backbone, known_model, KnownFields(arguments, RUN_OWNED, known_stage, stage_elsewhere)
 
 
 def _annotations(cls: Any) -> dict[str, Any]:
     return {item.name: item.type for item in fields(cls) if item.init and not item.name.startswith("_")}
 
 
-def _check_names(mapping: Mapping[str, Any], where: str, known: _Known) -> None:
+def check_names(mapping: Mapping[str, Any], where: str, known: KnownFields) -> None:
+    """Refuse names, kinds and numbers that a mapping of a recipe cannot hold."""
     for name, value in mapping.items():
         if name in known.owned:
             raise RequestError(f"{where} sets `{name}`, which the run sets itself", fix=known.owned[name])
@@ -355,6 +262,7 @@ def _check_kind(value: Any, hint: Any, what: str) -> None:
         kinds = ["float", *(kind for kind in kinds if kind not in ("float", "int"))]
     if not all(kind in _PLAIN_KINDS for kind in kinds):
         return
-    given = float if type(value) is int and "float" in kinds else type(value)
-    if given not in {_PLAIN_KINDS[kind][0] for kind in kinds}:
-        raise RequestError(f"{what} {describe(value)}", " or ".join(_PLAIN_KINDS[kind][1] for kind in kinds))
+    allowed = [_PLAIN_KINDS[kind] for kind in kinds]
+    given = float if type(value) is int and float in allowed else type(value)
+    if given not in allowed:
+        raise RequestError(f"{what} {describe(value)}", " or ".join(IN_WORDS[kind] for kind in allowed))

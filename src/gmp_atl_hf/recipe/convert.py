@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..errors import RequestError
+from ..errors import RequestError, did_you_mean, known_names
 from ..ranges import LARGEST
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
+IN_WORDS: Mapping[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    dict: "a mapping",
+    NoneType: "null",
+}
+"""The kinds of plain values, as messages call them."""
+
 _TRUTH = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
-
-
-def known_names(names: Iterable[str]) -> str:
-    """List the right names for a message: `"one of a, b, c"`, or the only one."""
-    listed = list(names)
-    return listed[0] if len(listed) == 1 else f"one of {', '.join(listed)}"
-
-
-def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = None) -> str | None:
-    """Suggest the nearest right name.
-
-    Args:
-        name: What was written.
-        known: The right names.
-        otherwise: What to say when none is near.
-
-    Returns:
-        The question, or `otherwise`.
-
-    Example:
-        >>> did_you_mean("clustres", ["layers", "clusters"])
-        'did you mean `clusters`?'
-    """
-    plain = {known_name.lower().replace("_", "-"): known_name for known_name in known}
-    written = str(name).lower().replace("_", "-")
-    near = difflib.get_close_matches(written, plain, n=1, cutoff=0.6)
-    if not near and len(written) > 2:
-        containing = [candidate for candidate in plain if written in candidate]
-        near = containing if len(containing) == 1 else []
-    return f"did you mean `{plain[near[0]]}`?" if near else otherwise
 
 
 def describe(value: object) -> str:
@@ -76,7 +55,7 @@ def to_plain(value: Any) -> Any:
             if item.metadata.get("rest"):
                 plain.update(to_plain(inner))
             elif not (item.metadata.get("quiet") and inner == _default(item)):
-                plain[item.name] = to_plain(inner)
+                plain[_key(item)] = to_plain(inner)
         return plain
     if isinstance(value, Mapping):
         return {key: to_plain(inner) for key, inner in value.items()}
@@ -86,15 +65,12 @@ def to_plain(value: Any) -> Any:
 
 
 def split_rest(cls: type, mapping: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Sort the keys of a mapping by the fields of a dataclass.
+    """Sort the keys of a plain mapping by the fields of a dataclass; its `rest` field takes every further key.
 
     Args:
-        cls: The dataclass; its `rest` field, if there is one, takes every further key.
+        cls: The dataclass.
         mapping: The plain mapping.
         path: Where it is in the recipe; empty at the top.
-
-    Returns:
-        Field name to plain value, not converted yet.
 
     Raises:
         RequestError: It is no mapping, or has an unknown key and the class no `rest` field.
@@ -103,14 +79,13 @@ def split_rest(cls: type, mapping: Mapping[str, Any], path: str) -> dict[str, An
     if not isinstance(mapping, Mapping):
         raise RequestError(f"{where} is {describe(mapping)}", _expected(cls))
     rest = _rest_of(cls)
-    known = _keys(cls)
+    known = {_key(item): item.name for item in fields(cls) if item.name != rest}
     values: dict[str, Any] = {}
     further: dict[str, Any] = {}
     for key, value in mapping.items():
-        if not isinstance(key, str):
-            raise RequestError(f"{where} has the key {describe(key)}", "keys that are text", f'"{key}": …, in quotes')
+        _check_key(key, where)
         if key in known:
-            values[key] = value
+            values[known[key]] = value
         elif rest is None:
             raise RequestError(f"unknown key `{key}` in {where}", known_names(known), did_you_mean(key, known))
         elif key == rest:
@@ -124,19 +99,21 @@ def split_rest(cls: type, mapping: Mapping[str, Any], path: str) -> dict[str, An
     return values
 
 
+def _check_key(key: object, where: str) -> None:
+    if not isinstance(key, str):
+        raise RequestError(f"{where} has the key {describe(key)}", "keys that are text", f'"{key}": …, in quotes')
+
+
 def convert(type_hint: Any, value: Any, path: str, metadata: Mapping[str, Any]) -> Any:
-    """Turn a plain value into the type of a dataclass field.
+    """Turn a plain value into the type of a dataclass field, all of its parts converted and copied.
 
     Args:
         type_hint: The resolved hint: a scalar, `Literal`, `tuple[X, ...]`, `Mapping`, dataclass or union of them.
         value: The plain value, or one that is converted already.
         path: Where it is in the recipe, for messages.
-        metadata: Of the field. `expand`: replace `${NAME}` and `~`; `above`, `at_least`, `at_most`, `not_zero`: range
-            of a number or of each in a list; `non_empty`; `unique`. (`quiet` and `rest` concern `to_plain` and
-            `split_rest`.)
-
-    Returns:
-        The value, all of its parts converted and copied.
+        metadata: Of the field. `expand`: replace `${NAME}` and `~`; `choices`: of a text; `above`, `at_least`,
+            `at_most`, `not_zero`: range of a number or of each in a list; `non_empty`; `unique`. (`key`, the field's
+            name in a recipe, `quiet` and `rest` concern the mapping that the field is in.)
 
     Raises:
         RequestError: The value is of another kind or out of range.
@@ -148,10 +125,9 @@ def convert(type_hint: Any, value: Any, path: str, metadata: Mapping[str, Any]) 
         return _convert_union(type_hint, value, path, metadata)
     if is_dataclass(type_hint):
         return _convert_dataclass(type_hint, value, path)  # type: ignore[arg-type]
-    if origin is Literal:
-        if isinstance(value, str) and value in get_args(type_hint):
+    if known := get_args(type_hint) if origin is Literal else metadata.get("choices"):
+        if isinstance(value, str) and value in known:
             return value
-        known = get_args(type_hint)
         raise RequestError(f"`{path}` is {describe(value)}", known_names(known), did_you_mean(value, known))
     if origin is tuple:
         converted: Any = _convert_list(type_hint, value, path, metadata)
@@ -206,10 +182,10 @@ def _convert_dataclass(cls: type, value: Any, path: str) -> Any:
     converted: dict[str, Any] = {}
     for item in fields(cls):
         if item.name in values:
-            inner = path if item.name == rest else f"{path}.{item.name}"
+            inner = path if item.name == rest else f"{path}.{_key(item)}"
             converted[item.name] = convert(hints[item.name], values[item.name], inner, item.metadata)
         elif item.default is MISSING and item.default_factory is MISSING:
-            raise RequestError(f"`{path}` has no `{item.name}`", f"`{path}.{item.name}`")
+            raise RequestError(f"`{path}` has no `{_key(item)}`", f"`{path}.{_key(item)}`")
     return cls(**converted)
 
 
@@ -236,8 +212,7 @@ def _convert_mapping(type_hint: Any, value: Any, path: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise RequestError(f"`{path}` is {describe(value)}", _expected(type_hint))
     for key in value:
-        if not isinstance(key, str):
-            raise RequestError(f"`{path}` has the key {describe(key)}", "keys that are text", f'"{key}": …, in quotes')
+        _check_key(key, f"`{path}`")
     item_hint = get_args(type_hint)[1]
     return {key: convert(item_hint, item, f"{path}.{key}", {}) for key, item in value.items()}
 
@@ -321,11 +296,16 @@ def _expected(type_hint: Any) -> str:
         return f"a list of {plural}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "a mapping (`key: value`)"
-    return {str: "text", bool: "true or false", int: "a whole number", float: "a number", NoneType: "null"}[type_hint]
+    return IN_WORDS[type_hint]
 
 
 def _keys(cls: type) -> tuple[str, ...]:
-    return tuple(item.name for item in fields(cls) if not item.metadata.get("rest"))
+    return tuple(_key(item) for item in fields(cls) if not item.metadata.get("rest"))
+
+
+def _key(item: Field[Any]) -> str:
+    """What a field is called in a recipe."""
+    return item.metadata.get("key", item.name)
 
 
 def _rest_of(cls: type) -> str | None:

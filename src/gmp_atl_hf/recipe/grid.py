@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..errors import RequestError
-from .variants import variant_overrides
-
-if TYPE_CHECKING:
-    from .recipe import Recipe
 
 _MOST_COMBINATIONS = 1_000
 _SEARCHED = "stages.finetune."
@@ -39,16 +35,17 @@ def overlap(one: str, other: str) -> bool:
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
-def check_search(recipe: Recipe) -> None:
+def check_search(search: Mapping[str, Sequence[Any]], variants: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse a search of what is no setting of the fine-tuning, of a single value, or of what a variant sets.
 
     Args:
-        recipe: The recipe.
+        search: Dotted path to the values to try.
+        variants: Name of each variant to its overrides.
 
     Raises:
         RequestError: With the path, and what can be searched.
     """
-    for dotted, values in recipe.search.items():
+    for dotted, values in search.items():
         if not dotted.startswith(_SEARCHED) or dotted.removeprefix(_SEARCHED) in (*_NOT_SEARCHED, ""):
             raise RequestError(
                 f"`search` has `{dotted}`",
@@ -63,19 +60,18 @@ def check_search(recipe: Recipe) -> None:
             if value in values[:index]:
                 raise RequestError(f"`search.{dotted}` has {value} twice", "each value once", "remove one of them")
 
-    if (combinations := math.prod(map(len, recipe.search.values()))) > _MOST_COMBINATIONS:
+    if (combinations := math.prod(map(len, search.values()))) > _MOST_COMBINATIONS:
         raise RequestError(
             f"`search` has {combinations} combinations", f"at most {_MOST_COMBINATIONS}", "search fewer settings"
         )
-    for one, other in itertools.combinations(recipe.search, 2):
+    for one, other in itertools.combinations(search, 2):
         if overlap(one, other):
             raise RequestError(f"`search` has `{one}` and `{other}`", "paths of which none leads into another")
-    for index, variant in enumerate(recipe.variants):
-        for dotted in variant_overrides(variant, f"variants.{index}"):
-            for searched in recipe.search:
-                if overlap(dotted, searched):
-                    raise RequestError(
-                        f"`search` has `{searched}`, and the variant {variant.name} sets `{dotted}`",
-                        "settings that are either searched or compared",
-                        "remove one of them",
-                    )
+    for variant, overrides in variants.items():
+        for dotted, searched in itertools.product(overrides, search):
+            if overlap(dotted, searched):
+                raise RequestError(
+                    f"`search` has `{searched}`, and the variant {variant} sets `{dotted}`",
+                    "settings that are either searched or compared",
+                    "remove one of them",
+                )

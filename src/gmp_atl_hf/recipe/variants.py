@@ -1,15 +1,13 @@
-"""Overrides by dotted path, and the names for sets of them: variants."""
+"""Variants: names for sets of overrides."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from typing import Any
 
-from ..errors import RequestError
-from .checks import FOLDER_NAME, RESERVED_NAMES, describe, did_you_mean, known_names, load_yaml
-
-if TYPE_CHECKING:
-    from .recipe import VariantSpec
+from ..errors import RequestError, did_you_mean, known_names
+from .checks import FOLDER_NAME, RESERVED_NAMES
+from .sections import VariantSpec
 
 _DIRECT: Mapping[str, Any] = {"stages.multitask.skip": True, "stages.retrain.skip": True}
 
@@ -38,19 +36,14 @@ others change one part: emotion alone in the first training; one codebook of 100
 or from two; all frames predicted in place of the masked ones; retraining that goes on from the multi-task model;
 cross-entropy in place of AM-Softmax; and an encoder that the fine-tuning leaves as the retraining made it."""
 
-NOT_PER_VARIANT = ("name", "corpus", "labels", "protocol", "search", "seeds", "variants", "final")
-"""What variants share, so that their numbers can be compared."""
 
-
-def variant_overrides(variant: VariantSpec, path: str) -> dict[str, Any]:
-    """Give all overrides of a variant: those of its base, then its own.
+def variant_overrides(variant: VariantSpec, path: str, shared: Collection[str]) -> dict[str, Any]:
+    """All overrides of a variant, as dotted path to value: those of its base, then its own.
 
     Args:
         variant: The variant.
         path: Where it is in the recipe, for error messages.
-
-    Returns:
-        Dotted path to value.
+        shared: Keys of the recipe that no variant may change.
 
     Raises:
         RequestError: When the name or the base is unknown, or an override touches what variants share.
@@ -80,82 +73,10 @@ def variant_overrides(variant: VariantSpec, path: str) -> dict[str, Any]:
             did_you_mean(variant.base, BUILT_IN_VARIANTS),
         )
     for dotted in variant.set:
-        if dotted.split(".")[0] in NOT_PER_VARIANT:
+        if dotted.split(".")[0] in shared:
             raise RequestError(
                 f"`{path}.set` changes `{dotted}`",
-                f"variants that share {', '.join(NOT_PER_VARIANT)}, so that they can be compared",
+                f"variants that share {', '.join(shared)}, so that they can be compared",
                 "make a second recipe for it",
             )
     return {**BUILT_IN_VARIANTS[variant.base or (variant.name if built_in else "gmp-atl")], **variant.set}
-
-
-def apply_override(recipe: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set one value in a recipe that is still plain dicts and lists; unknown names are refused later, when it is read.
-
-    Args:
-        recipe: The plain recipe, changed in place.
-        dotted: The path, such as `pseudo_labels.clusters`, or `corpus.0.root` inside a list.
-        value: The new value; a mapping replaces the old one whole.
-
-    Raises:
-        RequestError: When the path leads through something that has no keys.
-    """
-    keys = dotted.split(".")
-    place: Any = recipe
-    for depth, key in enumerate(keys):
-        where = ".".join(keys[:depth])
-        index: str | int = key
-        if isinstance(place, list):
-            if not key.isdigit() or int(key) >= len(place):
-                raise RequestError(
-                    f"`{dotted}`: `{where}` is a list of {len(place)}",
-                    f"a number from 0 to {len(place) - 1} after `{where}`",
-                    f"{where}.0" + "".join(f".{k}" for k in keys[depth:]),
-                )
-            index = int(key)
-        elif not isinstance(place, dict):
-            raise RequestError(f"`{dotted}`: `{where}` is {describe(place)}", "a mapping", f"set `{where}` as a whole")
-        if depth == len(keys) - 1:
-            place[index] = value
-        else:
-            if isinstance(place, dict) and place.get(key) is None:
-                place[key] = {}  # a section that is left out or empty
-            place = place[index]
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """Read `key.path=value`, the value as YAML.
-
-    Args:
-        text: Such as `pseudo_labels.clusters=[50, 100]`.
-
-    Returns:
-        The dotted path and the value.
-
-    Raises:
-        RequestError: When there is no `=`, an empty key, or the value is no YAML.
-
-    Example:
-        >>> parse_override("data.shuffle_labels=true")
-        ('data.shuffle_labels', True)
-    """
-    dotted, equals, value = text.partition("=")
-    dotted = dotted.strip()
-    if not equals or not all(dotted.split(".")):
-        raise RequestError(f"the override {text!r}", "key.path=value", "for example pseudo_labels.clusters=[50]")
-    return dotted, load_yaml(value, f"the override {text!r}")
-
-
-def with_overrides(recipe: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Apply `key.path=value` texts to a plain recipe, in order.
-
-    Args:
-        recipe: The plain recipe, changed in place.
-        overrides: The texts.
-
-    Returns:
-        The same recipe.
-    """
-    for text in overrides:
-        apply_override(recipe, *parse_override(text))
-    return recipe

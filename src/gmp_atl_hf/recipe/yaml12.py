@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import RequestError
+from ..errors import RequestError, errors_of
 
 # YAML 1.2's core schema, which is what people expect; PyYAML's own rules (YAML 1.1) read `1e-4` as text, `no` as
 # False, `03` as 3, `1_000` as 1000, `12:30` as 750 and `2024-01-01` as a date.
@@ -43,7 +43,11 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, Hashable):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
             if key in seen:
-                raise _DuplicateKeyError(str(key), seen[key], line)
+                raise RequestError(
+                    f"`{key}` is given twice, on line {seen[key]} and on line {line}",
+                    "every key once",
+                    f"remove one of the two lines that begin with `{key}:`",
+                )
             seen[key] = line
         return super().construct_mapping(node, deep=deep)
 
@@ -70,10 +74,6 @@ def _represent_sequence(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Seque
 _Dumper.add_representer(list, _represent_sequence)
 
 
-class _EndlessError(Exception):
-    """Values within values, or references to references, without end."""
-
-
 def _refuse_endless(value: Any, known: dict[int, int], depth: int = 0) -> int:
     """Count values as they are once every reference is written out; `known` are those counted before."""
     if not isinstance(value, dict | list):
@@ -81,10 +81,10 @@ def _refuse_endless(value: Any, known: dict[int, int], depth: int = 0) -> int:
     if id(value) not in known:
         parts = value.values() if isinstance(value, dict) else value
         if depth == _DEEPEST:
-            raise _EndlessError
+            raise RecursionError
         known[id(value)] = 1 + sum(_refuse_endless(part, known, depth + 1) for part in parts)
     if known[id(value)] > _MOST_VALUES:
-        raise _EndlessError
+        raise RecursionError
     return known[id(value)]
 
 
@@ -96,24 +96,11 @@ def _whole_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     return int(text)
 
 
-class _DuplicateKeyError(Exception):
-    def __init__(self, key: str, first: int, second: int) -> None:
-        super().__init__(key)
-        self.key, self.first, self.second = key, first, second
-
-
 _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
 def load_yaml(text: str, where: str) -> Any:
-    """Read YAML text.
-
-    Args:
-        text: The YAML.
-        where: What the text is, for messages, such as the file's path.
-
-    Returns:
-        Plain values: dicts, lists, strings, numbers, booleans and None.
+    """Read YAML text; `where` says in messages what the text is, such as the file's path.
 
     Raises:
         RequestError: The text is not YAML, or a key is given twice in the same mapping.
@@ -123,20 +110,15 @@ def load_yaml(text: str, where: str) -> Any:
         {'rate': 0.0001, 'answer': 'no', 'speaker': '03'}
     """
     try:
-        plain = yaml.load(text, Loader=_Loader)
+        with errors_of(where):
+            plain = yaml.load(text, Loader=_Loader)
         _refuse_endless(plain, {})
         return plain
-    except (RecursionError, _EndlessError):
+    except RecursionError:
         raise RequestError(
             f"{where} is nested too deep, or repeats itself without end",
             f"{_DEEPEST} levels and {_MOST_VALUES} values at most",
             "a recipe has five levels",
-        ) from None
-    except _DuplicateKeyError as error:
-        raise RequestError(
-            f"{where}: `{error.key}` is given twice, on line {error.first} and on line {error.second}",
-            "every key once",
-            f"remove one of the two lines that begin with `{error.key}:`",
         ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

@@ -17,14 +17,15 @@ from ..batching.sampler import StepBatchSampler
 from ..checkpoints import save_scratch_backbone
 from ..data.audio import SAMPLING_RATE
 from ..data.fingerprints import combine
-from ..data.labels import shuffle_labels
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..protocols.fold import Fold, select
 from ..protocols.leakage import Untouched
+from ..protocols.shuffled_labels import shuffle_labels
 from ..pseudo_labels.features import frames_of
 from ..pseudo_labels.kmeans import column_name
-from ..recipe.recipe import STAGE_NAMES, Recipe, StageName
+from ..recipe.method import Method
+from ..recipe.sections import STAGE_NAMES, StageName
 from ..run_folder.step_folder import StepFolder
 from .search import Candidate, train_candidates
 from .stages import MODEL_CLASSES, STEP_NAMES, stage_arguments, stage_model_fields
@@ -118,7 +119,7 @@ class Planner:
     def plan(
         self,
         variant: str,
-        recipe: Recipe,
+        recipe: Method,
         seed: int,
         fold: Fold,
         name: str | None = None,
@@ -128,7 +129,7 @@ class Planner:
 
         Args:
             variant: Name of the variant.
-            recipe: The variant's recipe.
+            recipe: The variant's method.
             seed: Seed of the run.
             fold: Its speakers.
             name: Name of the fold's folder; `fold-01` and so on by default.
@@ -163,7 +164,7 @@ class _FoldPlan:
         self,
         planner: Planner,
         variant: str,
-        recipe: Recipe,
+        recipe: Method,
         seed: int,
         fold: Fold,
         name: str,
@@ -222,7 +223,7 @@ class _FoldPlan:
             return self.backbone
         return {"step": start, "key": self.steps[start].folder.key}
 
-    def _front_end_cache(self, start: str, recipe: Recipe) -> Path | None:
+    def _front_end_cache(self, start: str, recipe: Method) -> Path | None:
         """Folder of the front-end cache for a model whose front end is still the backbone's; None for any other.
 
         A front end that was trained is that of one stage of one fold and seed: nobody would find its features again.
@@ -295,7 +296,7 @@ class _FoldPlan:
         return searched, lambda folder: train_candidates(folder, candidates)
 
     def _training(
-        self, stage: StageName, recipe: Recipe, description: str
+        self, stage: StageName, recipe: Method, description: str
     ) -> tuple[dict[str, Any], Callable[[Path], None]]:
         """All that a training depends on, and what performs it."""
         train_rows, dev_rows, seed, stop_at = self.train, self.dev, self.seed, self.stops.get(stage)
@@ -393,13 +394,13 @@ class _FoldPlan:
                 "smaller pseudo_labels.clusters, more recordings, or a larger pseudo_labels.sample_frames",
             )
 
-    def _arguments(self, stage: StageName, recipe: Recipe) -> dict[str, Any]:
+    def _arguments(self, stage: StageName, recipe: Method) -> dict[str, Any]:
         arguments = stage_arguments(recipe, stage)
         if stage == "finetune" and recipe.stages.finetune.same_updates_as_all:
             arguments["max_steps"] = sum(self._updates(stage_arguments(recipe, each)) for each in STAGE_NAMES)
         return arguments
 
-    def _keyed_arguments(self, stage: StageName, recipe: Recipe) -> dict[str, Any]:
+    def _keyed_arguments(self, stage: StageName, recipe: Method) -> dict[str, Any]:
         """What a training's arguments follow from; they themselves may depend on the number of processes."""
         arguments = stage_arguments(recipe, stage)
         if stage == "finetune" and recipe.stages.finetune.same_updates_as_all:

@@ -22,6 +22,7 @@ from ..files import check_files, json_of, jsonl_of, read_jsonl, remove_half_writ
 from ..heard import heard_by_description
 from ..protocols.leakage import Untouched, maybe_heard
 from ..protocols.protocol import Protocol
+from ..recipe.method import Method
 from ..recipe.recipe import Recipe
 from ..report.build import NOT_SPEAKER_INDEPENDENT, FoldResult, build_report, write_report
 from ..report.markdown import render_console
@@ -103,10 +104,7 @@ class Run:
         self._check_stages(backbones, None)
         self.corpus = self._read_corpus()
         self.labels: list[str] = self.corpus.table.features["emotion"].names
-        spec = recipe.protocol
-        self.protocol = Protocol(
-            spec.kind, spec.folds, spec.dev_speakers, spec.seed, spec.train, spec.test, spec.allow_shared_speakers
-        )
+        self.protocol = Protocol(**vars(recipe.protocol))
         self.folds = self.protocol.folds(self.corpus.table)
         self.wanted = self._wanted(folds)
         self.stamps = self._stamps(backbones)
@@ -423,12 +421,10 @@ def _listed(numbers: set[int]) -> str:
     return " and ".join(map(str, sorted(numbers)))
 
 
-def _variants(recipe: Recipe) -> dict[str, Recipe]:
-    """Each variant's own recipe, refused if it could not be run or tested."""
-    if not recipe.variants:
-        raise RequestError("the recipe has no variants", "at least one", "variants: [gmp-atl]")
+def _variants(recipe: Recipe) -> dict[str, Method]:
+    """Each variant's method, refused if it could not be run or tested."""
     recipe.check_field_names()
-    variants = {name: recipe.resolve(name) for name in recipe.variant_names}
+    variants = {name: recipe.method(name) for name in recipe.variant_names}
     for name, each in variants.items():
         if isinstance(each.data.front_end_cache, str):
             refuse_no_folder(Path(each.data.front_end_cache))

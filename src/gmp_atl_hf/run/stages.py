@@ -19,7 +19,8 @@ from ..modeling.modeling_gmp_atl import (
     HubertForGMPATLFrameClassification,
     HubertForGMPATLMultiTask,
 )
-from ..recipe.recipe import Recipe, StageName
+from ..recipe.method import Method
+from ..recipe.sections import StageName
 from ..training.arguments import GMPATLTrainingArguments
 from ..training.checks import check_training_arguments
 
@@ -45,11 +46,11 @@ DEFAULT_ARGUMENTS: Mapping[StageName, Mapping[str, Any]] = {
 }
 
 
-def stage_arguments(recipe: Recipe, stage: StageName) -> dict[str, Any]:
+def stage_arguments(recipe: Method, stage: StageName) -> dict[str, Any]:
     """Training arguments of a stage, without what belongs to one fold: folder, seed, dates.
 
     Args:
-        recipe: A recipe without variants.
+        recipe: That of a variant, or one candidate of its search.
         stage: Which training.
 
     Returns:
@@ -63,12 +64,12 @@ def stage_arguments(recipe: Recipe, stage: StageName) -> dict[str, Any]:
 
 
 def stage_model_fields(
-    recipe: Recipe, stage: StageName, labels: list[str], scales: Mapping[str, int] | None = None
+    recipe: Method, stage: StageName, labels: list[str], scales: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
     """Configuration fields of a stage's model, on top of the backbone's own.
 
     Args:
-        recipe: A recipe without variants.
+        recipe: That of a variant, or one candidate of its search.
         stage: Which training.
         labels: Emotions in the table's order.
         scales: Pseudo-label column → clusters, for retraining.
@@ -124,11 +125,11 @@ def make_arguments(output_dir: Path, seed: int, settings: Mapping[str, Any], eva
         ) from error
 
 
-def check_stage_settings(recipe: Recipe, backbone_config: Mapping[str, Any], labels: list[str] | None) -> None:
+def check_stage_settings(recipe: Method, backbone_config: Mapping[str, Any], labels: list[str] | None) -> None:
     """Refuse stage settings that would only fail once training starts.
 
     Args:
-        recipe: A recipe without variants.
+        recipe: That of a variant, or one candidate of its search.
         backbone_config: The backbone's configuration fields.
         labels: Emotions in the table's order; None before the corpus is read: their number is not looked at then.
 

@@ -28,7 +28,7 @@ from ..protocols.leakage import NOTHING_TESTED, Untouched
 from ..pseudo_labels.cluster import cluster_and_label
 from ..pseudo_labels.features import BATCH_SECONDS, feature_source, frames_of, hidden_states_of
 from ..pseudo_labels.label_file import COPY_FILE, LABELS_FILE, copy_for_mapping, map_labels, put_beside
-from ..recipe.recipe import PseudoLabelSpec
+from ..recipe.sections import PseudoLabelSpec
 from ..run_folder.step_folder import STARTED_FILE, read_json
 from ..training.repeatable import repeatable
 from ..training.stopping import StopAtStep

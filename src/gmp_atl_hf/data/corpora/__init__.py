@@ -6,10 +6,9 @@ recipe (`corpus: {name: path/to/mine.py}`), or in this folder with one line here
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 
-from ...errors import RequestError
+from ...errors import RequestError, did_you_mean
 from .base import (
     REGISTERED,
     UNKNOWN_SPEAKER,
@@ -96,11 +95,10 @@ def corpus_reader(name: str) -> CorpusReader:
     if name not in REGISTERED and name in MODULES:
         import_module(f".{MODULES[name]}", __name__)
     if name not in REGISTERED:
-        near = difflib.get_close_matches(name, corpus_names(), n=1)
         own = "use folder, csv, hub or a Python file (name: path/to/mine.py) to read recordings of your own"
         raise RequestError(
             f"no corpus is called {name!r}",
             f"one of {', '.join(corpus_names())}",
-            f"did you mean {near[0]!r}?" if near else own,
+            did_you_mean(name, corpus_names(), own),
         )
     return REGISTERED[name]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 
-from ...errors import RequestError
+from ...errors import RequestError, did_you_mean, nearest
 from .tables import heading
 
 NEEDED = ("emotion", "speaker")
@@ -42,11 +41,10 @@ def column_of_field(
     known = [*needed, *optional]
     for field in mapping:
         if field not in known:
-            near = difflib.get_close_matches(str(field), known, n=1)
             raise RequestError(
                 f"columns names the field {field!r}",
                 f"fields to the left ({', '.join(known)}), columns of the data to the right",
-                f"did you mean {near[0]!r}?" if near else f"take {field!r} out of columns",
+                did_you_mean(field, known, f"take {field!r} out of columns"),
             )
     found = {}
     for field in known:
@@ -55,10 +53,10 @@ def column_of_field(
         if there is not None:
             found[field] = there
         elif field in needed or mapping.get(field) is not None:
-            near = difflib.get_close_matches(str(column), available, n=1, cutoff=0.5)
+            near = nearest(column, available)
             raise RequestError(
                 f"{where} has no column {column!r} to read the {field} from; its columns are {', '.join(available)}",
                 f"a column for each of {', '.join(needed)}" + (_WHY_SPEAKER if field == "speaker" else ""),
-                f"columns: {{{field}: {near[0] if near else '<one of its columns>'}}}",
+                f"columns: {{{field}: {near or '<one of its columns>'}}}",
             )
     return found

@@ -1,0 +1,76 @@
+"""One variant of the method: what variants of a recipe may change, and how it is changed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, get_type_hints
+
+from ..errors import errors_of
+from .checks import check_coherence, check_field_names
+from .convert import convert, to_plain
+from .overrides import apply_override
+from .sections import BACKBONE, DataSpec, PseudoLabelSpec, StagesSpec
+
+
+@dataclass(frozen=True)
+class Method:
+    """The part of a recipe that its variants may change.
+
+    Args:
+        data: How recordings are given to the training.
+        backbone: Hub id or local folder of a HuBERT, or `HubertConfig` fields to start from scratch.
+        model: `GMPATLConfig` fields.
+        pseudo_labels: Frame labels for the retraining.
+        stages: The three trainings.
+        search: What is left to search: dotted path under `stages.finetune` to the values to try. All variants share it.
+    """
+
+    data: DataSpec
+    backbone: str | Mapping[str, Any] = field(metadata=BACKBONE)
+    model: Mapping[str, Any]
+    pseudo_labels: PseudoLabelSpec
+    stages: StagesSpec
+    search: Mapping[str, tuple[Any, ...]]
+
+    def changed(self, overrides: Mapping[str, Any]) -> Method:
+        """Set values by their dotted paths, each of which begins with the name of a field.
+
+        Raises:
+            RequestError: The result is no valid method.
+        """
+        hints = get_type_hints(Method)
+        plain = {name: to_plain(getattr(self, name)) for name in {dotted.partition(".")[0] for dotted in overrides}}
+        for dotted, value in overrides.items():
+            apply_override(plain, dotted, to_plain(value))
+        changes = {
+            item.name: convert(hints[item.name], plain[item.name], item.name, item.metadata)
+            for item in fields(self)
+            if item.name in plain
+        }
+        made = replace(self, **changes)
+        check_coherence(made.stages, made.pseudo_labels, made.backbone)
+        return made
+
+    @property
+    def grid(self) -> tuple[dict[str, Any], ...]:
+        """Every combination of the values to search, as dotted path to value."""
+        return tuple(dict(zip(self.search, values, strict=True)) for values in itertools.product(*self.search.values()))
+
+    def candidates(self) -> tuple[Method, ...]:
+        """The method once for each combination in `grid`, in that order; itself alone if it searches nothing."""
+        return tuple(self.candidate(overrides) for overrides in self.grid) if self.search else (self,)
+
+    def candidate(self, overrides: Mapping[str, Any]) -> Method:
+        """The method with one combination of `grid`, and nothing left to search.
+
+        Raises:
+            RequestError: The combination makes no valid method.
+        """
+        with errors_of(f"search {overrides}"):
+            return replace(self, search={}).changed(overrides)
+
+    def check_field_names(self) -> None:
+        """Refuse unknown names among what is passed on to transformers; imports it."""
+        check_field_names(self.backbone, self.model, self.stages)
