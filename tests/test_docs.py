@@ -7,13 +7,14 @@ small.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
 import sys
 import textwrap
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +37,7 @@ from teachers import make_teacher
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "recipes" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOTEBOOK = ROOT / "examples" / "first_model.ipynb"
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 HUB = ("facebook/hubert-base-ls960", "openai/whisper-base")
 ONLY_LOADED = {"iemocap": "a licensed corpus"}
@@ -116,19 +118,18 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def demo(stock: Path) -> Path:
     """A finished run that stands for any."""
-    plain = {**gmp.Recipe.from_yaml("demo").to_dict(), "variants": ["gmp-atl", "direct", "tapt"]}
-    run(small(plain, stock, 3), stock / "finished")
+    run(small(gmp.Recipe.from_yaml("demo").to_dict(), stock, ["gmp-atl", "direct", "tapt"]), stock / "finished")
     return stock / "finished"
 
 
-def small(recipe: Mapping[str, Any], stock: Path, variants: int) -> dict[str, Any]:
-    """The same recipe with a tiny backbone, one epoch and seed, few variants and folds, on tones for voices."""
+def small(recipe: Mapping[str, Any], stock: Path, variants: Sequence[str] = ("direct",)) -> dict[str, Any]:
+    """The same recipe with a tiny backbone, one epoch, seed and variant, and two folds, on tones for voices."""
     plain = dict(recipe)
     stage = {"num_train_epochs": 1, "use_cpu": True, "freeze_feature_encoder": False}
     plain["stages"] = dict.fromkeys(("multitask", "retrain", "finetune"), stage)
     plain["pseudo_labels"] = {**plain["pseudo_labels"], "layers": [-1], "clusters": [3]}
     plain["data"] = {**plain["data"], "max_seconds": 0.2}
-    plain["seeds"], plain["variants"] = plain["seeds"][:1], plain["variants"][:variants]
+    plain["seeds"], plain["variants"] = plain["seeds"][:1], variants
     plain["final"] = plain["name"] in ("demo", "mine")
     if plain["protocol"]["kind"] in ("group-k-fold", "leave-one-speaker-out"):
         plain["protocol"] = {"kind": "group-k-fold", "folds": 2, "dev_speakers": 1}
@@ -154,7 +155,7 @@ def desk(
         if loaded.name in ONLY_LOADED or again:
             raise Loaded
         TRAINED.add(repr(words))
-        return gmp.Recipe.from_dict(small(loaded.to_dict(), stock, 2 if loaded.name == "mine" else 1))
+        return gmp.Recipe.from_dict(small(loaded.to_dict(), stock))
 
     def pretraining(*words: Any) -> PretrainRecipe:
         plain = load_pretraining(*words).to_dict()
@@ -328,6 +329,25 @@ def test_the_example_of_a_reader_reads_and_lists_what_it_says(desk: Path) -> Non
     assert corpus.table["speaker"][:] == ["mine/f03", "mine/m04"]
     assert [one.file for one in corpus.left_out] == ["mine/m04_sleepy_1.wav", "mine/notes.wav"]
     assert "mine has 2 speakers instead of 12" in corpus.problems
+
+
+def test_the_notebook_works_and_shows_what_it_printed(desk: Path, demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = json.loads(read(NOTEBOOK))["cells"]
+    assert NOTEBOOK.stat().st_size < 300_000
+    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", ()))
+    shown = ModuleType("IPython.display")
+    shown.__dict__["Image"] = lambda *_, **__: None
+    monkeypatch.setitem(sys.modules, "IPython.display", shown)
+    put_runs("runs/first", demo)  # the same folders and files as a run of the notebook leaves
+    shutil.copytree(desk / "recordings", "runs/first/corpus")
+    monkeypatch.setattr(gmp, "run_recipe", lambda recipe, output_dir: None)  # trained a moment ago, by the fixture
+    names: dict[str, Any] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    changes = names["small"]
+    monkeypatch.undo()
+    assert gmp.Recipe.from_yaml("demo", changes).to_dict() != gmp.Recipe.from_yaml("demo").to_dict()
 
 
 # ---- links and names -------------------------------------------------------------------------------------------------
