@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.docs-installed
 
-.PHONY: demo test lint peers install clean
+.PHONY: demo test lint docs peers install clean
 
 # The stamp is newer than the files that say what to install, so a second call starts at once.
 $(STAMP): pyproject.toml constraints.txt
@@ -28,6 +29,14 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
+# The pages as a site in build/docs; the build itself needs no network. The variable hides an announcement of the theme.
+docs: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # transformers' own model tests on our models; needs the network for the source package of transformers.
 peers: $(STAMP)

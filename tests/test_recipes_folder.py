@@ -9,11 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from audio_files import tone, write_audio
 from gmp_atl_hf.data.corpora import MODULES, corpus_reader
-from gmp_atl_hf.data.corpora import from_file as outside
-from gmp_atl_hf.data.corpora.base import REGISTERED
-from gmp_atl_hf.data.table import read_corpus
 from gmp_atl_hf.protocols.settings import ProtocolSettings
 from gmp_atl_hf.recipe.recipe import Recipe
 
@@ -57,24 +53,6 @@ def test_the_page_of_recipes_names_every_recipe_and_every_file_it_names_is_there
     assert {f"{name}.yaml" for name in RECIPES if name in MODULES} <= linked
     assert [name for name in RECIPES if name not in page and name != "ablation"] == []
     assert [target for target in linked if not (FOLDER / target).exists()] == []
-
-
-def test_the_example_of_a_corpus_on_the_page_of_recipes_works(tmp_path: Path) -> None:
-    page = (FOLDER.parent / "docs/corpora.md").read_text(encoding="utf-8")
-    [example] = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "register_corpus" in code]
-    assert len(example.splitlines()) < 60
-    (tmp_path / "mine.py").write_text(example, encoding="utf-8")
-    for seed, name in enumerate(("f03_happy_12", "m04_angry_1", "m04_sleepy_1", "notes")):
-        write_audio(tmp_path / "data" / f"{name}.wav", tone(1_000, seed=seed))
-    try:
-        corpus = read_corpus(str(tmp_path / "mine.py"), tmp_path / "data")
-    finally:
-        REGISTERED.pop("mine", None)
-        outside._LOADED.clear()
-    assert corpus.table["id"][:] == ["mine/f03_happy_12", "mine/m04_angry_1"]
-    assert corpus.table["speaker"][:] == ["mine/f03", "mine/m04"]
-    assert [one.file for one in corpus.left_out] == ["mine/m04_sleepy_1.wav", "mine/notes.wav"]
-    assert "mine has 2 speakers instead of 12" in corpus.problems
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
