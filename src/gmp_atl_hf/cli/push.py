@@ -11,7 +11,7 @@ from ..errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..card.repository import HubFile
+    from ..hub.commit import HubFile
 
 
 def add_push_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,8 @@ def push(arguments: argparse.Namespace) -> int:
     """Push a run's model, card, figures, recipe and report."""
     run = Path(arguments.run)
     from ..card.facts import refuse_without_model
-    from ..card.repository import check_repo_id, files_of_run, push_files
+    from ..card.repository import files_of_run
+    from ..hub.commit import check_repo_id, push_files
     from ..ui.space import files_of_space
 
     check_repo_id(arguments.repo_id)

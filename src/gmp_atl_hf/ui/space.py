@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from ..card.repository import HubFile
+from ..hub.commit import HubFile
 
 PACKAGE = Path(__file__).resolve().parents[1]
 GRADIO_VERSION = "6.31.0"
