@@ -19,7 +19,7 @@ from ..report.build import pictures_of
 from .card import FIGURE_FILE, draw_figure, hub_dataset, metric_results, render_card
 from .facts import USAGE_FILE, RunFacts, read_run
 
-_STAYS = (STEP_FILE, HASHES_FILE, USAGE_FILE, CARD_FILE, FIGURE_FILE)
+_NOT_SENT = (STEP_FILE, HASHES_FILE, USAGE_FILE, CARD_FILE, FIGURE_FILE)
 """Files of the model's folder that are the run's own, or made anew for the Hub."""
 
 _TEXTS = ("recipe.yaml", "report.md", "report.json", "report.html")
@@ -50,7 +50,7 @@ def files_of_run(
     files = [
         HubFile(one.name, one)
         for one in facts.model.iterdir()
-        if one.is_file() and one.name not in _STAYS and not is_half_written(one)
+        if one.is_file() and one.name not in _NOT_SENT and not is_half_written(one)
     ]
     texts = {CARD_FILE: card}
     check_files(run, *_TEXTS)

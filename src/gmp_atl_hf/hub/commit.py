@@ -103,7 +103,7 @@ def _explained(repo_id: str, token: str) -> Iterator[None]:
         yield
     except HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
-        reason = _without(token, error.server_message or str(error).splitlines()[0])
+        reason = _hide_token(token, error.server_message or str(error).splitlines()[0])
         if isinstance(error, RevisionNotFoundError):
             raise RequestError(f"the Hub knows no such revision of {repo_id}: {reason}", "a branch") from None
         if status == 401 and not isinstance(error, RepositoryNotFoundError):
@@ -120,12 +120,12 @@ def _explained(repo_id: str, token: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, _NO_CONNECTION) or type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore"):
             raise RequestError(
-                f"the Hub at {constants.ENDPOINT} cannot be reached: {_without(token, str(error))}",
+                f"the Hub at {constants.ENDPOINT} cannot be reached: {_hide_token(token, str(error))}",
                 "a network, and HF_HUB_OFFLINE not set",
                 "try again",
             ) from None
         raise
 
 
-def _without(token: str, text: str) -> str:
+def _hide_token(token: str, text: str) -> str:
     return text.replace(token, "***")
