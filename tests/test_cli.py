@@ -19,7 +19,9 @@ from safetensors import SafetensorError
 
 from gmp_atl_hf import __version__
 from gmp_atl_hf.cli import verbs as cli
-from gmp_atl_hf.cli.verbs import VERBS, Verb, main, parse_folds
+from gmp_atl_hf.cli.console import is_first_process
+from gmp_atl_hf.cli.run import parse_folds
+from gmp_atl_hf.cli.verbs import VERBS, Verb, main
 from gmp_atl_hf.environment import describe_environment, format_environment, package_version, with_earlier
 from gmp_atl_hf.errors import RequestError
 
@@ -190,7 +192,7 @@ def test_only_the_first_of_several_processes_speaks(
 def test_the_rank_on_the_whole_decides_not_the_one_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("RANK", "8")
-    assert not cli.is_first_process()
+    assert not is_first_process()
 
 
 def test_every_process_tells_of_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

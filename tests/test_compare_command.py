@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gmp_atl_hf.cli.compare import compare_runs
 from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.evaluation.metrics import emotion_metrics
 from gmp_atl_hf.evaluation.statistics import sign_flip_test
 from gmp_atl_hf.report.build import NOT_SPEAKER_INDEPENDENT, FoldResult, build_report, write_report
+from gmp_atl_hf.report.compare import compare_runs
 
 LABELS = ["anger", "joy", "neutral"]
 SPEAKERS = [f"demo/s{number}" for number in range(6)]

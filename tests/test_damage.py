@@ -16,8 +16,9 @@ import pytest
 from damages import DAMAGES, fault_of, numbers, perform
 from gmp_atl_hf.card.repository import files_of_run
 from gmp_atl_hf.card.usage import write_usage
+from gmp_atl_hf.cli.console import explain_file_error
 from gmp_atl_hf.cli.verbs import main
-from gmp_atl_hf.errors import RequestError, said_of_the_disk
+from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.files import check_files, read_json, read_jsonl, remove_half_written, write_known
 from gmp_atl_hf.run import steps
 from gmp_atl_hf.run_folder.step_folder import STEP_FILE, StepFolder
@@ -243,7 +244,8 @@ def test_a_full_disk_is_said_in_a_sentence(
     monkeypatch.setattr("gmp_atl_hf.cli.verbs._perform", fail)
     assert main(["run", "demo"]) == 1
     said = capsys.readouterr().err
-    assert said.startswith("gmp-atl: error: ") and "fix: make room" in said and "Traceback" not in said
+    assert said.startswith("gmp-atl: error: ") and "Traceback" not in said
+    assert "expected: room on the disk\n  fix: make room" in said
 
 
 def test_a_step_that_finds_no_room_names_its_folder(tmp_path: Path) -> None:
@@ -255,7 +257,8 @@ def test_a_step_that_finds_no_room_names_its_folder(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError) as raised, StepFolder(tmp_path / "step", {}).work(OneProcess()):
         raise RuntimeError("No space left on device (os error 28)")
-    assert f"{tmp_path}/step.unfinished could not be written" in str(said_of_the_disk(raised.value))
+    said = explain_file_error(raised.value)
+    assert said is not None and said.startswith(f"{tmp_path}/step.unfinished: No space left on device")
 
 
 def test_a_finished_run_on_a_read_only_disk_is_shown(

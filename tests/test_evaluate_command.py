@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gmp_atl_hf.cli.evaluate import evaluate_model
 from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.evaluation.metrics import emotion_metrics
+from gmp_atl_hf.run.evaluate import evaluate_model
 from runs import (
     EMOTIONS,
     SPEAKER_PATTERN,

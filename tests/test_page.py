@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,3 +166,22 @@ def test_a_space_asks_for_the_gradio_that_is_known_to_work() -> None:
     pinned = re.search(r"^gradio==(.+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
     assert pinned is not None and metadata["sdk_version"] == pinned[1]
     assert metadata["models"] == ["ana/tones"]
+
+
+def test_a_space_starts_from_its_own_files_alone(tmp_path: Path) -> None:
+    from gmp_atl_hf.ui.space import files_of_space
+
+    for file in files_of_space("ana/listen", "ana/tones"):
+        place = tmp_path / file.path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(file.content if isinstance(file.content, bytes) else file.content.read_bytes())
+    code = """
+import runpy, sys, types
+sys.modules["gradio"] = types.ModuleType("gradio")  # a Space brings it along
+sys.path.insert(0, ".")
+app = runpy.run_path("app.py")
+print(sys.modules["gmp_atl_hf"].__file__, app["timeline_svg"].__module__)
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(tmp_path / "gmp_atl_hf/__init__.py"), "gmp_atl_hf.ui.timeline"]

@@ -60,7 +60,9 @@ def test_an_adapted_model_trains_evaluates_saves_and_is_pushed(
     trainer.push_to_hub()
     assert sorted(sent) == sorted(set(sent))
     assert {"README.md", "adapter_config.json", "adapter_model.safetensors", "gmp_atl_config.json"} <= set(sent)
-    assert model_class.__name__ in trainer_push.trainer_card(trainer, "somebody/adapter")
+    assert model_class.__name__ in trainer_push.trainer_card(
+        trainer.base, trainer.state, trainer.args, "somebody/adapter"
+    )
 
 
 def test_an_adapter_is_loaded_with_its_speakers_and_scores_as_it_was_trained(tmp_path: Path) -> None:

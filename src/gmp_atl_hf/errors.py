@@ -7,10 +7,7 @@ import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-# What libraries say that write files themselves: the number is lost in their own kinds of errors.
-_NO_ROOM_WORDS = ("No space left on device", "Disk quota exceeded", "File too large", "PytorchStreamWriter failed")
 
 
 class ExplainedError(Exception):
@@ -94,34 +91,3 @@ def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = Non
 def is_read_only(error: OSError) -> bool:
     """Whether something could not be written because its place is read-only, or somebody else's."""
     return error.errno in _READ_ONLY
-
-
-def said_of_the_disk(error: BaseException) -> str | None:
-    """Say in a sentence that a disk is full or cannot be written to; None for an error of another kind."""
-    for one in _chain(error):
-        number, place = getattr(one, "errno", None), getattr(one, "filename", None)
-        where = place or next(iter(getattr(error, "__notes__", ())), "the disk")
-        if number in _NO_ROOM or any(words in str(one) for words in _NO_ROOM_WORDS):
-            return str(
-                RequestError(
-                    f"no space left: {where} could not be written",
-                    "room on that disk (or in the quota) for what this command writes",
-                    "make room, then run the same command again",
-                )
-            )
-        if number in _READ_ONLY and isinstance(one, OSError) and one in (error, error.__cause__):
-            return str(
-                RequestError(
-                    f"{where} cannot be used: {one.strerror}",
-                    "a place that this user may read and write",
-                    "choose another one (such as --output-dir), or change its permissions",
-                )
-            )
-    return None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that it came from."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult
 
 from ..files import write_whole
+from ..hub.example import CODE, MODEL_ID
+from ..hub.metadata import CARD_FILE, card_metadata
 from ..protocols.speakers import is_unknown
 from ..report.blocks import DASH, percent, protocol_line
 from .facts import RunFacts, read_run
 from .method import method_settings
-from .usage import CODE, MODEL_ID
 
-CARD_FILE = "README.md"
 FIGURE_FILE = "confusion.png"
 
 _TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -38,14 +37,7 @@ _ACTED = ("cafe", "crema-d", "cremad", "emodb", "emovo", "esd", "iemocap", "meld
 
 
 def write_model_card(run: Path) -> None:
-    """Write the card and the picture of its confusion matrix beside a run's model, or leave them if nothing changed.
-
-    Args:
-        run: The run's folder, with a final model and a report.
-
-    Raises:
-        RequestError: The folder is not that of a run with a final model.
-    """
+    """Write the card and the picture of its confusion matrix beside a run's model, or leave them if nothing changed."""
     facts = read_run(run)
     figure = draw_figure(facts)
     files: dict[Path, bytes] = {} if figure is None else {facts.model / FIGURE_FILE: figure}
@@ -78,47 +70,31 @@ def render_card(
     Returns:
         Markdown with metadata in front.
     """
-    report, summary, recipe = facts.report, facts.summary, facts.recipe
-    labels: list[str] = report["labels"]
-    corpus = report["corpus"]
-    hours = facts.seconds / 3600
-    text = _environment().render(
-        metadata=_metadata(facts, model_id, licence),
-        name=report["name"],
-        variant=facts.variant,
-        stamps=report["stamps"],
-        heading="How good it is" + (" on speakers it has never heard" if facts.speaker_independent else ""),
-        cross_validated=facts.cross_validated,
-        units=facts.units,
-        labels=labels,
-        sources=_label_sources(recipe.labels, labels),
-        dropped=sorted(name for name, label in (recipe.labels or {}).items() if label is None),
-        code=(facts.usage["code"] if facts.usage else CODE).replace(MODEL_ID, model_id or "path/or/hub-id"),
-        usage=facts.usage,
+    report, summary = facts.report, facts.summary
+    labels, corpus = report["labels"], report["corpus"]
+    mapping, code = facts.recipe.labels, facts.usage["code"] if facts.usage else CODE
+    text = _template().render(
+        facts=facts,
+        report=report,
         summary=summary,
+        labels=labels,
+        corpus=corpus,
+        environment=report["environment"],
+        metadata=_metadata(facts, model_id, licence),
+        code=code.replace(MODEL_ID, model_id or "path/or/hub-id"),
+        figure=figure,
+        heading="How good it is" + (" on speakers it has never heard" if facts.speaker_independent else ""),
+        sources=_label_sources(mapping, labels),
+        dropped=sorted(name for name, label in (mapping or {}).items() if label is None),
         protocol=protocol_line(report),
-        seeds=", ".join(map(str, summary["seeds"])),
         whose=_whose_figures(facts),
-        command=report["command"],
         notes=[note for note in report["notes"] if note.startswith(f"{facts.variant}:")],
         counts=_counts(summary, labels),
-        figure=figure,
-        others=dict(report["variants"]) if len(report["variants"]) > 1 else {},
         comparisons=[_comparison(one) for one in report["comparisons"] if one["first"] == facts.variant],
-        calibration=summary["calibration"],
-        temperatures=facts.temperatures,
-        temperature=facts.config.logit_temperature,
-        corpus=corpus,
         heard=_heard(facts),
         languages=_languages(corpus),
-        left_out=report["left_out"],
         method=method_settings(facts),
         speech=_kind_of_speech(corpus["name"]),
-        hardware=_hardware(report["environment"]),
-        steps=facts.steps,
-        duration=_duration(facts.seconds),
-        hours=hours,
-        versions=_versions(report["environment"]),
     )
     # Parts that are left out leave their blank lines behind.
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
@@ -176,22 +152,18 @@ def _metadata(facts: RunFacts, model_id: str | None, licence: str | None) -> str
         )
         for kind, name, value in metric_results(facts).values()
     ]
-    data = ModelCardData(
+    return card_metadata(
+        "audio-classification",
         language=_languages(corpus) or None,
         license=licence,
-        library_name="transformers",
-        pipeline_tag="audio-classification",
-        tags=["speech-emotion-recognition", "hubert", "gmp-atl"],
         datasets=[dataset] if dataset else None,
         metrics=sorted({kind for kind, _, _ in metric_results(facts).values()}),
         model_name=(model_id or report["name"]).split("/")[-1],
         eval_results=results,
     )
-    fields: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
-    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000).strip()
 
 
-def _environment() -> jinja2.Template:
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -204,6 +176,9 @@ def _environment() -> jinja2.Template:
         "percent": percent,
         "interval": lambda ends: DASH if ends is None else f"{percent(ends[0])} to {percent(ends[1])}",
         "temperatures": _temperatures,
+        "hardware": _hardware,
+        "versions": _versions,
+        "duration": _duration,
     }
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 

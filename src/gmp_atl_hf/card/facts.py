@@ -37,7 +37,6 @@ class RunFacts:
         seed: The seed that the model comes from.
         cross_validated: Whether the model was trained on all speakers after cross-validation, and so is untested.
         config: The model's configuration.
-        do_normalize: Whether its feature extractor normalises each clip.
         parameters: Number of the model's weights.
         temperatures: That of each fold, fitted on its development speakers; none without such speakers.
         usage: What the executed example showed; None where it was not executed.
@@ -53,7 +52,6 @@ class RunFacts:
     seed: int
     cross_validated: bool
     config: GMPATLConfig
-    do_normalize: bool
     parameters: int
     temperatures: tuple[float, ...]
     usage: Mapping[str, Any] | None
@@ -83,17 +81,7 @@ class RunFacts:
 
 
 def read_run(folder: Path) -> RunFacts:
-    """Read what a run has left.
-
-    Args:
-        folder: The run's folder.
-
-    Returns:
-        The facts.
-
-    Raises:
-        RequestError: It is no run's folder, or the run has no final model yet.
-    """
+    """Read what a run has left; a `RequestError` where it is no run's folder, or has no final model yet."""
     model = folder / MODEL
     refuse_without_model(folder)
     check_files(model)
@@ -103,6 +91,7 @@ def read_run(folder: Path) -> RunFacts:
     recipe = Recipe.from_yaml(folder / "recipe.yaml")
     usage = model / USAGE_FILE
     config = load_emotion_model(str(model)).config  # the whole model, so that no damaged one is described or sent
+    load_feature_extractor(model)
     times = list(_step_seconds(folder / step["variant"]))
     return RunFacts(
         folder=folder,
@@ -113,7 +102,6 @@ def read_run(folder: Path) -> RunFacts:
         seed=step["seed"],
         cross_validated=len(step["temperature_from"]) > 1,
         config=config,
-        do_normalize=load_feature_extractor(model).do_normalize,
         parameters=_count_parameters(model),
         temperatures=tuple(_temperatures(folder / step["variant"], report["variants"][step["variant"]])),
         usage=read_json(usage) if usage.is_file() else None,
@@ -123,11 +111,7 @@ def read_run(folder: Path) -> RunFacts:
 
 
 def refuse_without_model(folder: Path) -> None:
-    """Refuse a folder that is not that of a run with a final model.
-
-    Raises:
-        RequestError: Says what is missing and how to get it.
-    """
+    """Refuse a folder that is not that of a run with a final model: what is missing, and how to get it."""
     fix = "gmp-atl run RECIPE makes one"
     if not folder.is_dir():
         raise RequestError(f"there is no folder {folder}", "the folder of a run, such as runs/demo", fix)

@@ -16,13 +16,7 @@ ABLATION = "left out or changed on purpose (ablation)"
 
 
 class Setting(NamedTuple):
-    """One row of the table.
-
-    Args:
-        part: Part of the method.
-        value: How it is here.
-        source: Who says that it should be so.
-    """
+    """A row of the table: a part of the method, how it is here, and who says that it should be so."""
 
     part: str
     value: str
@@ -30,16 +24,10 @@ class Setting(NamedTuple):
 
 
 def method_settings(facts: RunFacts) -> list[Setting]:
-    """List the method's parts with their values and where each comes from.
+    """List the method's parts in their order, with their values and where each comes from.
 
     arXiv 2405.02151 is known by its abstract, and by third-party summaries of its text; what neither says is our
     choice.
-
-    Args:
-        facts: The run.
-
-    Returns:
-        The rows, in the order of the method.
     """
     method, config = facts.method, facts.config
     performed = method.stages.performed

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import textwrap
 
+from .console import DONE, say
+
 _WIDTH = 100
 
 
-def add_corpora_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `gmp-atl corpora`."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
     parser.add_argument(
         "names",
         metavar="NAME",
@@ -18,30 +20,16 @@ def add_corpora_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def corpora(arguments: argparse.Namespace) -> str:
-    """List the corpora, or tell all about some of them.
-
-    Args:
-        arguments: As `add_corpora_arguments` declares them.
-
-    Returns:
-        The text to print.
-
-    Raises:
-        RequestError: When no corpus has one of the names.
-    """
-    if arguments.names:
-        return "\n\n".join(describe_corpus(name) for name in arguments.names)
-    return list_corpora()
+def perform(arguments: argparse.Namespace) -> int:
+    """List the corpora, or tell all about some of them."""
+    say("\n\n".join(map(describe_corpus, arguments.names)) if arguments.names else list_corpora())
+    return DONE
 
 
 def list_corpora() -> str:
-    """Give one line per corpus, those with recordings of their own first.
-
-    Returns:
-        Lines for people, without a newline at the end.
-    """
+    """Give one line per corpus, those with recordings of their own first."""
     from ..data.corpora import corpus_names, corpus_reader
+    from ..report.markdown import aligned
 
     infos = [corpus_reader(name).info for name in corpus_names()]
     rows = [("corpus", "language", "emotions", "recordings", "hours", "speakers", "protocol", "licence")]
@@ -61,28 +49,12 @@ def list_corpora() -> str:
                 info.licence or "",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    sides = "<<>>><<<"  # numbers to the right
-    lines = [
-        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
-        for row in rows
-    ]
     hint = "gmp-atl corpora NAME tells all about one; gmp-atl prepare NAME ROOT reads a copy of it."
-    return "\n".join([*lines, "", hint])
+    return "\n".join([*aligned(rows, words=(0, 1, 6, 7)), "", hint])
 
 
 def describe_corpus(name: str) -> str:
-    """Tell all that is known about a corpus.
-
-    Args:
-        name: Its name, or a Python file that registers one.
-
-    Returns:
-        Lines for people, without a newline at the end.
-
-    Raises:
-        RequestError: When no corpus has that name.
-    """
+    """Tell all that is known about a corpus, given by its name or a Python file that registers one."""
     import inspect
 
     from ..data.corpora import corpus_reader

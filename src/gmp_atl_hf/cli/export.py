@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 from pathlib import Path
 
 from ..errors import RequestError
+from .arguments import add_model, refuse_unwritable
+from .console import DONE, say
 
 
-def add_export_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `gmp-atl export`."""
-    parser.add_argument("model", metavar="MODEL", help="folder of a fine-tuned model, or its id on the Hub")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    add_model(parser)
     parser.add_argument("output", metavar="OUT.onnx", help="file to write; OUT.json with labels and settings beside it")
     parser.add_argument(
         "--int8",
@@ -22,7 +23,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def export(arguments: argparse.Namespace) -> int:
+def perform(arguments: argparse.Namespace) -> int:
     """Export a model, and leave nothing behind that does not score like it."""
     output = _writable(Path(arguments.output))
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
@@ -34,18 +35,15 @@ def export(arguments: argparse.Namespace) -> int:
 
     model = load_emotion_model(arguments.model)
     report = export_onnx(model, load_feature_extractor(arguments.model), output, int8=arguments.int8)
-    print(describe_export(report))
-    return 0
+    say(describe_export(report))
+    return DONE
 
 
 def _writable(output: Path) -> Path:
     """Refuse a place that cannot be written to before the work, not after."""
     if output.suffix != ".onnx" or output.is_dir():
         raise RequestError(f"the output is {output}", "a file that ends in .onnx", f"{output.with_suffix('.onnx')}")
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise RequestError(
-            f"{output} cannot be written", f"a folder {output.parent} to write to", f"mkdir -p {output.parent}"
-        )
+    refuse_unwritable(output)
     beside = output.with_suffix(".json")
     if beside.exists() and not _is_export(beside):
         raise RequestError(

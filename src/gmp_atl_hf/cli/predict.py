@@ -7,13 +7,14 @@ import csv
 import io
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import RequestError
 from ..files import write_whole
+from .arguments import add_model, refuse_unwritable
+from .console import DONE, FAILED, PROGRAM, complain, printable, say
 
 if TYPE_CHECKING:
     from ..inference.predictions import Prediction
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 FORMATS = ("table", "jsonl", "csv")
 
 
-def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `gmp-atl predict`."""
-    parser.add_argument("model", metavar="MODEL", help="folder of a fine-tuned model, or its id on the Hub")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    add_model(parser)
     parser.add_argument("paths", metavar="PATH", nargs="+", help="a recording, or a folder with all below it")
     parser.add_argument(
         "--format",
@@ -46,7 +47,7 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FILE", help="write there instead of to the terminal")
 
 
-def predict(arguments: argparse.Namespace) -> int:
+def perform(arguments: argparse.Namespace) -> int:
     """Score the emotions of recordings; status 1 if some could not be read; the others are scored all the same."""
     output = None if arguments.output is None else _writable(Path(arguments.output))
     items = find_recordings(arguments.paths)
@@ -62,25 +63,19 @@ def predict(arguments: argparse.Namespace) -> int:
         predictions, classifier.labels, arguments.format or _format_of(output), arguments.window is not None
     )
     if output is None:
-        _print(text)
+        say(text.removesuffix("\n"))
     else:
-        _write(output, text)
+        write_whole(output, printable(text))
     failed = [one for one in predictions if one.error is not None]
     for one in failed:
-        _tell(f"not scored: {one.error}")
+        complain(f"{PROGRAM}: not scored: {one.error}")
     if failed:
-        _tell(f"{len(failed)} of {len(predictions)} recordings could not be scored")
-    return 1 if failed else 0
+        complain(f"{PROGRAM}: {len(failed)} of {len(predictions)} recordings could not be scored")
+    return FAILED if failed else DONE
 
 
 def find_recordings(paths: Sequence[str]) -> list[Item]:
-    """List the recordings at some paths, and say what in the folders is passed over.
-
-    Args:
-        paths: Files and folders.
-
-    Returns:
-        The recordings, those of a folder sorted.
+    """List the recordings at some paths, those of a folder sorted, and say what in the folders is passed over.
 
     Raises:
         RequestError: A path does not exist, or a folder holds no recordings.
@@ -105,7 +100,7 @@ def find_recordings(paths: Sequence[str]) -> list[Item]:
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         names = ", ".join(map(str, others[:3]))
-        _tell(f"no recordings by their names, passed over: {names}{more}")
+        complain(f"{PROGRAM}: no recordings by their names, passed over: {names}{more}")
     return expand_inputs(paths)[0]
 
 
@@ -117,9 +112,6 @@ def format_predictions(predictions: Sequence[Prediction], labels: Sequence[str],
         labels: The model's labels; one column each.
         format: One of `FORMATS`.
         windowed: Whether windows were asked for: csv then has a row for each of them instead of for each recording.
-
-    Returns:
-        The whole text, with a newline at its end.
     """
     if format == "jsonl":
         return "".join(json.dumps(one.to_dict(), ensure_ascii=False, allow_nan=False) + "\n" for one in predictions)
@@ -144,6 +136,8 @@ def _csv(predictions: Sequence[Prediction], labels: Sequence[str], windowed: boo
 
 
 def _table(predictions: Sequence[Prediction], labels: Sequence[str]) -> str:
+    from ..report.markdown import aligned
+
     rows = [["file", "seconds", "label", *labels]]
     for one in predictions:
         if one.error is not None:
@@ -154,15 +148,7 @@ def _table(predictions: Sequence[Prediction], labels: Sequence[str]) -> str:
             when = f"  {part.start:.2f} to {part.end:.2f}"
             scores = [f"{part.scores[name]:.3f}" for name in labels]
             rows.append([when, f"{part.end - part.start:.2f}", part.label, *scores])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column in (0, 2) else cell.rjust(width)  # words to the left, numbers to the right
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip() + "\n")
-    return "".join(lines)
+    return "".join(f"{line}\n" for line in aligned(rows, words=(0, 2)))
 
 
 def _format_of(output: Path | None) -> str:
@@ -176,27 +162,5 @@ def _writable(output: Path) -> Path:
         raise RequestError(f"--output {output} is a folder", "a file", f"--output {output / 'predictions.jsonl'}")
     if output.exists() and not output.is_file():
         raise RequestError(f"--output {output} is a device or pipe", "a file", "leave --output out and use > or |")
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise RequestError(
-            f"--output {output} cannot be written", f"a folder {output.parent} to write to", f"mkdir -p {output.parent}"
-        )
+    refuse_unwritable(output, "--output ")
     return output
-
-
-def _write(output: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    write_whole(output, _encoded(text))
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(_encoded(text).decode("utf-8"))
-    sys.stdout.flush()
-
-
-def _tell(text: str) -> None:
-    print(f"gmp-atl: {_encoded(text).decode('utf-8')}", file=sys.stderr)
-
-
-def _encoded(text: str) -> bytes:
-    """UTF-8; file names that are no valid text keep their bytes as escapes, which JSON reads back."""
-    return text.encode("utf-8", "backslashreplace")

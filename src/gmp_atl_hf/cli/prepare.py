@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import RequestError
 from ..files import write_whole
-from ..recipe.overrides import parse_override
+from .arguments import add_pairs, pairs
+from .console import DONE, say
 
 if TYPE_CHECKING:
     from ..data.corpora import LeftOut
@@ -23,35 +24,18 @@ _SHOWN = 10
 _SPEAKERS_SHOWN = 30
 
 
-def add_prepare_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `gmp-atl prepare`."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
     parser.add_argument("name", metavar="NAME", help="a corpus reader (gmp-atl corpora lists them), or a file of yours")
     parser.add_argument("root", metavar="ROOT", nargs="?", help="the corpus folder or file")
-    parser.add_argument(
-        "--options",
-        metavar="KEY=VALUE",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="what a recipe gives under corpus, such as short_clips=drop",
-    )
+    add_pairs(parser, "--options", "KEY=VALUE", "what a recipe gives under corpus, such as short_clips=drop")
     parser.add_argument("--picture", metavar="FILE.png", help="draw emotions by gender, lengths and speakers as well")
     parser.add_argument("--all", action="store_true", help=f"list every left-out recording, not the first {_SHOWN}")
 
 
-def prepare(arguments: argparse.Namespace) -> str:
-    """Read a corpus and say what is in it.
-
-    Args:
-        arguments: As `add_prepare_arguments` declares them.
-
-    Returns:
-        The text to print.
-
-    Raises:
-        RequestError: When the corpus cannot be read as asked.
-    """
-    options = dict(parse_override(text) for text in arguments.options)
+def perform(arguments: argparse.Namespace) -> int:
+    """Read a corpus and say what is in it."""
+    options = pairs(arguments.options)
     picture = None if arguments.picture is None else Path(arguments.picture)
     if picture is not None:
         check_picture(picture)
@@ -59,23 +43,17 @@ def prepare(arguments: argparse.Namespace) -> str:
 
     corpus = read_corpus(arguments.name, arguments.root, **options)
     text = format_corpus(corpus, None if arguments.all else _SHOWN)
-    if picture is None:
-        return text
-    from ..report.corpus_picture import corpus_png
+    if picture is not None:
+        from ..report.corpus_picture import corpus_png
 
-    write_whole(picture, corpus_png(corpus))
-    return f"{text}\n\npicture: {picture}"
+        write_whole(picture, corpus_png(corpus))
+        text += f"\n\npicture: {picture}"
+    say(text)
+    return DONE
 
 
 def check_picture(path: Path) -> None:
-    """Refuse before the reading what cannot be drawn after it.
-
-    Args:
-        path: Where the picture is to go.
-
-    Raises:
-        RequestError: It is no PNG file, or matplotlib is not installed.
-    """
+    """Refuse, before the corpus is read, a picture that cannot be drawn: no PNG file, or no matplotlib."""
     if path.suffix.lower() != ".png" or path.is_dir():
         raise RequestError(f"the picture is to be {path}", "a file that ends in .png", "--picture corpus.png")
     if importlib.util.find_spec("matplotlib") is None:
@@ -85,15 +63,7 @@ def check_picture(path: Path) -> None:
 
 
 def format_corpus(corpus: Corpus, shown: int | None = _SHOWN) -> str:
-    """Describe a corpus that has been read.
-
-    Args:
-        corpus: The corpus.
-        shown: Most left-out recordings to name per reason; None for all.
-
-    Returns:
-        Lines for people, without a newline at the end.
-    """
+    """Describe a corpus that has been read, and name at most `shown` left-out recordings per reason (None: all)."""
     from ..data.audio import SAMPLING_RATE
 
     table = corpus.table
@@ -123,7 +93,7 @@ def format_corpus(corpus: Corpus, shown: int | None = _SHOWN) -> str:
 
 
 def _speakers(corpus: Corpus) -> list[str]:
-    """How many speakers of which gender there are, and how much the least and the most talkative of them say."""
+    """Count speakers by gender, and recordings by speaker."""
     from ..protocols.speakers import Speakers
 
     found = Speakers.of(corpus.table)
@@ -140,27 +110,21 @@ def _speakers(corpus: Corpus) -> list[str]:
 
 def _emotions_by_gender(corpus: Corpus) -> list[str]:
     """A table of counts: emotions down, genders across, sums at the end of both."""
+    from ..report.markdown import aligned
+
     features = corpus.table.features
     emotions: list[str] = features["emotion"].names
     columns: dict[int | None, str] = dict(enumerate(features["gender"].names))
     counts = Counter(zip(corpus.table["emotion"], corpus.table["gender"], strict=True))
     if any(gender is None for _, gender in counts):
         columns[None] = "unknown"
-    header = ["", *columns.values(), "all"]
-    rows = [header]
+    rows = [["", *columns.values(), "all"]]
     for index, emotion in enumerate(emotions):
         own = [counts[index, key] for key in columns]
         rows.append([emotion, *map(str, own), str(sum(own))])
     sums = [sum(counts[index, key] for index in range(len(emotions))) for key in columns]
     rows.append(["all", *map(str, sums), str(sum(sums))])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    return [
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    return aligned(rows)
 
 
 def _left_out(left_out: Sequence[LeftOut], shown: int | None) -> list[str]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..files import write_whole
-from ..recipe.overrides import parse_override
+from .arguments import add_corpus, corpus_of, pairs
+from .console import DONE, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,22 +25,10 @@ C, CHOICES = 0.001, (1e-4, 1e-3, 1e-2)
 """Of the support vector machine. Our choice: with a thousand standardised numbers for an utterance, more overfits."""
 
 
-def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `gmp-atl probe`."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
     parser.add_argument("model", metavar="MODEL", help="a speech encoder: folder, id on the Hub, mini or small")
-    parser.add_argument("--corpus", metavar="NAME", required=True, help="a corpus reader, such as emodb, folder, csv")
-    parser.add_argument("--root", metavar="ROOT", help="the corpus folder or file")
-    parser.add_argument(
-        "--options",
-        metavar="KEY=VALUE",
-        nargs="+",
-        action="extend",
-        default=[],
-        help="what a recipe gives under corpus, such as speaker=parent",
-    )
-    parser.add_argument(
-        "--labels", metavar="WORD=EMOTION", nargs="+", action="extend", default=[], help="merge labels; null drops one"
-    )
+    add_corpus(parser, labels_help="merge labels; null drops one")
     parser.add_argument("--layers", metavar="0,1,…", default="all", help="layers, 0 is what enters the first (all)")
     parser.add_argument("--protocol", metavar="KIND", help="who tests whom (default: what suits the corpus)")
     parser.add_argument("--folds", metavar="N", type=int, help="number of folds of group-k-fold")
@@ -48,19 +37,17 @@ def add_probe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of as a table")
 
 
-def probe(arguments: argparse.Namespace) -> int:
+def perform(arguments: argparse.Namespace) -> int:
     """Judge an encoder's layers on a corpus."""
     picture = arguments.picture
     if picture is not None:
         from .prepare import check_picture
 
         check_picture(Path(picture))
-    labels = dict(parse_override(text) for text in arguments.labels)
-    options = dict(parse_override(text) for text in arguments.options)
     report = probe_model(
         arguments.model,
-        {"name": arguments.corpus, "root": arguments.root, **options},
-        labels=labels or None,
+        corpus_of(arguments),
+        labels=pairs(arguments.labels) or None,
         layers=None if arguments.layers == "all" else _parse_layers(arguments.layers),
         protocol=arguments.protocol,
         folds=arguments.folds,
@@ -70,8 +57,8 @@ def probe(arguments: argparse.Namespace) -> int:
     )
     if picture is not None:
         write_whole(Path(picture), draw_probe(report))
-    print(json.dumps(report, indent=2, ensure_ascii=False) if arguments.json else format_probe(report))
-    return 0
+    say(json.dumps(report, indent=2, ensure_ascii=False) if arguments.json else format_probe(report))
+    return DONE
 
 
 def probe_model(
@@ -161,16 +148,7 @@ def probe_model(
 
 
 def utterance_features(table: Dataset, encoder: Teacher, progress: bool = False) -> dict[int, np.ndarray]:
-    """Mean and standard deviation over the frames of each recording.
-
-    Args:
-        table: The table, with `audio`.
-        encoder: The encoder and its layers.
-        progress: Show a bar.
-
-    Returns:
-        Layer → (recordings, 2 · width) float32.
-    """
+    """Mean and standard deviation over the frames of each recording: layer → (recordings, 2 · width) float32."""
     import numpy as np
     import torch
     from tqdm.auto import tqdm
@@ -195,14 +173,7 @@ def utterance_features(table: Dataset, encoder: Teacher, progress: bool = False)
 
 
 def format_probe(report: Mapping[str, Any]) -> str:
-    """Write a probe for the screen.
-
-    Args:
-        report: What `probe_model` returned.
-
-    Returns:
-        Lines for people, without a newline at the end.
-    """
+    """Write what `probe_model` returned for the screen."""
     from ..report.blocks import interval, percent
     from ..report.markdown import aligned
 
@@ -228,14 +199,7 @@ def format_probe(report: Mapping[str, Any]) -> str:
 
 
 def draw_probe(report: Mapping[str, Any]) -> bytes:
-    """Draw UAR by layer; needs the extra `plots`.
-
-    Args:
-        report: What `probe_model` returned.
-
-    Returns:
-        A PNG file.
-    """
+    """Draw UAR by layer as PNG; needs the extra `plots`."""
     from ..report.drawing import new_figure, save, styled
 
     entries, nested = report["layers"], report["nested"]

@@ -8,18 +8,20 @@ import signal
 from pathlib import Path
 
 from ..errors import RequestError
+from .arguments import add_model
+from .console import DONE, say
 
 
-def add_ui_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `gmp-atl ui`."""
-    parser.add_argument("model", metavar="MODEL", help="folder of a fine-tuned model, or its id on the Hub")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    add_model(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on (default: this machine alone)")
     parser.add_argument("--port", type=int, help="port to serve on (default: the first free one from 7860)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1 … (default: the accelerator if there is one)")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
 
 
-def ui(arguments: argparse.Namespace) -> int:
+def perform(arguments: argparse.Namespace) -> int:
     """Serve the page until it is interrupted."""
     if arguments.port is not None and not 1 <= arguments.port <= 65535:
         raise RequestError(f"--port is {arguments.port}", "a number from 1 to 65535", "--port 7860, or leave it out")
@@ -42,11 +44,11 @@ def ui(arguments: argparse.Namespace) -> int:
         quiet=True,
         prevent_thread_lock=True,
     )
-    print(f"The page is at {page.local_url} (Ctrl+C ends it).", flush=True)
+    say(f"The page is at {page.local_url} (Ctrl+C ends it).")
     # Whoever ends it, and however: recordings of people are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         page.block_thread()
     finally:
         page.close()
-    return 0
+    return DONE

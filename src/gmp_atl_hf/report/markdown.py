@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .blocks import (
@@ -55,22 +55,14 @@ def render_console(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Bring cells under each other: the first column left, the others right.
-
-    Args:
-        rows: The header and the rows, all of the same length.
-
-    Returns:
-        One line per row.
-    """
-    widths = [max(_width(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            _pad(cell, width, left=i == 0) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+def aligned(rows: Sequence[Sequence[str]], words: Collection[int] = (0,)) -> list[str]:
+    """Bring cells under each other: columns of words to the left, columns of numbers to the right."""
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = enumerate(zip(row, widths, strict=True))
+        lines.append("  ".join(_pad(cell, width, left=i in words) for i, (cell, width) in cells).rstrip())
+    return lines
 
 
 def _markdown(block: Block, figures: Mapping[Place, tuple[str, str]]) -> str:

@@ -461,7 +461,17 @@ class GMPATLTrainer(Trainer):
             )
         if not self.is_world_process_zero():
             return None
-        return push_trainer(self, repository, commit_message, private, revision, token)
+        return push_trainer(
+            self._save,
+            self.base,
+            self.state,
+            self.args,
+            repository,
+            message=commit_message,
+            private=private,
+            revision=revision,
+            token=token,
+        )
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Send the model as `push_to_hub` does: the stock trainer would send pickled arguments with it."""

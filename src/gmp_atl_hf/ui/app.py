@@ -1,7 +1,7 @@
 """A page to listen to: a recording or the microphone in, scores and emotion over time out.
 
-`gmp-atl ui MODEL` serves it on this machine. As `app.py` of a Space it is the same file: beside it lie the package and
-`model_id.txt`, which names the model.
+`gmp-atl ui MODEL` serves it on this machine. As `app.py` of a Space it is the same file: beside it lie the package,
+which it therefore imports by its name, and `model_id.txt`, which names the model.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 
-from .timeline import Scored, timeline_svg
+from gmp_atl_hf.ui.timeline import Scored, timeline_svg
 
 if TYPE_CHECKING:
-    from ..inference.classifier import SpeechEmotionClassifier
+    from gmp_atl_hf.inference.classifier import SpeechEmotionClassifier
 
 # Recordings of people: in a folder of their own, which goes when this process ends.
 _RECORDINGS = tempfile.TemporaryDirectory(prefix="gmp-atl-page-")
@@ -49,15 +49,7 @@ _CSS = """
 
 
 def build_page(classifier: SpeechEmotionClassifier, name: str) -> gr.Blocks:
-    """Lay out the page.
-
-    Args:
-        classifier: The model.
-        name: What people know the model by.
-
-    Returns:
-        The page, ready to be launched.
-    """
+    """Lay out the page for a model and the name that people know it by."""
     kept: defaultdict[str | None, set[str]] = defaultdict(set)
 
     def keep_only(audio: str | None, session: str | None) -> None:
@@ -114,7 +106,7 @@ def score(classifier: SpeechEmotionClassifier, audio: str, window: float) -> tup
     Args:
         classifier: The model.
         audio: Path of the recording.
-        window: Seconds of a window; windows overlap by half.
+        window: Length of a window in seconds; windows overlap by half.
 
     Returns:
         Label → probability of the whole recording, and the timeline as SVG, or a sentence where there is none to draw.
@@ -122,7 +114,7 @@ def score(classifier: SpeechEmotionClassifier, audio: str, window: float) -> tup
     Raises:
         gr.Error: The file is no recording; the page shows why.
     """
-    from ..inference.predictions import Prediction
+    from gmp_atl_hf.inference.predictions import Prediction
 
     prediction: Any = classifier(audio, window, window / 2)
     assert isinstance(prediction, Prediction)
@@ -139,16 +131,7 @@ def score(classifier: SpeechEmotionClassifier, audio: str, window: float) -> tup
 
 
 def serve(classifier: SpeechEmotionClassifier, name: str, **options: Any) -> gr.Blocks:
-    """Build the page and serve it.
-
-    Args:
-        classifier: The model.
-        name: What people know the model by.
-        options: Of `gradio.Blocks.launch`.
-
-    Returns:
-        The page; unless `prevent_thread_lock` is given, when it is closed.
-    """
+    """Build the page and serve it with options of `gradio.Blocks.launch`; return it at once or when it is closed."""
     # Fonts of the reader's own machine: nothing is fetched from anywhere.
     theme = gr.themes.Soft(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
@@ -160,7 +143,7 @@ def serve(classifier: SpeechEmotionClassifier, name: str, **options: Any) -> gr.
 
 def main() -> None:
     """Serve the model named in `model_id.txt` beside this file, as a Space does."""
-    from .. import SpeechEmotionClassifier
+    from gmp_atl_hf import SpeechEmotionClassifier
 
     model_id = Path(__file__).with_name(MODEL_ID_FILE).read_text(encoding="utf-8").strip()
     serve(SpeechEmotionClassifier.from_pretrained(model_id), model_id)

@@ -6,23 +6,16 @@ from pathlib import Path
 
 import yaml
 
-from ..card.repository import HubFile
+from ..hub.commit import HubFile
 
 PACKAGE = Path(__file__).resolve().parents[1]
 GRADIO_VERSION = "6.31.0"
 
 
 def files_of_space(space_id: str, model_id: str) -> list[HubFile]:
-    """List what makes a Space of the page.
+    """List what makes a Space of the page, sorted by path.
 
     The package goes along as source, so that the Space needs no package index to know it.
-
-    Args:
-        space_id: Id of the Space.
-        model_id: Id of the model that it uses.
-
-    Returns:
-        The files, by their paths.
     """
     page = Path(__file__).parent
     metadata = {

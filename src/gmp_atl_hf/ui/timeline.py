@@ -14,13 +14,7 @@ MOST_COLUMNS = 400
 
 
 class Scored(NamedTuple):
-    """Scores of one stretch.
-
-    Args:
-        start: Seconds.
-        end: Seconds.
-        scores: Label → probability.
-    """
+    """Scores of a stretch of the recording: its ends in seconds, and label → probability."""
 
     start: float
     end: float
@@ -28,13 +22,9 @@ class Scored(NamedTuple):
 
 
 def flatten_windows(windows: Sequence[Scored]) -> list[Scored]:
-    """Turn windows that overlap into stretches side by side, each the mean of the windows that cover it.
+    """Turn ordered windows that overlap into at most `MOST_COLUMNS` stretches side by side.
 
-    Args:
-        windows: Windows in order.
-
-    Returns:
-        Stretches without gaps or overlaps, at most `MOST_COLUMNS`.
+    Each is the mean of the windows that cover it.
     """
     edges = sorted({edge for one in windows for edge in (one.start, one.end)})
     if len(edges) > MOST_COLUMNS + 1:
@@ -61,7 +51,7 @@ def timeline_svg(windows: Sequence[Scored], labels: Sequence[str]) -> str:
 
     Args:
         windows: Windows in order; they may overlap.
-        labels: The labels from top to bottom of the legend.
+        labels: The labels in the order of the legend.
 
     Returns:
         An SVG element that takes the width and the text colour of the page.

@@ -1,0 +1,55 @@
+"""Arguments that several verbs take, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from ..errors import RequestError
+from ..recipe.overrides import parse_override
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Declare `MODEL`, a fine-tuned one."""
+    parser.add_argument("model", metavar="MODEL", help="folder of a fine-tuned model, or its id on the Hub")
+
+
+def add_recipe(parser: argparse.ArgumentParser, packaged: str, setting: str) -> None:
+    """Declare `RECIPE`, `--output-dir` and `--set`, with the name of a packaged recipe and a setting as examples."""
+    parser.add_argument("recipe", metavar="RECIPE", help=f"a YAML file, or a packaged recipe such as {packaged}")
+    parser.add_argument("--output-dir", metavar="DIR", help="the run's folder (default: runs/NAME)")
+    shown = f"change one setting, such as {setting}; may be repeated"
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=shown)
+
+
+def add_corpus(parser: argparse.ArgumentParser, labels_help: str) -> None:
+    """Declare `--corpus`, `--root`, `--options` and `--labels`."""
+    parser.add_argument("--corpus", metavar="NAME", required=True, help="a corpus reader, such as emodb, folder, csv")
+    parser.add_argument("--root", metavar="ROOT", help="the corpus folder or file")
+    add_pairs(parser, "--options", "KEY=VALUE", "what a recipe gives under corpus, such as speaker=parent")
+    add_pairs(parser, "--labels", "WORD=EMOTION", labels_help)
+
+
+def add_pairs(parser: argparse.ArgumentParser, name: str, metavar: str, help: str) -> None:
+    """Declare an option of one or more `KEY=VALUE`, which may be repeated."""
+    parser.add_argument(name, metavar=metavar, nargs="+", action="extend", default=[], help=help)
+
+
+def pairs(texts: list[str]) -> dict[str, Any]:
+    """Read `KEY=VALUE` as a recipe reads them."""
+    return dict(parse_override(text) for text in texts)
+
+
+def corpus_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The corpus as in a recipe."""
+    return {"name": arguments.corpus, "root": arguments.root, **pairs(arguments.options)}
+
+
+def refuse_unwritable(file: Path, option: str = "") -> None:
+    """Refuse a file that cannot be written before hours of work, not after."""
+    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
+        raise RequestError(
+            f"{option}{file} cannot be written", f"a folder {file.parent} to write to", f"mkdir -p {file.parent}"
+        )
