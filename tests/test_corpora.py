@@ -15,8 +15,9 @@ import pyarrow as pa
 import pytest
 
 from audio_files import encoded, write_audio
+from corpus_trees import read_corpus
 from gmp_atl_hf.data.corpora.emodb import complete_corpus
-from gmp_atl_hf.data.table import Corpus, read_corpus
+from gmp_atl_hf.data.table import Corpus
 from gmp_atl_hf.errors import RequestError
 
 

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from audio_files import tone, write_audio
+from corpus_trees import read_corpus
 from gmp_atl_hf.data.corpora import MODULES, corpus_reader
 from gmp_atl_hf.data.corpora import from_file as outside
 from gmp_atl_hf.data.corpora.base import REGISTERED
-from gmp_atl_hf.data.table import read_corpus
 from gmp_atl_hf.recipe.recipe import ProtocolSpec, Recipe
 
 FOLDER = Path(__file__).parent.parent / "recipes"

@@ -55,9 +55,9 @@ def prepare(arguments: argparse.Namespace) -> str:
     picture = None if arguments.picture is None else Path(arguments.picture)
     if picture is not None:
         check_picture(picture)
-    from ..data.table import read_corpus  # loads datasets
+    from ..data.table import read_corpora  # loads datasets
 
-    corpus = read_corpus(arguments.name, arguments.root, **options)
+    corpus = read_corpora([{**options, "name": arguments.name, "root": arguments.root}])
     text = format_corpus(corpus, None if arguments.all else _SHOWN)
     if picture is None:
         return text

@@ -152,7 +152,7 @@ class Run:
             entries.append({"name": spec.name, "root": root, **options})
         # The demo corpus is made on first use; one process makes it, the others then find it.
         with self.state.main_process_first():
-            return read_corpora(entries, labels=self.recipe.labels)
+            return read_corpora(entries, labels=self.recipe.labels, index=self.output_dir)
 
     def _wanted(self, folds: Sequence[int] | None) -> set[int]:
         numbers = {fold.number for fold in self.folds}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Recording:
     Args:
         file: The name people know the recording by, unique in its corpus; the row's id is `<corpus>/<file>`.
         path: Where the audio is; None when `audio_bytes` holds the encoded file.
-        emotion: The corpus' own word for the emotion; the label map of `read_corpus` turns it into ours.
+        emotion: The corpus' own word for the emotion; the label map of `load_corpus` turns it into ours.
         speaker: The speaker within the corpus, as text ("03" stays "03"); the table adds the corpus as prefix.
         gender: Any usual word or letter for female or male; None when unknown.
         session: The recording session, for leave-one-session-out; None when the corpus has none.
@@ -138,6 +138,18 @@ class CorpusInfo:
             raise RequestError(
                 f"the corpus {self.name} has the protocol {self.protocol!r}", f"one of {', '.join(PROTOCOLS)}"
             )
+
+    @classmethod
+    def joint(cls, infos: Sequence[CorpusInfo]) -> CorpusInfo:
+        """Give what is known about several corpora in one table."""
+        return cls(
+            name="+".join(info.name for info in infos),
+            homepage="; ".join(dict.fromkeys(info.homepage for info in infos if info.homepage)) or None,
+            licence="; ".join(f"{info.name}: {info.licence}" for info in infos if info.licence) or None,
+            citation="\n".join(info.citation for info in infos if info.citation) or None,
+            protocol=infos[0].protocol,
+            language="+".join(sorted({info.language for info in infos if info.language})) or None,
+        )
 
 
 Item = Recording | LeftOut | Remark
