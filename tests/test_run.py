@@ -48,7 +48,8 @@ FILES = {
     "model": (MODEL | CLASSIFIER_CODE | {"README.md", "confusion.png", "usage.json"}) - {"training.json"},
 }
 FOLD_FILES = {"split.json", "predictions.jsonl", "metrics.json"}
-TOP_FILES = {"recipe.yaml", "environment.json", "left_out.jsonl", "report.json", "report.md", "report.html"}
+TOP_FILES = {"recipe.yaml", "environment.json", "left_out.jsonl", "corpus-index.json"}
+TOP_FILES |= {"report.json", "report.md", "report.html"}
 
 
 @pytest.fixture(scope="module")

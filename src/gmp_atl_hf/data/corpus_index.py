@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ _Key = tuple[str, int, int, int]
 
 
 class CorpusIndex:
-    """Length and digest of recordings, measured once and kept in `corpus-index.json`.
+    """Length and digest of recordings, measured once and, by `save`, kept in `corpus-index.json`.
 
     A recording is decoded again when its path, its size or either time of its last change differs, that of its content
     or that of anything about it, which no program can set back. So a copy that keeps its date is noticed; a change that
@@ -63,12 +62,11 @@ class CorpusIndex:
         return found
 
     def save(self) -> None:
-        """Keep what was measured, if that is anything new; a folder that cannot be written to keeps nothing."""
+        """Write what was measured since, if that is anything new."""
         if self.folder is None or self._measured == self._kept:
             return
         rows = [[*key, one.num_samples, one.digest, one.silent] for key, one in sorted(self._measured.items())]
-        with suppress(OSError):
-            write_known(self.folder, {INDEX_FILE: json.dumps({"decoder": _DECODER, "recordings": rows})})
+        write_known(self.folder, {INDEX_FILE: json.dumps({"decoder": _DECODER, "recordings": rows})})
 
 
 def _read(file: Path) -> dict[_Key, AudioDigest]:

@@ -82,7 +82,7 @@ def apply_label_map(recordings: Iterable[Recording], labels: LabelMap) -> tuple[
 
 
 def alike(labels: Iterable[str]) -> list[str]:
-    """Name emotions that may be one emotion: they would be told apart by their spelling only.
+    """Name emotions that may be one emotion: they differ in their spelling only.
 
     Args:
         labels: The emotions of a table.

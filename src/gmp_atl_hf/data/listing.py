@@ -199,7 +199,7 @@ def _tidy(corpus: str, people: str, recording: Recording) -> Recording:
 
 
 def refuse_duplicates(ids: Iterable[str]) -> None:
-    """Refuse recordings with the same id: rows, labels and predictions are told apart by it.
+    """Refuse recordings with the same id: rows, labels and predictions are found by it.
 
     Raises:
         RequestError: Names the first few ids that occur more than once.

@@ -38,6 +38,7 @@ class Corpus:
         info: What is known about the corpus, whatever copy of it was read.
         problems: What is odd about this copy, one sentence each; nothing that stops the work.
         digests: Hash of the samples of each recording, by id; of those that were decoded and are not silent.
+        index: What was measured; a run saves it once it writes anything.
     """
 
     table: Dataset
@@ -45,6 +46,7 @@ class Corpus:
     info: CorpusInfo
     problems: list[str] = field(default_factory=list)
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)
+    index: CorpusIndex = field(default_factory=CorpusIndex, repr=False)
 
 
 def load_corpus(
@@ -97,7 +99,7 @@ def read_corpora(
         entries: One mapping per corpus with the arguments of `load_corpus`. An entry's own `labels` take the place of
             the common ones.
         labels: One map for all corpora without their own; each word has to occur in at least one of them.
-        index: Folder of a run, which keeps what is measured of the recordings: see `CorpusIndex`.
+        index: Folder of a run that has kept, or is to keep, what is measured of the recordings: see `CorpusIndex`.
 
     Returns:
         The table of all, what was left out and why, and what is odd.
@@ -128,9 +130,8 @@ def read_corpora(
             kept, dropped = apply_label_map(corpus.recordings, own)
             corpus = replace(corpus, recordings=kept, left_out=corpus.left_out + with_prefix(corpus.name, dropped))
         corpora.append(_to_table(corpus, handle, measured))
-    measured.save()
     joint = concatenate(corpora)
-    return replace(joint, problems=joint.problems + alike(joint.table.features["emotion"].names))
+    return replace(joint, problems=joint.problems + alike(joint.table.features["emotion"].names), index=measured)
 
 
 def _tidy_keys(labels: LabelMap | None) -> LabelMap | None:

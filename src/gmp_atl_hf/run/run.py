@@ -195,6 +195,7 @@ class Run:
                 remove_half_written(self.output_dir, shared=self.output_dir / FRONT_END_FOLDER)
                 write_known(self.output_dir, {"recipe.yaml": self.recipe.to_yaml()})
                 write_left_out(self.output_dir, self.corpus.left_out)
+                self.corpus.index.save()
             except OSError as error:
                 if not is_read_only(error):
                     raise  # otherwise a finished run can still be shown, and the first step of any other says it

@@ -67,7 +67,7 @@ class LeftOut:
     Args:
         file: The name people know the recording by.
         reason: Why it was left out, as a sentence part a newcomer understands.
-        path: The file on disk, where there is one: two of the same name are then told apart by their folders.
+        path: The file on disk, where there is one: two of the same name are then named with their folders.
     """
 
     file: str
@@ -77,7 +77,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Remark:
-    """Something odd about this copy of a corpus, told among the problems; nothing that stops the work.
+    """Something odd about this copy of a corpus, listed among its problems; nothing that stops the work.
 
     Args:
         text: One sentence without a full stop.
@@ -98,7 +98,7 @@ class CorpusInfo:
         layout: What the corpus folder looks like, as a sentence part; shown when nothing is found there.
         expected: Number of recordings per emotion (as the reader names them) in the complete corpus.
         expected_files: Gives the `Recording.file` of every recording of the complete corpus, so that a count that
-            differs can be told by name. A function, so that a long list is only read when it is needed.
+            differs can be explained by names. A function, so that a long list is only read when it is needed.
         speakers: Number of speakers in the complete corpus.
         genders: Number of speakers of each gender in the complete corpus: `{"female": 5, "male": 5}`.
         hours: Length of all recordings of the complete corpus, in hours.
@@ -217,9 +217,6 @@ def audio_files(root: Path | None) -> list[Path]:
 def files_by_name(root: Path | None) -> tuple[dict[str, Path], list[LeftOut]]:
     """Find every audio file below a folder by its name alone, for corpora that list their recordings by it.
 
-    Args:
-        root: The folder to look in, at any depth.
-
     Returns:
         File name → the first file of this name; the others, by their path below the folder.
 
@@ -237,7 +234,7 @@ def leftovers(folder: Path, known: Iterable[Path] = ()) -> list[LeftOut]:
 
     Args:
         folder: The folder to look in, at any depth.
-        known: The files that are read, or of which it is already said why they are not.
+        known: The files that are read, or whose absence is already explained.
 
     Returns:
         Recordings that no table names, sound and video under endings that are not read, links to nothing, folders that
@@ -309,12 +306,6 @@ def _is_text(path: Path) -> bool:
 
 def existing_folder(root: Path | None) -> Path:
     """Give the folder back, or say that it is not there.
-
-    Args:
-        root: The folder somebody asked for.
-
-    Returns:
-        The same folder, as a Path.
 
     Raises:
         RequestError: When `root` is None, missing, or a file.
