@@ -14,7 +14,17 @@ from typing import Any
 
 from ..errors import RequestError
 from .columns import gender_word, split_word
-from .corpora import UNKNOWN_SPEAKER, CorpusInfo, CorpusReader, LeftOut, Recording, Remark, corpus_reader, leftovers
+from .corpora import (
+    UNKNOWN_SPEAKER,
+    CorpusInfo,
+    CorpusReader,
+    Item,
+    LeftOut,
+    Recording,
+    Remark,
+    corpus_reader,
+    leftovers,
+)
 from .corpora.base import ANOTHER_COPY
 from .corpora.from_file import guarded, is_corpus_file
 from .spelling import is_missing, spelling, tidy_text
@@ -44,33 +54,20 @@ def list_recordings(
     people = reader.info.name if reader.info.own_speakers else called
     _check_options(reader, options)
     folder = _existing_root(reader.info, root)
-    recordings: list[Recording] = []
-    left_out: list[LeftOut] = []
-    remarks: list[str] = []
-    items = guarded(reader.read, name) if is_corpus_file(name) else reader.read
-    for item in items(folder, **options):
-        _check_item(reader.info.name, item)
-        if isinstance(item, LeftOut):
-            left_out.append(item)
-        elif isinstance(item, Remark):
-            remarks.append(item.text)
-        elif odd := _no_text(item):
-            left_out.append(LeftOut(_printable(item.file), f"its {odd} is no valid text", item.path))
-        elif is_missing(item.emotion):
-            left_out.append(LeftOut(item.file, "it has no emotion label", item.path))
-        else:
-            recordings.append(_tidy(called, people, item))
-    silent = not (left_out or remarks)
+    read = guarded(reader.read, name) if is_corpus_file(name) else reader.read
+    recordings, left_out, remarks = _sort(reader.info.name, read(folder, **options))
+    recordings = [_tidy(called, people, recording) for recording in recordings]
+    gives_nothing = not (left_out or remarks)
     if reader.info.needs_root and folder is not None and folder.is_dir():
         left_out += _unnamed_files(folder, recordings, left_out)
     if not recordings:
-        why = (
-            f"; {len(left_out)} were left out, the first ({left_out[0].file}): {left_out[0].reason}" if left_out else ""
-        )
+        first = left_out[0] if left_out else None
+        why = f"; {len(left_out)} were left out, the first ({first.file}): {first.reason}" if first else ""
         where = f" in {folder}" if folder is not None else ""
         fix = "give the corpus' folder (in a recipe: corpus.root)"
         if is_corpus_file(name):
-            fix += f"; or correct the reader, which {'yields nothing at all' if silent else 'fits none of the names'}"
+            what = "yields nothing at all" if gives_nothing else "fits none of the names"
+            fix += f"; or correct the reader, which {what}"
         raise RequestError(f"{reader.info.name} found no recordings{where}{why}", reader.info.layout, fix)
     if reader.info.copies:
         recordings, copies = _first_of_each(recordings, folder)
@@ -86,6 +83,24 @@ def list_recordings(
     )
     info = replace(reader.info, name=called)
     return Listed(called, info, recordings, with_prefix(called, _with_folders(left_out, recordings, folder)), problems)
+
+
+def _sort(corpus: str, items: Iterable[Item]) -> tuple[list[Recording], list[LeftOut], list[str]]:
+    """Divide what a reader gives into recordings with a label, what is left out, and remarks."""
+    recordings, left_out, remarks = [], list[LeftOut](), []
+    for item in items:
+        _check_item(corpus, item)
+        if isinstance(item, LeftOut):
+            left_out.append(item)
+        elif isinstance(item, Remark):
+            remarks.append(item.text)
+        elif odd := _no_text(item):
+            left_out.append(LeftOut(_printable(item.file), f"its {odd} is no valid text", item.path))
+        elif is_missing(item.emotion):
+            left_out.append(LeftOut(item.file, "it has no emotion label", item.path))
+        else:
+            recordings.append(item)
+    return recordings, left_out, remarks
 
 
 def _unnamed_files(folder: Path, recordings: Sequence[Recording], left_out: Sequence[LeftOut]) -> list[LeftOut]:
