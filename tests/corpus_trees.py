@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from audio_files import tone, write_audio
 from gmp_atl_hf.data.listing import Listed, list_recordings
+from gmp_atl_hf.data.table import Corpus, read_corpora
 from gmp_atl_hf.errors import RequestError
 
 LEFTOVER = "a hidden file that an archive program or file manager left behind"
@@ -24,6 +26,13 @@ def touch(root: Path, *names: str) -> None:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
+
+
+def read_corpus(
+    name: str, root: Path | None = None, labels: dict[str, str | None] | None = None, **more: Any
+) -> Corpus:
+    """One corpus, with what was left out and what is odd."""
+    return read_corpora([{"name": name, "root": root, **more}], labels=labels)
 
 
 def people(listed: Listed) -> dict[str, tuple[str, str, str | None]]:

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pytest
 
 from audio_files import encoded, write_audio
+from corpus_trees import read_corpus
 from gmp_atl_hf.data.corpora.emodb import complete_corpus
-from gmp_atl_hf.data.table import Corpus, read_corpus
+from gmp_atl_hf.data.table import Corpus
 from gmp_atl_hf.errors import RequestError
 
 
@@ -60,8 +61,8 @@ def test_emodb_is_read_from_its_original_names_at_any_depth(tmp_path):
         "emodb/99a01Fa.wav",
         "emodb/wav/._03a01Fa.wav",
     }
-    assert "X is none of" in reasons["emodb/03a01Xa.wav"]
-    assert "99 is none of" in reasons["emodb/99a01Fa.wav"]
+    assert "'X' is no emotion" in reasons["emodb/03a01Xa.wav"]
+    assert "'99' is no speaker" in reasons["emodb/99a01Fa.wav"]
     assert any("files of emodb are missing" in problem for problem in corpus.problems)
 
 

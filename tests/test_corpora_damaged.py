@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from audio_files import encoded, tone, write_audio
-from corpus_trees import clip, people, reasons, refused, touch
+from corpus_trees import clip, people, read_corpus, reasons, refused, touch
 from gmp_atl_hf.data.audio import read_audio
 from gmp_atl_hf.data.corpora.demo.corpus import DemoCorpus
 from gmp_atl_hf.data.listing import Listed, list_recordings
-from gmp_atl_hf.data.table import read_corpora, read_corpus
+from gmp_atl_hf.data.table import read_corpora
 from test_corpora_layouts import NEMO
 from test_corpora_tables import MSP, MSP_ROWS, emobox, meld
 from test_iemocap import turn

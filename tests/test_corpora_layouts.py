@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from audio_files import tone, write_audio
-from corpus_trees import clip, people, reasons, refused, touch
+from corpus_trees import clip, people, read_corpus, reasons, refused, touch
 from gmp_atl_hf.data.corpora import MODULES, corpus_names, corpus_reader
 from gmp_atl_hf.data.listing import list_recordings
-from gmp_atl_hf.data.table import read_corpus
 
 COMMON = ["anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"]
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from corpus_trees import LEFTOVER, clip, reasons, refused, touch
+from corpus_trees import LEFTOVER, clip, read_corpus, reasons, refused, touch
 from gmp_atl_hf.data.corpora import UNKNOWN_SPEAKER
 from gmp_atl_hf.data.listing import list_recordings
-from gmp_atl_hf.data.table import read_corpus
 
 # MELD
 

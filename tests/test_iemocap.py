@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from gmp_atl_hf.data.table import read_corpus
+from corpus_trees import read_corpus
 
 FOUR = {"anger": "anger", "excited": "happiness", "happiness": "happiness", "neutral": "neutral", "no agreement": None}
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from corpus_trees import read_corpus
 from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.data.corpora import MODULES
 from gmp_atl_hf.data.corpora import from_file as outside
 from gmp_atl_hf.data.corpora.base import REGISTERED
-from gmp_atl_hf.data.table import read_corpus
 
 EMODB = ["03a01Fa", "03a01Wa", "08a01Fa", "08a02Na"]
 

@@ -53,6 +53,7 @@ TOP_FILES = {
     "recipe.yaml",
     "environment.json",
     "left_out.jsonl",
+    "corpus-index.json",
     "report.json",
     "report.md",
     "report.html",

@@ -20,11 +20,11 @@ from transformers import pipeline
 
 from audio_files import RATE, encoded, tone, write_audio
 from classifiers import alone, make_classifier, score, score_all, values
+from corpus_trees import read_corpus
 from gmp_atl_hf import SpeechEmotionClassifier, load_corpus
 from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.data.audio import audio_length, read_audio
 from gmp_atl_hf.data.audio_stream import read_blocks
-from gmp_atl_hf.data.table import read_corpus
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.inference.sources import estimated_samples, list_folder
 from models import EMOTIONS

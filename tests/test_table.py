@@ -13,6 +13,7 @@ import pytest
 from datasets import Audio, ClassLabel
 
 from audio_files import encoded, tone, write_audio
+from corpus_trees import read_corpus
 from gmp_atl_hf.data.audio import read_audio, read_clip
 from gmp_atl_hf.data.corpora import (
     MODULES,
@@ -30,7 +31,6 @@ from gmp_atl_hf.data.table import (
     load_corpus,
     make_table,
     read_corpora,
-    read_corpus,
     validate_table,
 )
 from gmp_atl_hf.errors import RequestError

@@ -39,9 +39,9 @@ def perform(arguments: argparse.Namespace) -> int:
     picture = None if arguments.picture is None else Path(arguments.picture)
     if picture is not None:
         check_picture(picture)
-    from ..data.table import read_corpus  # loads datasets
+    from ..data.table import read_corpora  # loads datasets
 
-    corpus = read_corpus(arguments.name, arguments.root, **options)
+    corpus = read_corpora([{**options, "name": arguments.name, "root": arguments.root}])
     text = format_corpus(corpus, None if arguments.all else _SHOWN)
     if picture is not None:
         from ..report.corpus_picture import corpus_png

@@ -26,13 +26,9 @@ _RATES = (1_000, 1_000_000)
 
 
 def is_numbers(source: object) -> bool:
-    """Tell whether this is a number, or an array, tensor or list of them, which says nothing of a sampling rate.
+    """Whether this is a number, or an array, tensor or list of them, without a sampling rate.
 
-    Args:
-        source: Anything.
-
-    Returns:
-        True for numbers alone; False for a recording with its rate, and for lists and arrays of anything else.
+    A recording with its rate is not, nor are lists and arrays of anything else.
     """
     if isinstance(source, tuple):
         return len(source) > 0 and all(map(_is_number, source[:2]))

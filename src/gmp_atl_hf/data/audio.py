@@ -1,6 +1,6 @@
 """The one audio reader: any usual recording in, 16 kHz mono float32 out, or a message that says what is wrong.
 
-Training, pseudo-labels, prediction and demo all read through `read_audio`, so none of them can hear a clip differently.
+Training, pseudo-labels, prediction and demo all read through `read_audio`, so all of them get the same samples.
 """
 
 from __future__ import annotations
@@ -107,14 +107,8 @@ def read_clip(source: AudioSource) -> FloatArray:
     A clip below `MINIMUM_SAMPLES` gets zeros at its end. Whatever feeds a model reads through this function, so that
     the length in the table (`num_samples`), the number of frame labels and the model's input agree.
 
-    Args:
-        source: The recording in any form of `ACCEPTED_INPUTS`.
-
     Returns:
         The waveform of shape (max(samples, 400),), float32, at 16 kHz.
-
-    Raises:
-        RequestError: As `read_audio`.
     """
     waveform = read_audio(source)
     missing = MINIMUM_SAMPLES - waveform.shape[0]
@@ -123,12 +117,6 @@ def read_clip(source: AudioSource) -> FloatArray:
 
 def audio_length(source: AudioSource) -> int:
     """Tell how many samples `read_audio` would give at 16 kHz, decoding only where a header cannot be trusted.
-
-    Args:
-        source: The recording in any form of `ACCEPTED_INPUTS`.
-
-    Returns:
-        Number of samples at 16 kHz.
 
     Raises:
         RequestError: As `read_audio`, though damage behind an intact header goes unseen.
@@ -150,14 +138,7 @@ def is_leftover(path: Path, folder: Path) -> bool:
 
 
 def source_name(source: object) -> str:
-    """Name a recording for a message, whatever form it is in.
-
-    Args:
-        source: The recording.
-
-    Returns:
-        Its path where it has one, otherwise what it is.
-    """
+    """Name a recording for a message: its path where it has one, otherwise what it is."""
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source)
     if isinstance(source, Mapping) and source.get("path"):
@@ -172,7 +153,7 @@ def source_name(source: object) -> str:
 
 
 def without_rate(source: object) -> RequestError:
-    """Give the answer to numbers of which nobody says how many of them are a second."""
+    """Give the error for numbers without a sampling rate."""
     what = source_name(source) if getattr(source, "shape", ()) else "a number or a list of numbers"
     return RequestError(
         f"{what} comes without a sampling rate",
@@ -336,12 +317,12 @@ def _looks_like(head: bytes) -> tuple[str, str]:
 
 
 def too_short(name: str, sampling_rate: int = SAMPLING_RATE) -> RequestError:
-    """Give the answer to a recording of which resampling leaves nothing."""
+    """Give the error for a recording of which resampling leaves nothing."""
     return RequestError(f"{name} is shorter than one sample at {sampling_rate} Hz", "a longer recording", REPLACE)
 
 
 def _no_recording(name: str) -> RequestError:
-    """Give the answer to what is no form of audio at all."""
+    """Give the error for what is no form of audio at all."""
     return RequestError(
         f"{name} is not a form of audio that can be read",
         ACCEPTED_INPUTS,

@@ -26,12 +26,8 @@ def read_blocks(source: AudioSource, block_seconds: float = BLOCK_SECONDS) -> It
     An hour of 44.1 kHz stereo takes 1.3 GB decoded at once and as much again to mix; read in blocks it takes megabytes.
     Arrays are in memory anyway and come as one block.
 
-    Args:
-        source: The recording in any form that `read_audio` accepts.
-        block_seconds: Seconds to decode at a time.
-
     Yields:
-        (samples,) float32 at 16 kHz.
+        (samples,) float32 at 16 kHz, of `block_seconds` each.
 
     Raises:
         RequestError: As `read_audio`, at the block where the damage is.

@@ -45,14 +45,7 @@ _SPLIT_WORDS = {
 
 
 def table_features(labels: Sequence[str]) -> Features:
-    """Give the types of the table's columns.
-
-    Args:
-        labels: Names of the emotions, in the order of their class numbers.
-
-    Returns:
-        The `datasets` features, in the order of `COLUMNS`.
-    """
+    """Give the types of the table's columns, in the order of `COLUMNS`, for emotions in the order of their numbers."""
     features = {name: Value("string") for name in COLUMNS}
     features["audio"] = Audio(decode=False)
     features["emotion"] = ClassLabel(names=list(labels))
@@ -62,7 +55,7 @@ def table_features(labels: Sequence[str]) -> Features:
 
 
 def make_table(columns: Mapping[str, Sequence[Any]], labels: Sequence[str]) -> Dataset:
-    """Build a table from plain columns.
+    """Build a table with exactly the columns of `COLUMNS`, from plain columns.
 
     Goes through pyarrow, since `Dataset.from_dict` wants torchcodec for any audio column, decoded or not.
 
@@ -70,9 +63,6 @@ def make_table(columns: Mapping[str, Sequence[Any]], labels: Sequence[str]) -> D
         columns: Column name to values: `emotion` and `gender` as names, `audio` as {"path", "bytes"}. `gender`,
             `session` and `split` may be left out and are then None in every row.
         labels: Names of the emotions, in the order of their class numbers.
-
-    Returns:
-        The table, with exactly the columns of `COLUMNS`.
 
     Raises:
         KeyError: When another column is missing, or an emotion or gender is not among the names.
@@ -89,13 +79,7 @@ def make_table(columns: Mapping[str, Sequence[Any]], labels: Sequence[str]) -> D
 
 
 def gender_word(text: str | None) -> str | None:
-    """Read a corpus' word for a gender.
-
-    Args:
-        text: Any usual word or letter, upper or lower case; None, "" or "unknown" where it is not known.
-
-    Returns:
-        `female`, `male` or None.
+    """Read any usual word or letter for a gender; None for "" and for words that say it is not known.
 
     Raises:
         RequestError: When the word is none of those known.
@@ -104,13 +88,7 @@ def gender_word(text: str | None) -> str | None:
 
 
 def split_word(text: str | None) -> str | None:
-    """Read a corpus' word for a part of a given split.
-
-    Args:
-        text: Any usual word for training, development or test part; None or "" where none is given.
-
-    Returns:
-        `train`, `dev`, `test` or None.
+    """Read any usual word for a part of a given split as `train`, `dev` or `test`; None where none is given.
 
     Raises:
         RequestError: When the word is none of those known.
@@ -128,9 +106,6 @@ def _word(text: str | None, words: Mapping[str, str | None], what: str, fix: str
 
 def validate_table(table: Dataset) -> None:
     """Check a table somebody brings: every column there, of its type, with sound values.
-
-    Args:
-        table: The table to check.
 
     Raises:
         RequestError: Names everything that is wrong, not only the first thing.

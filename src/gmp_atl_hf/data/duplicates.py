@@ -19,86 +19,71 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Sound:
+class AudioDigest:
     """What is kept of a recording after it was decoded once.
 
     Args:
         num_samples: Number of samples at 16 kHz.
-        digest: The same for the same sound only; None when it was not decoded, or is silent and so says nothing.
-        silent: Whether its peak is below `SILENCE`.
+        digest: Hash of the samples; None when they were not decoded, or are silent and so say nothing.
+        silent: Whether the peak is below `SILENCE`.
     """
 
     num_samples: int
-    digest: bytes | None = None
+    digest: str | None = None
     silent: bool = False
 
+    @property
+    def is_decoded(self) -> bool:
+        """Whether the samples were looked at, and not the header alone."""
+        return self.silent or self.digest is not None
 
-def hear(waveform: FloatArray) -> Sound:
-    """Take down what tells a recording from others.
 
-    Args:
-        waveform: Shape (samples,), float32, at 16 kHz.
-
-    Returns:
-        Its length, a digest of its samples and whether it is silent.
-    """
+def digest_audio(waveform: FloatArray) -> AudioDigest:
+    """Give length and digest of a waveform of shape (samples,), float32, at 16 kHz."""
     if float(np.abs(waveform).max(initial=0.0)) < SILENCE:
-        return Sound(len(waveform), silent=True)
-    return Sound(len(waveform), hashlib.blake2b(waveform.tobytes(), digest_size=16).digest())
+        return AudioDigest(len(waveform), silent=True)
+    return AudioDigest(len(waveform), hashlib.blake2b(waveform.tobytes(), digest_size=16).hexdigest())
 
 
-def odd_sounds(corpus: str, heard: Sequence[tuple[Recording, Sound]]) -> list[str]:
-    """Name recordings with the same sound, and those that are silent.
+def describe_duplicates(corpus: str, digests: Sequence[tuple[Recording, AudioDigest]]) -> list[str]:
+    """Name recordings of a corpus with the same samples, and silent ones: one sentence for each kind, or none.
 
-    The same sound twice is a test on training data as soon as the two fall into different parts, and a contradiction
+    The same samples twice are a test on training data as soon as the two fall into different parts, and a contradiction
     where they have different labels.
-
-    Args:
-        corpus: The corpus' name.
-        heard: The recordings with their sounds.
-
-    Returns:
-        One sentence for each kind of oddity, empty where there is none.
     """
-    groups: dict[bytes, list[Recording]] = defaultdict(list)
-    for recording, sound in heard:
-        if sound.digest is not None:
-            groups[sound.digest].append(recording)
-    same = [group for group in groups.values() if len(group) > 1]
-    silent = [recording.file for recording, sound in heard if sound.silent]
+    groups: dict[str, list[Recording]] = defaultdict(list)
+    for recording, audio in digests:
+        if audio.digest is not None:
+            groups[audio.digest].append(recording)
+    same = [_describe_group(group) for group in groups.values() if len(group) > 1]
+    silent = [recording.file for recording, audio in digests if audio.silent]
     problems = []
     if same:
-        words = [_alike(group) for group in same[:_SHOWN]]
-        rest = f"; and {len(same) - _SHOWN} more" if len(same) > _SHOWN else ""
-        problems.append(f"{corpus} has the same sound under several names: {'; '.join(words)}{rest}")
+        problems.append(f"{corpus} has the same sound under several names: {_first_few(same, '; ')}")
     if silent:
-        rest = f" and {len(silent) - _SHOWN} more" if len(silent) > _SHOWN else ""
-        problems.append(f"{corpus} has silent recordings ({len(silent)}): {', '.join(silent[:_SHOWN])}{rest}")
+        problems.append(f"{corpus} has silent recordings ({len(silent)}): {_first_few(silent, ', ')}")
     return problems
 
 
-def sounds_in_both(corpora: Iterable[Mapping[str, bytes]]) -> list[str]:
-    """Name recordings that are in more than one corpus, to the byte: a copy is a test on training data.
-
-    Args:
-        corpora: Of each corpus, its recordings' ids with what tells their sounds from others.
-
-    Returns:
-        One sentence, or none.
-    """
-    groups: dict[bytes, dict[int, str]] = defaultdict(dict)
-    for number, sounds in enumerate(corpora):
-        for one, digest in sounds.items():
-            groups[digest].setdefault(number, one)
+def shared_recordings(corpora: Iterable[Mapping[str, str]]) -> list[str]:
+    """Name recordings with the same samples in several corpora (id → digest): one sentence, or none."""
+    groups: dict[str, dict[int, str]] = defaultdict(dict)
+    for number, digests in enumerate(corpora):
+        for name, digest in digests.items():
+            groups[digest].setdefault(number, name)
     same = [" = ".join(group.values()) for group in groups.values() if len(group) > 1]
-    rest = f"; and {len(same) - _SHOWN} more" if len(same) > _SHOWN else ""
-    return [f"{len(same)} recordings are in several corpora: {'; '.join(same[:_SHOWN])}{rest}"] if same else []
+    return [f"{len(same)} recordings are in several corpora: {_first_few(same, '; ')}"] if same else []
 
 
-def _alike(group: Sequence[Recording]) -> str:
-    """Name recordings with the same sound, and what differs between them."""
+def _describe_group(group: Sequence[Recording]) -> str:
+    """Name recordings with the same samples, and what differs between them."""
     fields = {"emotions": "emotion", "speakers": "speaker", "parts of the given split": "split"}
     differ = [word for word, name in fields.items() if len({getattr(one, name) for one in group}) > 1]
-    names = " = ".join(one.file for one in group[:_SHOWN])
-    rest = f" and {len(group) - _SHOWN} more" if len(group) > _SHOWN else ""
-    return names + rest + (f" (under different {' and '.join(differ)})" if differ else "")
+    under = f" (under different {' and '.join(differ)})" if differ else ""
+    return _first_few([one.file for one in group], " = ") + under
+
+
+def _first_few(names: Sequence[str], separator: str) -> str:
+    left = len(names) - _SHOWN
+    and_more = f"{';' if separator == '; ' else ''} and {left} more" if left > 0 else ""
+    return separator.join(names[:_SHOWN]) + and_more

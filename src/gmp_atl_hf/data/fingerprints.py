@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import datasets
 
 from ..errors import RequestError
 
 EDGE_BYTES = 1 << 16
-# Path, size and time of last change → hash: folds and stages ask for the same recordings again and again.
-_known_hashes: dict[tuple[str, int, int], str] = {}
+# Path, size and times of last change → hash: folds and stages ask for the same recordings again and again.
+_known_hashes: dict[tuple[str, int, int, int], str] = {}
 
 
 class Recordings:
@@ -32,7 +32,7 @@ class Recordings:
         self.table = table
         audios = enumerate(table["audio"])
         self._files = {row: Path(audio["path"]) for row, audio in audios if audio["bytes"] is None}
-        self._states = {row: _state(path) for row, path in self._files.items()}
+        self._states = {row: file_state(path) for row, path in self._files.items()}
         self.fingerprints = row_fingerprints(table)
 
     @contextmanager
@@ -54,7 +54,7 @@ class Recordings:
 
     def _refuse_changed(self, folder: Path | None, cause: Exception | None = None) -> None:
         for row, path in self._files.items():
-            state = _state(path)
+            state = file_state(path)
             if state == self._states[row]:
                 continue
             one = self.table.select([row])
@@ -70,25 +70,19 @@ class Recordings:
             ) from cause
 
 
-def _state(path: Path) -> tuple[int, int] | None:
-    """Size and time of last change of a file; None if it is not there."""
+def file_state(path: Path) -> tuple[int, int, int] | None:
+    """Size and times of the last change of a file, of its content and of anything; None if it is not there."""
     try:
         state = path.stat()
     except OSError:
         return None
-    return state.st_size, state.st_mtime_ns
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 def row_fingerprints(table: datasets.Dataset) -> dict[str, str]:
-    """Hash each row: who, what, how long, and the audio file.
+    """Hash each row: who, what, how long, and the audio file. Returns id → SHA-256 in hexadecimal.
 
     Of the audio file its size and its first and last 64 KiB count: reading 27 GB at every start would take minutes.
-
-    Args:
-        table: The table.
-
-    Returns:
-        id → SHA-256 of the row in hexadecimal.
     """
     names = table.features["emotion"].names
     columns = ["id", "audio", "emotion", "gender", "speaker", "num_samples"]
@@ -101,15 +95,9 @@ def row_fingerprints(table: datasets.Dataset) -> dict[str, str]:
 
 
 def recording_hashes(table: datasets.Dataset) -> list[str]:
-    """Hash what is heard in each row, and nothing else: the same recording in another corpus has the same hash.
+    """SHA-256 in hexadecimal of the audio of each row, and of nothing else: the same in any corpus.
 
     All of the file counts, read once in a process: one recording must never be given what was computed of another.
-
-    Args:
-        table: The table.
-
-    Returns:
-        SHA-256 in hexadecimal for each row.
     """
     return [_recording_hash(row["audio"]) for row in table.select_columns(["audio"])]
 
@@ -132,18 +120,10 @@ def _audio_facts(audio: Mapping[str, Any]) -> list[int]:
 
 def _recording_hash(audio: Mapping[str, Any]) -> str:
     if audio["bytes"] is not None:
-        return _hash_all(io.BytesIO(audio["bytes"]))
-    path = Path(audio["path"])
-    state = path.stat()
-    identity = (str(path), state.st_size, state.st_mtime_ns)
-    if identity not in _known_hashes:
-        with path.open("rb") as file:
-            _known_hashes[identity] = _hash_all(file)
+        return hashlib.sha256(audio["bytes"]).hexdigest()
+    with Path(audio["path"]).open("rb") as file:
+        state = os.fstat(file.fileno())
+        identity = (audio["path"], state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+        if identity not in _known_hashes:
+            _known_hashes[identity] = hashlib.file_digest(file, "sha256").hexdigest()
     return _known_hashes[identity]
-
-
-def _hash_all(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()

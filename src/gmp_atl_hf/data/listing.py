@@ -13,7 +13,17 @@ from typing import Any
 
 from ..errors import RequestError, did_you_mean
 from .columns import gender_word, split_word
-from .corpora import UNKNOWN_SPEAKER, CorpusInfo, CorpusReader, LeftOut, Recording, Remark, corpus_reader, leftovers
+from .corpora import (
+    UNKNOWN_SPEAKER,
+    CorpusInfo,
+    CorpusReader,
+    Item,
+    LeftOut,
+    Recording,
+    Remark,
+    corpus_reader,
+    leftovers,
+)
 from .corpora.base import ANOTHER_COPY
 from .corpora.from_file import guarded, is_corpus_file
 from .spelling import is_missing, spelling, tidy_text
@@ -21,15 +31,7 @@ from .spelling import is_missing, spelling, tidy_text
 
 @dataclass(frozen=True)
 class Listed:
-    """A corpus whose recordings are known but not yet decoded.
-
-    Args:
-        name: Prefix of its ids.
-        info: What is known about the corpus.
-        recordings: What its reader found, with our words for gender and split.
-        left_out: What its reader left out, by id.
-        problems: What is odd about this copy, one sentence each.
-    """
+    """A corpus whose recordings are known but not yet decoded; `name` is the prefix of its ids."""
 
     name: str
     info: CorpusInfo
@@ -41,17 +43,7 @@ class Listed:
 def list_recordings(
     name: str, root: str | os.PathLike[str] | None = None, corpus_name: str | None = None, **options: Any
 ) -> Listed:
-    """Ask a corpus' reader for its recordings.
-
-    Args:
-        name: Which corpus.
-        root: Its folder or file.
-        corpus_name: Prefix of its ids in place of `name`; of its speakers as well where the corpus has none of its own
-            (csv, folder, hub, demo). A person of a known corpus stays the same person.
-        **options: The reader's own options.
-
-    Returns:
-        The recordings and what the reader left out.
+    """Ask a corpus' reader for its recordings; arguments as in `load_corpus`.
 
     Raises:
         RequestError: When the corpus, its folder, an option, a speaker or a gender is not as it should be.
@@ -61,40 +53,20 @@ def list_recordings(
     people = reader.info.name if reader.info.own_speakers else called
     _check_options(reader, options)
     folder = _existing_root(reader.info, root)
-    recordings: list[Recording] = []
-    left_out: list[LeftOut] = []
-    remarks: list[str] = []
-    items = guarded(reader.read, name) if is_corpus_file(name) else reader.read
-    for item in items(folder, **options):
-        _check_item(reader.info.name, item)
-        if isinstance(item, LeftOut):
-            left_out.append(item)
-        elif isinstance(item, Remark):
-            remarks.append(item.text)
-        elif odd := _no_text(item):
-            left_out.append(LeftOut(_printable(item.file), f"its {odd} is no valid text", item.path))
-        elif is_missing(item.emotion):
-            left_out.append(LeftOut(item.file, "it has no emotion label", item.path))
-        else:
-            recordings.append(_tidy(called, people, item))
-    silent = not (left_out or remarks)
+    read = guarded(reader.read, name) if is_corpus_file(name) else reader.read
+    recordings, left_out, remarks = _sort(reader.info.name, read(folder, **options))
+    recordings = [_tidy(called, people, recording) for recording in recordings]
+    gives_nothing = not (left_out or remarks)
     if reader.info.needs_root and folder is not None and folder.is_dir():
-        listed: list[Recording | LeftOut] = [*recordings, *left_out]
-        known = [one.path for one in listed if one.path is not None]
-        said = {one.file for one in left_out if one.path is None}  # readers of people's own name files in their own way
-        left_out += [
-            one
-            for one in leftovers(folder, known)
-            if one.path and not said.intersection({one.file, one.path.name, one.path.stem})
-        ]
+        left_out += _unnamed_files(folder, recordings, left_out)
     if not recordings:
-        why = (
-            f"; {len(left_out)} were left out, the first ({left_out[0].file}): {left_out[0].reason}" if left_out else ""
-        )
+        first = left_out[0] if left_out else None
+        why = f"; {len(left_out)} were left out, the first ({first.file}): {first.reason}" if first else ""
         where = f" in {folder}" if folder is not None else ""
         fix = "give the corpus' folder (in a recipe: corpus.root)"
         if is_corpus_file(name):
-            fix += f"; or correct the reader, which {'yields nothing at all' if silent else 'fits none of the names'}"
+            what = "yields nothing at all" if gives_nothing else "fits none of the names"
+            fix += f"; or correct the reader, which {what}"
         raise RequestError(f"{reader.info.name} found no recordings{where}{why}", reader.info.layout, fix)
     if reader.info.copies:
         recordings, copies = _first_of_each(recordings, folder)
@@ -109,7 +81,38 @@ def list_recordings(
         + remarks
     )
     info = replace(reader.info, name=called)
-    return Listed(called, info, recordings, with_prefix(called, _told_apart(left_out, recordings, folder)), problems)
+    return Listed(called, info, recordings, with_prefix(called, _with_folders(left_out, recordings, folder)), problems)
+
+
+def _sort(corpus: str, items: Iterable[Item]) -> tuple[list[Recording], list[LeftOut], list[str]]:
+    """Divide what a reader gives into recordings with a label, what is left out, and remarks."""
+    recordings, left_out, remarks = [], list[LeftOut](), []
+    for item in items:
+        _check_item(corpus, item)
+        if isinstance(item, LeftOut):
+            left_out.append(item)
+        elif isinstance(item, Remark):
+            remarks.append(item.text)
+        elif odd := _no_text(item):
+            left_out.append(LeftOut(_printable(item.file), f"its {odd} is no valid text", item.path))
+        elif is_missing(item.emotion):
+            left_out.append(LeftOut(item.file, "it has no emotion label", item.path))
+        else:
+            recordings.append(item)
+    return recordings, left_out, remarks
+
+
+def _unnamed_files(folder: Path, recordings: Sequence[Recording], left_out: Sequence[LeftOut]) -> list[LeftOut]:
+    """List the files of a corpus' folder of which its reader says nothing."""
+    listed: list[Recording | LeftOut] = [*recordings, *left_out]
+    known = [item.path for item in listed if item.path is not None]
+    # Readers of people's own name files in their own way.
+    named = {item.file for item in left_out if item.path is None}
+    return [
+        item
+        for item in leftovers(folder, known)
+        if item.path and named.isdisjoint({item.file, item.path.name, item.path.stem})
+    ]
 
 
 def _check_options(reader: CorpusReader, options: Mapping[str, Any]) -> None:
@@ -209,18 +212,15 @@ def _tidy(corpus: str, people: str, recording: Recording) -> Recording:
 
 
 def refuse_duplicates(ids: Iterable[str]) -> None:
-    """Refuse recordings with the same id: rows, labels and predictions are told apart by it.
-
-    Args:
-        ids: The ids of all recordings.
+    """Refuse recordings with the same id: rows, labels and predictions are found by it.
 
     Raises:
-        RequestError: Names some of those that occur more than once.
+        RequestError: Names the first few ids that occur more than once.
     """
-    again = [one for one, count in Counter(ids).items() if count > 1]
+    again = [name for name, count in Counter(ids).items() if count > 1]
     if again:
         raise RequestError(
-            f"{len(again)} ids occur more than once: {some(again)}",
+            f"{len(again)} ids occur more than once: {first_few(again)}",
             "every recording once",
             "remove the copies; two corpora of the same reader need a corpus_name each (people stay who they are); "
             "a reader of your own gives each recording a name of its own, such as f'{speaker}/{path.stem}' where "
@@ -244,7 +244,7 @@ def _differences(info: CorpusInfo, recordings: Sequence[Recording]) -> list[str]
         wanted, there = set(info.expected_files()), {recording.file for recording in recordings}
         for word, files in (("missing", wanted - there), ("not part of the complete corpus", there - wanted)):
             if files:
-                problems.append(f"{len(files)} files of {info.name} are {word}: {some(sorted(files), 20)}")
+                problems.append(f"{len(files)} files of {info.name} are {word}: {first_few(sorted(files), 20)}")
     speakers = {recording.speaker: recording.gender for recording in recordings}
     if info.speakers is not None and len(speakers) != info.speakers:
         problems.append(f"{info.name} has {len(speakers)} speakers instead of {info.speakers}")
@@ -265,17 +265,18 @@ def _first_of_each(recordings: Sequence[Recording], folder: Path | None) -> tupl
     return list(first.values()), copies
 
 
-def _told_apart(left_out: list[LeftOut], recordings: Sequence[Recording], folder: Path | None) -> list[LeftOut]:
+def _with_folders(left_out: list[LeftOut], recordings: Sequence[Recording], folder: Path | None) -> list[LeftOut]:
     """Name files that share a name with another by their place below the folder, and say where that one is read."""
-    read = {one.file for one in recordings}
-    names = Counter(one.file for one in left_out)
-    shared = [one.file in read or names[one.file] > 1 for one in left_out]
-    named = [
-        replace(one, file=_inside(one.path, folder, one.file)) if more else one
-        for one, more in zip(left_out, shared, strict=True)
-    ]
-    again = "; another entry of this name is read"
-    return [replace(one, reason=one.reason + again) if one.file in read else one for one in named]
+    read = {recording.file for recording in recordings}
+    names = Counter(item.file for item in left_out)
+    named = []
+    for item in left_out:
+        if item.file in read or names[item.file] > 1:
+            item = replace(item, file=_inside(item.path, folder, item.file))
+        if item.file in read:
+            item = replace(item, reason=item.reason + "; another entry of this name is read")
+        named.append(item)
+    return named
 
 
 def _inside(path: Path | None, folder: Path | None, otherwise: str) -> str:
@@ -328,27 +329,11 @@ def _doubtful_speakers(recordings: Sequence[Recording]) -> list[str]:
 
 
 def with_prefix(corpus: str, left_out: Iterable[LeftOut]) -> list[LeftOut]:
-    """Name what was left out by id.
-
-    Args:
-        corpus: The prefix.
-        left_out: What was left out, by file.
-
-    Returns:
-        The same by `<corpus>/<file>`.
-    """
+    """Name what was left out by id, `<corpus>/<file>`."""
     return [LeftOut(_printable(f"{corpus}/{one.file}"), _printable(one.reason[:500])) for one in left_out]
 
 
-def some(names: Sequence[str], shown: int = 5) -> str:
-    """Join the first few names for a message.
-
-    Args:
-        names: All of them.
-        shown: How many to show.
-
-    Returns:
-        Names separated by commas, and the number of those not shown.
-    """
+def first_few(names: Sequence[str], shown: int = 5) -> str:
+    """Join the first few names for a message, with the number of those not shown."""
     rest = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + rest

@@ -1,4 +1,4 @@
-"""Recordings that are a part of a longer file: cut out once, so that nothing behind the table can hear the rest."""
+"""Recordings that are a part of a longer file: cut out once, so that the rest of the file is not in the table."""
 
 from __future__ import annotations
 
@@ -26,12 +26,7 @@ _SEEKABLE = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 
 
 def cut_segment(source: AudioSource, start: float, end: float | None) -> bytes:
-    """Cut a segment out of a recording.
-
-    Args:
-        source: The recording in any form that `read_audio` accepts.
-        start: Where the segment begins, in seconds.
-        end: Where it ends, in seconds; None for the end of the recording.
+    """Cut a segment out of a recording, from `start` to `end` in seconds; None for the end of the recording.
 
     Returns:
         A wav file of the segment: the samples of the recording where its format lets them be found, else 16 kHz mono.

@@ -8,14 +8,7 @@ _MISSING = {"", "nan", "none", "null", "<na>", "n/a", "nat"}
 
 
 def tidy_text(text: str) -> str:
-    """Give one spelling to what looks the same: composed accents, single blanks, nothing invisible.
-
-    Args:
-        text: A name or a word.
-
-    Returns:
-        The text without blanks round it.
-    """
+    """Give one spelling to what looks the same: composed accents, single blanks, none around, nothing invisible."""
     if text.isascii() and text.isprintable():
         return " ".join(text.split())
     words = unicodedata.normalize("NFC", text).split()
@@ -23,25 +16,14 @@ def tidy_text(text: str) -> str:
 
 
 def is_missing(text: str) -> bool:
-    """Whether a value means that there is none.
-
-    Args:
-        text: The value, as text.
-
-    Returns:
-        True for nothing but blanks, and for what programs write in its place: `nan`, `None`, `null`, `<NA>`, `N/A`.
-    """
+    """Whether a value is blank, or what programs write in place of none: `nan`, `None`, `null`, `<NA>`, `N/A`."""
     return tidy_text(text).casefold() in _MISSING
 
 
 def spelling(name: str) -> str:
-    """Reduce a name to what tells names apart: no case, single blanks, nothing invisible, one form of every letter.
+    """Reduce a name to what distinguishes it: no case, single blanks, nothing invisible, one form of every letter.
 
-    Args:
-        name: The name of a speaker or an emotion; a corpus' prefix may stand before it.
-
-    Returns:
-        The same for all spellings of one name.
+    The name is that of a speaker or an emotion; a corpus' prefix may stand before it.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return "/".join(tidy_text(part) for part in folded.split("/"))

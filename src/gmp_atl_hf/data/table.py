@@ -6,31 +6,24 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from datasets import ClassLabel, Dataset, concatenate_datasets
 from tqdm.auto import tqdm
 
 from ..errors import RequestError
-from .audio import MINIMUM_SAMPLES, SAMPLING_RATE, audio_length, read_audio
+from .audio import MINIMUM_SAMPLES, SAMPLING_RATE
 from .columns import COLUMNS, make_table, validate_table
 from .corpora import CorpusInfo, LeftOut, Recording, corpus_names
-from .duplicates import Sound, hear, odd_sounds, sounds_in_both
+from .corpus_index import CorpusIndex
+from .duplicates import AudioDigest, describe_duplicates, shared_recordings
 from .labels import LabelMap, alike, apply_label_map, check_label_map, replace_column
-from .listing import Listed, list_recordings, refuse_duplicates, some, with_prefix
+from .listing import Listed, first_few, list_recordings, refuse_duplicates, with_prefix
 from .segments import cut_segment
 from .spelling import tidy_text
 
-__all__ = [
-    "COLUMNS",
-    "Corpus",
-    "concatenate",
-    "load_corpus",
-    "make_table",
-    "read_corpora",
-    "read_corpus",
-    "validate_table",
-]
+__all__ = ["COLUMNS", "Corpus", "concatenate", "load_corpus", "make_table", "read_corpora", "validate_table"]
 
 _SHOWN = 5
 
@@ -44,14 +37,16 @@ class Corpus:
         left_out: Every recording that is not in the table, by id, with the reason.
         info: What is known about the corpus, whatever copy of it was read.
         problems: What is odd about this copy, one sentence each; nothing that stops the work.
-        sounds: What tells the sound of each recording from others, by id; those that were decoded and are not silent.
+        digests: Hash of the samples of each recording, by id; of those that were decoded and are not silent.
+        index: What was measured; a run saves it once it writes anything.
     """
 
     table: Dataset
     left_out: list[LeftOut]
     info: CorpusInfo
     problems: list[str] = field(default_factory=list)
-    sounds: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    digests: Mapping[str, str] = field(default_factory=dict, repr=False)
+    index: CorpusIndex = field(default_factory=CorpusIndex, repr=False)
 
 
 def load_corpus(
@@ -82,7 +77,7 @@ def load_corpus(
         **options: The reader's own options.
 
     Returns:
-        The table. `read_corpus` gives what was left out as well.
+        The table. `gmp_atl_hf.data.table.read_corpora` gives what was left out as well.
 
     Raises:
         RequestError: When the corpus cannot be read as asked.
@@ -90,58 +85,21 @@ def load_corpus(
     Example:
         >>> table = load_corpus("emodb", "data/emodb", labels={"happiness": "happy", "boredom": None, …})
     """
-    return read_corpus(
-        name,
-        root,
-        labels=labels,
-        short_clips=short_clips,
-        unreadable=unreadable,
-        check_audio=check_audio,
-        corpus_name=corpus_name,
-        **options,
-    ).table
+    handling = {"short_clips": short_clips, "unreadable": unreadable, "check_audio": check_audio}
+    entry = {"name": name, "root": root, "corpus_name": corpus_name, **handling, **options}
+    return read_corpora([entry], labels=labels).table
 
 
-def read_corpus(
-    name: str,
-    root: str | os.PathLike[str] | None = None,
-    *,
-    labels: LabelMap | None = None,
-    short_clips: str = "error",
-    unreadable: str = "error",
-    check_audio: bool = True,
-    corpus_name: str | None = None,
-    **options: Any,
+def read_corpora(
+    entries: Sequence[Mapping[str, Any]], *, labels: LabelMap | None = None, index: Path | None = None
 ) -> Corpus:
-    """Read a corpus into the table, with an account of what is not in it.
-
-    Args:
-        name: As in `load_corpus`.
-        root: As in `load_corpus`.
-        labels: As in `load_corpus`.
-        short_clips: As in `load_corpus`.
-        unreadable: As in `load_corpus`.
-        check_audio: As in `load_corpus`.
-        corpus_name: As in `load_corpus`.
-        **options: The reader's own options.
-
-    Returns:
-        The table, what was left out and why, and what is odd.
-
-    Raises:
-        RequestError: When the corpus cannot be read as asked.
-    """
-    entry = {"short_clips": short_clips, "unreadable": unreadable, "check_audio": check_audio}
-    return read_corpora([{"name": name, "root": root, "corpus_name": corpus_name, **entry, **options}], labels=labels)
-
-
-def read_corpora(entries: Sequence[Mapping[str, Any]], *, labels: LabelMap | None = None) -> Corpus:
     """Read one or several corpora into one table.
 
     Args:
-        entries: One mapping per corpus with the arguments of `read_corpus`. An entry's own `labels` take the place of
+        entries: One mapping per corpus with the arguments of `load_corpus`. An entry's own `labels` take the place of
             the common ones.
         labels: One map for all corpora without their own; each word has to occur in at least one of them.
+        index: Folder of a run that has kept, or is to keep, what is measured of the recordings: see `CorpusIndex`.
 
     Returns:
         The table of all, what was left out and why, and what is odd.
@@ -162,18 +120,18 @@ def read_corpora(entries: Sequence[Mapping[str, Any]], *, labels: LabelMap | Non
         labels if (own := entry.pop("labels", None)) is None else _tidy_keys(own) for entry in rest
     ]
     listed = [list_recordings(**entry) for entry in rest]
-    for one in {id(one): one for one in maps if one is not None}.values():
+    for each in {id(each): each for each in maps if each is not None}.values():
         check_label_map(
-            (r for corpus, own in zip(listed, maps, strict=True) if own is one for r in corpus.recordings), one
+            (r for corpus, own in zip(listed, maps, strict=True) if own is each for r in corpus.recordings), each
         )
-    corpora = []
+    measured, corpora = CorpusIndex(index), []
     for corpus, own, handle in zip(listed, maps, handling, strict=True):
         if own is not None:
             kept, dropped = apply_label_map(corpus.recordings, own)
             corpus = replace(corpus, recordings=kept, left_out=corpus.left_out + with_prefix(corpus.name, dropped))
-        corpora.append(_to_table(corpus, handle))
+        corpora.append(_to_table(corpus, handle, measured))
     joint = concatenate(corpora)
-    return replace(joint, problems=joint.problems + alike(joint.table.features["emotion"].names))
+    return replace(joint, problems=joint.problems + alike(joint.table.features["emotion"].names), index=measured)
 
 
 def _tidy_keys(labels: LabelMap | None) -> LabelMap | None:
@@ -184,16 +142,9 @@ def _tidy_keys(labels: LabelMap | None) -> LabelMap | None:
 
 
 def concatenate(corpora: Sequence[Corpus]) -> Corpus:
-    """Join corpora that have been read.
+    """Join corpora that have been read, in their order; the joint table has every label of any of them.
 
-    The joint table has every label of any of them; a label that some corpus lacks is noted in `problems`, because it is
-    often the same emotion under another name.
-
-    Args:
-        corpora: What to join, in the order of the rows wanted.
-
-    Returns:
-        One corpus.
+    A label that some corpus lacks is noted in `problems`: it is often the same emotion under another name.
 
     Raises:
         RequestError: When two of them share ids.
@@ -202,7 +153,7 @@ def concatenate(corpora: Sequence[Corpus]) -> Corpus:
         return corpora[0]
     names = [corpus.table.features["emotion"].names for corpus in corpora]
     labels = sorted({label for own in names for label in own})
-    refuse_duplicates(one for corpus in corpora for one in corpus.table["id"])
+    refuse_duplicates(name for corpus in corpora for name in corpus.table["id"])
     tables, problems = [], [problem for corpus in corpora for problem in corpus.problems]
     for corpus, own in zip(corpora, names, strict=True):
         lacking = [label for label in labels if label not in own]
@@ -210,19 +161,13 @@ def concatenate(corpora: Sequence[Corpus]) -> Corpus:
             problems.append(f"{corpus.info.name} has no {', '.join(lacking)}, which another corpus of this table has")
         numbers = [labels.index(own[number]) for number in corpus.table["emotion"]]
         tables.append(replace_column(corpus.table, "emotion", numbers, feature=ClassLabel(names=labels)))
-    sounds = {one: digest for corpus in corpora for one, digest in corpus.sounds.items()}
-    problems += sounds_in_both(corpus.sounds for corpus in corpora)
-    infos = [corpus.info for corpus in corpora]
-    joint = CorpusInfo(
-        name="+".join(info.name for info in infos),
-        homepage="; ".join(dict.fromkeys(info.homepage for info in infos if info.homepage)) or None,
-        licence="; ".join(f"{info.name}: {info.licence}" for info in infos if info.licence) or None,
-        citation="\n".join(info.citation for info in infos if info.citation) or None,
-        protocol=infos[0].protocol,
-        language="+".join(sorted({info.language for info in infos if info.language})) or None,
+    return Corpus(
+        concatenate_datasets(tables),
+        [left_out for corpus in corpora for left_out in corpus.left_out],
+        CorpusInfo.joint([corpus.info for corpus in corpora]),
+        problems + shared_recordings(corpus.digests for corpus in corpora),
+        {name: digest for corpus in corpora for name, digest in corpus.digests.items()},
     )
-    left_out = [one for corpus in corpora for one in corpus.left_out]
-    return Corpus(concatenate_datasets(tables), left_out, joint, problems, sounds)
 
 
 @dataclass(frozen=True)
@@ -245,7 +190,68 @@ class _Handling:
         return taken
 
 
-def _source(recording: Recording) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Row:
+    """A recording that could be read, with its audio cell."""
+
+    recording: Recording
+    audio: dict[str, Any]
+    digest: AudioDigest
+
+    @property
+    def num_samples(self) -> int:
+        return self.digest.num_samples
+
+
+def _to_table(corpus: Listed, handle: _Handling, index: CorpusIndex) -> Corpus:
+    """Measure every recording and build the table from those that are fit to use."""
+    readable, broken = _measure(corpus, handle.check_audio, index)
+    if broken and handle.unreadable == "error":
+        raise _unreadable(corpus, broken)
+    rows, short = readable, [row for row in readable if row.num_samples < MINIMUM_SAMPLES]
+    dropped = [LeftOut(file, error.found) for file, error in broken]
+    if short and handle.short_clips == "error":
+        raise _too_short(corpus, short)
+    if handle.short_clips == "drop":
+        reason = f"samples: shorter than one frame ({MINIMUM_SAMPLES} samples at 16 kHz)"
+        dropped += [LeftOut(row.recording.file, f"{row.num_samples} {reason}") for row in short]
+        rows = [row for row in readable if row.num_samples >= MINIMUM_SAMPLES]
+    left_out = corpus.left_out + with_prefix(corpus.name, dropped)
+    if not rows:
+        raise RequestError(
+            f"no recording of {corpus.name} is left; {len(left_out)} were left out, for example "
+            f"{left_out[0].file}: {left_out[0].reason}",
+            "at least one recording",
+            "loosen labels, short_clips or unreadable",
+        )
+    return Corpus(
+        _build(corpus.name, rows),
+        sorted(left_out, key=lambda each: each.file),
+        corpus.info,
+        corpus.problems + describe_duplicates(corpus.name, [(row.recording, row.digest) for row in readable]),
+        {f"{corpus.name}/{row.recording.file}": row.digest.digest for row in readable if row.digest.digest is not None},
+    )
+
+
+def _measure(corpus: Listed, decode: bool, index: CorpusIndex) -> tuple[list[_Row], list[tuple[str, RequestError]]]:
+    """Give the recordings that can be read, sorted by file, and the others with what is wrong with them."""
+
+    def measure(recording: Recording) -> _Row | tuple[str, RequestError]:
+        try:
+            audio = _audio_cell(recording)
+            return _Row(recording, audio, index.measure(audio, decode))
+        except RequestError as error:
+            return recording.file, error
+
+    recordings = sorted(corpus.recordings, key=lambda recording: recording.file)
+    text = f"checking recordings of {corpus.name}"
+    # Decoding and resampling leave the interpreter lock, so threads are enough and nothing has to be copied.
+    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+        found = list(tqdm(pool.map(measure, recordings), total=len(recordings), desc=text, unit="clip", disable=None))
+    return [one for one in found if isinstance(one, _Row)], [one for one in found if not isinstance(one, _Row)]
+
+
+def _audio_cell(recording: Recording) -> dict[str, Any]:
     """Give the audio cell of a recording, which is also a form `read_audio` takes."""
     if recording.audio_bytes is not None:
         source: dict[str, Any] = {"bytes": recording.audio_bytes, "path": recording.file}
@@ -258,75 +264,38 @@ def _source(recording: Recording) -> dict[str, Any]:
     return {"bytes": cut_segment(source, recording.start or 0.0, recording.end), "path": recording.file}
 
 
-def _to_table(corpus: Listed, handle: _Handling) -> Corpus:
-    """Measure every recording and build the table from those that are fit to use."""
-    recordings = sorted(corpus.recordings, key=lambda recording: recording.file)
-    sounds = _sounds(corpus.name, recordings, handle.check_audio)
-    left_out = list(corpus.left_out)
-    broken = [(r.file, error) for r, error in zip(recordings, sounds, strict=True) if isinstance(error, RequestError)]
-    if broken and handle.unreadable == "error":
-        raise RequestError(
-            f"{len(broken)} of {len(recordings)} recordings of {corpus.name} cannot be read:"
-            + "".join(f"\n    {corpus.name}/{file}: {error.found}" for file, error in broken[:_SHOWN])
-            + (f"\n    and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""),
-            broken[0][1].expected,
-            f"{broken[0][1].fix}; or leave out all such files (they are listed): unreadable: drop",
-        )
-    left_out += with_prefix(corpus.name, [LeftOut(file, error.found) for file, error in broken])
-    sound = [(r, *one) for r, one in zip(recordings, sounds, strict=True) if not isinstance(one, RequestError)]
-    heard = [(r, one) for r, _, one in sound]
-    rows = [(r, source, one.num_samples) for r, source, one in sound]
-    short = [(r.file, length) for r, _, length in rows if length < MINIMUM_SAMPLES]
-    if short and handle.short_clips == "error":
-        named = [f"{corpus.name}/{file} has {n} samples ({1000 * n / SAMPLING_RATE:.1f} ms)" for file, n in short]
-        raise RequestError(
-            f"{len(short)} of {len(recordings)} recordings are shorter than one frame: {some(named)}",
-            f"at least {MINIMUM_SAMPLES} samples at 16 kHz (25 ms)",
-            "short_clips: pad (zeros at the end) or short_clips: drop (they are listed)",
-        )
-    if handle.short_clips == "drop":
-        reason = f"shorter than one frame ({MINIMUM_SAMPLES} samples at 16 kHz)"
-        left_out += with_prefix(corpus.name, [LeftOut(file, f"{n} samples: {reason}") for file, n in short])
-        rows = [row for row in rows if row[-1] >= MINIMUM_SAMPLES]
-    if not rows:
-        raise RequestError(
-            f"no recording of {corpus.name} is left; {len(left_out)} were left out, for example "
-            f"{left_out[0].file}: {left_out[0].reason}",
-            "at least one recording",
-            "loosen labels, short_clips or unreadable",
-        )
-    left_out.sort(key=lambda one: one.file)
-    problems = corpus.problems + odd_sounds(corpus.name, heard)
-    digests = {f"{corpus.name}/{r.file}": s.digest for r, s in heard if s.digest is not None}
-    return Corpus(_build(corpus.name, rows), left_out, corpus.info, problems, digests)
+def _unreadable(corpus: Listed, broken: Sequence[tuple[str, RequestError]]) -> RequestError:
+    first = broken[0][1]
+    return RequestError(
+        f"{len(broken)} of {len(corpus.recordings)} recordings of {corpus.name} cannot be read:"
+        + "".join(f"\n    {corpus.name}/{file}: {error.found}" for file, error in broken[:_SHOWN])
+        + (f"\n    and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""),
+        first.expected,
+        f"{first.fix}; or leave out all such files (they are listed): unreadable: drop",
+    )
 
 
-def _sounds(
-    name: str, recordings: Sequence[Recording], decode: bool
-) -> list[tuple[dict[str, Any], Sound] | RequestError]:
-    """Give the audio cell of each recording, its length and what tells it from others, or what is wrong with it."""
-
-    def sound(recording: Recording) -> tuple[dict[str, Any], Sound] | RequestError:
-        try:
-            source = _source(recording)
-            return source, hear(read_audio(source)) if decode else Sound(audio_length(source))
-        except RequestError as error:
-            return error
-
-    # Decoding and resampling leave the interpreter lock, so threads are enough and nothing has to be copied.
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        work = pool.map(sound, recordings)
-        return list(tqdm(work, total=len(recordings), desc=f"checking recordings of {name}", unit="clip", disable=None))
+def _too_short(corpus: Listed, short: Sequence[_Row]) -> RequestError:
+    named = [
+        f"{corpus.name}/{row.recording.file} has {row.num_samples} samples "
+        f"({1000 * row.num_samples / SAMPLING_RATE:.1f} ms)"
+        for row in short
+    ]
+    return RequestError(
+        f"{len(short)} of {len(corpus.recordings)} recordings are shorter than one frame: {first_few(named)}",
+        f"at least {MINIMUM_SAMPLES} samples at 16 kHz (25 ms)",
+        "short_clips: pad (zeros at the end) or short_clips: drop (they are listed)",
+    )
 
 
-def _build(corpus: str, rows: Sequence[tuple[Recording, dict[str, Any], int]]) -> Dataset:
-    """Build the table from recordings that are fit to use, each with its audio and number of samples at 16 kHz."""
-    recordings = [recording for recording, _, _ in rows]
+def _build(corpus: str, rows: Sequence[_Row]) -> Dataset:
+    """Build the table from recordings that are fit to use."""
+    recordings = [row.recording for row in rows]
     return make_table(
         {
             "id": [f"{corpus}/{r.file}" for r in recordings],
             "file": [r.file for r in recordings],
-            "audio": [source for _, source, _ in rows],
+            "audio": [row.audio for row in rows],
             "emotion": [r.emotion for r in recordings],
             "gender": [r.gender for r in recordings],
             "speaker": [f"{r.people_of}/{r.speaker}" for r in recordings],
@@ -334,7 +303,7 @@ def _build(corpus: str, rows: Sequence[tuple[Recording, dict[str, Any], int]]) -
             "split": [r.split for r in recordings],
             "corpus": [corpus] * len(recordings),
             # Clips below one frame are padded where they are read for the model: see `read_clip`.
-            "num_samples": [max(length, MINIMUM_SAMPLES) for _, _, length in rows],
+            "num_samples": [max(row.num_samples, MINIMUM_SAMPLES) for row in rows],
         },
         sorted({r.emotion for r in recordings}),
     )

@@ -167,7 +167,7 @@ class _Pretraining:
             for spec in self.recipe.corpus
         ]
         with self.state.main_process_first():
-            return read_corpora(entries)
+            return read_corpora(entries, index=self.output_dir)
 
     def _fields(self, scales: Mapping[str, int]) -> dict[str, Any]:
         return {**MODEL_CLASSES["retrain"].method_defaults, **self.recipe.model, "frame_scales": dict(scales)}
@@ -261,6 +261,7 @@ class _Pretraining:
             remove_half_written(self.output_dir)
             write_known(self.output_dir, {"recipe.yaml": self.recipe.to_yaml()})
             write_left_out(self.output_dir, [*self.corpus.left_out, *self.speech.left_out])
+            self.corpus.index.save()
         if "scratch" in self.backbone and not self.start.finished:
             with self.start.work(self.state) as folder:
                 save_scratch_backbone(self.base, self.recipe.seed, folder)

@@ -24,7 +24,7 @@ def corpus_png(corpus: Corpus) -> bytes:
     """Draw what is in a corpus.
 
     Args:
-        corpus: The corpus, as `read_corpus` gives it.
+        corpus: The corpus, as `read_corpora` gives it.
 
     Returns:
         A PNG file; the same corpus gives the same bytes.

@@ -150,7 +150,7 @@ class Run:
             entries.append({"name": spec.name, "root": root, **options})
         # The demo corpus is made on first use; one process makes it, the others then find it.
         with self.state.main_process_first():
-            return read_corpora(entries, labels=self.recipe.labels)
+            return read_corpora(entries, labels=self.recipe.labels, index=self.output_dir)
 
     def _wanted(self, folds: Sequence[int] | None) -> set[int]:
         numbers = {fold.number for fold in self.folds}
@@ -193,6 +193,7 @@ class Run:
                 remove_half_written(self.output_dir, shared=self.output_dir / FRONT_END_FOLDER)
                 write_known(self.output_dir, {"recipe.yaml": self.recipe.to_yaml()})
                 write_left_out(self.output_dir, self.corpus.left_out)
+                self.corpus.index.save()
             except OSError as error:
                 if not is_read_only(error):
                     raise  # otherwise a finished run can still be shown, and the first step of any other says it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Recording:
     Args:
         file: The name people know the recording by, unique in its corpus; the row's id is `<corpus>/<file>`.
         path: Where the audio is; None when `audio_bytes` holds the encoded file.
-        emotion: The corpus' own word for the emotion; the label map of `read_corpus` turns it into ours.
+        emotion: The corpus' own word for the emotion; the label map of `load_corpus` turns it into ours.
         speaker: The speaker within the corpus, as text ("03" stays "03"); the table adds the corpus as prefix.
         gender: Any usual word or letter for female or male; None when unknown.
         session: The recording session, for leave-one-session-out; None when the corpus has none.
@@ -67,7 +67,7 @@ class LeftOut:
     Args:
         file: The name people know the recording by.
         reason: Why it was left out, as a sentence part a newcomer understands.
-        path: The file on disk, where there is one: two of the same name are then told apart by their folders.
+        path: The file on disk, where there is one: two of the same name are then named with their folders.
     """
 
     file: str
@@ -77,7 +77,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Remark:
-    """Something odd about this copy of a corpus, told among the problems; nothing that stops the work.
+    """Something odd about this copy of a corpus, listed among its problems; nothing that stops the work.
 
     Args:
         text: One sentence without a full stop.
@@ -98,7 +98,7 @@ class CorpusInfo:
         layout: What the corpus folder looks like, as a sentence part; shown when nothing is found there.
         expected: Number of recordings per emotion (as the reader names them) in the complete corpus.
         expected_files: Gives the `Recording.file` of every recording of the complete corpus, so that a count that
-            differs can be told by name. A function, so that a long list is only read when it is needed.
+            differs can be explained by names. A function, so that a long list is only read when it is needed.
         speakers: Number of speakers in the complete corpus.
         genders: Number of speakers of each gender in the complete corpus: `{"female": 5, "male": 5}`.
         hours: Length of all recordings of the complete corpus, in hours.
@@ -138,6 +138,18 @@ class CorpusInfo:
             raise RequestError(
                 f"the corpus {self.name} has the protocol {self.protocol!r}", f"one of {', '.join(PROTOCOLS)}"
             )
+
+    @classmethod
+    def joint(cls, infos: Sequence[CorpusInfo]) -> CorpusInfo:
+        """Give what is known about several corpora in one table."""
+        return cls(
+            name="+".join(info.name for info in infos),
+            homepage="; ".join(dict.fromkeys(info.homepage for info in infos if info.homepage)) or None,
+            licence="; ".join(f"{info.name}: {info.licence}" for info in infos if info.licence) or None,
+            citation="\n".join(info.citation for info in infos if info.citation) or None,
+            protocol=infos[0].protocol,
+            language="+".join(sorted({info.language for info in infos if info.language})) or None,
+        )
 
 
 Item = Recording | LeftOut | Remark
@@ -205,9 +217,6 @@ def audio_files(root: Path | None) -> list[Path]:
 def files_by_name(root: Path | None) -> tuple[dict[str, Path], list[LeftOut]]:
     """Find every audio file below a folder by its name alone, for corpora that list their recordings by it.
 
-    Args:
-        root: The folder to look in, at any depth.
-
     Returns:
         File name → the first file of this name; the others, by their path below the folder.
 
@@ -225,7 +234,7 @@ def leftovers(folder: Path, known: Iterable[Path] = ()) -> list[LeftOut]:
 
     Args:
         folder: The folder to look in, at any depth.
-        known: The files that are read, or of which it is already said why they are not.
+        known: The files that are read, or whose absence is already explained.
 
     Returns:
         Recordings that no table names, sound and video under endings that are not read, links to nothing, folders that
@@ -297,12 +306,6 @@ def _is_text(path: Path) -> bool:
 
 def existing_folder(root: Path | None) -> Path:
     """Give the folder back, or say that it is not there.
-
-    Args:
-        root: The folder somebody asked for.
-
-    Returns:
-        The same folder, as a Path.
 
     Raises:
         RequestError: When `root` is None, missing, or a file.

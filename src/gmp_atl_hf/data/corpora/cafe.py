@@ -52,14 +52,7 @@ def complete_corpus() -> Iterator[str]:
     )
 )
 def read(root: Path | None) -> Iterator[Item]:
-    """List the recordings of CaFE.
-
-    Args:
-        root: The folder with the folders of the emotions, at any depth.
-
-    Yields:
-        Recordings by their names without ending.
-    """
+    """List the recordings of CaFE below `root` by their names without ending."""
     # 48 kHz before 192 kHz where both are there: 16 kHz are made of either, and it is a quarter of the reading.
     files = sorted(audio_files(root), key=lambda path: any("192" in part for part in path.parts))
     pattern = r"(?P<actor>\d\d)-(?P<emotion>[A-Z])-(?P<intensity>[12])-(?P<sentence>[1-6])"

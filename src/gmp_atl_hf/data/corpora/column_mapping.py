@@ -20,9 +20,7 @@ def column_of_field(
     needed: Sequence[str] = NEEDED,
     optional: Sequence[str] = OPTIONAL,
 ) -> dict[str, str]:
-    """Find the column of every field.
-
-    A field that the mapping does not name is looked for under its own name.
+    """Find the column of every field; one that the mapping does not name is looked for under its own name.
 
     Args:
         columns: Field to column, as in `{emotion: label, speaker: spk}`; None for a field that shall not be read.
@@ -30,9 +28,6 @@ def column_of_field(
         where: What the columns belong to, for messages.
         needed: Fields that have to be found.
         optional: Fields that may be absent, unless the mapping names a column for them.
-
-    Returns:
-        Field to column, for the fields that were found.
 
     Raises:
         RequestError: When the mapping names an unknown field, or a needed or named column is not there.

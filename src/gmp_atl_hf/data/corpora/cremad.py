@@ -53,13 +53,9 @@ SPEAKERS = {str(number): "female" if str(number) in FEMALE else "male" for numbe
     )
 )
 def read(root: Path | None) -> Iterator[Item]:
-    """List the recordings of CREMA-D with the emotion the actor was asked for.
+    """List the recordings of CREMA-D with the emotion the actor was asked for, by their names without ending.
 
-    Args:
-        root: The repository's folder, or `AudioWAV` itself. The same recordings in `AudioMP3` are listed as copies.
-
-    Yields:
-        Recordings by their names without ending.
+    `root` is the repository's folder, or `AudioWAV` itself. The same recordings in `AudioMP3` are listed as copies.
     """
     # wav before mp3, so that the copy that is read does not depend on the names of their folders.
     files = sorted(audio_files(root), key=lambda path: path.suffix.lower() != ".wav")

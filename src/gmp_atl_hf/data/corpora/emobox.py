@@ -1,7 +1,7 @@
 """EmoBox' folds: `fold_1/<set>_train_fold_1.jsonl` and its like, one object per recording, without speaker or gender.
 
 Speakers and genders are those that the data set's own reader finds for the same file, under that data set's name, so
-that a model which has heard them there is known to have heard them here. Where there is no such reader, or it does not
+that a model which has seen them there is known to have seen them here. Where there is no such reader, or it does not
 know the file, the speaker is unknown: such folds need `protocol.allow_shared_speakers: true`, as do those that share
 speakers (EmoBox' EMO-DB, CREMA-D and TESS).
 """

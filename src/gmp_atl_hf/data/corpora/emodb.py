@@ -5,11 +5,11 @@ Everything is in the file names: `03a01Fa.wav` is speaker 03, text a01, emotion 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from .base import CorpusInfo, Item, LeftOut, Recording, audio_files, register_corpus
+from .filenames import named_files
 
 EMOTIONS = {
     "W": "anger",  # Wut
@@ -24,15 +24,10 @@ SPEAKERS = {
     **dict.fromkeys(["03", "10", "11", "12", "15"], "male"),
     **dict.fromkeys(["08", "09", "13", "14", "16"], "female"),
 }
-NAME = re.compile(r"(?P<speaker>\d\d)(?P<text>[a-z]\d\d)(?P<emotion>[A-Z])(?P<version>[a-z]?)")
 
 
 def complete_corpus() -> list[str]:
-    """List the names of all recordings of the complete corpus.
-
-    Returns:
-        535 names such as `03a01Fa`.
-    """
+    """List the names of all 535 recordings, such as `03a01Fa`."""
     lines = Path(__file__).with_name("emodb_files.txt").read_text(encoding="utf-8").splitlines()
     rows = [line.split() for line in lines if not line.startswith("#")]
     return [speaker + rest for speaker, *recordings in rows for rest in recordings]
@@ -64,24 +59,11 @@ def complete_corpus() -> list[str]:
     )
 )
 def read(root: Path | None) -> Iterator[Item]:
-    """List the recordings of EMO-DB.
-
-    Args:
-        root: The corpus folder; recordings may lie at any depth and be wav, flac or any other audio.
-
-    Yields:
-        Recordings by their names without ending, so that a flac copy has the ids of the original.
-    """
-    for path in audio_files(root):
-        name = NAME.fullmatch(path.stem)
-        if name is None:
-            yield LeftOut(path.name, "its name is not built like those of EMO-DB (03a01Fa)", path)
-        elif name["emotion"] not in EMOTIONS:
-            yield LeftOut(path.name, f"{name['emotion']} is none of EMO-DB's emotion letters {''.join(EMOTIONS)}", path)
-        elif name["speaker"] not in SPEAKERS:
-            yield LeftOut(
-                path.name, f"{name['speaker']} is none of EMO-DB's speakers {', '.join(sorted(SPEAKERS))}", path
-            )
-        else:
-            speaker = name["speaker"]
-            yield Recording(path.stem, path, EMOTIONS[name["emotion"]], speaker, SPEAKERS[speaker])
+    """List the recordings of EMO-DB below `root` by their names without ending, whatever audio format a copy is in."""
+    pattern = r"(?P<speaker>\d\d)(?P<text>[a-z]\d\d)(?P<emotion>[A-Z])(?P<version>[a-z]?)"
+    for one in named_files(audio_files(root), pattern, "03a01Fa", {"speaker": SPEAKERS, "emotion": EMOTIONS}):
+        if isinstance(one, LeftOut):
+            yield one
+            continue
+        path, name = one
+        yield Recording(path.stem, path, EMOTIONS[name["emotion"]], name["speaker"], SPEAKERS[name["speaker"]])

@@ -44,14 +44,7 @@ SENTENCES = ["b1", "b2", "b3", "l1", "l2", "l3", "l4", "n1", "n2", "n3", "n4", "
     )
 )
 def read(root: Path | None) -> Iterator[Item]:
-    """List the recordings of EMOVO.
-
-    Args:
-        root: The folder with a folder per actor, at any depth.
-
-    Yields:
-        Recordings by their names without ending, in lower case.
-    """
+    """List the recordings of EMOVO below `root` by their names without ending, in lower case."""
     pattern = r"(?P<emotion>[a-z]{3})-(?P<actor>[fm]\d)-(?P<sentence>[a-z]\d)"
     codes = {"emotion": EMOTIONS, "actor": SPEAKERS}
     for one in named_files(audio_files(root), pattern, "dis-f1-b1", codes):

@@ -16,14 +16,7 @@ _LOADED: dict[Path, list[str]] = {}
 
 
 def is_corpus_file(name: str) -> bool:
-    """Whether a corpus' name is the path of a Python file.
-
-    Args:
-        name: As in a recipe's `corpus.name`; `path/to/mine.py:name` where the file registers several.
-
-    Returns:
-        True for `mine.py`, `folder/mine.py` and `mine.py:name`.
-    """
+    """Whether a corpus' name is the path of a Python file, with `:name` behind it where it registers several."""
     return _split(name)[0].endswith(".py")
 
 
@@ -33,9 +26,6 @@ def reader_from_file(name: str, taken: frozenset[str]) -> CorpusReader:
     Args:
         name: Path of the file, relative to where the command is run; `path/to/mine.py:name` where it registers several.
         taken: Names that the file may not register, those of this package.
-
-    Returns:
-        The reader.
 
     Raises:
         RequestError: When there is no such file, it fails, registers nothing, several or a name that is taken.
@@ -55,15 +45,7 @@ def reader_from_file(name: str, taken: frozenset[str]) -> CorpusReader:
 
 
 def guarded(read: ReadFunction, name: str) -> ReadFunction:
-    """Let a reader's own mistakes end as a request that is wrong, with the line to mend, rather than in our frames.
-
-    Args:
-        read: The reading function that the file registers.
-        name: The file, as in a recipe.
-
-    Returns:
-        A function that reads the same.
-    """
+    """Let a reader's own mistakes end as a request that is wrong, with the line to mend, not in a traceback."""
 
     def reading(*arguments: Any, **options: Any) -> Iterator[Item]:
         try:

@@ -58,13 +58,8 @@ def read(root: Path | None) -> Iterator[Item]:
     """List every annotated turn; which of the eleven labels are learnt is up to the recipe's `labels`.
 
     The speaker is the letter of the *turn* (…_M003). The letter behind the session number says who wore the markers
-    and differs from it in half of the turns.
-
-    Args:
-        root: The folder that holds `Session1` to `Session5`, or the one above it.
-
-    Yields:
-        One recording per turn of the evaluation files; every line that begins with a bracket is read or listed.
+    and differs from it in half of the turns. `root` holds `Session1` to `Session5`, or the folder that holds them.
+    Every line of the evaluation files that begins with a bracket is read or listed.
     """
     folder = existing_folder(root)
     inside = "Session*/dialog/EmoEvaluation/*.txt"

@@ -58,13 +58,9 @@ SEVERAL = re.compile(r"\b(all|both|and|everyone|others)\b|[&/,]", re.IGNORECASE)
     )
 )
 def read(root: Path | None) -> Iterator[Item]:
-    """List the utterances of MELD's three tables.
+    """List the utterances of MELD's three tables, as `train/dia0_utt0`; tables and sound may lie at any depth.
 
-    Args:
-        root: The folder with the tables and the sound, at any depth (`MELD.Raw`).
-
-    Yields:
-        Recordings as `train/dia0_utt0`; the speaker is unknown where several speak at once.
+    The speaker is unknown where several speak at once.
 
     Raises:
         RequestError: When a table is missing, or there are only videos.

@@ -47,15 +47,12 @@ COLUMNS = ("FileName", "EmoClass", "SpkrID", "Gender", "Split_Set")
     )
 )
 def read(root: Path | None, test: str = "Test1", unknown_speakers: str = "keep") -> Iterator[Item]:
-    """List the turns of the partitions Train and Development and of one test partition.
+    """List the turns of the partitions Train and Development and of one test partition, by their names without ending.
 
     Args:
         root: The folder that holds `Audios` and `Labels` (or the table itself).
         test: The partition to test on: Test1, Test2 or Test3 where its labels are there.
         unknown_speakers: `keep`, or `drop` to leave out turns whose speaker is not known.
-
-    Yields:
-        Recordings by their names without ending.
 
     Raises:
         RequestError: When the table, one of its columns or the test partition is missing.

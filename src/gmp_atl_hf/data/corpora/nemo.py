@@ -39,17 +39,7 @@ EMOTIONS = {
     )
 )
 def read(root: Path | None) -> Iterator[Item]:
-    """List the recordings of nEMO.
-
-    Args:
-        root: The folder that holds `data.tsv`.
-
-    Yields:
-        Recordings by their names without ending.
-
-    Raises:
-        RequestError: When there is no `data.tsv`.
-    """
+    """List the recordings of nEMO, whose folder holds `data.tsv`, by their names without ending."""
     table = existing_folder(root) / "data.tsv"
     if not table.is_file():
         raise RequestError(f"there is no {table}", "nEMO's folder with data.tsv", "give that folder as corpus.root")

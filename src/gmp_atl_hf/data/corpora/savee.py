@@ -51,14 +51,7 @@ def complete_corpus() -> Iterator[str]:
     )
 )
 def read(root: Path | None) -> Iterator[Item]:
-    """List the recordings of SAVEE.
-
-    Args:
-        root: A folder with either layout, at any depth.
-
-    Yields:
-        Recordings as `DC_a01`, whatever the layout.
-    """
+    """List the recordings of SAVEE below `root`, in either layout, as `DC_a01`."""
     pattern = r"(?:(?P<speaker>[A-Z]{2})_)?(?P<emotion>[a-z]+)(?P<sentence>\d\d)"
     for one in named_files(audio_files(root), pattern, "DC/a01 or DC_a01", {"emotion": EMOTIONS}):
         if isinstance(one, LeftOut):

@@ -35,9 +35,6 @@ def text_of(path: Path, otherwise: str | None = None) -> str:
         path: The file.
         otherwise: The encoding of a file in none of these: for tables of which only plain ASCII values are used.
 
-    Returns:
-        Its text, without a byte order mark.
-
     Raises:
         RequestError: When the file cannot be opened, is empty, is a pointer to a file that was not fetched, or no text.
     """
@@ -78,16 +75,10 @@ def _unmarked(head: bytes) -> str:
 
 
 def lines_of(text: str) -> list[str]:
-    r"""Split a table into lines, for the module `csv`.
+    """Split a table into lines with their ends, for the module `csv`.
 
     Not with `str.splitlines`, which also splits at characters that occur inside of sentences: the ellipsis of an older
     encoding (U+0085) and U+2028.
-
-    Args:
-        text: The table.
-
-    Returns:
-        Its lines with their ends, which belong to the value inside of quotation marks.
     """
     return io.StringIO(text, newline="").readlines()
 
@@ -151,15 +142,7 @@ def read_table(
 
 
 def heading(name: str, names: Sequence[str]) -> str | None:
-    """Find a heading, in other case or punctuation where that leaves no doubt.
-
-    Args:
-        name: The heading wanted.
-        names: Those there are.
-
-    Returns:
-        The heading as it is spelt there; None where none or several fit.
-    """
+    """Find a heading among those there are, in other case or punctuation where that leaves no doubt; else None."""
     if name in names:
         return name
     alike = [one for one in names if _letters(one) == _letters(name)]
@@ -206,13 +189,7 @@ def _row(path: Path, line: int, names: list[str], values: list[str]) -> dict[str
 
 
 def read_json_lines(path: Path) -> Rows:
-    """Read a file with one JSON object per line.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The rows, every value as the text it is written as; null as "".
+    """Read a file with one JSON object per line, every value as the text it is written as; null as "".
 
     Raises:
         RequestError: When a line is no JSON object; and as `text_of`.
@@ -222,14 +199,7 @@ def read_json_lines(path: Path) -> Rows:
 
 
 def json_object(text: str, what: str) -> dict[str, str]:
-    """Read a JSON object.
-
-    Args:
-        text: The JSON.
-        what: Where it is from, for the message.
-
-    Returns:
-        Its values, each as text.
+    """Read a JSON object with each value as text; `what` says in messages where it is from.
 
     Raises:
         RequestError: When it is something else, or not JSON.

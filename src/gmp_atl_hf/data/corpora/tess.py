@@ -2,7 +2,7 @@
 
 Archives that are handed around hold the corpus twice (a copy inside its own folder), name folders unevenly
 (`OAF_Pleasant_surprise`, `YAF_pleasant_surprised`) and have the file `OA_bite_neutral.wav`, which is OAF's; so
-everything is read from the file names. Its 200 words are not listed here: what is missing is told from the words that
+everything is read from the file names. Its 200 words are not listed here: what is missing follows from the words that
 are there.
 """
 
@@ -46,14 +46,9 @@ SPEAKERS = {"OAF": "OAF", "OA": "OAF", "YAF": "YAF"}
     )
 )
 def read(root: Path | None) -> Iterator[Item]:
-    """List the recordings of TESS.
+    """List the recordings of TESS below `root` by their names without ending; `OA_bite_neutral` as `OAF_bite_neutral`.
 
-    Args:
-        root: The folder with the folders of each speaker and emotion, at any depth.
-
-    Yields:
-        Recordings by their names without ending; `OA_bite_neutral` as `OAF_bite_neutral`. Its pleasant surprise is
-        surprise here.
+    Its pleasant surprise is surprise here.
     """
     pattern = r"(?P<speaker>[A-Z]+)_(?P<word>[a-z'-]+)_(?P<emotion>[a-z]+)"
     codes = {"speaker": SPEAKERS, "emotion": EMOTIONS}

@@ -79,11 +79,6 @@ def synthesise(root: Path, settings: DemoCorpus, progress: bool = True) -> None:
     The folder appears whole or not at all. Two processes may do this at once: the first one to finish wins, and the
     other checks that it would have made the same.
 
-    Args:
-        root: The folder to make.
-        settings: What to make.
-        progress: Show a progress bar.
-
     Raises:
         RequestError: espeak-ng is not installed, or the folder holds something else.
     """
@@ -146,17 +141,9 @@ def _check(root: Path, settings: DemoCorpus) -> None:
 def read(
     root: Path | None, speakers: int = 56, sentences: int = 7, seed: int = 0, progress: bool = True
 ) -> Iterator[Recording]:
-    """Read the demo corpus, after synthesising it if the folder is not there.
+    """Read the demo corpus, after synthesising it if the folder is not there; settings as in `DemoCorpus`.
 
-    Args:
-        root: Its folder; a run passes `<output-dir>/corpus` when the recipe names none.
-        speakers: See `DemoCorpus`.
-        sentences: See `DemoCorpus`.
-        seed: See `DemoCorpus`.
-        progress: Show a progress bar while synthesising.
-
-    Returns:
-        Recordings, one per clip, in the order of metadata.csv.
+    A run passes `<output-dir>/corpus` as `root` when the recipe names none.
 
     Raises:
         RequestError: No folder is given, it holds something else or other settings, or clips are missing.
