@@ -213,7 +213,7 @@ def test_frame_labels_of_the_wrong_length_name_both_numbers_and_the_clip() -> No
 
 def test_a_ghost_counts_for_nothing() -> None:
     clips = TableClips(speech_table(3), ("emotion", "gender", *SCALES))
-    batch = collator()([clips[ClipKey(1, 0, ghost=True)]])
+    batch = collator()([clips[ClipKey(1, 0, filler=True)]])
     assert batch["labels"].tolist() == [-100]
     assert batch["gender_labels"].tolist() == [-100]
     assert (batch["frame_labels"] == -100).all()

@@ -24,7 +24,7 @@ from gmp_atl_hf.inference.cpu.model import PackedModel
 from gmp_atl_hf.inference.devices import resolve_precision
 from gmp_atl_hf.inference.scorers import PackedScorer, PaddedScorer
 from gmp_atl_hf.inference.workers import compute_ahead
-from gmp_atl_hf.numerics import exact_convolutions
+from gmp_atl_hf.numerics import no_tf32
 from models import POOLINGS, build, make_clips
 
 LENGTHS = (12_345, 4_000, 4_000, 400, 30_000, 719)
@@ -234,9 +234,9 @@ def test_float32_on_a_gpu_is_no_tf32():
     before = conv.fp32_precision
     try:
         conv.fp32_precision = "tf32"
-        with exact_convolutions(torch.device("cpu")):
+        with no_tf32(torch.device("cpu")):
             assert conv.fp32_precision == "tf32"
-        with exact_convolutions(torch.device("cuda")):
+        with no_tf32(torch.device("cuda")):
             assert conv.fp32_precision == "ieee"
         assert conv.fp32_precision == "tf32"
     finally:

@@ -133,7 +133,7 @@ class GMPATLDataCollator:
 
     def _labels(self, rows: Sequence[Mapping[str, Any]], keys: Sequence[ClipKey], column: str) -> Tensor:
         values = [
-            IGNORED if key.ghost or row[column] is None else row[column] for row, key in zip(rows, keys, strict=True)
+            IGNORED if key.filler or row[column] is None else row[column] for row, key in zip(rows, keys, strict=True)
         ]
         return torch.tensor(values, dtype=torch.long)
 
@@ -154,7 +154,7 @@ class GMPATLDataCollator:
                         f"{row.get('id', index)} has {len(row[column])} labels in {column}, but the model makes "
                         f"{count} frames of it; attach the pseudo-labels again for this audio and this front end"
                     )
-                if not key.ghost:
+                if not key.filler:
                     labels[index, : stop - start, scale] = torch.as_tensor(row[column][start:stop])
         return labels
 
@@ -171,7 +171,7 @@ class GMPATLDataCollator:
             # The teacher may have a frame fewer than the model, or one more.
             count = max(min(stop, *map(len, layers)) - start, 0)
             states[index, :count] = np.concatenate([each[start : start + count] for each in layers], axis=1)
-            known[index, :count] = not key.ghost
+            known[index, :count] = not key.filler
         return {"frame_states": torch.from_numpy(states), "known_frames": torch.from_numpy(known)}
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..data.audio import SAMPLING_RATE
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
-from ..numerics import exact_convolutions
+from ..numerics import no_tf32
 
 FORMAT_VERSION = 1
 """Part of every key; raised when the same tensors and the same recording would give other values."""
@@ -66,7 +66,7 @@ class FrontEnd:
         layers = self.layers if layers is None else layers
         device = next(layers.parameters()).device
         inputs = self.feature_extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt").input_values
-        with torch.autocast(device.type, enabled=False), exact_convolutions(device):
+        with torch.autocast(device.type, enabled=False), no_tf32(device):
             features = layers(inputs.to(device))[0].T
         return rounded(features.contiguous().cpu().numpy())
 

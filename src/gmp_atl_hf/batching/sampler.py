@@ -19,13 +19,13 @@ class ClipKey(NamedTuple):
     Attributes:
         row: Row of the table.
         epoch: Epoch, from which the clip's masks and crop are drawn.
-        ghost: True for a clip that only fills an otherwise empty batch: it is computed and counts for nothing.
+        filler: True for a clip that only fills an otherwise empty batch: it is computed and counts for nothing.
             Every process must run every batch, but no clip may count twice to even them out.
     """
 
     row: int
     epoch: int = 0
-    ghost: bool = False
+    filler: bool = False
 
 
 class StepBatchSampler(Sampler[list[ClipKey]]):
@@ -103,7 +103,7 @@ class StepBatchSampler(Sampler[list[ClipKey]]):
 
     def _keys(self, rows: np.ndarray) -> list[ClipKey]:
         if len(rows) == 0:
-            return [ClipKey(int(self.whole.argmin()), self.epoch, ghost=True)]
+            return [ClipKey(int(self.whole.argmin()), self.epoch, filler=True)]
         return [ClipKey(int(row), self.epoch) for row in rows]
 
     def _by_count(self, rng: np.random.Generator) -> list[np.ndarray]:

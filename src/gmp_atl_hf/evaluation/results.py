@@ -33,7 +33,7 @@ class FoldResult:
 
 
 @dataclass(frozen=True)
-class Block:
+class AlignedPredictions:
     """A complete seeds × folds block, one entry per utterance, aligned over seeds.
 
     `references` (n,) and `predictions` (seeds, n) are label indices; `folds_of` (n,) are fold numbers; `scores` and
@@ -124,7 +124,7 @@ def choose_block(
     return chosen, sorted(folds), [{"seed": seed, "fold": fold} for seed, fold in outside]
 
 
-def align(results: Sequence[FoldResult], seeds: list[int], folds: list[int], labels: list[str]) -> Block:
+def align(results: Sequence[FoldResult], seeds: list[int], folds: list[int], labels: list[str]) -> AlignedPredictions:
     """Bring the predictions of a block into arrays with the same utterance order for every seed."""
     index = {label: i for i, label in enumerate(labels)}
     rows_of = {(r.seed, r.fold): sorted(r.predictions, key=lambda row: str(row["id"])) for r in results}
@@ -133,7 +133,7 @@ def align(results: Sequence[FoldResult], seeds: list[int], folds: list[int], lab
     def over_seeds(key: str) -> list[list[Any]]:
         return [[row[key] for fold in folds for row in rows_of[seed, fold]] for seed in seeds]
 
-    block = Block(
+    block = AlignedPredictions(
         seeds=seeds,
         folds=folds,
         ids=np.array([str(row["id"]) for _, row in reference_rows]),

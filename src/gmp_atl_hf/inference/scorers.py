@@ -12,7 +12,7 @@ from torch import Tensor
 from ..data.audio import SAMPLING_RATE, FloatArray
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
-from ..numerics import exact_convolutions
+from ..numerics import no_tf32
 from .cpu.model import PackedModel
 
 
@@ -69,7 +69,7 @@ class PaddedScorer:
         with (
             torch.inference_mode(),
             torch.autocast(device.type, torch.bfloat16, self.half),
-            exact_convolutions(device),
+            no_tf32(device),
         ):
             logits = self.model(**on_device).logits
         return torch.softmax(logits.float(), dim=-1)

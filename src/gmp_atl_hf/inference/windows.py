@@ -18,7 +18,7 @@ Span: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Windowing:
+class SlidingWindow:
     """Length and distance of windows.
 
     Args:
@@ -32,7 +32,7 @@ class Windowing:
     @classmethod
     def from_seconds(
         cls, window: float | None, hop: float | None = None, shortest: int = MINIMUM_SAMPLES
-    ) -> Windowing | None:
+    ) -> SlidingWindow | None:
         """Check what was asked for.
 
         Args:
@@ -71,7 +71,7 @@ class Windowing:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Chunk:
     """Part of a recording and the windows that lie in it.
 
     Args:
@@ -89,7 +89,7 @@ class Stretch:
         return self.samples[span[0] - self.start : span[1] - self.start]
 
 
-def cut_windows(blocks: Iterable[FloatArray], windowing: Windowing) -> Iterator[Stretch]:
+def cut_windows(blocks: Iterable[FloatArray], windowing: SlidingWindow) -> Iterator[Chunk]:
     """Cut a recording that arrives in blocks, holding no more of it than a block and a window.
 
     Every window has its full length: what would be a short one at the end is shifted back until it ends with the
@@ -100,7 +100,7 @@ def cut_windows(blocks: Iterable[FloatArray], windowing: Windowing) -> Iterator[
         windowing: Length and distance of the windows.
 
     Yields:
-        A stretch for each block that completes windows, and one for the shifted window at the end.
+        A chunk for each block that completes windows, and one for the shifted window at the end.
     """
     held = np.empty(0, dtype=np.float32)
     start = total = upcoming = 0
@@ -112,13 +112,13 @@ def cut_windows(blocks: Iterable[FloatArray], windowing: Windowing) -> Iterator[
             spans.append((upcoming, upcoming + windowing.size))
             upcoming += windowing.hop
         if spans:
-            yield Stretch(held, start, spans)
+            yield Chunk(held, start, spans)
         # The end of the recording may be anywhere from here on, and its window reaches back by a full length.
         keep = max(start, min(upcoming, total - windowing.size))
         held, start = held[keep - start :], keep
     heard = upcoming - windowing.hop + windowing.size if upcoming else 0
     if heard < total:
-        yield Stretch(held, start, [(max(0, total - windowing.size), total)])
+        yield Chunk(held, start, [(max(0, total - windowing.size), total)])
 
 
 def coverage_weights(spans: Sequence[Span]) -> npt.NDArray[np.float64]:

@@ -104,7 +104,7 @@ class GMPATLConfig(HubertConfig):
     keys_to_ignore_at_inference: ClassVar[list[str]] = [
         "loss_sums",
         "loss_counts",
-        "hits",
+        "correct",
         "hidden_states",
         "attentions",
     ]

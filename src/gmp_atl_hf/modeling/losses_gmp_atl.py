@@ -23,12 +23,12 @@ class PartSums(NamedTuple):
     Attributes:
         sums: Sum of the clip's losses.
         counts: What the sum is to be divided by, once added up over the clips that belong together.
-        hits: Items (the clip, or its frames) whose largest logit is the label.
+        correct: Items (the clip, or its frames) whose largest logit is the label.
     """
 
     sums: Tensor
     counts: Tensor
-    hits: Tensor
+    correct: Tensor
 
 
 def cross_entropy_sums(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> PartSums:
@@ -78,11 +78,11 @@ def am_softmax_sums(
         class_weights: (classes,) float32, or None for equal weights.
 
     Returns:
-        The part, as in `cross_entropy_sums`; hits are counted without the margin.
+        The part, as in `cross_entropy_sums`; correct are counted without the margin.
     """
     targets = functional.one_hot(labels.masked_fill(labels == IGNORED, 0), cosines.shape[-1])
     part = cross_entropy_sums(scale * (cosines.float() - margin * targets), labels, class_weights)
-    return part._replace(hits=(cosines.argmax(-1) == labels).float())
+    return part._replace(correct=(cosines.argmax(-1) == labels).float())
 
 
 def frame_cross_entropy_sums(logits: Tensor, labels: Tensor, clips: Tensor, num_clips: int) -> PartSums:
@@ -99,12 +99,12 @@ def frame_cross_entropy_sums(logits: Tensor, labels: Tensor, clips: Tensor, num_
     """
     logits = logits.float()
     losses = functional.cross_entropy(logits, labels, reduction="none")
-    hits = (logits.argmax(-1) == labels).float()
+    correct = (logits.argmax(-1) == labels).float()
     empty = torch.zeros(num_clips, dtype=torch.float32, device=logits.device)
     return PartSums(
         empty.index_add(0, clips, losses),
         empty.index_add(0, clips, torch.ones_like(losses)),
-        empty.index_add(0, clips, hits),
+        empty.index_add(0, clips, correct),
     )
 
 

@@ -50,7 +50,7 @@ class GMPATLOutput(ModelOutput):
             Sum of each clip's losses for each part named by the model's `loss_parts`.
         loss_counts (`torch.FloatTensor` of shape `(batch, parts)`, float32, with labels):
             What each sum is to be divided by, added up over the clips that belong together.
-        hits (`torch.FloatTensor` of shape `(batch, parts)`, float32, with labels):
+        correct (`torch.FloatTensor` of shape `(batch, parts)`, float32, with labels):
             Counted items (the clip, or its frames) that were predicted rightly.
         hidden_states (`tuple` of `torch.FloatTensor` of shape `(batch, frames, hidden)`, if asked for):
             Input of the first transformer layer, then the output of each: number k is that of layer k.
@@ -64,7 +64,7 @@ class GMPATLOutput(ModelOutput):
     frame_logits: tuple[Tensor, ...] | None = None
     loss_sums: Tensor | None = None
     loss_counts: Tensor | None = None
-    hits: Tensor | None = None
+    correct: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -149,7 +149,7 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
                 self.config.note_unknown_training()
             fields["loss_sums"] = torch.stack([part.sums for part in parts], dim=1)
             fields["loss_counts"] = torch.stack([part.counts for part in parts], dim=1)
-            fields["hits"] = torch.stack([part.hits for part in parts], dim=1)
+            fields["correct"] = torch.stack([part.correct for part in parts], dim=1)
             weights = torch.tensor(self.part_weights, device=fields["loss_sums"].device)
             fields["loss"] = combine_parts(fields["loss_sums"], fields["loss_counts"], weights, loss_denominators)
         # All at once: a field that is set later would come last in the tuple, and the loss has to be first.

@@ -13,7 +13,7 @@ from ..run.stages import make_arguments
 from ..training.trainer import GMPATLTrainer
 
 
-def masked_frames_right(training: Path, dev: datasets.Dataset, seed: int) -> dict[str, float]:
+def masked_accuracy(training: Path, dev: datasets.Dataset, seed: int) -> dict[str, float]:
     """Ask a finished iteration for the masked frames of speakers that it has not heard.
 
     Args:

@@ -42,7 +42,7 @@ from ..training.checks import check_training_arguments
 from .curves import describe_labels, draw_curves, label_agreement
 from .labels import make_mfcc_labels
 from .lessons import START_FOLDER, Lesson
-from .masked import masked_frames_right
+from .masked import masked_accuracy
 from .mfcc import LAYER
 from .recipe import IterationSpec, PretrainRecipe
 from .speech import divide_speech
@@ -344,7 +344,7 @@ class _Pretraining:
             if lesson is not None and lesson.regression:
                 return
             # Kept in the step, so that a later report need not evaluate again.
-            right = masked_frames_right(folder, labelled(self.speech.dev), self.recipe.seed)
+            right = masked_accuracy(folder, labelled(self.speech.dev), self.recipe.seed)
             if self.state.is_main_process:
                 write_json(folder / MASKED_FILE, right)
 

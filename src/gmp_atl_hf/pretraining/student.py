@@ -45,7 +45,7 @@ class StateHead(nn.Module):
             num_clips: Rows in the batch.
 
         Returns:
-            The part; a clip's count is its number of frames, its hits are the sum of their cosines.
+            The part; a clip's count is its number of frames, its correct are the sum of their cosines.
         """
         said = self.linear(hidden).float()
         target = (states.float() - self.mean) / self.deviation

@@ -23,7 +23,7 @@ from ..errors import RequestError
 from ..heard import heard_by_description
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import hop_length, receptive_field
-from ..numerics import exact_convolutions
+from ..numerics import no_tf32
 from .teacher_frames import CONVOLUTIONAL, FAMILIES, FrameGrid, teacher_grid
 
 FORMAT_VERSION = 1
@@ -230,7 +230,7 @@ class Teacher:
         for start, stop in grid.pieces(len(waveform), PIECE_SECONDS * SAMPLING_RATE // grid.hop):
             inputs = self._inputs(waveform[start:stop]).to(self.device)
             autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
-            with autocast, exact_convolutions(self.device):
+            with autocast, no_tf32(self.device):
                 states = self._piece(inputs)
             parts.append({layer: each[0, : grid.count(stop - start)].float() for layer, each in states.items()})
         return {layer: torch.cat([part[layer] for part in parts]) for layer in self.layers}

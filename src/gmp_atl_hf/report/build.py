@@ -19,7 +19,7 @@ from ..evaluation.comparison import COMPARISON_REMARK, compare_variants
 from ..evaluation.results import FoldResult, check_results, is_speaker_independent
 from ..evaluation.summary import NOT_SPEAKER_INDEPENDENT, RESAMPLES, variant_notes, variant_summary
 from ..files import write_known
-from .details import Details
+from .details import TrainingDiagnostics
 from .figures import NO_MATPLOTLIB, can_draw, draw_pictures
 from .html import render_html
 from .markdown import render_markdown
@@ -116,7 +116,7 @@ def build_report(
 
 
 def write_report(
-    report: Mapping[str, Any], folder: str | os.PathLike[str], details: Details | None = None
+    report: Mapping[str, Any], folder: str | os.PathLike[str], details: TrainingDiagnostics | None = None
 ) -> list[Path]:
     """Write `report.json`, `report.md`, `report.html` and, with matplotlib, the pictures below `figures/`.
 
@@ -134,7 +134,7 @@ def write_report(
         The files written: report.json, report.md, report.html, then each picture as PNG and as SVG.
     """
     drawable = can_draw()
-    pictures = draw_pictures(report, details or Details()) if drawable else []
+    pictures = draw_pictures(report, details or TrainingDiagnostics()) if drawable else []
     paths_of = {picture.place: (picture.title, f"figures/{picture.name}.png") for picture in pictures}
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     contents = {

@@ -67,7 +67,7 @@ class ClusterUsage:
 
 
 @dataclass(frozen=True)
-class Details:
+class TrainingDiagnostics:
     """What is known of each variant beyond its test predictions.
 
     Args:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from .blocks import Place, protocol_line
+from .blocks import FigureSlot, protocol_line
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, VERMILLION = (
     "#0072B2",
@@ -69,7 +69,7 @@ class Picture:
         svg: The same as SVG.
     """
 
-    place: Place
+    place: FigureSlot
     name: str
     title: str
     png: bytes

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .blocks import (
-    Block,
     Bullets,
     Code,
+    Element,
+    FigureSlot,
     Heading,
     Paragraph,
-    Place,
     Stamp,
     Table,
     counted,
@@ -28,7 +28,7 @@ from .blocks import (
 __all__ = ["aligned", "percent", "protocol_line", "render_console", "render_markdown"]
 
 
-def render_markdown(report: Mapping[str, Any], figures: Mapping[Place, tuple[str, str]] | None = None) -> str:
+def render_markdown(report: Mapping[str, Any], figures: Mapping[FigureSlot, tuple[str, str]] | None = None) -> str:
     """Write the whole report as Markdown.
 
     Args:
@@ -73,7 +73,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _markdown(block: Block, figures: Mapping[Place, tuple[str, str]]) -> str:
+def _markdown(block: Element, figures: Mapping[FigureSlot, tuple[str, str]]) -> str:
     if isinstance(block, Heading):
         return f"{'#' * block.level} {_cell(block.text)}"
     if isinstance(block, Stamp):

@@ -11,13 +11,13 @@ from transformers import PreTrainedModel
 from .arguments import GMPATLTrainingArguments
 
 
-def has_quick_bfloat16() -> bool:
+def has_native_bfloat16() -> bool:
     """Whether torch multiplies bfloat16 matrices with more than its slow fallback on this processor."""
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @contextmanager
-def quick_attention(model: PreTrainedModel, args: GMPATLTrainingArguments) -> Iterator[None]:
+def math_attention_for_cpu_bf16(model: PreTrainedModel, args: GMPATLTrainingArguments) -> Iterator[None]:
     """Compute training steps in bfloat16 on the CPU with plain matrix products in place of the fused attention.
 
     There the gradient of torch's fused attention, taken where `attention_dropout` is 0, has no quick bfloat16 path: it
@@ -30,7 +30,7 @@ def quick_attention(model: PreTrainedModel, args: GMPATLTrainingArguments) -> It
         args: Settings of the training.
     """
     chosen = model.config._attn_implementation
-    if not (args.bf16 and args.device.type == "cpu" and chosen == "sdpa" and has_quick_bfloat16()):
+    if not (args.bf16 and args.device.type == "cpu" and chosen == "sdpa" and has_native_bfloat16()):
         yield
         return
     model.set_attn_implementation("eager")

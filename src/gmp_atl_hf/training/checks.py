@@ -15,7 +15,7 @@ from transformers.trainer_utils import HubStrategy
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel
 from .arguments import GMPATLTrainingArguments
-from .bfloat16_on_cpu import has_quick_bfloat16
+from .bfloat16_on_cpu import has_native_bfloat16
 from .figures import figure_names
 
 NEEDED = {
@@ -215,7 +215,7 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
             "one weight per emotion, in label order",
             "class_weights: balanced",
         )
-    if arguments.bf16 and arguments.device.type == "cpu" and not has_quick_bfloat16():
+    if arguments.bf16 and arguments.device.type == "cpu" and not has_native_bfloat16():
         warnings.warn(
             "bf16 is true, but torch has no quick bfloat16 for this processor: a training step takes tens of times as "
             "long as in float32. Set bf16: false, or train on a GPU",

@@ -28,17 +28,15 @@ from ..errors import RequestError
 from ..evaluation.calibration import fit_logit_temperature
 from ..modeling.losses_gmp_atl import IGNORED
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
-from ..numerics import exact_convolutions
+from ..numerics import no_tf32
 from ..protocols.leakage import Untouched
 from ..protocols.speakers import UNKNOWN, speakers_in
 from .arguments import GMPATLTrainingArguments, complete_arguments
-from .bfloat16_on_cpu import quick_attention
-from .callbacks import FindBestModel, SetEpoch, StopAtDivergence
+from .bfloat16_on_cpu import math_attention_for_cpu_bf16
+from .callbacks import FindBestModel, SetEpoch, StopAtDivergence, StopAtEnd, StopWithoutImprovement, TrainingProgress
 from .checks import UARS, base_of, check_trainer, check_training_table, tables_of, train_in_float32
 from .figures import figures_of
-from .microbatches import cut_by_length
-from .progress import TrainingProgress
-from .stopping import StopAtEnd, StopWithoutImprovement
+from .microbatches import split_by_length
 
 FRONT_END_FOLDER = "_front-end"
 """Folder of the front-end cache inside an output folder. The underscore keeps what is made of recordings off the Hub:
@@ -310,13 +308,16 @@ class GMPATLTrainer(Trainer):
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """The stock step; on the CPU in pieces of like length, whose gradients add up to the same."""
+        """The stock step; on the CPU in microbatches of like length, whose gradients add up to the same."""
         # Processes must agree on the number of backward passes, and without the step's counts losses do not add up.
         alone = self.args.device.type == "cpu" and self.accelerator.num_processes == 1
         known = type(self._train_collator) is GMPATLDataCollator and num_items_in_batch is not None
-        pieces = cut_by_length(inputs, self.base.config) if alone and known else [inputs]
-        with quick_attention(self.model, self.args):
-            losses = [super(GMPATLTrainer, self).training_step(model, piece, num_items_in_batch) for piece in pieces]
+        microbatches = split_by_length(inputs, self.base.config) if alone and known else [inputs]
+        with math_attention_for_cpu_bf16(self.model, self.args):
+            losses = [
+                super(GMPATLTrainer, self).training_step(model, microbatch, num_items_in_batch)
+                for microbatch in microbatches
+            ]
         loss = torch.stack(losses).sum()
         self._divergence.loss = self._divergence.loss + loss
         return loss
@@ -372,10 +373,10 @@ class GMPATLTrainer(Trainer):
         inputs = dict(self._prepare_inputs(inputs))
         rows = inputs.pop("rows")
         labels = inputs.get("labels", torch.full_like(rows, IGNORED))
-        with torch.no_grad(), self.compute_loss_context_manager(), exact_convolutions(self.args.device):
+        with torch.no_grad(), self.compute_loss_context_manager(), no_tf32(self.args.device):
             weights = {} if self.class_weights is None else {"class_weights": self.class_weights.to(self.args.device)}
             outputs = model(**inputs, **weights)
-        shown = [outputs.logits, outputs.loss_sums, outputs.loss_counts, outputs.hits]
+        shown = [outputs.logits, outputs.loss_sums, outputs.loss_counts, outputs.correct]
         return None, tuple(value.float() for value in shown if value is not None), torch.stack([rows, labels], dim=1)
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
