@@ -16,7 +16,7 @@ from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count, hop_length
 from ..modeling.losses_gmp_atl import IGNORED
 from .feature_store import FeatureStore
-from .masks import draw_feature_mask, draw_span, draw_time_mask
+from .masks import draw_mask, draw_span
 from .sampler import ClipKey
 
 
@@ -111,7 +111,7 @@ class GMPATLDataCollator:
         probability = config.mask_time_prob if config.apply_spec_augment else 0.0
         masks = np.zeros((len(spans), longest), dtype=bool)
         for mask, (start, stop), rng in zip(masks, spans, generators, strict=True):
-            mask[: stop - start] = draw_time_mask(
+            mask[: stop - start] = draw_mask(
                 stop - start, probability, config.mask_time_length, config.mask_time_min_masks, rng
             )
         return torch.from_numpy(masks)
@@ -120,7 +120,7 @@ class GMPATLDataCollator:
         config = self.config
         # Drawn after the frames, whose masks shall not depend on these settings.
         masks = [
-            draw_feature_mask(
+            draw_mask(
                 config.hidden_size,
                 config.mask_feature_prob,
                 config.mask_feature_length,

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -21,7 +20,7 @@ from ..data.fingerprints import recording_hashes
 from ..modeling.frames_gmp_atl import frame_count
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from .conv_features import ConvFeatures, FrontEnd
-from .feature_store import FeatureStore, refuse_without_room
+from .feature_store import FeatureStore, fail_together, refuse_without_room, rows_of_process
 
 
 class FrontEndCache:
@@ -79,19 +78,8 @@ class FrontEndCache:
             RuntimeError: Another process could not do its share.
         """
         state = PartialState()
-        trouble: Exception | None = None
-        try:
-            # Dealt out by length, whatever is there already: processes look at different times, and must not disagree.
-            rows = np.argsort(np.asarray(table["num_samples"]), kind="stable")[::-1]
-            mine = rows[state.process_index :: state.num_processes].tolist()
-            self._fill(table, mine, state, description, workers)
-        except Exception as error:
-            trouble = error  # raised below, once the others know: they would wait for this process
-        others: list[bool] = gather_object([trouble is not None])
-        if trouble is not None:
-            raise trouble
-        if any(others):
-            raise RuntimeError("another process could not fill the front-end cache; its own message says why")
+        with fail_together("fill the front-end cache"):
+            self._fill(table, rows_of_process(table, state), state, description, workers)
 
     def _fill(
         self,

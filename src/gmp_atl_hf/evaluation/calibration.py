@@ -1,4 +1,4 @@
-"""Whether scores mean what they say: temperature, log loss and expected calibration error."""
+"""Whether scores mean what they say: temperature and expected calibration error."""
 
 from __future__ import annotations
 
@@ -80,22 +80,6 @@ def fit_logit_temperature(model: Any, output: Any) -> float:
     logits = np.asarray(output.predictions, dtype=np.float64) * model.config.logit_temperature
     model.config.logit_temperature = fit_temperature(logits[known], labels[known])
     return float(model.config.logit_temperature)
-
-
-def log_loss(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Return the mean negative log probability of the true labels, in nats.
-
-    Args:
-        probabilities: Scores that sum to 1 per row, shape (n, C).
-        labels: True label indices, shape (n,).
-
-    Raises:
-        ValueError: If nothing is given, shapes do not fit, a row is no distribution or a label is out of range.
-    """
-    scores, true = _checked_probabilities(probabilities, labels)
-    picked = scores[np.arange(true.size), true]
-    # A probability that underflowed to zero costs a lot, not infinity.
-    return float(-np.log(np.maximum(picked, np.finfo(np.float64).tiny)).mean())
 
 
 def expected_calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = BINS) -> float:

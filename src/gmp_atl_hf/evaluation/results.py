@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -126,33 +126,37 @@ def choose_block(
 
 def align(results: Sequence[FoldResult], seeds: list[int], folds: list[int], labels: list[str]) -> AlignedPredictions:
     """Bring the predictions of a block into arrays with the same utterance order for every seed."""
-    index = {label: i for i, label in enumerate(labels)}
-    rows_of = {(r.seed, r.fold): sorted(r.predictions, key=lambda row: str(row["id"])) for r in results}
-    reference_rows = [(fold, row) for fold in folds for row in rows_of[seeds[0], fold]]
+    by_pair = {(result.seed, result.fold): result for result in results}
 
-    def over_seeds(key: str) -> list[list[Any]]:
-        return [[row[key] for fold in folds for row in rows_of[seed, fold]] for seed in seeds]
+    def rows_of(seed: int) -> list[tuple[FoldResult, dict[str, Any]]]:
+        of_folds = [by_pair[seed, fold] for fold in folds]
+        return [(result, row) for result in of_folds for row in sorted(result.predictions, key=lambda r: str(r["id"]))]
 
-    block = AlignedPredictions(
+    by_seed = [rows_of(seed) for seed in seeds]
+    first = by_seed[0]
+    scores = calibrated = None
+    if all("scores" in row for result in results for row in result.predictions):
+        scores = np.array(
+            [[[row["scores"][label] for label in labels] for _, row in rows] for rows in by_seed], np.float64
+        )
+        # None becomes NaN, and so would the scores of any fold without a temperature.
+        temperatures = np.array([[result.temperature for result, _ in rows] for rows in by_seed], np.float64)
+        if not np.isnan(temperatures).any():
+            # Log-probabilities are logits up to a constant per utterance, which a softmax does not see.
+            logits = np.log(np.maximum(scores, np.finfo(np.float64).tiny)) / temperatures[:, :, None]
+            calibrated = softmax(logits, axis=-1)
+    return AlignedPredictions(
         seeds=seeds,
         folds=folds,
-        ids=np.array([str(row["id"]) for _, row in reference_rows]),
-        references=np.array([index[row["emotion"]] for _, row in reference_rows], np.int64),
-        predictions=np.array([[index[name] for name in names] for names in over_seeds("predicted")], np.int64),
-        speakers=np.array([str(row["speaker"]) for _, row in reference_rows]),
-        genders=np.array([str(row.get("gender") or "unknown") for _, row in reference_rows]),
-        folds_of=np.array([fold for fold, _ in reference_rows], np.int64),
+        ids=np.array([str(row["id"]) for _, row in first]),
+        references=np.array([labels.index(row["emotion"]) for _, row in first], np.int64),
+        predictions=np.array([[labels.index(row["predicted"]) for _, row in rows] for rows in by_seed], np.int64),
+        speakers=np.array([str(row["speaker"]) for _, row in first]),
+        genders=np.array([str(row.get("gender") or "unknown") for _, row in first]),
+        folds_of=np.array([result.fold for result, _ in first], np.int64),
+        scores=scores,
+        calibrated=calibrated,
     )
-    if not all("scores" in row for rows in rows_of.values() for row in rows):
-        return block
-    scores = np.array([[[told[label] for label in labels] for told in own] for own in over_seeds("scores")], np.float64)
-    temperature_of = {(r.seed, r.fold): r.temperature for r in results}
-    chosen = [[temperature_of[seed, fold] for fold, _ in reference_rows] for seed in seeds]
-    if any(value is None for own in chosen for value in own):
-        return replace(block, scores=scores)
-    # Log-probabilities are logits up to a constant per utterance, which a softmax does not see.
-    logits = np.log(np.maximum(scores, np.finfo(np.float64).tiny)) / np.array(chosen, np.float64)[:, :, None]
-    return replace(block, scores=scores, calibrated=softmax(logits, axis=-1))
 
 
 def is_speaker_independent(protocol: Mapping[str, Any]) -> bool:

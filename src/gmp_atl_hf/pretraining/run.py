@@ -40,8 +40,8 @@ from ..run_folder.lock import only_run_in
 from ..run_folder.step_folder import StepFolder, read_json, write_json
 from ..training.checks import check_training_arguments
 from .curves import describe_labels, draw_curves, label_agreement
+from .distillation import START_FOLDER, Distillation
 from .labels import make_mfcc_labels
-from .lessons import START_FOLDER, Lesson
 from .masked import masked_accuracy
 from .mfcc import LAYER
 from .recipe import IterationSpec, PretrainRecipe
@@ -100,12 +100,12 @@ class _Iteration:
     training: StepFolder
     scales: Mapping[str, int]
     arguments: Mapping[str, Any]
-    lesson: Lesson | None
+    distillation: Distillation | None
 
     @property
     def model_class(self) -> type[GMPATLPreTrainedModel]:
         """What is trained."""
-        return HubertForGMPATLFrameClassification if self.lesson is None else self.lesson.model_class
+        return HubertForGMPATLFrameClassification if self.distillation is None else self.distillation.model_class
 
 
 class _Pretraining:
@@ -120,7 +120,9 @@ class _Pretraining:
         fields: Mapping[str, Any] = self.backbone.get("scratch") or self.backbone["config"]
         self.base = {name: value for name, value in fields.items() if name not in ("model_type", "architectures")}
         self._check_settings()
-        self.lessons = [self._lesson(number, spec) for number, spec in enumerate(recipe.iterations, start=1)]
+        self.distillations = [
+            self._distillation(number, spec) for number, spec in enumerate(recipe.iterations, start=1)
+        ]
         self.corpus = self._read()
         self.speech = divide_speech(self.corpus.table, recipe.data, recipe.seed)
         self.recordings = Recordings(self.corpus.table)
@@ -154,11 +156,11 @@ class _Pretraining:
                     f"iteration {number}: {error}", "settings that fit the backbone", "see `model` and `iterations`"
                 ) from error
 
-    def _lesson(self, number: int, spec: IterationSpec) -> Lesson | None:
+    def _distillation(self, number: int, spec: IterationSpec) -> Distillation | None:
         if spec.features != "teacher":
             return None
         try:
-            return Lesson.of(spec, GMPATLConfig(**self.base), bool(self._arguments(spec).get("bf16")))
+            return Distillation.of(spec, GMPATLConfig(**self.base), bool(self._arguments(spec).get("bf16")))
         except RequestError as error:
             raise RequestError(f"iteration {number}: {error.found}", error.expected, error.fix) from error
 
@@ -212,27 +214,27 @@ class _Pretraining:
         backbone, planned = before, []
         for number, spec in enumerate(recipe.iterations, start=1):
             folder = self.output_dir / f"iteration-{number}"
-            lesson = self.lessons[number - 1]
-            if lesson is not None:
-                layers = list(lesson.layers)
+            distillation = self.distillations[number - 1]
+            if distillation is not None:
+                layers = list(distillation.layers)
             else:
                 layers = [LAYER] if spec.features == "mfcc" else [config.resolve_layer(each) for each in spec.layers]
             scales = {column_name(layer, k): k for layer in layers for k in spec.clusters}
-            regression = lesson is not None and lesson.regression
-            if lesson is not None and regression:
-                scales = lesson.widths
+            regression = distillation is not None and distillation.regression
+            if distillation is not None and regression:
+                scales = distillation.widths
             start = before if spec.start == "previous" else backbone
             inputs: dict[str, Any] = {
                 "step": "frame-labels",
                 "data": data,
                 "features": spec.features,
-                "source": None if spec.features == "mfcc" else before if lesson is None else lesson.inputs,
+                "source": None if spec.features == "mfcc" else before if distillation is None else distillation.inputs,
                 "frames": [list(config.conv_kernel), list(config.conv_stride)],
                 "scales": scales,
                 "sample_frames": recipe.sample_frames,
                 "seed": recipe.seed,
             }
-            if lesson is not None:
+            if distillation is not None:
                 inputs |= {"start": start, "model": self._fields(scales)}
             labels = StepFolder(folder / ("1-teacher-states" if regression else "1-frame-labels"), inputs)
             arguments = self._arguments(spec)
@@ -249,7 +251,7 @@ class _Pretraining:
                 },
                 {"processes": self.state.num_processes},
             )
-            planned.append(_Iteration(number, spec, labels, training, scales, arguments, lesson))
+            planned.append(_Iteration(number, spec, labels, training, scales, arguments, distillation))
             before = {"key": training.key}
         return planned
 
@@ -297,15 +299,17 @@ class _Pretraining:
         how = PseudoLabelSpec(layers, spec.clusters, "backbone", recipe.sample_frames, recipe.seed)
         description = f"iteration {iteration.number}"
         train, dev = self.speech.train, self.speech.dev
-        lesson = iteration.lesson
+        distillation = iteration.distillation
         with iteration.labels.work(self.state) as folder, self.recordings.unchanged(folder):
-            if lesson is not None:
-                states = self._ask(iteration, lesson)
-                if not lesson.regression:
-                    lesson.make_labels(folder, states, train, dev, recipe.sample_frames, recipe.seed, description)
-                if lesson.regression or lesson.copied:
+            if distillation is not None:
+                states = self._compute_states(iteration, distillation)
+                if not distillation.regression:
+                    distillation.make_labels(folder, states, train, dev, recipe.sample_frames, recipe.seed, description)
+                if distillation.regression or distillation.copied:
                     fields = self._fields(iteration.scales)
-                    lesson.make_start(folder, states, train, self._start(iteration), self.begin, fields, recipe.seed)
+                    distillation.make_start(
+                        folder, states, train, self._start(iteration), self.begin, fields, recipe.seed
+                    )
             elif spec.features == "mfcc":
                 config = GMPATLConfig(**self.base)
                 make_mfcc_labels(folder, config, how, train, dev, description)
@@ -317,16 +321,16 @@ class _Pretraining:
     def _train(self, iteration: _Iteration) -> None:
         if iteration.training.finished:
             return
-        labels, lesson = iteration.labels.path, iteration.lesson
+        labels, distillation = iteration.labels.path, iteration.distillation
         with ExitStack() as stack:
             folder = stack.enter_context(iteration.training.work(self.state))
             stack.enter_context(self.recordings.unchanged(folder))
             labelled: Callable[[datasets.Dataset], datasets.Dataset]
-            if lesson is not None and lesson.regression:
-                labelled = self._ask(iteration, lesson).put_beside
+            if distillation is not None and distillation.regression:
+                labelled = self._compute_states(iteration, distillation).add_paths
             else:
                 labelled = stack.enter_context(pseudo_labels_of(labels, folder))
-            begun = lesson is not None and (lesson.regression or lesson.copied > 0)
+            begun = distillation is not None and (distillation.regression or distillation.copied > 0)
             task = Training(
                 model_class=iteration.model_class,
                 start=labels / START_FOLDER if begun else self._start(iteration),
@@ -337,21 +341,23 @@ class _Pretraining:
                 dev=labelled(self.speech.dev),
                 seed=self.recipe.seed,
                 description=f"iteration {iteration.number}",
-                also_heard=() if lesson is None else lesson.facts.heard,
-                trainer=None if lesson is None else lesson.trainer,
+                also_heard=() if distillation is None else distillation.facts.heard,
+                trainer=None if distillation is None else distillation.trainer,
             )
             train(folder, task)
-            if lesson is not None and lesson.regression:
+            if distillation is not None and distillation.regression:
                 return
             # Kept in the step, so that a later report need not evaluate again.
             right = masked_accuracy(folder, labelled(self.speech.dev), self.recipe.seed)
             if self.state.is_main_process:
                 write_json(folder / MASKED_FILE, right)
 
-    def _ask(self, iteration: _Iteration, lesson: Lesson) -> TeacherStates:
+    def _compute_states(self, iteration: _Iteration, distillation: Distillation) -> TeacherStates:
         folder = self.recipe.teacher_states or self.output_dir / STATES_FOLDER
         names = (f"iteration {iteration.number}", f"iteration {iteration.number}, development")
-        return lesson.ask(Path(folder), dict(zip(names, (self.speech.train, self.speech.dev), strict=True)))
+        return distillation.compute_states(
+            Path(folder), dict(zip(names, (self.speech.train, self.speech.dev), strict=True))
+        )
 
     def _start(self, iteration: _Iteration) -> str | Path:
         return self._before(iteration) if iteration.spec.start == "previous" else self.begin
@@ -385,10 +391,14 @@ class _Pretraining:
                 "updates": training["updates"],
                 "log": training["log"],
             }
-            lesson = iteration.lesson
-            if lesson is not None:
-                entry["teacher"] = {"name": lesson.facts.name, **lesson.inputs, "copied_layers": lesson.copied}
-            if lesson is not None and lesson.regression:
+            distillation = iteration.distillation
+            if distillation is not None:
+                entry["teacher"] = {
+                    "name": distillation.facts.name,
+                    **distillation.inputs,
+                    "copied_layers": distillation.copied,
+                }
+            if distillation is not None and distillation.regression:
                 heard = [row for row in training["log"] if "eval_loss" in row]
                 entry["cosines"] = {name: heard[-1][f"eval_accuracy_{name}"] for name in iteration.scales if heard}
                 iterations.append(entry)

@@ -15,7 +15,7 @@ from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.encoding_gmp_atl import EncoderInputs
 from ..modeling.losses_gmp_atl import PartSums
 from ..modeling.modeling_gmp_atl import GMPATLOutput, GMPATLPreTrainedModel
-from ..training.trainer import GMPATLTrainer
+from ..training.trainer import GMPATLTrainer, split_groups
 
 
 class StateHead(nn.Module):
@@ -47,11 +47,11 @@ class StateHead(nn.Module):
         Returns:
             The part; a clip's count is its number of frames, its correct are the sum of their cosines.
         """
-        said = self.linear(hidden).float()
+        predicted = self.linear(hidden).float()
         target = (states.float() - self.mean) / self.deviation
-        cosines = functional.cosine_similarity(said, target, dim=-1)
-        losses = (said - target).abs().mean(-1) + 1 - cosines
-        empty = torch.zeros(num_clips, dtype=torch.float32, device=said.device)
+        cosines = functional.cosine_similarity(predicted, target, dim=-1)
+        losses = (predicted - target).abs().mean(-1) + 1 - cosines
+        empty = torch.zeros(num_clips, dtype=torch.float32, device=predicted.device)
         added = [empty.index_add(0, clips, values) for values in (losses, torch.ones_like(losses), cosines.detach())]
         return PartSums(*added)
 
@@ -152,9 +152,6 @@ class StudentTrainer(GMPATLTrainer):
         given = self.optimizer is not None
         optimizer = super().create_optimizer(model)
         copied = {id(value) for name, value in self.model.named_parameters() if name.startswith(self._copied)}
-        for group in [] if given else list(optimizer.param_groups):
-            slow = [parameter for parameter in group["params"] if id(parameter) in copied]
-            if slow:
-                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in copied]
-                optimizer.add_param_group({**group, "params": slow, "lr": group["lr"] * self._copied_rate})
+        if not given:
+            split_groups(optimizer, lambda parameter: id(parameter) in copied, lambda rate: rate * self._copied_rate)
         return optimizer

@@ -38,21 +38,21 @@ class FrameGrid:
         """Frames of a clip of so many samples."""
         return max((num_samples - self.field) // self.hop + 1, 0)
 
-    def pieces(self, num_samples: int, most_frames: int) -> Iterator[tuple[int, int]]:
-        """Cut a clip so that the frames of its pieces, one after the other, are those of the clip.
+    def chunks(self, num_samples: int, most_frames: int) -> Iterator[tuple[int, int]]:
+        """Cut a clip so that the frames of its chunks, one after the other, are those of the clip.
 
         Args:
             num_samples: The clip's length.
-            most_frames: Frames of the longest piece.
+            most_frames: Frames of the longest chunk.
 
         Yields:
-            First sample and sample after the last of each piece; pieces are about equally long.
+            First sample and sample after the last of each chunk; chunks are about equally long.
         """
         frames = self.count(num_samples)
         number = max(-(-frames // most_frames), 1)
         ends = [frames * index // number for index in range(number + 1)]
         for start, stop in zip(ends, ends[1:], strict=False):
-            # The last piece hears what is left behind its last whole frame.
+            # The last chunk hears what is left behind its last whole frame.
             last = num_samples if stop == frames else (stop - 1) * self.hop + self.field
             yield start * self.hop, last
 

@@ -12,12 +12,11 @@ import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..batching.conv_features import rounded
-from ..batching.feature_store import FeatureStore, refuse_without_room
+from ..batching.feature_store import FeatureStore, fail_together, refuse_without_room, rows_of_process
 from ..data.audio import SAMPLING_RATE, read_clip
 from ..data.fingerprints import recording_hashes
 from ..modeling.configuration_gmp_atl import GMPATLConfig
@@ -65,17 +64,8 @@ class TeacherStates:
             RuntimeError: Another process could not do its share.
         """
         state = PartialState()
-        trouble: Exception | None = None
-        try:
-            rows = np.argsort(np.asarray(table["num_samples"]), kind="stable")[::-1]
-            self._fill(table, rows[state.process_index :: state.num_processes].tolist(), state, description)
-        except Exception as error:
-            trouble = error  # raised below, once the others know: they would wait for this process
-        others: list[bool] = gather_object([trouble is not None])
-        if trouble is not None:
-            raise trouble
-        if any(others):
-            raise RuntimeError("another process could not take down what the teacher says; its own message says why")
+        with fail_together("compute the teacher's states"):
+            self._fill(table, rows_of_process(table, state), state, description)
 
     def _fill(self, table: datasets.Dataset, rows: Sequence[int], state: PartialState, description: str | None) -> None:
         names = recording_hashes(table)
@@ -103,12 +93,12 @@ class TeacherStates:
             one_thread_each(),
             closing(ahead(work, missing)) as done,
         ):
-            heard = 0
+            total = 0
             for length in done:
-                heard += length
-                bar.update(heard // SAMPLING_RATE - bar.n)
+                total += length
+                bar.update(total // SAMPLING_RATE - bar.n)
 
-    def put_beside(self, table: datasets.Dataset) -> datasets.Dataset:
+    def add_paths(self, table: datasets.Dataset) -> datasets.Dataset:
         """Add to each row where its states are.
 
         Args:
@@ -171,14 +161,10 @@ class TeacherStates:
 
     def _frames(self, layer: int, name: str, places: np.ndarray) -> Tensor:
         """(places, width) float32 of one recording."""
-        states = self._read(layer, name)
-        return torch.from_numpy(states[np.minimum(places, len(states) - 1)].astype(np.float32))
-
-    def _read(self, layer: int, name: str) -> np.ndarray:
         states = self.stores[layer].read(name)
         if states is None:
             raise RuntimeError(f"{self.stores[layer].path(name)} was there a moment ago and is not any more")
-        return states
+        return torch.from_numpy(states[np.minimum(places, len(states) - 1)].astype(np.float32))
 
 
 @contextmanager

@@ -29,8 +29,8 @@ from .teacher_frames import CONVOLUTIONAL, FAMILIES, FrameGrid, teacher_grid
 FORMAT_VERSION = 1
 """Part of every key; raised when the same tensors and the same recording would give other states."""
 
-PIECE_SECONDS = 15
-"""Longer clips are taught in equal pieces of at most this. Our choice: attention over a minute helps nobody, and
+CHUNK_SECONDS = 15
+"""Longer clips are taught in equal chunks of at most this. Our choice: attention over a minute helps nobody, and
 Whisper's positions end at 30 s."""
 
 _EXPECTED = f"a speech encoder of 16 kHz waveforms: {', '.join(FAMILIES)}"
@@ -201,7 +201,7 @@ class Teacher:
             "config": json.loads(self.facts.config.to_json_string(use_diff=True)),
             "extractor": json.loads(self.facts.extractor.to_json_string()),
             "layer": layer,
-            "piece_seconds": PIECE_SECONDS,
+            "piece_seconds": CHUNK_SECONDS,
             "bf16": self.bf16,
         }
         for changing in ("_name_or_path", "transformers_version"):
@@ -227,11 +227,11 @@ class Teacher:
         """
         grid = self.facts.grid
         parts = []
-        for start, stop in grid.pieces(len(waveform), PIECE_SECONDS * SAMPLING_RATE // grid.hop):
+        for start, stop in grid.chunks(len(waveform), CHUNK_SECONDS * SAMPLING_RATE // grid.hop):
             inputs = self._inputs(waveform[start:stop]).to(self.device)
             autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
             with autocast, no_tf32(self.device):
-                states = self._piece(inputs)
+                states = self._run(inputs)
             parts.append({layer: each[0, : grid.count(stop - start)].float() for layer, each in states.items()})
         return {layer: torch.cat([part[layer] for part in parts]) for layer in self.layers}
 
@@ -249,7 +249,7 @@ class Teacher:
         ).input_features
         return spectra
 
-    def _piece(self, inputs: Tensor) -> dict[int, Tensor]:
+    def _run(self, inputs: Tensor) -> dict[int, Tensor]:
         states = self._seen.states = {}
         if self.facts.is_whisper:
             self._run_whisper(inputs)

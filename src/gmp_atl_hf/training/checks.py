@@ -14,7 +14,7 @@ from transformers.trainer_utils import HubStrategy
 
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel
-from .arguments import GMPATLTrainingArguments
+from .arguments import UARS, GMPATLTrainingArguments
 from .bfloat16_on_cpu import has_native_bfloat16
 from .figures import figure_names
 
@@ -24,9 +24,6 @@ NEEDED = {
     "emotion": "the emotion, `datasets.ClassLabel`",
 }
 
-
-UARS = ("uar", "eval_uar")
-"""How the default figure to choose by may be written."""
 
 _SEARCH = "make a new model and trainer for each setting, or let the recipe's `search` do it"
 _BATCHES = "batches are dealt to processes so that losses do not depend on their number"

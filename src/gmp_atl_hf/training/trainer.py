@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,15 @@ from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import no_tf32
 from ..protocols.leakage import Untouched
 from ..protocols.speakers import UNKNOWN, speakers_in
-from .arguments import GMPATLTrainingArguments, complete_arguments
+from .arguments import GMPATLTrainingArguments, adapt_arguments, complete_arguments
 from .bfloat16_on_cpu import math_attention_for_cpu_bf16
 from .callbacks import FindBestModel, SetEpoch, StopAtDivergence, StopAtEnd, StopWithoutImprovement, TrainingProgress
-from .checks import UARS, base_of, check_trainer, check_training_table, tables_of, train_in_float32
+from .checks import base_of, check_trainer, check_training_table, tables_of, train_in_float32
 from .figures import figures_of
 from .microbatches import split_by_length
 
 FRONT_END_FOLDER = "_front-end"
-"""Folder of the front-end cache inside an output folder. The underscore keeps what is made of recordings off the Hub:
-`push_to_hub` of the stock trainer, which sends the output folder, passes over such names."""
+"""Folder of the front-end cache inside an output folder; the underscore keeps it off the Hub."""
 
 
 class GMPATLTrainer(Trainer):
@@ -59,12 +59,11 @@ class GMPATLTrainer(Trainer):
         data_collator: Replaces the collator made from model and settings, for training.
         compute_metrics: Adds to the built-in metrics; gets emotion logits and labels.
         callbacks: Further callbacks.
-        description: What the progress bar says.
+        description: Text of the progress bar.
         preprocess_logits_for_metrics: Applied to emotion logits (clips, emotions) and labels (clips,) before
             `compute_metrics` and in what `predict` gives.
-        front_end_cache: Where the output of a frozen front end is kept: a folder, True for `_front-end` inside the
-            output folder, False to compute it anew in every epoch. Used only while the front end is frozen, without a
-            `data_collator` of one's own (which may want the waveform).
+        front_end_cache: Folder for the output of a frozen front end, True for `_front-end` inside the output folder,
+            False to compute it in every epoch. Not used with a `data_collator`, which may want the waveform.
         held_out: The test rows. A training that would touch one of their recordings or speakers is refused.
         kwargs: Further parameters of the stock trainer.
 
@@ -72,8 +71,7 @@ class GMPATLTrainer(Trainer):
         RequestError: A table lacks a column that the model needs, its labels are not the model's, early stopping is
             asked for where there is no UAR, a setting or parameter of the stock trainer has no meaning here, or a
             held-out speaker or recording would be trained on, chosen by, or is among the model's `seen_speakers`.
-        DivergenceError: In training, where loss, gradients or parameters are no finite numbers any more; in evaluation,
-            where scores are none.
+        DivergenceError: Loss, gradients, parameters or, in evaluation, scores are not finite any more.
 
     Example:
         >>> trainer = GMPATLTrainer(model, args, table, dev_table, feature_extractor)  # doctest: +SKIP
@@ -105,34 +103,22 @@ class GMPATLTrainer(Trainer):
         metrics = {"compute_metrics": compute_metrics, "preprocess_logits_for_metrics": preprocess_logits_for_metrics}
         parameters = {**kwargs, **metrics, "processing_class": processing_class}
         check_trainer(base, args, train_dataset, eval_dataset, parameters)
+        adapt_arguments(args, base, own_collator=data_collator is not None)
         self.held_out = Untouched.of(held_out)
         self.held_out.refuse_training(train_dataset, tables_of(eval_dataset).values(), base.config.seen_speakers)
         if train_dataset is not None:
             train_in_float32(base)
-        if frame_labels and args.metric_for_best_model in UARS:
-            # There is no UAR of frame labels; retraining keeps its last step.
-            args.metric_for_best_model, args.load_best_model_at_end, args.greater_is_better = None, False, None
-        if args.n_gpu > 1:
-            # One process on several GPUs (DataParallel) would cut up the denominators; `torchrun` uses them all.
-            args._n_gpu = 1
-        if args.ddp_find_unused_parameters is None and data_collator is None and base.config.layerdrop == 0:
-            # Every parameter always has a gradient (see the losses); searching for others costs a pass over the graph.
-            args.ddp_find_unused_parameters = False
         if args.freeze_feature_encoder:
             base.freeze_feature_encoder()
         if args.freeze_encoder:
             base.freeze_encoder()
-        collate = GMPATLDataCollator(
-            processing_class, base.config, base.target_names, max_seconds=args.max_seconds, seed=args.seed
-        )
-        self._train_collator = data_collator or collate
+        collator = partial(GMPATLDataCollator, processing_class, base.config, base.target_names, seed=args.seed)
+        self._train_collator = data_collator or collator(max_seconds=args.max_seconds)
         self._user_metrics, self._preprocess = compute_metrics, preprocess_logits_for_metrics
         super().__init__(
             model=model,
             args=args,
-            data_collator=GMPATLDataCollator(
-                processing_class, base.config, base.target_names, training=False, seed=args.seed
-            ),
+            data_collator=collator(training=False),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
@@ -146,21 +132,23 @@ class GMPATLTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         emotions = None if train_dataset is None or frame_labels else train_dataset["emotion"]
         self.class_weights = None if frame_labels else args.weigh(emotions, base.config.num_emotions)
-        if args.early_stopping_patience is not None:
-            self.add_callback(StopWithoutImprovement(args.early_stopping_patience))
-        self.add_callback(StopAtEnd())
-        self.add_callback(FindBestModel())
         self._divergence = StopAtDivergence(self.accelerator)
-        self.add_callback(self._divergence)
-        for stock in (ProgressCallback, PrinterCallback):
-            self.remove_callback(stock)
-        if description is not None and not args.disable_tqdm:
-            self.add_callback(TrainingProgress(description))
         self._description = None if args.disable_tqdm else description
+        self._add_callbacks()
         self._front_end_cache = front_end_cache
         self.front_end_cache: FrontEndCache | None = None
         self._known_clips: dict[int, tuple[datasets.Dataset, TableClips]] = {}
         self._reset_parts()
+
+    def _add_callbacks(self) -> None:
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(StopWithoutImprovement(self.args.early_stopping_patience))
+        for callback in (StopAtEnd(), FindBestModel(), self._divergence):
+            self.add_callback(callback)
+        for stock in (ProgressCallback, PrinterCallback):
+            self.remove_callback(stock)
+        if self._description is not None:
+            self.add_callback(TrainingProgress(self._description))
 
     # ---- what is trained on --------------------------------------------------------------------------------------
 
@@ -172,18 +160,14 @@ class GMPATLTrainer(Trainer):
         augmented = self.args.augment != "none"  # another waveform every time
         if self._front_end_cache is False or trained or own_collator or cut_up or augmented:
             return None
-        inside = Path(self.args.output_dir or ".", FRONT_END_FOLDER)
-        return FrontEndCache(
-            inside if self._front_end_cache is True else self._front_end_cache, self.base, self.processing_class
-        )
+        folder = self._front_end_cache
+        if folder is True:
+            folder = Path(self.args.output_dir or ".", FRONT_END_FOLDER)
+        return FrontEndCache(folder, self.base, self.processing_class)
 
     def _clips(self, table: datasets.Dataset, start: bool = False) -> TableClips:
-        """Rows as the collators want them; what the cache lacks of them is computed now, by all processes.
-
-        Args:
-            table: The table.
-            start: Whether a training starts; while one goes on, a frozen front end cannot change.
-        """
+        """Rows as the collators want them; what the cache lacks of them is computed now, by all processes."""
+        # While a training goes on, a frozen front end cannot change.
         if start or not self.is_in_train:
             self.front_end_cache, self._known_clips = self._find_cache(), {}
         if id(table) not in self._known_clips:
@@ -198,9 +182,8 @@ class GMPATLTrainer(Trainer):
         if self.train_dataset is None:
             raise ValueError("training needs a train_dataset")
         args = self.args
-        table = self.train_dataset
         sampler = StepBatchSampler(
-            np.asarray(table["num_samples"]).tolist(),
+            np.asarray(self.train_dataset["num_samples"]).tolist(),
             self._train_batch_size,
             args.gradient_accumulation_steps,
             self.accelerator.num_processes,
@@ -211,7 +194,7 @@ class GMPATLTrainer(Trainer):
         )
         self.remove_callback(SetEpoch)
         self.add_callback(SetEpoch(sampler))
-        clips = self._clips(table, start=True)
+        clips = self._clips(self.train_dataset, start=True)
         return self._loader(
             AUGMENTED[args.augment](clips, args.seed) if args.augment in AUGMENTED else clips,
             batch_sampler=sampler,
@@ -263,31 +246,20 @@ class GMPATLTrainer(Trainer):
         rate = self.args.head_learning_rate
         if rate is not None and not given:
             encoder = {id(parameter) for parameter in self.base.hubert.parameters()}
-            for group in list(optimizer.param_groups):
-                heads = [parameter for parameter in group["params"] if id(parameter) not in encoder]
-                group["params"] = [parameter for parameter in group["params"] if id(parameter) in encoder]
-                if heads:
-                    optimizer.add_param_group({**group, "params": heads, "lr": rate})
+            split_groups(optimizer, lambda parameter: id(parameter) not in encoder, lambda _: rate)
         return optimizer
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; the model says whom it has heard since, and scores that were calibrated before no longer are."""
-        config, tables = (
-            self.base.config,
-            [*tables_of(self.train_dataset).values(), *tables_of(self.eval_dataset).values()],
-        )
-        self.held_out.refuse_training(self.train_dataset, tables_of(self.eval_dataset).values(), config.seen_speakers)
+        """Train; the speakers are added to the model's `seen_speakers`, and an earlier calibration is dropped."""
+        config, dev = self.base.config, tables_of(self.eval_dataset).values()
+        self.held_out.refuse_training(self.train_dataset, dev, config.seen_speakers)
         before = [UNKNOWN] if config.seen_speakers is None else config.seen_speakers
-        config.seen_speakers = sorted({*before, *speakers_in(tables)})
+        config.seen_speakers = sorted({*before, *speakers_in([*tables_of(self.train_dataset).values(), *dev])})
         config.logit_temperature = 1.0
         return super().train(*args, **kwargs)
 
     def hyperparameter_search(self, *_: Any, **__: Any) -> Any:
-        """Not offered: see Raises.
-
-        Raises:
-            RequestError: Always; it says what to do instead.
-        """
+        """Not offered: always a `RequestError` that says what to do instead."""
         check_trainer(self.base, self.args, None, None, {"hyperparameter_search": True})
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
@@ -376,8 +348,8 @@ class GMPATLTrainer(Trainer):
         with torch.no_grad(), self.compute_loss_context_manager(), no_tf32(self.args.device):
             weights = {} if self.class_weights is None else {"class_weights": self.class_weights.to(self.args.device)}
             outputs = model(**inputs, **weights)
-        shown = [outputs.logits, outputs.loss_sums, outputs.loss_counts, outputs.correct]
-        return None, tuple(value.float() for value in shown if value is not None), torch.stack([rows, labels], dim=1)
+        arrays = [outputs.logits, outputs.loss_sums, outputs.loss_counts, outputs.correct]
+        return None, tuple(value.float() for value in arrays if value is not None), torch.stack([rows, labels], dim=1)
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         given = prediction.predictions
@@ -391,7 +363,7 @@ class GMPATLTrainer(Trainer):
         return figures
 
     def _preprocessed(self, logits: np.ndarray, labels: np.ndarray) -> Any:
-        """Logits as `preprocess_logits_for_metrics` wants them shown."""
+        """Emotion logits after `preprocess_logits_for_metrics`."""
         if self._preprocess is None:
             return logits
         return nested_numpify(self._preprocess(torch.from_numpy(logits), torch.from_numpy(labels)))
@@ -439,11 +411,11 @@ class GMPATLTrainer(Trainer):
 
         Args:
             commit_message: Message of the commit.
-            blocking: No other way is offered; see Raises.
-            token: A token in place of `args.hub_token` or the one that is stored.
+            blocking: Must be True.
+            token: Used in place of `args.hub_token` or the stored one.
             revision: Branch to commit to; None for `args.hub_revision`, or the main one.
             private: Whether a new repository is private; None for `args.hub_private_repo`.
-            kwargs: What the stock trainer puts on its own card; nothing here.
+            kwargs: Ignored; the stock trainer puts them on its card.
 
         Returns:
             The `CommitInfo`, on the first process; None on others.
@@ -478,3 +450,14 @@ class GMPATLTrainer(Trainer):
             # An adapter has no configuration of the model, so no labels and no speakers.
             self.base.config.architectures = [type(self.base).__name__]
             self.base.config.to_json_file(folder / ADAPTER_MODEL_CONFIG)
+
+
+def split_groups(
+    optimizer: torch.optim.Optimizer, chosen: Callable[[Tensor], bool], rate: Callable[[float], float]
+) -> None:
+    """Move the chosen parameters of each group into a group of their own, whose rate follows from the group's."""
+    for group in list(optimizer.param_groups):
+        own = [parameter for parameter in group["params"] if chosen(parameter)]
+        if own:
+            group["params"] = [parameter for parameter in group["params"] if not chosen(parameter)]
+            optimizer.add_param_group({**group, "params": own, "lr": rate(group["lr"])})

@@ -30,7 +30,7 @@ START_FOLDER = "start"
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Distillation:
     """What an iteration learns of its teacher.
 
     Args:
@@ -48,7 +48,7 @@ class Lesson:
     bf16: bool
 
     @classmethod
-    def of(cls, spec: IterationSpec, student: GMPATLConfig, bf16: bool) -> Lesson:
+    def of(cls, spec: IterationSpec, student: GMPATLConfig, bf16: bool) -> Distillation:
         """Look at the teacher and refuse one that cannot teach this student.
 
         Raises:
@@ -78,7 +78,7 @@ class Lesson:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """All that the lesson depends on, besides the speech; JSON types."""
+        """All that the distillation depends on, besides the speech; JSON types."""
         return {
             "teacher": self.facts.identity,
             "layers": list(self.layers),
@@ -100,7 +100,7 @@ class Lesson:
         layers = tuple(f"hubert.encoder.layers.{index}." for index in range(self.copied))
         return partial(StudentTrainer, copied=layers, copied_rate=self.spec.copied_rate)
 
-    def ask(self, folder: Path, tables: Mapping[str, datasets.Dataset]) -> TeacherStates:
+    def compute_states(self, folder: Path, tables: Mapping[str, datasets.Dataset]) -> TeacherStates:
         """Take down what the teacher says about recordings, or find it.
 
         Args:
@@ -151,8 +151,8 @@ class Lesson:
             return
         model = load_model(self.model_class, begin, seed, fields, config_from=config_from)
         if self.copied:
-            taken = copied_layers(self.facts, states.teacher.encoder, self.copied)
-            unknown = model.hubert.load_state_dict(taken, strict=False).unexpected_keys
+            layers = copied_layers(self.facts, states.teacher.encoder, self.copied)
+            unknown = model.hubert.load_state_dict(layers, strict=False).unexpected_keys
             assert not unknown, unknown
         if isinstance(model, HubertForTeacherRegression):
             for layer, (mean, deviation) in states.statistics(train, seed).items():
