@@ -185,11 +185,7 @@ def _stored(path: str, width: int) -> np.ndarray:
 
 
 class WithRows:
-    """A collator whose batches say in `rows` (batch,) int64 which rows of the table they hold.
-
-    Args:
-        collator: Makes the batches.
-    """
+    """A collator whose batches say in `rows` (batch,) int64 which rows of the table they hold."""
 
     def __init__(self, collator: Any) -> None:
         self.collator = collator

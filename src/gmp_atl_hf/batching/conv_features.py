@@ -33,10 +33,6 @@ class FrontEnd:
 
     Values therefore depend on neither batch nor fold nor autocast.
 
-    Args:
-        model: The model whose front end is copied.
-        feature_extractor: The checkpoint's feature extractor; it normalises the waveform.
-
     Attributes:
         key: SHA-256 in hexadecimal of all that the values depend on, besides the recording.
         channels: Channels of a frame.
@@ -54,15 +50,7 @@ class FrontEnd:
 
     @torch.inference_mode()
     def encode(self, waveform: npt.NDArray[np.float32], layers: nn.Module | None = None) -> ConvFeatures:
-        """Run the front end over one recording.
-
-        Args:
-            waveform: (samples,) float32 at 16 kHz, at least one frame long.
-            layers: What `layers_on` gave; the copy on the CPU by default.
-
-        Returns:
-            (frames, channels), rounded.
-        """
+        """(samples,) float32 at 16 kHz, at least a frame → (frames, channels), rounded; on the CPU or by `layers_on`."""
         layers = self.layers if layers is None else layers
         device = next(layers.parameters()).device
         inputs = self.feature_extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt").input_values
@@ -79,15 +67,7 @@ def rounded(features: npt.NDArray[np.float32]) -> ConvFeatures:
 
 
 def front_end_key(model: GMPATLPreTrainedModel, feature_extractor: Any) -> str:
-    """Hash of all that the front end's output depends on, besides the recording.
-
-    Args:
-        model: The model; its tensors and its configuration count, not where they came from.
-        feature_extractor: Its feature extractor.
-
-    Returns:
-        SHA-256 in hexadecimal.
-    """
+    """SHA-256 in hexadecimal of all that the front end's output depends on besides the recording, by content."""
     config = model.config
     settings = {
         "format_version": FORMAT_VERSION,

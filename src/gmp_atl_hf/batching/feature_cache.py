@@ -27,16 +27,8 @@ class FrontEndCache:
     """Features of a frozen front end: computed once, rounded to half precision, read by every training after that.
 
     What is read is always rounded, also at first use, so that it makes no difference when the cache was filled. The
-    key is content: another fold, seed or variant finds the same files, another checkpoint never does.
-
-    Args:
-        folder: Folder of the cache; each front end has its own below it. Deleting it costs nothing but time.
-        model: The model whose front end is frozen.
-        feature_extractor: Its feature extractor.
-
-    Example:
-        >>> cache = FrontEndCache("front-end", model, feature_extractor)  # doctest: +SKIP
-        >>> cache.fill(table)  # doctest: +SKIP
+    key is content: another fold, seed or variant finds the same files, another checkpoint never does. Each front end
+    has its own folder below `folder`; deleting it costs nothing but time.
     """
 
     def __init__(self, folder: str | os.PathLike[str], model: GMPATLPreTrainedModel, feature_extractor: Any) -> None:
@@ -50,14 +42,9 @@ class FrontEndCache:
         return recording_hashes(table)
 
     def read(self, name: str, waveform: Callable[[], npt.NDArray[np.float32]]) -> ConvFeatures:
-        """Features of one recording; one that `fill` has not seen is computed here, on the CPU.
+        """Read-only (frames, channels) of the recording `name`, in float16, or in float32 beyond its range.
 
-        Args:
-            name: The recording, as `names` gives it.
-            waveform: Gives its (samples,) float32 at 16 kHz, asked for only where there are no features yet.
-
-        Returns:
-            (frames, channels) float16, or float32 where float16 has no room; read-only.
+        One that `fill` has not seen is computed here, on the CPU, from the (samples,) float32 that `waveform` gives.
         """
         features = self.store.read(name)
         if features is None:

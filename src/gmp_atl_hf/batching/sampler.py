@@ -19,8 +19,8 @@ class ClipKey(NamedTuple):
     Attributes:
         row: Row of the table.
         epoch: Epoch, from which the clip's masks and crop are drawn.
-        filler: True for a clip that only fills an otherwise empty batch: it is computed and counts for nothing.
-            Every process must run every batch, but no clip may count twice to even them out.
+        filler: True for a clip that only fills an otherwise empty batch: it is computed and counts for nothing. Every
+            process must run every batch, but no clip may count twice to even them out.
     """
 
     row: int

@@ -24,14 +24,9 @@ _STREAM = 1
 
 
 def change_speed(waveform: FloatArray, factor: float) -> FloatArray:
-    """Play a clip faster or slower; pitch and formants move along, as with a tape.
+    """Play a clip, (samples,) float32, faster or slower; pitch and formants move along, as with a tape.
 
-    Args:
-        waveform: (samples,) float32 at 16 kHz.
-        factor: Above 1 is faster and higher.
-
-    Returns:
-        (about samples / factor,) float32; the clip as it was where it would be too short for one frame.
+    A factor above 1 is faster and higher. The clip stays as it is where it would be too short for one frame.
     """
     if len(waveform) / factor < MINIMUM_SAMPLES + 1:
         return waveform
@@ -40,12 +35,7 @@ def change_speed(waveform: FloatArray, factor: float) -> FloatArray:
 
 
 class SpeedPerturbed(Dataset[dict[str, Any]]):
-    """Rows with their waveform at a speed drawn from (seed, epoch, row).
-
-    Args:
-        clips: The rows, with a `waveform`.
-        seed: Of the speeds.
-    """
+    """Rows with their waveform at a speed drawn from (seed, epoch, row)."""
 
     def __init__(self, clips: TableClips, seed: int) -> None:
         self.clips, self.seed = clips, seed
@@ -60,17 +50,10 @@ class SpeedPerturbed(Dataset[dict[str, Any]]):
 
 
 def change_sound(waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Another microphone in another room: loudness, colour and noise; nothing moves in time.
+    """Another microphone in another room, for (samples,) float32: loudness, colour and noise; nothing moves in time.
 
     Our choice of ranges: 12 dB up and down, a colour of at most 9 dB between neighbouring octaves or so, and for half
     of the clips noise of any colour between white and brown, 5 to 30 dB below the speech.
-
-    Args:
-        waveform: (samples,) float32 at 16 kHz.
-        rng: The clip's own generator.
-
-    Returns:
-        (samples,) float32.
     """
     samples = len(waveform)
     frequencies = np.fft.rfftfreq(samples, 1 / SAMPLING_RATE)

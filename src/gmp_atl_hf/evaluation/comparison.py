@@ -25,13 +25,8 @@ def compare_variants(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Compare the first variant of a run with each other one, on what both have finished.
 
-    Args:
-        variants: The results of each variant.
-        labels: Names of the emotions, in index order.
-        independent: Whether no test speaker was trained on; without that there is no interval.
-
-    Returns:
-        The comparisons, and notes on those that cannot be made.
+    `labels` are the emotions in index order; unless the protocol is `independent` of speakers there is no interval.
+    Gives the comparisons, and notes on those that cannot be made.
 
     Raises:
         ValueError: If two variants were tested on different utterances of one fold.
@@ -60,11 +55,7 @@ def compare_results(
 ) -> dict[str, Any]:
     """Compare two sets of predictions on the same utterances; the unit is the speaker, after a mean over seeds.
 
-    Args:
-        first: Results of one side.
-        other: Results of the other; folds and seeds may differ, the utterances of a seed may not.
-        labels: Names of the emotions, in index order.
-        independent: Whether no test speaker was trained on.
+    Folds and seeds of the two may differ, the utterances of a seed may not.
 
     Returns:
         `mean_difference` (first minus other, mean over speakers) with its interval `ci95`, its `p`,

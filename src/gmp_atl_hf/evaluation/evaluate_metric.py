@@ -48,7 +48,7 @@ class SpeechEmotionMetric(evaluate.Metric):
         )
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
-        """Add utterances, as `evaluate.Metric` does; also what `compute` is given passes through here.
+        """Add utterances, as `evaluate.Metric` does; `compute` passes what it is given through here.
 
         Args:
             predictions: Predicted label indices, (n,).

@@ -160,9 +160,5 @@ def align(results: Sequence[FoldResult], seeds: list[int], folds: list[int], lab
 
 
 def is_speaker_independent(protocol: Mapping[str, Any]) -> bool:
-    """Whether no test speaker was trained on.
-
-    Args:
-        protocol: A report's protocol; it says so where somebody was.
-    """
+    """Whether no test speaker was trained on; a report's protocol says so where one was."""
     return protocol.get("speaker_independent", True) is not False

@@ -34,10 +34,9 @@ class SignFlipResult(NamedTuple):
 
     Args:
         p: Two-sided p value.
-        smallest_attainable_p: The p value if all non-zero differences had the same sign; no data of this size can
-            give a smaller one.
+        smallest_attainable_p: The p value if all non-zero differences had the same sign.
         exact: Whether all sign patterns were enumerated.
-        n: Number of differences given, zeros included.
+        n: Number of differences, zeros included.
     """
 
     p: float
@@ -70,7 +69,7 @@ def speaker_confusions(
     Args:
         references: True label indices, shape (n,).
         predictions_per_seed: Predicted label indices, shape (seeds, n).
-        speakers: The speaker of each utterance, n strings.
+        speakers: The speaker of each utterance.
         num_labels: Number of labels C.
 
     Returns:
@@ -91,16 +90,7 @@ def speaker_confusions(
 
 
 def resample_weights(num_speakers: int, samples: int, seed: int) -> IntArray:
-    """Draw speakers with replacement and count how often each was drawn.
-
-    Args:
-        num_speakers: Number of speakers P to draw from; each sample draws P of them.
-        samples: Number of samples.
-        seed: Seed of the draws.
-
-    Returns:
-        Counts, shape (samples, P), int64; each row sums to P.
-    """
+    """Draw all P speakers with replacement, `samples` times; counts (samples, P) int64, each row sums to P."""
     drawn = np.random.default_rng(seed).integers(num_speakers, size=(samples, num_speakers))
     flat = drawn + np.arange(samples)[:, None] * num_speakers
     return np.bincount(flat.ravel(), minlength=samples * num_speakers).reshape(samples, num_speakers)
@@ -117,21 +107,8 @@ def speaker_bootstrap(
     """Return the 95 % percentile interval of the pooled UAR, averaged over seeds, by resampling speakers.
 
     A drawn speaker brings all of their utterances, for all seeds at once. Labels that no drawn speaker has are left
-    out of that sample's mean, as everywhere.
-
-    Args:
-        references: True label indices, shape (n,).
-        predictions_per_seed: Predicted label indices, shape (seeds, n).
-        speakers: The speaker of each utterance, n strings.
-        num_labels: Number of labels.
-        samples: Number of resamples.
-        seed: Seed of the resampling, not of a training.
-
-    Returns:
-        The 2.5th and the 97.5th percentile as fractions, or None for fewer than five speakers.
-
-    Raises:
-        ValueError: If shapes do not fit, nothing is given or a label is out of range.
+    out of that sample's mean, as everywhere. Arguments and errors are those of `speaker_confusions`; None for fewer
+    than five speakers.
     """
     confusions = speaker_confusions(references, predictions_per_seed, speakers, num_labels)
     num_speakers = confusions.shape[1]
@@ -148,20 +125,8 @@ def utterance_bootstrap(
     """Return the 95 % percentile interval of one speaker's UAR by resampling utterances within each label.
 
     It says how much a speaker's UAR owes to the few utterances that were recorded, and nothing about other speakers.
-
-    Args:
-        references: True label indices, shape (n,).
-        predictions_per_seed: Predicted label indices, shape (seeds, n).
-        num_labels: Number of labels.
-        samples: Number of resamples; a drawn utterance counts with the mean of its hits over seeds.
-        seed: Seed of the resampling.
-
-    Returns:
-        The 2.5th and the 97.5th percentile, or None for fewer than ten utterances, and where all are right or all
-        wrong: resampling them would give an interval of no width, which nobody should believe.
-
-    Raises:
-        ValueError: If nothing is given or a label is out of range.
+    Label indices are (n,) and (seeds, n); a drawn utterance counts with its mean over seeds. None for fewer than ten
+    utterances, and where all are right or all wrong: the interval would have no width, which nobody should believe.
     """
     true = label_indices(references, num_labels, "references")
     hits = (np.atleast_2d(predictions_per_seed) == true).mean(axis=0)
@@ -179,16 +144,10 @@ def utterance_bootstrap(
 def difference_bootstrap(
     first: IntArray, other: IntArray, samples: int = 2000, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Return the 95 % percentile interval of the difference of two pooled UARs on the same speakers.
+    """Return the 95 % percentile interval of first minus other pooled UAR on the same speakers.
 
-    Args:
-        first: What `speaker_confusions` gave for one side, shape (seeds, speakers, C, C); any number of seeds.
-        other: The same speakers in the same order, for the other side.
-        samples: Number of resamples; each draws the same speakers for both sides.
-        seed: Seed of the resampling.
-
-    Returns:
-        The 2.5th and the 97.5th percentile of first minus other, or None for fewer than five speakers.
+    Both are confusions (seeds, speakers, C, C) as `speaker_confusions` gives them, speakers in the same order; each
+    resample draws the same speakers for both. None for fewer than five speakers.
 
     Raises:
         ValueError: If the sides have different numbers of speakers.
@@ -205,16 +164,7 @@ def difference_bootstrap(
 
 
 def mean_bootstrap(differences: npt.ArrayLike, samples: int = 2000, seed: int = 0) -> tuple[float, float] | None:
-    """Return the 95 % percentile interval of a mean over speakers.
-
-    Args:
-        differences: One value per speaker, shape (n,).
-        samples: Number of resamples.
-        seed: Seed of the resampling.
-
-    Returns:
-        The 2.5th and the 97.5th percentile, or None for fewer than five speakers.
-    """
+    """Return the 95 % percentile interval of a mean over speakers, one value each; None for fewer than five."""
     values = np.asarray(differences, dtype=np.float64).ravel()
     if values.size < MIN_SPEAKERS:
         return None
@@ -232,22 +182,10 @@ def gender_gap(
     samples: int = 2000,
     seed: int = 0,
 ) -> GenderGap | None:
-    """Compare female and male speakers over the labels that both have.
+    """Compare female and male speakers over the labels that both have; None where a gender or such a label is missing.
 
-    Args:
-        references: True label indices, shape (n,).
-        predictions_per_seed: Predicted label indices, shape (seeds, n).
-        speakers: The speaker of each utterance, n strings.
-        genders: The gender of each utterance's speaker, n strings; neither `female` nor `male` is left out.
-        num_labels: Number of labels.
-        samples: Number of resamples; each draws speakers of both sides, apart.
-        seed: Seed of the resampling.
-
-    Returns:
-        The gap; None where a gender or a label that both have is missing.
-
-    Raises:
-        ValueError: If shapes do not fit or a label is out of range.
+    `genders` has one entry per utterance and leaves out all but `female` and `male`; the speakers of each side are
+    resampled apart. Other arguments and errors are those of `speaker_confusions`.
     """
     told, who = np.asarray(genders, dtype=str), np.asarray(speakers, dtype=str)
     true, guesses = np.asarray(references), np.atleast_2d(predictions_per_seed)
@@ -274,15 +212,11 @@ def gender_gap(
 
 
 def sign_flip_test(differences: npt.ArrayLike, seed: int = 0) -> SignFlipResult:
-    """Test whether paired differences are centred at zero, two-sided, by flipping their signs.
+    """Test whether paired differences, one per speaker, are centred at zero, two-sided, by flipping their signs.
 
     If the two sides were interchangeable, each difference would be as likely with the other sign. p is the share of
     sign patterns whose mean is at least as far from zero as the observed one. Zeros stay zero under any sign and never
-    change p.
-
-    Args:
-        differences: One difference per speaker, shape (n,).
-        seed: Seed of the draws; unused when all patterns are enumerated (up to 20 non-zero differences).
+    change p. All patterns are enumerated up to 20 non-zero differences, else drawn by the seed.
 
     Raises:
         ValueError: If there is no difference or one is not finite.

@@ -96,17 +96,8 @@ def export_onnx(model: HubertForGMPATL, feature_extractor: Any, path: Path, int8
     free. The file is compared with the model at three lengths and in a padded batch, and is not written when a logit
     differs by more than `TOLERANCE`.
 
-    8-bit weights are an own choice: those of the linear layers, `BLOCK` of them to a scale; convolutions and
-    activations between layers stay as they are, so that a clip's scores do not depend on the clips beside it.
-
-    Args:
-        model: The model.
-        feature_extractor: The checkpoint's feature extractor, which says whether clips are normalised.
-        path: The file to write.
-        int8: Store the weights of linear layers in 8 bits.
-
-    Returns:
-        What was written and how it was checked.
+    8-bit weights are our choice: those of the linear layers, `BLOCK` of them to a scale; convolutions and activations
+    between layers stay as they are, so that a clip's scores do not depend on the clips beside it.
 
     Raises:
         RequestError: The model is too large for one file.
@@ -235,10 +226,7 @@ def _convert(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what the exporters report at length; their errors are exceptions.
-
-    Importing onnxruntime's quantizer even sets up logging for the whole process, which is undone.
-    """
+    """Hide the exporters' long output; importing onnxruntime's quantizer even sets up logging, which is undone."""
     root = logging.getLogger()
     handlers, level, disabled = list(root.handlers), root.level, root.manager.disable
     logging.disable(logging.WARNING)

@@ -91,7 +91,7 @@ class Reader:
             self.estimates = list(pool.map(lambda item: estimated_samples(item.source), items))
 
     def work(self, index: int) -> int:
-        """Samples that the model will be given for a recording, overlaps included; an estimate, like the headers."""
+        """Estimated samples that the model will be given for a recording, overlaps included."""
         samples = self.estimates[index]
         windowing = self._windowing(samples)
         return windowing.count(samples) * min(windowing.size, samples) if windowing else samples
@@ -99,12 +99,8 @@ class Reader:
     def batches(self, batch_seconds: float, padded: bool = True) -> Iterator[list[Segment]]:
         """Fill batches with neighbours in length, longest first: what takes most memory is tried at once.
 
-        Args:
-            batch_seconds: Most seconds of audio in a batch, padding included; one longer segment is a batch of its own.
-            padded: Whether the segments of a batch will be filled up to the longest of them.
-
-        Yields:
-            Segments of all readable recordings. When it ends, `states` has lengths and problems.
+        A batch has at most `batch_seconds` of audio, padding included where its segments are `padded`; one longer
+        segment is a batch of its own. When the iteration ends, `states` has lengths and problems.
         """
         limit = batch_seconds * SAMPLING_RATE
         batch: list[Segment] = []

@@ -19,12 +19,7 @@ Span: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True)
 class SlidingWindow:
-    """Length and distance of windows.
-
-    Args:
-        size: Samples of a window, at 16 kHz.
-        hop: Samples from the start of a window to the start of the next, at most `size`.
-    """
+    """Samples of a window at 16 kHz, and from its start to that of the next (at most as many)."""
 
     size: int
     hop: int
@@ -33,15 +28,9 @@ class SlidingWindow:
     def from_seconds(
         cls, window: float | None, hop: float | None = None, shortest: int = MINIMUM_SAMPLES
     ) -> SlidingWindow | None:
-        """Check what was asked for.
+        """Check the seconds that were asked for: None for no windows, or for windows side by side.
 
-        Args:
-            window: Seconds of a window; None for no windows.
-            hop: Seconds from window to window; None for windows side by side.
-            shortest: Samples of one frame of the model.
-
-        Returns:
-            The windows in samples, or None.
+        `shortest` are the samples of one frame of the model.
 
         Raises:
             RequestError: A hop without a window, a window below one frame, or a hop that leaves gaps.
@@ -90,17 +79,11 @@ class Chunk:
 
 
 def cut_windows(blocks: Iterable[FloatArray], windowing: SlidingWindow) -> Iterator[Chunk]:
-    """Cut a recording that arrives in blocks, holding no more of it than a block and a window.
+    """Cut a recording that arrives in (samples,) float32 blocks, holding no more of it than a block and a window.
 
     Every window has its full length: what would be a short one at the end is shifted back until it ends with the
-    recording. A recording that is shorter than a window is one window.
-
-    Args:
-        blocks: (samples,) float32 arrays at 16 kHz, of any lengths, in order.
-        windowing: Length and distance of the windows.
-
-    Yields:
-        A chunk for each block that completes windows, and one for the shifted window at the end.
+    recording. A recording that is shorter than a window is one window. There is a chunk for each block that completes
+    windows, and one for the shifted window at the end.
     """
     held = np.empty(0, dtype=np.float32)
     start = total = upcoming = 0
@@ -122,16 +105,10 @@ def cut_windows(blocks: Iterable[FloatArray], windowing: SlidingWindow) -> Itera
 
 
 def coverage_weights(spans: Sequence[Span]) -> npt.NDArray[np.float64]:
-    """Weight of each window in the scores of the whole recording.
+    """Weight of each window in the scores of the whole recording, which they cover: (windows,) float64 that sum to 1.
 
     Each sample of the recording counts once, shared equally by the windows that cover it, so that windows which overlap
     (the one shifted back at the end always may) do not make their part of the recording heavier than the rest.
-
-    Args:
-        spans: Windows that together cover a recording.
-
-    Returns:
-        (windows,) float64 shares that sum to 1.
 
     Example:
         >>> coverage_weights([(0, 4), (4, 8), (6, 10)]).tolist()

@@ -122,11 +122,7 @@ def protocol_line(report: Mapping[str, Any]) -> str:
 
 
 def report_blocks(report: Mapping[str, Any]) -> Iterator[Element]:
-    """Give the whole report in the order of reading.
-
-    Args:
-        report: What `build_report` returned.
-    """
+    """Give the whole report, as `build_report` made it, in the order of reading."""
     yield Heading(report["name"], 1)
     yield from map(Stamp, report["stamps"])
     yield _headline(report)

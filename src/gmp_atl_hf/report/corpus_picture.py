@@ -21,14 +21,7 @@ _SKEWED = 20
 
 
 def corpus_png(corpus: Corpus) -> bytes:
-    """Draw what is in a corpus.
-
-    Args:
-        corpus: The corpus, as `read_corpus` gives it.
-
-    Returns:
-        A PNG file; the same corpus gives the same bytes.
-    """
+    """Draw what is in a corpus, as PNG; the same corpus gives the same bytes."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

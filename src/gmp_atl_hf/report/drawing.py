@@ -59,15 +59,7 @@ _STYLE: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture for the report.
-
-    Args:
-        place: Where it belongs.
-        name: File name without ending.
-        title: What it shows, for those who cannot see it.
-        png: The picture as PNG.
-        svg: The same as SVG.
-    """
+    """A picture for the report: the slot it belongs to, file name without ending, alternative text, and the picture."""
 
     place: FigureSlot
     name: str

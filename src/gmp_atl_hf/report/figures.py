@@ -20,15 +20,7 @@ def can_draw() -> bool:
 
 
 def draw_pictures(report: Mapping[str, Any], details: TrainingDiagnostics) -> list[Picture]:
-    """Draw everything that the report has the numbers for.
-
-    Args:
-        report: What `build_report` returned.
-        details: How the trainings went, and the clusters.
-
-    Returns:
-        The pictures in the order of the report.
-    """
+    """Draw everything that the report has the numbers for, in its order."""
     pictures = []
     with styled():
         for place, name, title, figure in _figures(report, details):

@@ -40,13 +40,7 @@ nav a { margin-right: 1rem; color: #0072b2; }
 
 
 def render_html(report: Mapping[str, Any], pictures: Sequence[Picture] = (), remark: str | None = None) -> str:
-    """Write the whole report as one HTML page.
-
-    Args:
-        report: What `build_report` returned.
-        pictures: The pictures that were drawn.
-        remark: Why there are none, if so.
-    """
+    """Write the whole report as one HTML page; `remark` says why there are no pictures, if so."""
     drawn = {picture.place: picture for picture in pictures}
     blocks = list(report_blocks(report))
     parts: list[str] = []

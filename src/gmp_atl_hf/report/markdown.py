@@ -29,12 +29,7 @@ __all__ = ["aligned", "percent", "protocol_line", "render_console", "render_mark
 
 
 def render_markdown(report: Mapping[str, Any], figures: Mapping[FigureSlot, tuple[str, str]] | None = None) -> str:
-    """Write the whole report as Markdown.
-
-    Args:
-        report: What `build_report` returned.
-        figures: Title and path, relative to the Markdown file, of the pictures that were drawn.
-    """
+    """Write the whole report as Markdown; `figures` are title and relative path of the pictures that were drawn."""
     parts = [_markdown(block, figures or {}) for block in report_blocks(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -56,14 +51,7 @@ def render_console(report: Mapping[str, Any]) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Bring cells under each other: the first column left, the others right.
-
-    Args:
-        rows: The header and the rows, all of the same length.
-
-    Returns:
-        One line per row.
-    """
+    """Align cells of a header and rows, the first column left, the others right: one line per row."""
     widths = [max(_width(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(

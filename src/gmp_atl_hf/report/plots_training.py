@@ -19,14 +19,6 @@ def learning_figure(report: Mapping[str, Any], variant: str, logs: Sequence[Trai
     """Draw the losses of each training with their parts, and below what the epoch was chosen by.
 
     Lines are means over folds and seeds, bands one standard deviation of them.
-
-    Args:
-        report: What `build_report` returned.
-        variant: Name of the variant.
-        logs: Its logs.
-
-    Returns:
-        The figure.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -81,16 +73,7 @@ def learning_figure(report: Mapping[str, Any], variant: str, logs: Sequence[Trai
 
 
 def clusters_figure(report: Mapping[str, Any], variant: str, usage: Sequence[ClusterUsage]) -> Any:
-    """Draw which clusters each emotion uses more, and which less, than the others do.
-
-    Args:
-        report: What `build_report` returned.
-        variant: Name of the variant.
-        usage: Its scales.
-
-    Returns:
-        The figure.
-    """
+    """Draw which clusters each emotion uses more, and which less, than the others do."""
     labels = report["labels"]
     height = 0.55 + 0.19 * len(labels)
     figure = new_figure(7.4, 1.35 + (height + 0.75) * len(usage))

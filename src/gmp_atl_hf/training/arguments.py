@@ -127,14 +127,9 @@ class GMPATLTrainingArguments(TrainingArguments):
             self.lr_scheduler_kwargs = {"mode": "max", **(given if isinstance(given, dict) else {})}
 
     def weigh(self, emotions: Sequence[int] | None, classes: int) -> Tensor | None:
-        """Weigh emotions as `class_weights` asks for.
+        """Weights (emotions,) float32 as `class_weights` asks for, from the label index of each training clip.
 
-        Args:
-            emotions: Label index of each training clip; None without training clips, where nothing can be balanced.
-            classes: Number of emotions.
-
-        Returns:
-            (emotions,) float32 weights; None where all clips weigh alike.
+        None where all clips weigh alike, or where there are no training clips to balance by.
         """
         if self.class_weights == "balanced":
             if emotions is None:

@@ -24,10 +24,6 @@ def math_attention_for_cpu_bf16(model: PreTrainedModel, args: GMPATLTrainingArgu
     takes four times as long as in float32, half of a training step of `mini` (torch 2.13). The plain products keep
     scores of (batch, heads, frames, frames) for the gradient, as every attention with dropout does. Nothing changes in
     float32, on other devices, in evaluation, or where another attention was chosen.
-
-    Args:
-        model: The model in training; it has its own attention back when the block ends.
-        args: Settings of the training.
     """
     chosen = model.config._attn_implementation
     if not (args.bf16 and args.device.type == "cpu" and chosen == "sdpa" and has_native_bfloat16()):

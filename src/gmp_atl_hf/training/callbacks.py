@@ -18,11 +18,7 @@ from ..errors import DivergenceError
 
 
 class SetEpoch(TrainerCallback):
-    """Tell the sampler the epoch, however the loader around it has been wrapped or resumed.
-
-    Args:
-        sampler: The sampler.
-    """
+    """Tell the sampler the epoch, however the loader around it has been wrapped or resumed."""
 
     def __init__(self, sampler: StepBatchSampler) -> None:
         self.sampler = sampler
@@ -44,14 +40,11 @@ class FindBestModel(TrainerCallback):
 
 
 class StopAtDivergence(TrainerCallback):
-    """Fail at the first step whose loss, gradient or parameters are no finite numbers, before anything is saved of it.
+    """Fail at the first step whose loss, gradient or parameters are not finite, before anything is saved of it.
 
     In float16 single steps overflow and are passed over, with half the loss scale in the next one. That ends where the
     scale falls below 1: then the gradients themselves are beyond float16. The scale is kept in checkpoints, so that a
     training that was resumed fails at the same step.
-
-    Args:
-        accelerator: Of the trainer; has the loss scale.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -71,11 +64,7 @@ class StopAtDivergence(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
-        """Look at the step.
-
-        Raises:
-            DivergenceError: Names step, figures and what to change.
-        """
+        """Raise `DivergenceError`, naming step, figures and what to change."""
         scaler, figures = self.accelerator.scaler, {"loss": float(self.loss)}
         if self.gradient_norm is not None:
             figures["gradient norm"] = float(self.gradient_norm)
@@ -93,22 +82,14 @@ class StopAtDivergence(TrainerCallback):
             raise DivergenceError(f"training diverged at step {state.global_step}: {told}", *_advice(args, state))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Look whether any step was performed.
-
-        Raises:
-            DivergenceError: Every step has overflowed.
-        """
+        """Raise `DivergenceError` if every step has overflowed."""
         if self.passed_over and not self.performed:
             found = f"all {self.passed_over} steps up to step {state.global_step} overflowed: nothing was trained"
             raise DivergenceError(f"{found}, the loss is {float(self.loss):g}", *_advice(args, state))
 
 
 class StopAtStep(TrainerCallback):
-    """End training after a given optimiser step, with the learning-rate schedule of the whole length.
-
-    Args:
-        step: The last step to perform.
-    """
+    """End training after a given optimiser step, with the learning-rate schedule of the whole length."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -146,11 +127,7 @@ class StopWithoutImprovement(EarlyStoppingCallback):
 
 
 class TrainingProgress(TrainerCallback):
-    """One bar per training on the main process, with the last loss and development UAR behind it.
-
-    Args:
-        description: What is being trained.
-    """
+    """One bar per training on the main process, with the last loss and development UAR behind it."""
 
     SHOWN = {"loss": "loss", "eval_uar": "dev UAR", "eval_loss": "dev loss"}
 

@@ -63,17 +63,7 @@ SUPPORTED_PUSHES = ("end", "every_save")
 
 
 def base_of(model: Any) -> GMPATLPreTrainedModel:
-    """Give the model of ours inside what PEFT or torch.compile have wrapped around it.
-
-    Args:
-        model: What a trainer is given.
-
-    Returns:
-        One of the three models.
-
-    Raises:
-        RequestError: There is none.
-    """
+    """Give the model of ours inside what PEFT or torch.compile have wrapped around it, or a `RequestError`."""
     inner = getattr(model, "_orig_mod", model)
     inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
     if not isinstance(inner, GMPATLPreTrainedModel):
@@ -86,14 +76,7 @@ def base_of(model: Any) -> GMPATLPreTrainedModel:
 
 
 def tables_of(dataset: Any) -> dict[str, Any]:
-    """Give the tables of an `eval_dataset` by name, `""` for one that has none.
-
-    Args:
-        dataset: A table, several by name, or None.
-
-    Returns:
-        The tables.
-    """
+    """Give the tables of an `eval_dataset` by name, `""` for one that has none."""
     if dataset is None:
         return {}
     return dict(dataset) if isinstance(dataset, dict) else {"": dataset}
@@ -108,12 +91,7 @@ def check_trainer(
 ) -> None:
     """Refuse what a trainer is given where it has no meaning here, or does not go together.
 
-    Args:
-        model: The model.
-        arguments: The settings.
-        train_dataset: A table, or None.
-        eval_dataset: A table, several by name, or None.
-        parameters: Other parameters by name, the stock trainer's among them.
+    `parameters` are all others by name, the stock trainer's among them.
 
     Raises:
         RequestError: Names the parameter, the argument or the column.
@@ -160,11 +138,6 @@ def check_trainer(
 
 def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: bool, emotions: int) -> None:
     """Refuse settings that do not go with what is trained, and warn of those that cannot be meant.
-
-    Args:
-        arguments: The settings.
-        frame_labels: Whether frame labels are predicted rather than emotions.
-        emotions: Number of emotions.
 
     Raises:
         RequestError: An argument that this trainer does not look at, early stopping or augmentation on frame labels, or
@@ -221,11 +194,7 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
 
 
 def train_in_float32(model: GMPATLPreTrainedModel) -> None:
-    """Make parameters float32: transformers loads them as they are stored, and small updates vanish in half precision.
-
-    Args:
-        model: The model to be trained, changed in place.
-    """
+    """Make parameters float32: they are loaded as they are stored, and small updates vanish in half precision."""
     half = {str(each.dtype) for each in model.parameters() if each.dtype in (torch.float16, torch.bfloat16)}
     if half:
         warnings.warn(
@@ -238,10 +207,6 @@ def train_in_float32(model: GMPATLPreTrainedModel) -> None:
 
 def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
     """Refuse a table that the model cannot be trained or evaluated on.
-
-    Args:
-        table: The table.
-        model: The model; its configuration names labels and scales.
 
     Raises:
         RequestError: It is no table, a needed column is missing, it is empty, or labels and model disagree.

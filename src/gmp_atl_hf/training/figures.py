@@ -13,14 +13,7 @@ from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 
 
 def figure_names(model: GMPATLPreTrainedModel) -> list[str]:
-    """Name all figures that a model may have, the ones to choose by first.
-
-    Args:
-        model: The model.
-
-    Returns:
-        Names without `eval_`.
-    """
+    """Name all figures that a model may have, without `eval_`, the ones to choose by first."""
     parts = model.loss_parts
     if "labels" not in model.target_names:
         return ["loss", *(f"{kind}_{part}" for kind in ("loss", "accuracy") for part in parts)]
@@ -29,7 +22,7 @@ def figure_names(model: GMPATLPreTrainedModel) -> list[str]:
 
 
 def figures_of(model: GMPATLPreTrainedModel, arrays: Sequence[np.ndarray], labels: np.ndarray) -> dict[str, float]:
-    """Compute the figures of a table.
+    """Compute the figures of a table by name.
 
     Args:
         model: The model that was evaluated.
@@ -37,11 +30,8 @@ def figures_of(model: GMPATLPreTrainedModel, arrays: Sequence[np.ndarray], label
             of each part of the loss (clips, parts), float32.
         labels: (clips,) int64 emotions; -100 where not known.
 
-    Returns:
-        Figures by name.
-
     Raises:
-        DivergenceError: A score or loss is no finite number.
+        DivergenceError: A score or loss is not finite.
     """
     lost = ~np.all([np.isfinite(array).all(axis=1) for array in arrays], axis=0)
     if lost.any():

@@ -15,17 +15,10 @@ every gradient. With `mini` on one core a pass took about 15 ms, a frame 0.45 ms
 
 
 def group_by_length(lengths: Sequence[int], microbatch_cost: int = MICROBATCH_COST) -> list[list[int]]:
-    """Divide clips into the microbatches that cost least when each is padded to its own longest clip.
-
-    Args:
-        lengths: Frames of each clip.
-        microbatch_cost: Frames that a microbatch costs beside those of its padded clips.
-
-    Returns:
-        Indices of the clips of each microbatch, the shortest clips first.
+    """Divide clips, by their frames, into the microbatches that cost least when each is padded to its longest clip.
 
     Example:
-        >>> group_by_length([300, 10, 290, 12], microbatch_cost=40)
+        >>> group_by_length([300, 10, 290, 12], microbatch_cost=40)  # indices of clips, the shortest first
         [[1, 3], [2, 0]]
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
@@ -46,17 +39,10 @@ def group_by_length(lengths: Sequence[int], microbatch_cost: int = MICROBATCH_CO
 
 
 def split_by_length(batch: Mapping[str, Tensor], config: GMPATLConfig) -> list[dict[str, Tensor]]:
-    """Cut a batch of the collator into microbatches of like length, each padded to its own longest clip.
+    """Split a batch of the collator into microbatches of like length, each padded to its own longest clip.
 
     Losses are sums over clips divided by counts of the whole optimiser step, so the gradients of the microbatches add
     up to that of the batch.
-
-    Args:
-        batch: What `GMPATLDataCollator` makes.
-        config: The model's configuration: frame arithmetic.
-
-    Returns:
-        Batches that together hold every clip once.
     """
     if "attention_mask" in batch:
         samples = batch["attention_mask"].sum(-1)

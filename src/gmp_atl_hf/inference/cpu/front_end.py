@@ -25,12 +25,9 @@ FEWEST_FRAMES = 16
 
 
 class FrontEnd:
-    """The front end of one model.
+    """The front end of one model: its convolution layers, on the CPU in float32; their weights are copied.
 
-    Args:
-        layers: `HubertModel.feature_extractor.conv_layers`, on the CPU in float32; their weights are copied.
-        config: The model's configuration.
-        int8: Whether all convolutions but the first are computed in int8.
+    With `int8` all convolutions but the first are computed in int8.
     """
 
     def __init__(self, layers: nn.ModuleList, config: GMPATLConfig, int8: bool = False) -> None:
@@ -51,14 +48,7 @@ class FrontEnd:
         self.group_norm = norm if isinstance(norm, nn.GroupNorm) else None
 
     def __call__(self, waveform: Tensor) -> Tensor:
-        """Convolve a waveform.
-
-        Args:
-            waveform: (samples,) float32 at 16 kHz, at least one frame.
-
-        Returns:
-            (frames, channels) float32.
-        """
+        """(samples,) float32 at 16 kHz, at least one frame → (frames, channels) float32."""
         first = self.products[0]
         if self.group_norm is not None:
             # The norm takes out any offset; taken out here, it cannot cost digits.
