@@ -50,7 +50,7 @@ class FrontEnd:
 
     @torch.inference_mode()
     def encode(self, waveform: npt.NDArray[np.float32], layers: nn.Module | None = None) -> ConvFeatures:
-        """(samples,) float32 at 16 kHz, at least a frame → (frames, channels), rounded; on the CPU or by `layers_on`."""
+        """(samples,) float32 at 16 kHz, at least a frame → (frames, channels), rounded; on the CPU or `layers`."""
         layers = self.layers if layers is None else layers
         device = next(layers.parameters()).device
         inputs = self.feature_extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt").input_values

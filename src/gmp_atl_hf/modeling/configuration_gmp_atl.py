@@ -30,13 +30,7 @@ def shipped_folder(name: str | os.PathLike[str]) -> str:
 
 
 def find_checkpoint(name: str | os.PathLike[str]) -> str:
-    """Folder or Hub id of a checkpoint.
-
-    Args:
-        name: A folder, a Hub id, or an encoder that comes with the package; a folder goes before an encoder.
-
-    Returns:
-        The folder, or the Hub id.
+    """Folder or Hub id of a checkpoint; the name of an encoder that comes with the package becomes its folder.
 
     Raises:
         OSError: A name without an owner that is neither a folder nor an encoder that comes with the package.
@@ -195,11 +189,7 @@ class GMPATLConfig(HubertConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Make a configuration; fields given beside the dictionary pass the same checks as those in it.
-
-        Raises:
-            ValueError: A field outside its range.
-        """
+        """Make a configuration; fields beside the dictionary pass the same checks (`ValueError` out of range)."""
         # transformers sets them on the finished object, where nobody looks at them any more.
         given = {name: kwargs.pop(name) for name in GMPATLConfig.__annotations__ if name in kwargs}
         for one, other in (("id2label", "label2id"), ("label2id", "id2label")):
@@ -238,11 +228,7 @@ class GMPATLConfig(HubertConfig):
             self.seen_speakers = [*self.seen_speakers, UNKNOWN_SPEAKER]
 
     def resolve_layer(self, layer: int) -> int:
-        """1-based transformer layer of a possibly negative one: -3 of 12 is layer 10 (the third-last).
-
-        Raises:
-            ValueError: There is no such layer.
-        """
+        """1-based transformer layer of a possibly negative one (-3 of 12 is 10); a `ValueError` if there is none."""
         resolved = layer if layer > 0 else self.num_hidden_layers + 1 + layer
         if layer == 0 or not 1 <= resolved <= self.num_hidden_layers:
             raise ValueError(

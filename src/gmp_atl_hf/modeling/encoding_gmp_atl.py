@@ -101,15 +101,7 @@ class ValidGroupNormConvLayer(HubertGroupNormConvLayer):
     """The first convolution of base models, with its group norm over the valid steps of each clip."""
 
     def forward(self, features: Tensor, steps: Tensor | None = None) -> Tensor:
-        """Convolve, normalise, activate.
-
-        Args:
-            features: (batch, 1, samples).
-            steps: (batch,) int64 valid steps of the output; None when every row is full.
-
-        Returns:
-            (batch, channels, steps).
-        """
+        """(batch, 1, samples) and (batch,) int64 valid steps of the output, None for all → (batch, channels, steps)."""
         features = self.conv(features)
         if steps is None:
             features = self.layer_norm(features)
@@ -120,7 +112,7 @@ class ValidGroupNormConvLayer(HubertGroupNormConvLayer):
 
 
 def convolve(hubert: GMPATLModel, input_values: Tensor, sample_counts: Tensor | None) -> Tensor:
-    """Run the convolution front end.
+    """Run the convolution front end over right-padded waveforms.
 
     Args:
         hubert: The encoder.
@@ -169,10 +161,7 @@ def encode_speech(
             beyond the clip are never masked.
         mask_feature_indices: (batch, hidden) bool, True where a channel is zero in every frame.
         layers: 1-based transformer layers whose hidden states are wanted.
-        output_attentions: Warn where the way of attending has no weights to show; `GMPATLModel` records them.
-
-    Returns:
-        The encoded batch; frames are those kept by `frame_spans`.
+        output_attentions: Warn where the attention has no weights to show; `GMPATLModel` records them.
 
     Raises:
         ValueError: Neither or both inputs are given, or a clip is shorter than one frame.
@@ -299,9 +288,6 @@ class GMPATLModel(HubertModel):
             input_values: (batch, samples) float32 waveforms at 16 kHz.
             attention_mask: (batch, samples), 1 on valid samples.
             kwargs: See `EncoderInputs`.
-
-        Returns:
-            The hidden states, and those of every layer and their attention weights where asked for.
         """
         # None is "as the configuration says", and wrappers such as PEFT's hand on the arguments of text models as None.
         given: dict[str, Any] = {name: value for name, value in kwargs.items() if value is not None}

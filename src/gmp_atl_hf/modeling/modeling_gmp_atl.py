@@ -99,12 +99,8 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
     def count_parts(self, batch: Mapping[str, Tensor], class_weights: Tensor | None = None) -> Tensor:
         """What the losses of a batch will be divided by, known before its forward pass.
 
-        Args:
-            batch: Labels and masks of `forward`.
-            class_weights: (emotions,) float32 weights of the emotion part.
-
-        Returns:
-            (parts,) float32, equal to `loss_counts.sum(0)` of the forward pass.
+        Gives (parts,) float32, equal to `loss_counts.sum(0)`, from labels and masks of `forward` and (emotions,)
+        float32 weights of the emotion part.
         """
         raise NotImplementedError
 
@@ -127,7 +123,7 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
     freeze_encoder = freeze_base_model
 
     def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
-        """Load a PEFT adapter, which has no calibration; whom it has heard is not known."""
+        """Load a PEFT adapter, which has no calibration and does not say on which speakers it was trained."""
         self.config.note_unknown_training()
         return super().load_adapter(*args, **kwargs)
 
@@ -398,10 +394,7 @@ class HubertForGMPATL(GMPATLPreTrainedModel):
         super().save_pretrained(save_directory, *args, **kwargs)
 
     def score_frames(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The emotion head: (batch, frames, hidden) and (batch, frames) bool → scores and logits, (batch, emotions).
-
-        Scores are cosines under AM-Softmax; `logits = s·cos θ / T`.
-        """
+        """(batch, frames, hidden) and (batch, frames) bool → cosines under AM-Softmax, and logits (batch, emotions)."""
         config = self.config
         scores = self.classifier(self.dropout(self.pooling(hidden, mask))).float()
         scaled = config.am_softmax_scale * scores if config.emotion_loss == "am-softmax" else scores

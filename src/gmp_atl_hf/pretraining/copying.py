@@ -24,15 +24,7 @@ _ALIKE = ("hubert", "gmp_atl", "wav2vec2", "data2vec-audio")
 
 
 def refuse_unlike_layers(facts: TeacherFacts, student: GMPATLConfig) -> None:
-    """Refuse to begin with a teacher's layers where they are no layers of the student.
-
-    Args:
-        facts: The teacher.
-        student: The student's configuration.
-
-    Raises:
-        RequestError: Names what differs.
-    """
+    """Refuse to begin with a teacher's layers where they are no layers of the student; the error names what differs."""
     config = facts.config
     if facts.is_whisper:
         theirs = {
@@ -62,16 +54,7 @@ def refuse_unlike_layers(facts: TeacherFacts, student: GMPATLConfig) -> None:
 
 
 def copied_layers(facts: TeacherFacts, encoder: Any, layers: int) -> dict[str, Tensor]:
-    """What a student takes over: its first layers, under the names of a `HubertModel`.
-
-    Args:
-        facts: The teacher.
-        encoder: Its encoder.
-        layers: How many layers.
-
-    Returns:
-        `encoder.layers.…` → float32 tensor on the CPU.
-    """
+    """The teacher's first layers, under the names of a `HubertModel` (`encoder.layers.…`), float32 on the CPU."""
     copied = {}
     blocks = encoder.layers if facts.is_whisper else encoder.encoder.layers
     for index, block in enumerate(blocks[:layers]):

@@ -18,11 +18,7 @@ MOST_FRAMES = 500_000
 
 
 def describe_labels(folder: Path, scales: Mapping[str, int]) -> dict[str, dict[str, float]]:
-    """How evenly the clusters of each scale are used.
-
-    Args:
-        folder: A finished step of frame labels.
-        scales: Column → number of clusters.
+    """How evenly the clusters of each scale are used in a finished step of frame labels.
 
     Returns:
         Column → `clusters`, `used`, and `perplexity`: 2 to the entropy of the labels in bits, so as many clusters as
@@ -38,11 +34,7 @@ def describe_labels(folder: Path, scales: Mapping[str, int]) -> dict[str, dict[s
 
 
 def label_agreement(before: Path, after: Path) -> dict[str, dict[str, float]]:
-    """How much the labels of one iteration say about those of the next.
-
-    Args:
-        before: Finished step of frame labels.
-        after: That of the next iteration, on the same rows.
+    """How much the labels of one iteration say about those of the next, on the same rows.
 
     Returns:
         New column → old column → normalised mutual information, 0 for unrelated labels, 1 for the same partition.
@@ -61,14 +53,7 @@ def label_agreement(before: Path, after: Path) -> dict[str, dict[str, float]]:
 
 
 def draw_curves(report: Mapping[str, Any]) -> bytes:
-    """Draw loss and frame accuracy of every iteration over its updates; needs the extra `plots`.
-
-    Args:
-        report: The report of a pre-training.
-
-    Returns:
-        A PNG file.
-    """
+    """Draw loss and frame accuracy of every iteration over its updates, as PNG; needs the extra `plots`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

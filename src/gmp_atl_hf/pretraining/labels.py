@@ -23,15 +23,8 @@ def make_mfcc_labels(
 ) -> None:
     """Cluster the MFCCs of the training rows and label every frame of training and development rows.
 
-    Written: `codebooks.safetensors`, `codebooks.json` and `labels.parquet` (id and one column per scale).
-
-    Args:
-        folder: The step's folder, unfinished.
-        config: The model's configuration, for the geometry of its frames.
-        spec: Numbers of clusters and the sample; its layers and source are not used.
-        train: Training rows; clusters see nothing else.
-        dev: Development rows.
-        description: What the progress bars say.
+    Written: `codebooks.safetensors`, `codebooks.json` and `labels.parquet` (id and one column per scale). Of `spec`
+    only the numbers of clusters and the sample are used.
     """
     cluster_and_label(
         folder,

@@ -14,16 +14,7 @@ from ..training.trainer import GMPATLTrainer
 
 
 def masked_accuracy(training: Path, dev: datasets.Dataset, seed: int) -> dict[str, float]:
-    """Ask a finished iteration for the masked frames of speakers that it has not heard.
-
-    Args:
-        training: The iteration's finished training.
-        dev: The development rows, with its frame labels.
-        seed: Of the masks.
-
-    Returns:
-        Column → share of the masked frames whose cluster the model names.
-    """
+    """Column → share of the masked frames of development rows whose cluster a finished training predicts."""
     fields = {"frame_targets": "masked"}
     model = load_model(HubertForGMPATLFrameClassification, training, seed, fields)
     with tempfile.TemporaryDirectory() as folder:

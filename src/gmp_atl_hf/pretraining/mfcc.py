@@ -56,18 +56,11 @@ def mfcc_source() -> FeatureSource:
 
 
 def mfcc_frames(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.NDArray[np.float32]:
-    """What is clustered: the vectors of `mfccs`, each dimension brought to mean 0 and variance 1 over the clip.
+    """What is clustered, (frames, 39) float32: `mfccs`, each dimension with mean 0 and variance 1 over the clip.
 
     The published recipe (fairseq's HuBERT example) does not do that. But a HuBERT with group norm cannot hear how loud
     a recording is, so labels that depend on the level, the microphone or the voice's average could not be predicted,
     and they are not what it shall learn.
-
-    Args:
-        waveform: (samples,) float32 at 16 kHz, at least one frame.
-        config: The model's configuration, for the geometry of its frames.
-
-    Returns:
-        (frames, 39) float32; `frames` is what the model makes of the waveform.
 
     Raises:
         RequestError: The model's frames are an odd number of samples apart.
@@ -78,7 +71,7 @@ def mfcc_frames(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.
 
 
 def mfccs(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.NDArray[np.float64]:
-    """Thirteen MFCCs with first and second differences, one vector per frame of the model.
+    """Thirteen MFCCs with first and second differences (per 10 ms), one vector per frame of the model.
 
     The windows are centred on what each frame of the model hears. They are taken twice as often as the model makes
     frames, 10 ms for a usual HuBERT, so that differences see the speech as the published recipe does, and every second
@@ -89,7 +82,7 @@ def mfccs(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.NDArra
         config: The model's configuration.
 
     Returns:
-        (frames, 39) float64: coefficients, their changes per 10 ms, and the changes of those.
+        (frames, 39) float64.
     """
     hop, field = _geometry(config)
     frames = frame_count(len(waveform), config.conv_kernel, config.conv_stride)
@@ -118,11 +111,7 @@ def mfccs(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.NDArra
 
 
 def mfccs_of(config: GMPATLConfig) -> Extract:
-    """MFCCs of a table's rows, as sampling and labelling want them; clips are worked on in threads.
-
-    Args:
-        config: The model's configuration.
-    """
+    """MFCCs of a table's rows, as sampling and labelling want them; clips are worked on in threads."""
 
     def extract(table: datasets.Dataset, batches: Iterable[Sequence[int]]) -> Stream:
         clips: Any = table.select_columns(["audio"])

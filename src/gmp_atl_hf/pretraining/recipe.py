@@ -123,11 +123,7 @@ class PretrainRecipe:
 
     @classmethod
     def from_dict(cls, recipe: Mapping[str, Any]) -> PretrainRecipe:
-        """Read plain dicts and lists, as YAML gives them; one corpus may stand without a list.
-
-        Raises:
-            RequestError: As for the class; also for unknown keys, with the nearest right one.
-        """
+        """Read plain dicts and lists, as YAML gives them; one corpus may stand without a list."""
         values = split_rest(cls, recipe, "")
         for required in ("name", "corpus", "backbone"):
             if values.get(required) is None:
@@ -138,15 +134,7 @@ class PretrainRecipe:
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> PretrainRecipe:
-        """Read a recipe file.
-
-        Args:
-            path: The file, or the name of a packaged recipe such as `pretrain-mini`.
-            overrides: `key.path=value` texts, applied in order before anything is checked.
-
-        Returns:
-            The checked recipe.
-        """
+        """Read a recipe file, or a packaged one by name; `key.path=value` overrides are applied before checks."""
         file = find_recipe(path)
         plain = load_yaml(file.read_text(encoding="utf-8"), str(file))
         if not isinstance(plain, dict):

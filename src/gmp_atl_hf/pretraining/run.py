@@ -104,7 +104,7 @@ class _Iteration:
 
     @property
     def model_class(self) -> type[GMPATLPreTrainedModel]:
-        """What is trained."""
+        """Class of the model."""
         return HubertForGMPATLFrameClassification if self.distillation is None else self.distillation.model_class
 
 

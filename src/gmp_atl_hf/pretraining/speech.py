@@ -16,13 +16,7 @@ from .recipe import SpeechSpec
 
 @dataclass(frozen=True)
 class Speech:
-    """The two parts of the speech.
-
-    Args:
-        train: Rows to train on.
-        dev: Rows of other speakers, for the curves.
-        left_out: Rows beyond a speaker's limit, by id.
-    """
+    """Rows to train on, rows of other speakers for the curves, and the rows beyond a speaker's limit."""
 
     train: datasets.Dataset
     dev: datasets.Dataset
@@ -30,15 +24,7 @@ class Speech:
 
 
 def divide_speech(table: datasets.Dataset, spec: SpeechSpec, seed: int) -> Speech:
-    """Divide a table by speakers.
-
-    Args:
-        table: All rows.
-        spec: Limits and the number of development speakers.
-        seed: Decides which clips of a speaker are kept, and who listens among equals.
-
-    Returns:
-        The parts, rows in the table's order.
+    """Divide a table by speakers; the seed decides which clips are kept, and who is held out among equals.
 
     Raises:
         RequestError: Fewer speakers than are to be held out, or a limit for a speaker that is not there.

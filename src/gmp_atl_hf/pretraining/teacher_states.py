@@ -1,4 +1,4 @@
-"""A teacher's hidden states of a table, made once and kept on the disk: what a student is to predict."""
+"""A teacher's hidden states of a table, computed once and kept on the disk: what a student is to predict."""
 
 from __future__ import annotations
 
@@ -33,18 +33,15 @@ _SMALLEST_DEVIATION = 1e-3
 
 
 def state_column(layer: int) -> str:
-    """Column of a table that says where the teacher's states of each row are."""
+    """Name of the table's column with the paths of a layer's states."""
     return f"teacher_layer{layer}"
 
 
 class TeacherStates:
     """States of some layers, one file of half precision per recording and layer.
 
-    The key is content: what one run has made another finds, and nothing outdated is ever read.
-
-    Args:
-        folder: Where they are kept; deleting it costs nothing but time.
-        teacher: Whose they are; its layers are kept.
+    The key is content: what one run has computed another finds, and nothing outdated is ever read. Deleting the folder
+    costs nothing but time.
     """
 
     def __init__(self, folder: Path, teacher: Teacher) -> None:
@@ -57,7 +54,7 @@ class TeacherStates:
 
         Args:
             table: The table, with `audio` and `num_samples`.
-            description: What the progress bar says; None for no bar.
+            description: Text of the progress bar; None for no bar.
 
         Raises:
             RequestError: The disk has not enough room.
@@ -99,29 +96,14 @@ class TeacherStates:
                 bar.update(total // SAMPLING_RATE - bar.n)
 
     def add_paths(self, table: datasets.Dataset) -> datasets.Dataset:
-        """Add to each row where its states are.
-
-        Args:
-            table: Rows that have been filled.
-
-        Returns:
-            The table with a column `teacher_layer{L}` of paths per layer.
-        """
+        """Add a column `teacher_layer{L}` of paths per layer to rows whose states have been computed."""
         names = recording_hashes(table)
         for layer, store in self.stores.items():
             table = table.add_column(state_column(layer), [str(store.path(name)) for name in names])
         return table
 
     def statistics(self, table: datasets.Dataset, seed: int) -> dict[int, tuple[Tensor, Tensor]]:
-        """Mean and deviation of each dimension over a sample of the table's frames.
-
-        Args:
-            table: Rows that have been filled.
-            seed: Of the sample.
-
-        Returns:
-            Layer → (width,) float32 means and deviations, none of them zero.
-        """
+        """Layer → (width,) float32 mean and deviation, none of them zero, over a sample of the table's frames."""
         counts = [self.teacher.facts.grid.count(samples) for samples in table["num_samples"]]
         ends = np.cumsum(counts)
         chosen = np.sort(np.random.default_rng(seed).permutation(int(ends[-1]))[:STATISTICS_FRAMES])
@@ -139,16 +121,12 @@ class TeacherStates:
         return found
 
     def source(self) -> FeatureSource:
-        """Say what the states are, so that a codebook can refuse those of another teacher."""
+        """Describe the states, so that a codebook can refuse those of another teacher."""
         settings = {"sampling_rate": SAMPLING_RATE, "family": self.teacher.facts.config.model_type}
         return FeatureSource("teacher", self.keys, self.teacher.layers, settings)
 
     def extract(self, student: GMPATLConfig) -> Extract:
-        """The states as sampling and labelling want them, as many frames of each row as the student makes of it.
-
-        Args:
-            student: The student's configuration, for the geometry of its frames.
-        """
+        """The states as sampling and labelling want them, as many frames of each row as the student makes of it."""
 
         def extract(table: datasets.Dataset, batches: Iterable[Sequence[int]]) -> Stream:
             names, counts = recording_hashes(table), frames_of(table, student)
@@ -169,7 +147,7 @@ class TeacherStates:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Let each clip have one thread: several clips at once are quicker than several threads for each."""
+    """Give each clip one thread: several clips at once are quicker than several threads for each."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
