@@ -114,9 +114,7 @@ def speaker_bootstrap(
     num_speakers = confusions.shape[1]
     if num_speakers < MIN_SPEAKERS:
         return None
-    scores = _resampled_uar(confusions, resample_weights(num_speakers, samples, seed))
-    low, high = np.percentile(scores, [2.5, 97.5])
-    return float(low), float(high)
+    return _interval(_resampled_uar(confusions, resample_weights(num_speakers, samples, seed)))
 
 
 def utterance_bootstrap(
@@ -137,8 +135,7 @@ def utterance_bootstrap(
         own[generator.integers(own.size, size=(samples, own.size))].mean(axis=1)
         for own in (hits[true == label] for label in np.unique(true))
     ]
-    low, high = np.percentile(np.mean(recalls, axis=0), [2.5, 97.5])
-    return float(low), float(high)
+    return _interval(np.mean(recalls, axis=0))
 
 
 def difference_bootstrap(
@@ -158,9 +155,7 @@ def difference_bootstrap(
     if num_speakers < MIN_SPEAKERS:
         return None
     weights = resample_weights(num_speakers, samples, seed)
-    differences = _resampled_uar(first, weights) - _resampled_uar(other, weights)
-    low, high = np.percentile(differences, [2.5, 97.5])
-    return float(low), float(high)
+    return _interval(_resampled_uar(first, weights) - _resampled_uar(other, weights))
 
 
 def mean_bootstrap(differences: npt.ArrayLike, samples: int = 2000, seed: int = 0) -> tuple[float, float] | None:
@@ -168,9 +163,7 @@ def mean_bootstrap(differences: npt.ArrayLike, samples: int = 2000, seed: int = 
     values = np.asarray(differences, dtype=np.float64).ravel()
     if values.size < MIN_SPEAKERS:
         return None
-    means = resample_weights(values.size, samples, seed) @ values / values.size
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+    return _interval(resample_weights(values.size, samples, seed) @ values / values.size)
 
 
 def gender_gap(
@@ -205,9 +198,7 @@ def gender_gap(
             _weighted(side, resample_weights(side.shape[1], samples, seed + place)) for place, side in enumerate(sides)
         ]
         # A sample in which the sides have no label in common says nothing.
-        drawn = _recall_gap(*pooled)[0].mean(axis=0)
-        low, high = np.nanpercentile(drawn, [2.5, 97.5])
-        interval = (float(low), float(high))
+        interval = _interval(_recall_gap(*pooled)[0].mean(axis=0))
     return GenderGap(float(differences.mean()), interval, np.flatnonzero(common[0]).tolist(), counts)
 
 
@@ -238,6 +229,12 @@ def sign_flip_test(differences: npt.ArrayLike, seed: int = 0) -> SignFlipResult:
     hits = _drawn_hits(nonzero, threshold, seed)
     # The observed pattern counts as one of the draws, so that p is never zero.
     return SignFlipResult((hits + 1) / (DRAWS + 1), 1 / (DRAWS + 1), False, values.size)
+
+
+def _interval(values: FloatArray) -> tuple[float, float]:
+    """The 2.5th and the 97.5th percentile; NaN, where a sample says nothing, is left out."""
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _weighted(confusions: IntArray, weights: IntArray) -> FloatArray:

@@ -15,7 +15,8 @@ from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.encoding_gmp_atl import EncoderInputs
 from ..modeling.losses_gmp_atl import PartSums
 from ..modeling.modeling_gmp_atl import GMPATLOutput, GMPATLPreTrainedModel
-from ..training.trainer import GMPATLTrainer, split_groups
+from ..training.parameters import split_groups
+from ..training.trainer import GMPATLTrainer
 
 
 class StateHead(nn.Module):

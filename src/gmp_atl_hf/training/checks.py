@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import datasets
-import torch
 from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import HubStrategy
 
@@ -191,18 +190,6 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
             "long as in float32. Set bf16: false, or train on a GPU",
             stacklevel=2,
         )
-
-
-def train_in_float32(model: GMPATLPreTrainedModel) -> None:
-    """Make parameters float32: they are loaded as they are stored, and small updates vanish in half precision."""
-    half = {str(each.dtype) for each in model.parameters() if each.dtype in (torch.float16, torch.bfloat16)}
-    if half:
-        warnings.warn(
-            f"the model's parameters are {' and '.join(sorted(half))}; they are trained in float32. Load it with "
-            "dtype=torch.float32; bf16: true among the training arguments is what saves time",
-            stacklevel=3,
-        )
-        model.float()  # type: ignore[no-untyped-call]
 
 
 def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:

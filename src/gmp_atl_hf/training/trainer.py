@@ -35,9 +35,10 @@ from ..protocols.speakers import UNKNOWN, speakers_in
 from .arguments import GMPATLTrainingArguments, adapt_arguments, complete_arguments
 from .bfloat16_on_cpu import math_attention_for_cpu_bf16
 from .callbacks import FindBestModel, SetEpoch, StopAtDivergence, StopAtEnd, StopWithoutImprovement, TrainingProgress
-from .checks import base_of, check_trainer, check_training_table, tables_of, train_in_float32
+from .checks import base_of, check_trainer, check_training_table, tables_of
 from .figures import figures_of
 from .microbatches import split_by_length
+from .parameters import split_groups, train_in_float32
 
 FRONT_END_FOLDER = "_front-end"
 """Folder of the front-end cache inside an output folder; the underscore keeps it off the Hub."""
@@ -173,8 +174,9 @@ class GMPATLTrainer(Trainer):
         if id(table) not in self._known_clips:
             if self.front_end_cache is not None:
                 self.front_end_cache.fill(table, self._description, self.args.dataloader_num_workers)
+            columns = ("emotion", "gender", *(self.base.config.frame_scales or {}))
             # The table is kept as well: another one could get its id.
-            self._known_clips[id(table)] = table, TableClips(table, self._columns, self.front_end_cache)
+            self._known_clips[id(table)] = table, TableClips(table, columns, self.front_end_cache)
         return self._known_clips[id(table)][1]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -234,10 +236,6 @@ class GMPATLTrainer(Trainer):
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
         """As for evaluation."""
         return self.get_eval_dataloader(test_dataset)
-
-    @property
-    def _columns(self) -> tuple[str, ...]:
-        return ("emotion", "gender", *(self.base.config.frame_scales or {}))
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The stock optimiser; with `head_learning_rate` the heads get groups of their own."""
@@ -335,11 +333,7 @@ class GMPATLTrainer(Trainer):
     # ---- evaluation ----------------------------------------------------------------------------------------------
 
     def prediction_step(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
+        self, model: torch.nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[None, Any, Any]:
         """Emotion logits and each clip's parts of the loss; labels are (row of the table, emotion)."""
         inputs = dict(self._prepare_inputs(inputs))
@@ -352,8 +346,8 @@ class GMPATLTrainer(Trainer):
         return None, tuple(value.float() for value in arrays if value is not None), torch.stack([rows, labels], dim=1)
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        given = prediction.predictions
-        arrays = [np.asarray(array) for array in (given if isinstance(given, (tuple, list)) else (given,))]
+        outputs = prediction.predictions
+        arrays = [np.asarray(array) for array in (outputs if isinstance(outputs, (tuple, list)) else (outputs,))]
         labels = np.asarray(prediction.label_ids)[:, 1]
         figures = figures_of(self.base, arrays, labels)
         known = labels != IGNORED
@@ -409,13 +403,8 @@ class GMPATLTrainer(Trainer):
     ) -> Any:
         """Send model, feature extractor, code and a card to `args.hub_model_id`, as one commit and without pickle.
 
-        Args:
-            commit_message: Message of the commit.
-            blocking: Must be True.
-            token: Used in place of `args.hub_token` or the stored one.
-            revision: Branch to commit to; None for `args.hub_revision`, or the main one.
-            private: Whether a new repository is private; None for `args.hub_private_repo`.
-            kwargs: Ignored; the stock trainer puts them on its card.
+        Parameters are those of the stock trainer; `token`, `revision` (a branch) and `private` (for a new repository)
+        go before `hub_token`, `hub_revision` and `hub_private_repo` of the settings.
 
         Returns:
             The `CommitInfo`, on the first process; None on others.
@@ -450,14 +439,3 @@ class GMPATLTrainer(Trainer):
             # An adapter has no configuration of the model, so no labels and no speakers.
             self.base.config.architectures = [type(self.base).__name__]
             self.base.config.to_json_file(folder / ADAPTER_MODEL_CONFIG)
-
-
-def split_groups(
-    optimizer: torch.optim.Optimizer, chosen: Callable[[Tensor], bool], rate: Callable[[float], float]
-) -> None:
-    """Move the chosen parameters of each group into a group of their own, whose rate follows from the group's."""
-    for group in list(optimizer.param_groups):
-        own = [parameter for parameter in group["params"] if chosen(parameter)]
-        if own:
-            group["params"] = [parameter for parameter in group["params"] if not chosen(parameter)]
-            optimizer.add_param_group({**group, "params": own, "lr": rate(group["lr"])})
