@@ -31,7 +31,7 @@ class GMPATLDataCollator:
         feature_extractor: The checkpoint's `Wav2Vec2FeatureExtractor`; normalises each clip as the pipeline will.
         config: The model's configuration: frame arithmetic and mask settings.
         targets: Which of `labels`, `gender_labels`, `frame_labels` and `frame_states` to give.
-        training: Draw masks and crops. In evaluation whole clips are heard and only frame targets are masked, the
+        training: Draw masks and crops. In evaluation whole clips are used and only frame targets are masked, the
             same frames every time, and no channels.
         max_seconds: Longest stretch of a clip in training, seconds; None never cuts.
         seed: Seed of masks and crops.
@@ -200,7 +200,7 @@ def _waveform(row: Mapping[str, Any]) -> np.ndarray:
 
 
 def _conv_features(clips: Sequence[np.ndarray], spans: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-    """Crops of (frames, channels) features as they are stored, right-padded: only what is heard is read."""
+    """Crops of (frames, channels) features as they are stored, right-padded: only what is used is read."""
     lengths = np.array([stop - start for start, stop in spans])
     shape = (len(clips), int(lengths.max()), clips[0].shape[1])
     features = np.zeros(shape, dtype=np.result_type(*clips))

@@ -141,9 +141,9 @@ def refuse_without_room(folder: Path, needed: int) -> None:
 def out_of_space(folder: Path, needed: int | None, free: int | None = None) -> RequestError:
     """Say that the disk is too small, with the bytes that are needed and free where they are known."""
     wanted = "more room than there is" if needed is None else f"{needed / 1e9:.1f} GB"
-    there = "" if free is None else f"; {free / 1e9:.1f} GB are free"
+    left = "" if free is None else f"; {free / 1e9:.1f} GB are free"
     return RequestError(
-        f"the cache needs {wanted} in {os.fspath(folder)}{there}",
+        f"the cache needs {wanted} in {os.fspath(folder)}{left}",
         "about 184 MB for each hour of audio (512 channels, 50 frames a second, 2 bytes)",
         "make room, or name a folder on another disk: data.front_end_cache of a run (false computes the front end in "
         "every epoch), teacher_states of a pre-training",

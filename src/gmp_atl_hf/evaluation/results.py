@@ -54,8 +54,8 @@ class AlignedPredictions:
     def rows(self, labels: Sequence[str]) -> dict[str, tuple[str, str, str]]:
         """What was tested, whatever was predicted: id → speaker, gender and emotion."""
         names = [labels[index] for index in self.references]
-        told = zip(self.ids.tolist(), self.speakers.tolist(), self.genders.tolist(), names, strict=True)
-        return {i: (speaker, gender, emotion) for i, speaker, gender, emotion in told}
+        rows = zip(self.ids.tolist(), self.speakers.tolist(), self.genders.tolist(), names, strict=True)
+        return {i: (speaker, gender, emotion) for i, speaker, gender, emotion in rows}
 
     def confusions(self, rows: npt.NDArray[Any], num_labels: int) -> IntArray:
         """Count the confusion matrix of some rows for each seed, shape (seeds, C, C)."""
@@ -114,12 +114,12 @@ def choose_block(
     folds_of_seed = {seed: {r.fold for r in results if r.seed == seed} for seed in dict.fromkeys(seeds)}
 
     def rank(seed: int) -> tuple[int, int]:
-        mine = folds_of_seed[seed]
-        return len(mine), sum(mine <= others for others in folds_of_seed.values())
+        own = folds_of_seed[seed]
+        return len(own), sum(own <= others for others in folds_of_seed.values())
 
     # max() keeps the first of equals, so the order of the seeds decides last.
     folds = folds_of_seed[max(folds_of_seed, key=rank)] if folds_of_seed else set()
-    chosen = [seed for seed, mine in folds_of_seed.items() if folds and folds <= mine]
+    chosen = [seed for seed, own in folds_of_seed.items() if folds and folds <= own]
     outside = sorted((r.seed, r.fold) for r in results if r.seed not in chosen or r.fold not in folds)
     return chosen, sorted(folds), [{"seed": seed, "fold": fold} for seed, fold in outside]
 

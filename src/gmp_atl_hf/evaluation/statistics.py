@@ -180,14 +180,14 @@ def gender_gap(
     `genders` has one entry per utterance and leaves out all but `female` and `male`; the speakers of each side are
     resampled apart. Other arguments and errors are those of `speaker_confusions`.
     """
-    told, who = np.asarray(genders, dtype=str), np.asarray(speakers, dtype=str)
+    gender_of, speaker_of = np.asarray(genders, dtype=str), np.asarray(speakers, dtype=str)
     true, guesses = np.asarray(references), np.atleast_2d(predictions_per_seed)
     sides = []
     for gender in ("female", "male"):
-        rows = told == gender
+        rows = gender_of == gender
         if not rows.any():
             return None
-        sides.append(speaker_confusions(true[rows], guesses[:, rows], who[rows].tolist(), num_labels))
+        sides.append(speaker_confusions(true[rows], guesses[:, rows], speaker_of[rows].tolist(), num_labels))
     differences, common = _recall_gap(*(side.sum(axis=1) for side in sides))
     if not common[0].any():
         return None

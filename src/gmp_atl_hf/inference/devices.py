@@ -31,20 +31,24 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if device is None:
         return torch.device("cpu") if accelerator is None else accelerator
-    there = ["cpu"] if accelerator is None else ["cpu", accelerator.type]
+    available = ["cpu"] if accelerator is None else ["cpu", accelerator.type]
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise RequestError(f"there is no device {device!r}", ", ".join(there), f"device={there[-1]!r}") from error
-    if chosen.type not in there or (chosen.index or 0) >= (
+        raise RequestError(
+            f"there is no device {device!r}", ", ".join(available), f"device={available[-1]!r}"
+        ) from error
+    if chosen.type not in available or (chosen.index or 0) >= (
         torch.accelerator.device_count() if chosen.type != "cpu" else 1
     ):
-        raise RequestError(f"the device {device!s} is not on this machine", ", ".join(there), f"device={there[-1]!r}")
+        raise RequestError(
+            f"the device {device!s} is not on this machine", ", ".join(available), f"device={available[-1]!r}"
+        )
     return chosen
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Find the precision to compute in: `"auto"` becomes `"float32"`, `"bfloat16"` or `"int8"` by the device.
+    """Find the precision to compute in; `"auto"` is `"bfloat16"` on GPUs that have it, otherwise `"float32"`.
 
     Raises:
         RequestError: There is no such precision, or not on this device.

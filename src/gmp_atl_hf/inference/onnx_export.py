@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE
@@ -287,12 +288,12 @@ def _compare(
 
 
 def _int8_cost(before: Any, after: Any, clips: Mapping[str, npt.NDArray[np.float32]], bytes_before: int) -> Int8Cost:
-    exact = np.concatenate([_run(before, [clip]) for clip in clips.values()])
-    alone = np.concatenate([_run(after, [clip]) for clip in clips.values()])
+    exact = np.concatenate([_run(before, [clip]) for clip in clips.values()]).astype(np.float64)
+    alone = np.concatenate([_run(after, [clip]) for clip in clips.values()]).astype(np.float64)
     together = _run(after, list(clips.values()))
     clip = clips["3 s"]
     return Int8Cost(
-        largest_score_difference=float(np.abs(_softmax(exact) - _softmax(alone)).max()),
+        largest_score_difference=float(np.abs(softmax(exact, axis=1) - softmax(alone, axis=1)).max()),
         megabytes_before=bytes_before / 1e6,
         seconds_before=_best_time(before, clip),
         seconds_after=_best_time(after, clip),
@@ -307,9 +308,3 @@ def _best_time(session: Any, clip: npt.NDArray[np.float32]) -> float:
         _run(session, [clip])
         times.append(time.perf_counter() - begun)
     return min(times)
-
-
-def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    scores: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return scores

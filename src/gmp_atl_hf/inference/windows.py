@@ -99,8 +99,8 @@ def cut_windows(blocks: Iterable[FloatArray], windowing: SlidingWindow) -> Itera
         # The end of the recording may be anywhere from here on, and its window reaches back by a full length.
         keep = max(start, min(upcoming, total - windowing.size))
         held, start = held[keep - start :], keep
-    heard = upcoming - windowing.hop + windowing.size if upcoming else 0
-    if heard < total:
+    covered_to = upcoming - windowing.hop + windowing.size if upcoming else 0
+    if covered_to < total:
         yield Chunk(held, start, [(max(0, total - windowing.size), total)])
 
 

@@ -73,8 +73,8 @@ class GMPATLConfig(HubertConfig):
             Frames that count in retraining: `"masked"` only, or `"all"` (ablation). Our choice.
         seen_speakers (`list[str]`, *optional*):
             Speakers (`<corpus>/<speaker>`) that training, choice of the epoch, clustering or an earlier stage has
-            heard; `None` where that is not recorded. `<corpus>/unknown` stands for people that nobody has named,
-            `unknown` for those of any corpus, which other trainers than `GMPATLTrainer` leave behind.
+            used; `None` where that is not recorded. `<corpus>/unknown` stands for speakers without a name, `unknown`
+            for those of any corpus, which other trainers than `GMPATLTrainer` leave behind.
         layerdrop (`float`, defaults to 0.0):
             Changed default: 0.1 in `HubertConfig`. LayerDrop shifts layers and breaks several processes.
             A checkpoint's own value is replaced too, unless given explicitly.
@@ -183,7 +183,7 @@ class GMPATLConfig(HubertConfig):
         if config_dict.get("model_type") == HubertConfig.model_type:
             config_dict = {**config_dict, "model_type": cls.model_type, "layerdrop": 0.0}
             config_dict.pop("architectures", None)
-            # What a plain HuBERT has heard is nobody's test, unless it says so.
+            # Nobody's test speakers are in the training data of a plain HuBERT, unless it says so.
             config_dict.setdefault("seen_speakers", [])
         return config_dict, kwargs
 

@@ -27,7 +27,7 @@ def refuse_unlike_layers(facts: TeacherFacts, student: GMPATLConfig) -> None:
     """Refuse to begin with a teacher's layers where they are no layers of the student; the error names what differs."""
     config = facts.config
     if facts.is_whisper:
-        theirs = {
+        teacher_values = {
             "hidden_size": config.d_model,
             "intermediate_size": config.encoder_ffn_dim,
             "num_attention_heads": config.encoder_attention_heads,
@@ -36,14 +36,14 @@ def refuse_unlike_layers(facts: TeacherFacts, student: GMPATLConfig) -> None:
         }
     elif config.model_type in _ALIKE:
         names = ("hidden_size", "intermediate_size", "num_attention_heads", "hidden_act", "do_stable_layer_norm")
-        theirs = {name: getattr(config, name, False) for name in names}
+        teacher_values = {name: getattr(config, name, False) for name in names}
     else:
         raise RequestError(
             f"start is teacher, but the layers of a {config.model_type!r} model are not HuBERT's",
             f"whisper or {', '.join(_ALIKE)}",
             "start: scratch",
         )
-    different = [f"{name} {value} against {getattr(student, name)}" for name, value in theirs.items()
+    different = [f"{name} {value} against {getattr(student, name)}" for name, value in teacher_values.items()
                  if value != getattr(student, name)]  # fmt: skip
     if different:
         raise RequestError(

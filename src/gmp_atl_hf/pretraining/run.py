@@ -371,7 +371,7 @@ class _Pretraining:
         """Write the bare HuBERT, without the frame heads, as any HuBERT checkpoint is stored."""
         last = self.iterations[-1]
         model = load_model(last.model_class, last.training.path, self.recipe.seed)
-        # It goes on saying whom it has heard, by the names that its corpus gave them.
+        # The speakers it was trained on keep the names that its corpus gave them.
         config = HubertConfig(**{**self.base, "seen_speakers": model.config.seen_speakers})
         encoder = HubertModel(config)
         encoder.load_state_dict(model.hubert.state_dict(), strict=False)
@@ -399,8 +399,10 @@ class _Pretraining:
                     "copied_layers": distillation.copied,
                 }
             if distillation is not None and distillation.regression:
-                heard = [row for row in training["log"] if "eval_loss" in row]
-                entry["cosines"] = {name: heard[-1][f"eval_accuracy_{name}"] for name in iteration.scales if heard}
+                evaluations = [row for row in training["log"] if "eval_loss" in row]
+                entry["cosines"] = {
+                    name: evaluations[-1][f"eval_accuracy_{name}"] for name in iteration.scales if evaluations
+                }
                 iterations.append(entry)
                 previous = None
                 continue

@@ -48,7 +48,7 @@ def divide_speech(table: datasets.Dataset, spec: SpeechSpec, seed: int) -> Speec
     order = {name: int(place) for name, place in zip(sorted(counts), rng.permutation(len(counts)), strict=True)}
     held_out = set(sorted(counts, key=lambda name: (counts[name], order[name]))[: spec.dev_speakers])
     kept, left_out = [], []
-    heard: dict[str, float] = defaultdict(float)
+    used: dict[str, float] = defaultdict(float)
     lengths = np.asarray(table["num_samples"]) / (SAMPLING_RATE * 3600)
     ids = table["id"]
     for row in rng.permutation(len(table)).tolist():
@@ -56,10 +56,10 @@ def divide_speech(table: datasets.Dataset, spec: SpeechSpec, seed: int) -> Speec
         if name in held_out:
             continue
         limit = spec.hours_of.get(name, spec.max_hours_per_speaker)
-        if limit is not None and heard[name] + lengths[row] > limit:
+        if limit is not None and used[name] + lengths[row] > limit:
             left_out.append(LeftOut(ids[row], f"beyond {limit:g} hours of its speaker"))
             continue
-        heard[name] += float(lengths[row])
+        used[name] += float(lengths[row])
         kept.append(row)
     return Speech(
         table.select(sorted(kept)),

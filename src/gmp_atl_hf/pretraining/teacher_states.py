@@ -66,8 +66,8 @@ class TeacherStates:
 
     def _fill(self, table: datasets.Dataset, rows: Sequence[int], state: PartialState, description: str | None) -> None:
         names = recording_hashes(table)
-        there = {name: all(store.read(name) is not None for store in self.stores.values()) for name in set(names)}
-        missing = list({names[row]: row for row in rows if not there[names[row]]}.values())
+        stored = {name: all(store.read(name) is not None for store in self.stores.values()) for name in set(names)}
+        missing = list({names[row]: row for row in rows if not stored[names[row]]}.values())
         if not missing:
             return
         samples = table["num_samples"]

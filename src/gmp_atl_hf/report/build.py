@@ -1,6 +1,6 @@
 """From the predictions of a run to `report.json`: every number with its protocol, folds, seeds and command.
 
-The tables people read are made by `report_markdown`, the pictures by `plots`; both start from the report's dictionary.
+`blocks` makes the tables that people read, `plots` the pictures; both start from the report's dictionary.
 """
 
 from __future__ import annotations

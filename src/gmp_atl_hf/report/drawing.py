@@ -52,7 +52,7 @@ _STYLE: Mapping[str, Any] = {
     "lines.linewidth": 1.8,
     "figure.dpi": DPI,
     "savefig.dpi": DPI,
-    "svg.hashsalt": "gmp-atl",  # names inside the file would else be drawn by chance
+    "svg.hashsalt": "gmp-atl",  # otherwise names inside the file are random
     "svg.fonttype": "path",
 }
 
@@ -102,6 +102,6 @@ def save(figure: Any, kind: str) -> bytes:
 def footnote(figure: Any, report: Mapping[str, Any], lines: Sequence[str] = ()) -> None:
     """Say below a picture what it needs to travel without its page: notes, protocol, stamps."""
     width = round(figure.get_size_inches()[0] * 16)
-    told = [*(stamp.upper() for stamp in report["stamps"]), *lines, protocol_line(report)]
-    wrapped = [part for line in told for part in textwrap.wrap(line, width)]
+    texts = [*(stamp.upper() for stamp in report["stamps"]), *lines, protocol_line(report)]
+    wrapped = [part for line in texts for part in textwrap.wrap(line, width)]
     figure.supxlabel("\n".join(wrapped), fontsize=7.5, color=GREY, x=0.01, ha="left")

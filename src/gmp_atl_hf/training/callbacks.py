@@ -78,8 +78,8 @@ class StopAtDivergence(TrainerCallback):
         self.performed += 1
         figures["largest parameter"] = _largest(model)
         if not all(map(math.isfinite, figures.values())):
-            told = ", ".join(f"the {name} is {value:g}" for name, value in figures.items())
-            raise DivergenceError(f"training diverged at step {state.global_step}: {told}", *_advice(args, state))
+            values = ", ".join(f"the {name} is {value:g}" for name, value in figures.items())
+            raise DivergenceError(f"training diverged at step {state.global_step}: {values}", *_advice(args, state))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Raise `DivergenceError` if every step has overflowed."""

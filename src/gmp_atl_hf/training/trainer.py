@@ -127,8 +127,7 @@ class GMPATLTrainer(Trainer):
             callbacks=callbacks,
             **kwargs,
         )
-        # `compute_loss` divides by the counts of the whole optimiser step. Older transformers 5 read the first switch,
-        # newer ones the second.
+        # `compute_loss` divides by the counts of the whole step; transformers 5 reads the first or the second switch.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         emotions = None if train_dataset is None or frame_labels else train_dataset["emotion"]
@@ -374,13 +373,10 @@ class GMPATLTrainer(Trainer):
         return PredictionOutput(shown, labels[order], output.metrics)
 
     def calibrate(self, table: datasets.Dataset) -> float:
-        """Fit the temperature of the logits, `config.logit_temperature`, so that scores mean what they say.
+        """Fit `config.logit_temperature` to the one that minimises the log loss of the scores, and return it.
 
         Args:
             table: Development rows, with emotions.
-
-        Returns:
-            The temperature that minimises their log loss.
 
         Raises:
             RequestError: The model has no emotions, or the rows are training or held-out rows, or without an emotion.
