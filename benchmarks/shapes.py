@@ -23,7 +23,7 @@ from gmp_atl_hf import GMPATLConfig, GMPATLTrainer, HubertForGMPATLFrameClassifi
 from gmp_atl_hf.checkpoints import default_feature_extractor, quiet_transformers
 from gmp_atl_hf.data.table import read_corpora
 from gmp_atl_hf.environment import describe_environment
-from gmp_atl_hf.pretraining.labels import make_mfcc_labels
+from gmp_atl_hf.pretraining.mfcc import make_mfcc_labels
 from gmp_atl_hf.pretraining.recipe import PretrainRecipe
 from gmp_atl_hf.pretraining.run import DEFAULT_ARGUMENTS
 from gmp_atl_hf.pretraining.speech import divide_speech

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,21 +34,6 @@ def change_speed(waveform: FloatArray, factor: float) -> FloatArray:
     return changed
 
 
-class SpeedPerturbed(Dataset[dict[str, Any]]):
-    """Rows with their waveform at a speed drawn from (seed, epoch, row)."""
-
-    def __init__(self, clips: TableClips, seed: int) -> None:
-        self.clips, self.seed = clips, seed
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, key: ClipKey) -> dict[str, Any]:
-        row = self.clips[key]
-        factor = np.random.default_rng([self.seed, key.epoch, key.row, _STREAM]).uniform(LOWEST, HIGHEST)
-        return {**row, "waveform": change_speed(row["waveform"], factor)}
-
-
 def change_sound(waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Another microphone in another room, for (samples,) float32: loudness, colour and noise; nothing moves in time.
 
@@ -68,14 +53,23 @@ def change_sound(waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
     return changed
 
 
-class SoundChanged(SpeedPerturbed):
-    """Rows with their waveform as `change_sound` draws it from (seed, epoch, row)."""
+AUGMENTED: Mapping[str, Callable[[FloatArray, np.random.Generator], FloatArray]] = {
+    "speed": lambda waveform, rng: change_speed(waveform, rng.uniform(LOWEST, HIGHEST)),
+    "sound": change_sound,
+}
+AUGMENTATIONS = ("none", *AUGMENTED)
+
+
+class AugmentedClips(Dataset[dict[str, Any]]):
+    """Rows with their waveform changed by one of `AUGMENTED`, drawn from (seed, epoch, row)."""
+
+    def __init__(self, clips: TableClips, kind: str, seed: int) -> None:
+        self.clips, self.kind, self.seed = clips, kind, seed
+
+    def __len__(self) -> int:
+        return len(self.clips)
 
     def __getitem__(self, key: ClipKey) -> dict[str, Any]:
         row = self.clips[key]
         rng = np.random.default_rng([self.seed, key.epoch, key.row, _STREAM])
-        return {**row, "waveform": change_sound(row["waveform"], rng)}
-
-
-AUGMENTED: Mapping[str, type[SpeedPerturbed]] = {"speed": SpeedPerturbed, "sound": SoundChanged}
-AUGMENTATIONS = ("none", *AUGMENTED)
+        return {**row, "waveform": AUGMENTED[self.kind](row["waveform"], rng)}

@@ -31,11 +31,12 @@ class EncoderInputs(TypedDict, total=False):
     """What every model's `forward` takes besides `input_values`, `attention_mask` and its targets; None is not given.
 
     Attributes:
-        conv_features: (batch, frames, channels) in place of `input_values`.
-        frame_mask: (batch, frames), 1 on valid frames of `conv_features`.
-        frame_spans: (batch, 2) int64 frames to keep.
-        mask_time_indices: (batch, kept frames) bool frames to mask.
-        mask_feature_indices: (batch, hidden) bool channels to mask.
+        conv_features: (batch, frames, channels) output of the front end, right-padded, in place of `input_values`.
+        frame_mask: (batch, frames), 1 on valid frames of `conv_features`; None when no row is padded.
+        frame_spans: (batch, 2) int64 frames to keep of each clip (first, one after the last); None keeps all.
+        mask_time_indices: (batch, kept frames) bool, True where the frame is replaced by the mask embedding. Frames
+            beyond the clip are never masked.
+        mask_feature_indices: (batch, hidden) bool, True where a channel is zero in every frame.
         output_hidden_states: Return the input of the first transformer layer and the output of every one.
         output_attentions: Return the attention weights of every layer; needs `attn_implementation="eager"`.
         return_dict: False for a plain tuple.
@@ -148,20 +149,11 @@ def encode_speech(
     layers: tuple[int, ...] = (),
     output_attentions: bool = False,
 ) -> EncodedSpeech:
-    """Encode waveforms, or convolution features that were computed before.
+    """Encode waveforms, (batch, samples) float at 16 kHz, right-padded, or convolution features computed before.
 
-    Args:
-        hubert: The encoder.
-        input_values: (batch, samples) float waveforms at 16 kHz, right-padded. Either these or `conv_features`.
-        attention_mask: (batch, samples), 1 on valid samples; None when no row is padded.
-        conv_features: (batch, frames, channels) output of the front end, right-padded.
-        frame_mask: (batch, frames), 1 on valid frames of `conv_features`; None when no row is padded.
-        frame_spans: (batch, 2) int64 frames to keep of each clip (first, one after the last); None keeps all.
-        mask_time_indices: (batch, kept frames) bool, True where the frame is replaced by the mask embedding. Frames
-            beyond the clip are never masked.
-        mask_feature_indices: (batch, hidden) bool, True where a channel is zero in every frame.
-        layers: 1-based transformer layers whose hidden states are wanted.
-        output_attentions: Warn where the attention has no weights to show; `GMPATLModel` records them.
+    `attention_mask` is (batch, samples), 1 on valid samples, None when no row is padded; see `EncoderInputs` for the
+    other inputs. Hidden states are kept of `layers`, 1-based. `output_attentions` warns where the attention has no
+    weights to show; `GMPATLModel` records them.
 
     Raises:
         ValueError: Neither or both inputs are given, or a clip is shorter than one frame.

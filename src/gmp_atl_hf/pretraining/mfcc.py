@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from functools import cache
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -22,8 +23,11 @@ from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count
 from ..pseudo_labels.ahead import ahead
+from ..pseudo_labels.cluster import cluster_and_label
 from ..pseudo_labels.codebook import FeatureSource
 from ..pseudo_labels.feature_stream import Extract, Stream
+from ..pseudo_labels.features import BATCH_SECONDS, frames_of
+from ..recipe.recipe import PseudoLabelSpec
 
 LAYER = 0
 """MFCCs stand below the first transformer layer; their columns are `gmp_layer0_k{K}`."""
@@ -123,6 +127,35 @@ def mfccs_of(config: GMPATLConfig) -> Extract:
             yield from frames
 
     return extract
+
+
+def make_mfcc_labels(
+    folder: Path,
+    config: GMPATLConfig,
+    spec: PseudoLabelSpec,
+    train: datasets.Dataset,
+    dev: datasets.Dataset,
+    description: str,
+) -> None:
+    """Cluster the MFCCs of the training rows and label every frame of training and development rows.
+
+    Written: `codebooks.safetensors`, `codebooks.json` and `labels.parquet` (id and one column per scale). Of `spec`
+    only the numbers of clusters and the sample are used.
+    """
+    cluster_and_label(
+        folder,
+        mfccs_of(config),
+        mfcc_source(),
+        DIMENSIONS,
+        frames_of(train, config),
+        train,
+        dev,
+        clusters=spec.clusters,
+        sample_frames=spec.sample_frames,
+        seed=spec.seed,
+        batch_seconds=BATCH_SECONDS,
+        description=description,
+    )
 
 
 def _geometry(config: GMPATLConfig) -> tuple[int, int]:

@@ -39,11 +39,9 @@ from ..run.steps import TRAINING_FILE, Training, make_pseudo_labels, pseudo_labe
 from ..run_folder.lock import only_run_in
 from ..run_folder.step_folder import StepFolder, read_json, write_json
 from ..training.checks import check_training_arguments
-from .curves import describe_labels, draw_curves, label_agreement
+from .curves import describe_labels, draw_curves, label_agreement, masked_accuracy
 from .distillation import START_FOLDER, Distillation
-from .labels import make_mfcc_labels
-from .masked import masked_accuracy
-from .mfcc import LAYER
+from .mfcc import LAYER, make_mfcc_labels
 from .recipe import IterationSpec, PretrainRecipe
 from .speech import divide_speech
 from .teacher_states import TeacherStates

@@ -137,9 +137,7 @@ class TrainingProgress(TrainerCallback):
         self.figures: dict[str, str] = {}
         self.seconds_per_step: float | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **others: Any) -> None:
         """Open the bar; after a resume it starts where training does."""
         if state.is_world_process_zero:
             sampler = getattr(others.get("train_dataloader"), "batch_sampler", None)
@@ -152,19 +150,11 @@ class TrainingProgress(TrainerCallback):
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
         """Show the newest figures."""
         if self.bar is not None and logs:
             self.figures |= {shown: f"{logs[key]:.3f}" for key, shown in self.SHOWN.items() if key in logs}
-            rate = self.bar.format_dict["rate"]
-            if rate and self.seconds_per_step:
+            if (rate := self.bar.format_dict["rate"]) and self.seconds_per_step:
                 self.figures["audio"] = f"{rate * self.seconds_per_step:.0f} s/s"
             self.bar.set_postfix(self.figures)
 

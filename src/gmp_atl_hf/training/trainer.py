@@ -22,7 +22,7 @@ from ..batching.clips import InOrder, TableClips
 from ..batching.collator import GMPATLDataCollator, WithRows
 from ..batching.feature_cache import FrontEndCache
 from ..batching.sampler import StepBatchSampler
-from ..batching.speed import AUGMENTED
+from ..batching.speed import AugmentedClips
 from ..checkpoints import ADAPTER_MODEL_CONFIG
 from ..data.audio import SAMPLING_RATE
 from ..errors import RequestError
@@ -197,7 +197,7 @@ class GMPATLTrainer(Trainer):
         self.add_callback(SetEpoch(sampler))
         clips = self._clips(self.train_dataset, start=True)
         return self._loader(
-            AUGMENTED[args.augment](clips, args.seed) if args.augment in AUGMENTED else clips,
+            AugmentedClips(clips, args.augment, args.seed) if args.augment != "none" else clips,
             batch_sampler=sampler,
             collate_fn=self._train_collator,
             persistent_workers=args.dataloader_persistent_workers,
