@@ -151,7 +151,7 @@ def write_known(folder: Path, contents: Mapping[str, str | bytes]) -> None:
         there = hash_file(file) if file.is_file() else None
         if there != digest:
             missing.append(name)
-        # A damaged file is in nobody's list, and does not get into it here.
+        # A damaged file is not in the list, and does not get into it here.
         accepted = there is not None and there in known.get(name, [there])
         known[name] = list(dict.fromkeys([digest, there])) if accepted and there is not None else [digest]
     if known != before:
@@ -247,7 +247,7 @@ def read_checked(path: Path) -> bytes:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise damaged(path, "is not there") from error
-    # The notes themselves are in nobody's list.
+    # The notes themselves are in no list.
     known = {} if path.name in (STEP_FILE, HASHES_FILE) else _known_in(path.parent)
     if path.name in known and hashlib.sha256(content).hexdigest() not in known[path.name]:
         raise _changed(path)

@@ -1,4 +1,4 @@
-"""The table as a torch dataset whose rows are asked for by `ClipKey`."""
+"""The table as a torch dataset indexed by `ClipKey`."""
 
 from __future__ import annotations
 

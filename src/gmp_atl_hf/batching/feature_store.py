@@ -47,7 +47,7 @@ class FeatureStore:
         return self.folder / name[:2] / f"{name}.npy"
 
     def read(self, name: str) -> ConvFeatures | None:
-        """Map a recording's (frames, channels) into memory; None when they are not there, or damaged, which is said."""
+        """Map a recording's (frames, channels) into memory; None when they are missing, or damaged (with a message)."""
         path = self.path(name)
         try:
             with _one_header_at_a_time:

@@ -1,4 +1,4 @@
-"""Clips changed anew in every epoch: their speed, or their sound alone."""
+"""Augmentation, drawn again in every epoch: of a clip's speed, or of its sound alone."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def check_results(
 
 
 def contents_of(result: FoldResult) -> dict[str, tuple[Any, ...]]:
-    """Return what must be the same wherever a fold is tested: who said what, per id."""
+    """Return what must be the same wherever a fold is tested: speaker, gender and emotion, per id."""
     return {row["id"]: (row["speaker"], row.get("gender"), row["emotion"]) for row in result.predictions}
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from .metrics import FloatArray, IntArray, label_indices, per_class_recall, uar
 
 MIN_SPEAKERS = 5
-"""Fewer speakers than this give no interval: resampling them says next to nothing about other people."""
+"""Fewer speakers than this give no interval: resampling them tells almost nothing about other speakers."""
 
 MAX_EXACT = 20
 """Up to this many non-zero differences all sign patterns are enumerated (2^20 of them)."""
@@ -124,7 +124,7 @@ def utterance_bootstrap(
 
     It says how much a speaker's UAR owes to the few utterances that were recorded, and nothing about other speakers.
     Label indices are (n,) and (seeds, n); a drawn utterance counts with its mean over seeds. None for fewer than ten
-    utterances, and where all are right or all wrong: the interval would have no width, which nobody should believe.
+    utterances, and where all are right or all wrong: the interval would have no width.
     """
     true = label_indices(references, num_labels, "references")
     hits = (np.atleast_2d(predictions_per_seed) == true).mean(axis=0)

@@ -28,7 +28,7 @@ from .windows import SlidingWindow, coverage_weights
 from .workers import compute_ahead
 
 LONGEST_SECONDS = 60.0
-"""Recordings longer than this are scored in windows of it unless other windows are asked for. Our choice: one emotion
+"""Recordings longer than this are scored in windows of it unless other windows are given. Our choice: one emotion
 of a whole hour means little, and attention over an hour needs more memory than there is."""
 
 BATCHES_PER_THREAD = 4
@@ -41,9 +41,9 @@ NO_NUMBERS = "scores are no finite numbers, so it is damaged, or its training or
 class SpeechEmotionClassifier:
     """Scores emotions of recordings.
 
-    Recordings are read in background threads while the model works, batched with others of like length, and longer ones
-    are cut into windows while they are read, so that memory depends on neither the number nor the length of recordings.
-    A recording's scores do not depend on the recordings beside it, in float32 and int8 to 1e-4.
+    Recordings are read in background threads while the model works, batched with others of similar length, and longer
+    ones are cut into windows while they are read, so that memory depends on neither the number nor the length of
+    recordings. A recording's scores do not depend on the recordings beside it, in float32 and int8 to 1e-4.
 
     Args:
         model: The emotion model.
@@ -56,7 +56,7 @@ class SpeechEmotionClassifier:
             norms, attention in int8, cosines and probabilities stay float32. `"auto"` is bfloat16 on CUDA devices that
             have it and float32 elsewhere. Not the default: the scores of a recording would depend on the device, and
             in bfloat16 on its neighbours beyond 1e-4.
-        longest_seconds: Recordings longer than this are scored in windows of it when no windows are asked for; None
+        longest_seconds: Recordings longer than this are scored in windows of it when no windows are given; None
             scores them in one piece, which takes memory and time that grow with the square of the length.
 
     Raises:

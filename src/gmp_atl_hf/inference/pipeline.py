@@ -131,7 +131,7 @@ class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipelin
         ]
 
     def _apply(self, logits: Tensor, function: str | None) -> Tensor:
-        """(labels,) scores; the function is the stock task's choice unless one was asked for."""
+        """(labels,) scores; the function is the stock task's unless one was given."""
         kind = self.model.config.problem_type
         defaults = {"regression": "none", "multi_label_classification": "sigmoid"}
         function = function or defaults.get(str(kind), "softmax")

@@ -72,8 +72,8 @@ class Reader:
 
     Args:
         items: The recordings.
-        windowing: Windows that were asked for; None for none.
-        longest: Windows of recordings longer than their size, used where no windows were asked for; None to score
+        windowing: The windows of all recordings; None for none.
+        longest: Windows of recordings longer than their size, used without `windowing`; None to score
             recordings of any length in one piece.
         shortest: Samples that the model needs; a shorter clip gets zeros at its end.
     """

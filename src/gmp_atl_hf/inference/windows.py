@@ -28,7 +28,7 @@ class SlidingWindow:
     def from_seconds(
         cls, window: float | None, hop: float | None = None, shortest: int = MINIMUM_SAMPLES
     ) -> SlidingWindow | None:
-        """Check the seconds that were asked for: None for no windows, or for windows side by side.
+        """Check seconds; None is no window, or a hop as long as the window.
 
         `shortest` are the samples of one frame of the model.
 

@@ -14,7 +14,7 @@ EMOTION_LOSSES = ("am-softmax", "cross-entropy")
 FRAME_HEADS = ("linear", "cosine")
 FRAME_TARGETS = ("masked", "all")
 UNKNOWN_SPEAKER = "unknown"
-"""Stands in `seen_speakers` for people of any corpus whom nobody has named."""
+"""Stands in `seen_speakers` for unnamed speakers of any corpus."""
 
 SPEC_AUGMENT: Mapping[str, Any] = {"mask_time_prob": 0.05, "mask_time_length": 10, "mask_time_min_masks": 0}
 """Time masks where emotions are learnt: light SpecAugment. Our choice (P-TAPT and FLEA have 0.05 to 0.08)."""
@@ -190,7 +190,7 @@ class GMPATLConfig(HubertConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Make a configuration; fields beside the dictionary pass the same checks (`ValueError` out of range)."""
-        # transformers sets them on the finished object, where nobody looks at them any more.
+        # transformers sets them on the finished object, where they have no effect any more.
         given = {name: kwargs.pop(name) for name in GMPATLConfig.__annotations__ if name in kwargs}
         for one, other in (("id2label", "label2id"), ("label2id", "id2label")):
             if one in given and other not in given:
@@ -220,7 +220,7 @@ class GMPATLConfig(HubertConfig):
         return self.apply_spec_augment and self.mask_feature_prob > 0
 
     def note_unknown_training(self) -> None:
-        """Another trainer than ours is at work: no calibration outlives it, and whom it hears is unknown."""
+        """Note a training by another trainer: it ends the calibration, and its speakers are unknown."""
         # Only where it changes something: a compiled forward pass would be compiled again.
         if self.logit_temperature != 1.0:
             self.logit_temperature = 1.0

@@ -367,7 +367,7 @@ class HubertForGMPATL(GMPATLPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a model, as in transformers; an Auto class, which is asked for a finished one, gets no untrained head.
+        """Load a model, as in transformers; an Auto class, which stands for finished models, gets no untrained head.
 
         Raises:
             ValueError: An Auto class or a pipeline asks for a checkpoint that has no emotion head of this kind.

@@ -26,7 +26,7 @@ from .teacher_states import TeacherStates, state_column
 from .teachers import Teacher, TeacherFacts, teacher_facts
 
 START_FOLDER = "start"
-"""What the student begins with, inside the step that asks the teacher."""
+"""What the student begins with, inside the step that computes the teacher's states."""
 
 
 @dataclass(frozen=True)

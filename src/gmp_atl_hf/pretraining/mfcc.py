@@ -40,7 +40,7 @@ WINDOW = 400
 _MEL_FILTERS = 23
 _FFT = 512
 _SMALLEST_SPREAD = 0.1
-"""Of a dimension that hardly changes, such as all of them in silence: it stays near zero instead of being blown up."""
+"""For a dimension that hardly changes, such as all of them in silence: it stays near zero."""
 
 _DELTA_SPAN = 5
 """Vectors that a delta is fitted over: two before, two after, as in the Kaldi toolkit."""
@@ -77,7 +77,7 @@ def mfcc_frames(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.
 def mfccs(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.NDArray[np.float64]:
     """Thirteen MFCCs with first and second differences (per 10 ms), one vector per frame of the model.
 
-    The windows are centred on what each frame of the model hears. They are taken twice as often as the model makes
+    The windows are centred on the receptive field of each frame. They are taken twice as often as the model makes
     frames, 10 ms for a usual HuBERT, so that differences see the speech as the published recipe does, and every second
     vector is kept.
 
@@ -159,7 +159,7 @@ def make_mfcc_labels(
 
 
 def _geometry(config: GMPATLConfig) -> tuple[int, int]:
-    """Samples from frame to frame, and samples that a frame hears."""
+    """Hop and receptive field of the model's frames, in samples."""
     hop, field = 1, 1
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
         field += (kernel - 1) * hop

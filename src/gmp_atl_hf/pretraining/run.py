@@ -129,7 +129,7 @@ class _Pretraining:
         for step in (*self.steps, self.model):
             step.refuse_contradiction()
 
-    # ---- what is asked for ---------------------------------------------------------------------------------------
+    # ---- the request ---------------------------------------------------------------------------------------
 
     def _check_settings(self) -> None:
         check_pretraining_names(self.recipe)

@@ -42,7 +42,7 @@ class FrameGrid:
         number = max(-(-frames // most_frames), 1)
         ends = [frames * index // number for index in range(number + 1)]
         for start, stop in zip(ends, ends[1:], strict=False):
-            # The last chunk hears what is left behind its last whole frame.
+            # The last chunk includes what is left after its last whole frame.
             last = num_samples if stop == frames else (stop - 1) * self.hop + self.field
             yield start * self.hop, last
 

@@ -131,7 +131,7 @@ class TeacherStates:
         def extract(table: datasets.Dataset, batches: Iterable[Sequence[int]]) -> Stream:
             names, counts = recording_hashes(table), frames_of(table, student)
             for row in chain.from_iterable(batches):
-                # A frame that the teacher has not is said to be like the one before.
+                # A frame that the teacher lacks repeats the one before.
                 places = np.arange(counts[row])
                 yield row, {layer: self._frames(layer, names[row], places) for layer in self.stores}
 

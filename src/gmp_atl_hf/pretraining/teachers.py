@@ -30,7 +30,7 @@ FORMAT_VERSION = 1
 """Part of every key; raised when the same tensors and the same recording would give other states."""
 
 CHUNK_SECONDS = 15
-"""Longer clips are taught in equal chunks of at most this. Our choice: attention over a minute helps nobody, and
+"""Longer clips are encoded in equal chunks of at most this. Our choice: attention over a minute is of no use, and
 Whisper's positions end at 30 s."""
 
 _EXPECTED = f"a speech encoder of 16 kHz waveforms: {', '.join(FAMILIES)}"
@@ -42,7 +42,7 @@ class TeacherFacts:
     """What a teacher is, without its weights.
 
     Args:
-        name: Hub id or folder, as asked for.
+        name: Hub id or folder, as given.
         config: Its configuration.
         extractor: Its feature extractor.
         grid: Its frames.

@@ -11,7 +11,7 @@ from .blocks import Bullets, Code, Element, Heading, Paragraph, Stamp, Table, re
 from .drawing import Picture
 
 LONG_TABLE = 14
-"""Tables with more rows than this are folded away until somebody opens them."""
+"""Tables with more rows than this are folded."""
 
 _STYLE = """
 :root { color-scheme: light; }

@@ -81,7 +81,7 @@ def _markdown(block: Element, figures: Mapping[FigureSlot, tuple[str, str]]) -> 
 
 
 def _tested(report: Mapping[str, Any]) -> str:
-    """Say on whom the variants were tested, in one phrase where they agree."""
+    """Sizes of the test sets, in one phrase where the variants agree."""
     labels = f"{counted(len(report['labels']), 'label')}: {', '.join(report['labels'])}"
     sizes = {
         variant: f"{counted(s['speakers'], 'speaker')}, {counted(s['utterances'], 'utterance')}"

@@ -50,13 +50,13 @@ class GMPATLTrainingArguments(TrainingArguments):
             per emotion in label order; `None` weighs all clips alike.
         max_seconds (`float`, *optional*, defaults to 10.0):
             Longest stretch of a clip seen in training, cut at a random place on the 20 ms frames after the front end.
-            Evaluation always hears the whole clip. `None` never cuts.
+            Evaluation always uses the whole clip. `None` never cuts.
         batch_seconds (`float`, *optional*):
             Fill each device's batch with about this many seconds of neighbours in length instead of with
             `per_device_train_batch_size` clips.
         augment (`str`, defaults to `"none"`):
             `"speed"` plays training clips 0.9 to 1.1 times as fast, `"sound"` changes loudness, colour and noise and
-            nothing in time, both drawn anew in every epoch. Evaluation never does.
+            nothing in time, both drawn again in every epoch. Evaluation never does.
         head_learning_rate (`float`, *optional*):
             Learning rate of everything outside the encoder; `None` uses `learning_rate`.
         early_stopping_patience (`int`, *optional*):

@@ -20,7 +20,7 @@ def has_native_bfloat16() -> bool:
 def math_attention_for_cpu_bf16(model: PreTrainedModel, args: GMPATLTrainingArguments) -> Iterator[None]:
     """Compute training steps in bfloat16 on the CPU with plain matrix products in place of the fused attention.
 
-    There the gradient of torch's fused attention, taken where `attention_dropout` is 0, has no quick bfloat16 path: it
+    There the gradient of torch's fused attention, taken where `attention_dropout` is 0, has no fast bfloat16 path: it
     takes four times as long as in float32, half of a training step of `mini` (torch 2.13). The plain products keep
     scores of (batch, heads, frames, frames) for the gradient, as every attention with dropout does. Nothing changes in
     float32, on other devices, in evaluation, or where another attention was chosen.

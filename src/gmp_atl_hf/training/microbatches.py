@@ -1,4 +1,4 @@
-"""A batch of unlike lengths as microbatches of like length, so that little is computed for padding."""
+"""A batch of different lengths as microbatches of similar length, so that little is computed for padding."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def group_by_length(lengths: Sequence[int], microbatch_cost: int = MICROBATCH_CO
 
 
 def split_by_length(batch: Mapping[str, Tensor], config: GMPATLConfig) -> list[dict[str, Tensor]]:
-    """Split a batch of the collator into microbatches of like length, each padded to its own longest clip.
+    """Split a batch of the collator into microbatches of similar length, each padded to its own longest clip.
 
     Losses are sums over clips divided by counts of the whole optimiser step, so the gradients of the microbatches add
     up to that of the batch.
@@ -55,7 +55,7 @@ def split_by_length(batch: Mapping[str, Tensor], config: GMPATLConfig) -> list[d
     kept = frames if spans is None else spans[:, 1] - spans[:, 0]
     ends |= dict.fromkeys(("mask_time_indices", "frame_labels", "frame_states", "known_frames"), kept)
     microbatches = []
-    # By whole lengths: where the front end hears what is cropped behind it, that is most of the work.
+    # By whole lengths: the front end, which is most of the work, sees what is cropped after it.
     for rows in group_by_length(frames.tolist()):
         microbatch = {name: values[rows] for name, values in batch.items()}
         for name in ends.keys() & microbatch.keys():

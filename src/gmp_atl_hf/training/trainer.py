@@ -153,7 +153,7 @@ class GMPATLTrainer(Trainer):
     # ---- what is trained on --------------------------------------------------------------------------------------
 
     def _find_cache(self) -> FrontEndCache | None:
-        """The cache of the front end as it is now; None where it is trained, or somebody may want the waveform."""
+        """The cache of the front end as it is now; None where it is trained, or the waveform is needed."""
         trained = any(parameter.requires_grad for parameter in self.base.hubert.feature_extractor.parameters())
         own_collator = type(self._train_collator) is not GMPATLDataCollator
         cut_up = self.is_fsdp_enabled or self.is_deepspeed_enabled  # no process has the whole tensors
@@ -277,7 +277,7 @@ class GMPATLTrainer(Trainer):
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """The stock step; on the CPU in microbatches of like length, whose gradients add up to the same."""
+        """The stock step; on the CPU in microbatches of similar length, whose gradients add up to the same."""
         # Processes must agree on the number of backward passes, and without the step's counts losses do not add up.
         alone = self.args.device.type == "cpu" and self.accelerator.num_processes == 1
         known = type(self._train_collator) is GMPATLDataCollator and num_items_in_batch is not None

@@ -29,7 +29,7 @@ class PackedModel:
     first convolution and the emotion head stay float32.
 
     Raises:
-        RequestError: int8 is asked for on a machine without it.
+        RequestError: int8 on a machine without it.
     """
 
     def __init__(self, model: HubertForGMPATL, int8: bool = False) -> None:
