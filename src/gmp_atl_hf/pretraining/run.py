@@ -105,6 +105,11 @@ class _Iteration:
         """Class of the model."""
         return HubertForGMPATLFrameClassification if self.distillation is None else self.distillation.model_class
 
+    @property
+    def regression(self) -> bool:
+        """Whether the teacher's states are learned, in place of clusters."""
+        return self.distillation is not None and self.distillation.regression
+
 
 class _Pretraining:
     """One call of `run_pretraining`: checked and planned on construction."""
@@ -300,7 +305,7 @@ class _Pretraining:
         distillation = iteration.distillation
         with iteration.labels.work(self.state) as folder, self.recordings.unchanged(folder):
             if distillation is not None:
-                states = self._compute_states(iteration, distillation)
+                states = self._compute_states(iteration)
                 if not distillation.regression:
                     distillation.make_labels(folder, states, train, dev, recipe.sample_frames, recipe.seed, description)
                 if distillation.regression or distillation.copied:
@@ -324,8 +329,8 @@ class _Pretraining:
             folder = stack.enter_context(iteration.training.work(self.state))
             stack.enter_context(self.recordings.unchanged(folder))
             labelled: Callable[[datasets.Dataset], datasets.Dataset]
-            if distillation is not None and distillation.regression:
-                labelled = self._compute_states(iteration, distillation).add_paths
+            if iteration.regression:
+                labelled = self._compute_states(iteration).add_paths
             else:
                 labelled = stack.enter_context(pseudo_labels_of(labels, folder))
             begun = distillation is not None and (distillation.regression or distillation.copied > 0)
@@ -343,19 +348,19 @@ class _Pretraining:
                 trainer=None if distillation is None else distillation.trainer,
             )
             train(folder, task)
-            if distillation is not None and distillation.regression:
+            if iteration.regression:
                 return
             # Kept in the step, so that a later report need not evaluate again.
             right = masked_accuracy(folder, labelled(self.speech.dev), self.recipe.seed)
             if self.state.is_main_process:
                 write_json(folder / MASKED_FILE, right)
 
-    def _compute_states(self, iteration: _Iteration, distillation: Distillation) -> TeacherStates:
-        folder = self.recipe.teacher_states or self.output_dir / STATES_FOLDER
-        names = (f"iteration {iteration.number}", f"iteration {iteration.number}, development")
-        return distillation.compute_states(
-            Path(folder), dict(zip(names, (self.speech.train, self.speech.dev), strict=True))
-        )
+    def _compute_states(self, iteration: _Iteration) -> TeacherStates:
+        assert iteration.distillation is not None
+        folder = Path(self.recipe.teacher_states or self.output_dir / STATES_FOLDER)
+        name = f"iteration {iteration.number}"
+        tables = {name: self.speech.train, f"{name}, development": self.speech.dev}
+        return iteration.distillation.compute_states(folder, tables)
 
     def _start(self, iteration: _Iteration) -> str | Path:
         return self._before(iteration) if iteration.spec.start == "previous" else self.begin
@@ -396,7 +401,7 @@ class _Pretraining:
                     **distillation.inputs,
                     "copied_layers": distillation.copied,
                 }
-            if distillation is not None and distillation.regression:
+            if iteration.regression:
                 evaluations = [row for row in training["log"] if "eval_loss" in row]
                 entry["cosines"] = {
                     name: evaluations[-1][f"eval_accuracy_{name}"] for name in iteration.scales if evaluations
