@@ -69,7 +69,7 @@ def test_clips_side_by_side_score_as_one_by_one(shape: str, fields: dict[str, An
 def test_a_waveform_goes_through_the_front_end_in_pieces(shape: str, monkeypatch: pytest.MonkeyPatch):
     model, clips = build_model(shape), make_clips((40_000, 5_300))
     whole = PackedModel(model)
-    monkeypatch.setattr(front_end, "PIECE_BYTES", 0)
+    monkeypatch.setattr(front_end, "CHUNK_BYTES", 0)
     pieces = PackedModel(model)
     assert pieces.front_end.frames == 16 < whole.front_end.frames
     torch.testing.assert_close(pieces(clips), whole(clips), atol=1e-5, rtol=0)

@@ -13,8 +13,8 @@ from torch.nn import functional
 class PositionalConvolution:
     """The convolution over 128 frames that tells the encoder where a frame stands; its weights are copied.
 
-    Overlapping blocks of frames are transformed, multiplied by the transformed weights frequency by frequency, and
-    transformed back, keeping the outputs that wrap around nowhere. Blocks of all clips go together.
+    Overlap-save: with K the kernel and blocks x of 2·K frames that overlap by K - 1, irfft(rfft(x) · rfft(w reversed))
+    equals the convolution from place K - 1 on; what is before has wrapped around. Blocks of all clips go together.
     """
 
     def __init__(self, module: Any) -> None:
