@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -20,7 +22,7 @@ from ..data.fingerprints import recording_hashes
 from ..modeling.frames_gmp_atl import frame_count
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from .conv_features import ConvFeatures, FrontEnd
-from .feature_store import FeatureStore, fail_together, refuse_without_room, rows_of_process
+from .feature_store import FeatureStore, refuse_without_room
 
 
 class FrontEndCache:
@@ -104,6 +106,30 @@ class FrontEndCache:
         frames = sum(frame_count(int(n), self._kernels, self._strides) for n in samples)
         needed = frames * self.front_end.channels * 2 * processes
         refuse_without_room(self.store.folder, needed)
+
+
+def rows_of_process(table: datasets.Dataset, state: PartialState) -> list[int]:
+    """Rows that this process computes features of, the longest first.
+
+    They are dealt out by length, whatever is there already: processes look at different times, and must not disagree.
+    """
+    rows: list[int] = np.argsort(np.asarray(table["num_samples"]), kind="stable")[::-1].tolist()
+    return rows[state.process_index :: state.num_processes]
+
+
+@contextmanager
+def fail_together(task: str) -> Iterator[None]:
+    """Let an exception of one process end the block in all of them: the others would wait for it for ever."""
+    trouble: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        trouble = error
+    others: list[bool] = gather_object([trouble is not None])
+    if trouble is not None:
+        raise trouble
+    if any(others):
+        raise RuntimeError(f"another process could not {task}; its own message says why")
 
 
 class _Waveforms(Dataset[tuple[int, npt.NDArray[np.float32]]]):

@@ -8,15 +8,10 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-import datasets
 import numpy as np
-from accelerate import PartialState
-from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from ..errors import RequestError
@@ -90,30 +85,6 @@ class FeatureStore:
 def _checksum(features: ConvFeatures) -> bytes:
     start = zlib.crc32(f"{features.dtype.str}{features.shape}".encode())
     return zlib.crc32(np.ascontiguousarray(features).data, start).to_bytes(CHECKSUM_BYTES, "little")
-
-
-def rows_of_process(table: datasets.Dataset, state: PartialState) -> list[int]:
-    """Rows that this process computes features of, the longest first.
-
-    They are dealt out by length, whatever is there already: processes look at different times, and must not disagree.
-    """
-    rows: list[int] = np.argsort(np.asarray(table["num_samples"]), kind="stable")[::-1].tolist()
-    return rows[state.process_index :: state.num_processes]
-
-
-@contextmanager
-def fail_together(task: str) -> Iterator[None]:
-    """Let an exception of one process end the block in all of them: the others would wait for it for ever."""
-    trouble: Exception | None = None
-    try:
-        yield
-    except Exception as error:
-        trouble = error
-    others: list[bool] = gather_object([trouble is not None])
-    if trouble is not None:
-        raise trouble
-    if any(others):
-        raise RuntimeError(f"another process could not {task}; its own message says why")
 
 
 def refuse_no_folder(folder: Path) -> None:

@@ -16,7 +16,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..batching.conv_features import rounded
-from ..batching.feature_store import FeatureStore, fail_together, refuse_without_room, rows_of_process
+from ..batching.feature_cache import fail_together, rows_of_process
+from ..batching.feature_store import FeatureStore, refuse_without_room
 from ..data.audio import SAMPLING_RATE, read_clip
 from ..data.fingerprints import recording_hashes
 from ..modeling.configuration_gmp_atl import GMPATLConfig
