@@ -23,14 +23,14 @@ from gmp_atl_hf import GMPATLConfig, GMPATLTrainer, HubertForGMPATLFrameClassifi
 from gmp_atl_hf.checkpoints import default_feature_extractor, quiet_transformers
 from gmp_atl_hf.data.table import read_corpora
 from gmp_atl_hf.environment import describe_environment
-from gmp_atl_hf.pretraining.labels import make_mfcc_labels
+from gmp_atl_hf.pretraining.mfcc import make_mfcc_labels
 from gmp_atl_hf.pretraining.recipe import PretrainRecipe
 from gmp_atl_hf.pretraining.run import DEFAULT_ARGUMENTS
 from gmp_atl_hf.pretraining.speech import divide_speech
 from gmp_atl_hf.recipe.sections import PseudoLabelSpec
 from gmp_atl_hf.run.stages import make_arguments
 from gmp_atl_hf.run.steps import pseudo_labels_of
-from gmp_atl_hf.training.bfloat16_on_cpu import has_quick_bfloat16
+from gmp_atl_hf.training.bfloat16_on_cpu import has_native_bfloat16
 
 CLUSTERS = (100,)
 SHAPES: dict[str, dict[str, Any]] = {
@@ -86,7 +86,7 @@ def learn(
     model = HubertForGMPATLFrameClassification(GMPATLConfig(**shape))
     settings = {**DEFAULT_ARGUMENTS, **recipe.arguments, "max_seconds": recipe.data.max_seconds, "disable_tqdm": True}
     settings |= {"lr_scheduler_type": "constant_with_warmup", "warmup_steps": 50, "max_steps": 100_000}
-    settings["bf16"] = has_quick_bfloat16()
+    settings["bf16"] = has_native_bfloat16()
     arguments = make_arguments(folder / name, recipe.seed, settings, evaluate=False)
     extractor = default_feature_extractor(model.config)
     trainer = GMPATLTrainer(model, arguments, train, dev, extractor, callbacks=[StopAfter(seconds)])

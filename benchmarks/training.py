@@ -62,7 +62,7 @@ from gmp_atl_hf.batching.sampler import StepBatchSampler
 from gmp_atl_hf.checkpoints import quiet_transformers
 from gmp_atl_hf.data.audio import SAMPLING_RATE, read_clip
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
-from gmp_atl_hf.training.microbatches import like_lengths
+from gmp_atl_hf.training.microbatches import group_by_length
 
 DRAWS = 300
 EMOTIONS = ["anger", "happiness", "neutral", "sadness"]
@@ -242,13 +242,13 @@ class Bench:
             trainer.train()
             batches = [[batch[row] for row in piece] for batch in batches for piece in self._pieces(batch)]
         else:
-            with mock.patch("gmp_atl_hf.training.trainer.cut_by_length", lambda batch, config: [batch]):
+            with mock.patch("gmp_atl_hf.training.trainer.split_by_length", lambda batch, config: [batch]):
                 trainer.train()
         return self._timed(watch, batches, front_end=not cache)
 
     def _pieces(self, batch: list[int]) -> list[list[int]]:
         config = self.config
-        return like_lengths(
+        return group_by_length(
             [frame_count(int(self.samples[row]), config.conv_kernel, config.conv_stride) for row in batch]
         )
 

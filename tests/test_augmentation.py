@@ -11,7 +11,7 @@ import pytest
 from gmp_atl_hf import GMPATLTrainer, Recipe
 from gmp_atl_hf.batching.clips import TableClips
 from gmp_atl_hf.batching.sampler import ClipKey
-from gmp_atl_hf.batching.speed import HIGHEST, LOWEST, SpeedPerturbed, change_speed
+from gmp_atl_hf.batching.speed import HIGHEST, LOWEST, AugmentedClips, change_speed
 from gmp_atl_hf.data.audio import MINIMUM_SAMPLES
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
@@ -24,7 +24,7 @@ TABLE = speech_table(6)
 
 
 def waveform(key: ClipKey, seed: int = 0) -> np.ndarray:
-    return SpeedPerturbed(TableClips(TABLE, ()), seed)[key]["waveform"]
+    return AugmentedClips(TableClips(TABLE, ()), "speed", seed)[key]["waveform"]
 
 
 def trainer_in(folder: Path, **fields: Any) -> GMPATLTrainer:

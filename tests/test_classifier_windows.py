@@ -19,7 +19,7 @@ from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.inference import reader as reading
 from gmp_atl_hf.inference.reader import Reader
 from gmp_atl_hf.inference.sources import expand_inputs
-from gmp_atl_hf.inference.windows import Windowing, coverage_weights, cut_windows
+from gmp_atl_hf.inference.windows import SlidingWindow, coverage_weights, cut_windows
 
 
 @pytest.fixture(scope="module")
@@ -94,15 +94,15 @@ def test_a_stream_is_cut_as_the_whole_would_be_and_little_of_it_is_held(total: i
         spans.append((max(0, total - size), total))
     for block in (1, 33, 250, total):
         found = []
-        for stretch in cut_windows(
-            (wave[start : start + block] for start in range(0, total, block)), Windowing(size, hop)
+        for chunk in cut_windows(
+            (wave[start : start + block] for start in range(0, total, block)), SlidingWindow(size, hop)
         ):
-            assert len(stretch.samples) < block + size + hop
-            for span in stretch.spans:
-                np.testing.assert_array_equal(stretch.waveform(span), wave[slice(*span)])
+            assert len(chunk.samples) < block + size + hop
+            for span in chunk.spans:
+                np.testing.assert_array_equal(chunk.waveform(span), wave[slice(*span)])
                 found.append(span)
         assert found == spans
-    assert Windowing(size, hop).count(total) == len(spans)
+    assert SlidingWindow(size, hop).count(total) == len(spans)
     weights = coverage_weights(spans)
     shares = sum((np.arange(total) >= start) & (np.arange(total) < end) for start, end in spans)
     assert np.min(shares) >= 1  # nothing goes unheard
@@ -171,7 +171,7 @@ def test_a_recording_of_any_length_takes_little_memory(monkeypatch: pytest.Monke
         for _ in range(30):
             file.write(np.zeros((80_000, 2), dtype=np.float32))
     items, _ = expand_inputs(path)
-    pieces = [p for batch in Reader(items, Windowing(160_000, 80_000), None, 400).batches(20) for p in batch]
+    pieces = [p for batch in Reader(items, SlidingWindow(160_000, 80_000), None, 400).batches(20) for p in batch]
     assert len(pieces) == 59
     for piece in pieces:
         assert piece.waveform.base is None or len(piece.waveform.base) <= 30 * RATE + 2 * 160_000

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gmp_atl_hf.batching.clips import TableClips
 from gmp_atl_hf.batching.collator import GMPATLDataCollator
-from gmp_atl_hf.batching.masks import draw_span, draw_time_mask
+from gmp_atl_hf.batching.masks import draw_mask, draw_span
 from gmp_atl_hf.batching.sampler import ClipKey
 from gmp_atl_hf.data.audio import read_clip
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count, hop_length
@@ -35,7 +35,7 @@ def collator(normalise: bool = False, **fields: Any) -> GMPATLDataCollator:
 def test_a_mask_fits_its_clip_and_never_covers_it(
     frames: int, probability: float, length: int, min_masks: int, seed: int
 ) -> None:
-    mask = draw_time_mask(frames, probability, length, min_masks, np.random.default_rng(seed))
+    mask = draw_mask(frames, probability, length, min_masks, np.random.default_rng(seed))
     assert mask.shape == (frames,) and mask.dtype == bool
     assert mask.sum() < frames
     if frames < 2 * length:
@@ -63,7 +63,7 @@ def test_the_share_of_masked_frames_is_that_of_spans_that_may_overlap() -> None:
     rng = np.random.default_rng(0)
     frames, length = 150, 10  # 0.75, 4.5 and 9.75 spans
     for probability in (0.05, 0.3, 0.65):
-        share = np.mean([draw_time_mask(frames, probability, length, 0, rng).mean() for _ in range(2_000)])
+        share = np.mean([draw_mask(frames, probability, length, 0, rng).mean() for _ in range(2_000)])
         # Each frame is missed by a span with probability 1 - length / starts, except near the ends.
         starts = frames - length + 1
         touching = np.minimum(np.minimum(np.arange(frames) + 1, frames - np.arange(frames)), length)
@@ -82,7 +82,7 @@ def test_the_share_of_masked_frames_is_that_of_spans_that_may_overlap() -> None:
 
 def test_at_least_so_many_masks_as_the_clip_has_room_for() -> None:
     rng = np.random.default_rng(0)
-    counts = [draw_time_mask(100, 1e-6, 5, 2, rng).sum() for _ in range(50)]
+    counts = [draw_mask(100, 1e-6, 5, 2, rng).sum() for _ in range(50)]
     assert min(counts) > 5 and max(counts) <= 10
 
 
@@ -213,7 +213,7 @@ def test_frame_labels_of_the_wrong_length_name_both_numbers_and_the_clip() -> No
 
 def test_a_ghost_counts_for_nothing() -> None:
     clips = TableClips(speech_table(3), ("emotion", "gender", *SCALES))
-    batch = collator()([clips[ClipKey(1, 0, ghost=True)]])
+    batch = collator()([clips[ClipKey(1, 0, filler=True)]])
     assert batch["labels"].tolist() == [-100]
     assert batch["gender_labels"].tolist() == [-100]
     assert (batch["frame_labels"] == -100).all()

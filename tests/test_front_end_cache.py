@@ -442,7 +442,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_computed(
 
 
 def test_a_disk_that_fills_up_meanwhile_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, content: bytes, **how: object) -> None:
+    def full(path: Path, content: bytes, durable: bool = True) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("gmp_atl_hf.batching.feature_store.write_whole", full)

@@ -13,7 +13,7 @@ from audio_files import RATE, tone
 from classifiers import make_classifier, score_all, values
 from gmp_atl_hf.batching.conv_features import FrontEnd
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
-from gmp_atl_hf.numerics import exact_convolutions
+from gmp_atl_hf.numerics import no_tf32
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from kills import run_until
 from models import MODELS, SHAPES, build, gradients, make_clips
@@ -71,7 +71,7 @@ def test_gradients_are_those_of_the_processor(model_class: Any, shape: str) -> N
     for device in ("cpu", "cuda"):
         model = build(model_class, shape).train().to(device)
         inputs = {**BATCH, **all_targets(model)}
-        with exact_convolutions(torch.device(device)):
+        with no_tf32(torch.device(device)):
             model(**{name: values.to(device) for name, values in inputs.items()}).loss.backward()
         found[device] = gradients(model)
     noise = 1e-6 * max(

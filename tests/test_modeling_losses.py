@@ -55,7 +55,7 @@ def test_am_softmax_of_two_classes_by_hand() -> None:
     part = am_softmax_sums(torch.tensor([[0.5, 0.1]]), torch.tensor([0]), scale=10.0, margin=0.2)
     # -log(e^(10·0.3) / (e^(10·0.3) + e^(10·0.1))) = log(1 + e^-2)
     assert part.sums.tolist() == pytest.approx([math.log(1 + math.exp(-2))])
-    assert part.counts.tolist() == part.hits.tolist() == [1.0]
+    assert part.counts.tolist() == part.correct.tolist() == [1.0]
 
 
 def test_a_margin_of_zero_is_a_scaled_cosine_softmax() -> None:
@@ -67,7 +67,7 @@ def test_a_margin_of_zero_is_a_scaled_cosine_softmax() -> None:
 
 def test_a_hit_is_counted_without_the_margin() -> None:
     part = am_softmax_sums(torch.tensor([[0.5, 0.4]]), torch.tensor([0]), scale=10.0, margin=0.3)
-    assert part.hits.tolist() == [1.0]
+    assert part.correct.tolist() == [1.0]
     assert float(part.sums) > math.log(2)  # with the margin the other class would have won
 
 
@@ -159,7 +159,7 @@ def test_the_frame_loss_is_the_sum_over_scales_of_the_mean_over_chosen_frames(ch
         wanted = labels[:, :, scale]
         total += functional.cross_entropy(logits.transpose(1, 2), wanted).item()
         assert output.loss_counts[:, scale].tolist() == (wanted != -100).sum(1).tolist()
-        assert output.hits[:, scale].tolist() == (logits.argmax(-1) == wanted).sum(1).tolist()
+        assert output.correct[:, scale].tolist() == (logits.argmax(-1) == wanted).sum(1).tolist()
     assert output.loss.item() == pytest.approx(total, rel=1e-5)
     assert output.loss_counts[1, 0] == output.loss_counts[1, 1] - 1  # the unknown frame of the first scale
 
@@ -227,7 +227,7 @@ def test_the_counts_known_beforehand_are_those_of_the_forward_pass(
         output = model(**BATCH, **targets, **extra)
         assert counts.dtype == torch.float32 and counts.shape == (len(model.loss_parts),)
         assert torch.equal(counts, output.loss_counts.sum(0))
-        assert output.loss_sums.shape == output.hits.shape == (3, len(model.loss_parts))
+        assert output.loss_sums.shape == output.correct.shape == (3, len(model.loss_parts))
 
 
 @pytest.mark.parametrize("model_class", [HubertForGMPATL, HubertForGMPATLMultiTask])
@@ -262,7 +262,7 @@ def test_ignored_clips_have_no_sum_no_count_and_no_hit() -> None:
     logits = torch.tensor([[2.0, 1.0], [2.0, 1.0]])
     part = cross_entropy_sums(logits, torch.tensor([-100, 0]), torch.tensor([3.0, 1.0]))
     assert part.sums.tolist() == pytest.approx([0.0, 3 * math.log(1 + math.exp(-1))])
-    assert part.counts.tolist() == [0.0, 3.0] and part.hits.tolist() == [0.0, 1.0]
+    assert part.counts.tolist() == [0.0, 3.0] and part.correct.tolist() == [0.0, 1.0]
     assert count_labels(torch.tensor([-100, 0]), torch.tensor([3.0, 1.0])).item() == 3.0
     assert count_labels(torch.tensor([-100, 1, 1])).item() == 2.0
 

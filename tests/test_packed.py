@@ -24,7 +24,7 @@ from gmp_atl_hf.inference.cpu.model import PackedModel
 from gmp_atl_hf.inference.devices import resolve_precision
 from gmp_atl_hf.inference.scorers import PackedScorer, PaddedScorer
 from gmp_atl_hf.inference.workers import compute_ahead
-from gmp_atl_hf.numerics import exact_convolutions
+from gmp_atl_hf.numerics import no_tf32
 from models import POOLINGS, build, make_clips
 
 LENGTHS = (12_345, 4_000, 4_000, 400, 30_000, 719)
@@ -69,7 +69,7 @@ def test_clips_side_by_side_score_as_one_by_one(shape: str, fields: dict[str, An
 def test_a_waveform_goes_through_the_front_end_in_pieces(shape: str, monkeypatch: pytest.MonkeyPatch):
     model, clips = build_model(shape), make_clips((40_000, 5_300))
     whole = PackedModel(model)
-    monkeypatch.setattr(front_end, "PIECE_BYTES", 0)
+    monkeypatch.setattr(front_end, "CHUNK_BYTES", 0)
     pieces = PackedModel(model)
     assert pieces.front_end.frames == 16 < whole.front_end.frames
     torch.testing.assert_close(pieces(clips), whole(clips), atol=1e-5, rtol=0)
@@ -234,9 +234,9 @@ def test_float32_on_a_gpu_is_no_tf32():
     before = conv.fp32_precision
     try:
         conv.fp32_precision = "tf32"
-        with exact_convolutions(torch.device("cpu")):
+        with no_tf32(torch.device("cpu")):
             assert conv.fp32_precision == "tf32"
-        with exact_convolutions(torch.device("cuda")):
+        with no_tf32(torch.device("cuda")):
             assert conv.fp32_precision == "ieee"
         assert conv.fp32_precision == "tf32"
     finally:

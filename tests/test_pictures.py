@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gmp_atl_hf.report.build import FoldResult, build_report
-from gmp_atl_hf.report.details import ClusterUsage, Details, TrainingLog
+from gmp_atl_hf.report.details import ClusterUsage, TrainingDiagnostics, TrainingLog
 from gmp_atl_hf.report.drawing import Picture
 from gmp_atl_hf.report.figures import draw_pictures
 from gmp_atl_hf.report.html import render_html
@@ -88,8 +88,8 @@ def report() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def details() -> Details:
-    return Details({"gmp-atl": logs()}, {"gmp-atl": [usage(3), usage(50)]})
+def details() -> TrainingDiagnostics:
+    return TrainingDiagnostics({"gmp-atl": logs()}, {"gmp-atl": [usage(3), usage(50)]})
 
 
 class _Page(HTMLParser):
@@ -117,7 +117,7 @@ class _Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def drawn(report: dict[str, Any], details: Details) -> list[Picture]:
+def drawn(report: dict[str, Any], details: TrainingDiagnostics) -> list[Picture]:
     return draw_pictures(report, details)
 
 
@@ -135,9 +135,9 @@ def test_every_picture_is_a_whole_file_in_both_forms(drawn: list[Picture]) -> No
         assert picture.title
 
 
-def test_the_same_report_gives_the_same_files(details: Details) -> None:
+def test_the_same_report_gives_the_same_files(details: TrainingDiagnostics) -> None:
     small = report_of({"v": [fold_result(0, 1, 0.5)]}, seeds=[0], folds_total=1)
-    own = Details({"v": logs(("retrain",))}, {"v": [usage(3)]})
+    own = TrainingDiagnostics({"v": logs(("retrain",))}, {"v": [usage(3)]})
     first, second = draw_pictures(small, own), draw_pictures(small, own)
     assert [(one.png, one.svg) for one in first] == [(one.png, one.svg) for one in second]
 
@@ -146,7 +146,7 @@ def test_drawing_leaves_matplotlib_as_it_was() -> None:
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    draw_pictures(report_of({}), Details({"v": logs(("retrain",))}))
+    draw_pictures(report_of({}), TrainingDiagnostics({"v": logs(("retrain",))}))
     confusion_png(report_of({"v": [fold_result(0, 1, 0.5)]}), "v")
     assert dict(matplotlib.rcParams) == before
 
@@ -157,7 +157,7 @@ def test_drawing_leaves_matplotlib_as_it_was() -> None:
 def test_runs_of_any_size_can_be_drawn(folds: int, speakers: int) -> None:
     results = [fold_result(0, fold, 0.5, speakers) for fold in range(1, folds + 1)]
     small = report_of({"v": results}, seeds=[0], folds_total=folds)
-    pictures = draw_pictures(small, Details({"v": logs(("finetune",), dev=False)}, {"v": [usage(3)]}))
+    pictures = draw_pictures(small, TrainingDiagnostics({"v": logs(("finetune",), dev=False)}, {"v": [usage(3)]}))
     assert len(pictures) == 5
 
 

@@ -37,9 +37,9 @@ def epoch_of(processes: int, accumulation: int, epoch: int = 0, **fields: object
 
 
 def rows_of_steps(steps: list[list[list[list[ClipKey]]]]) -> list[list[int]]:
-    """Sorted rows of each step, without ghosts."""
+    """Sorted rows of each step, without fillers."""
     return [
-        sorted(key.row for process in step for batch in process for key in batch if not key.ghost) for step in steps
+        sorted(key.row for process in step for batch in process for key in batch if not key.filler) for step in steps
     ]
 
 
@@ -60,7 +60,7 @@ def test_every_clip_comes_exactly_once_per_epoch(
             for batch in process:
                 assert batch, "a process without a clip would leave the others waiting"
                 assert all(key.epoch == epoch for key in batch)
-                assert not any(key.ghost for key in batch) or len(batch) == 1
+                assert not any(key.filler for key in batch) or len(batch) == 1
 
 
 @settings(max_examples=60, deadline=None)
@@ -135,8 +135,8 @@ def test_a_batch_by_count_never_holds_more_clips_than_wanted_and_an_epoch_has_ce
     steps = epoch_of(2, 3, samples=[16_000] * 25, batch_size=2)
     assert [len(rows) for rows in rows_of_steps(steps)] == [12, 12, 1]
     assert max(len(batch) for step in steps for process in step for batch in process) == 2
-    ghosts = [key for process in steps[2] for batch in process for key in batch if key.ghost]
-    assert len(ghosts) == 5
+    fillers = [key for process in steps[2] for batch in process for key in batch if key.filler]
+    assert len(fillers) == 5
 
 
 def test_a_table_without_rows_is_refused() -> None:

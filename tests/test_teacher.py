@@ -24,7 +24,7 @@ from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.heard import heard_by_model
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.pretraining.student import HubertForTeacherRegression, StudentTrainer
-from gmp_atl_hf.pretraining.teachers import PIECE_SECONDS, Teacher, teacher_facts
+from gmp_atl_hf.pretraining.teachers import CHUNK_SECONDS, Teacher, teacher_facts
 from pretrainings import pretrain, pretrain_dict, write_speech
 from runs import BACKBONE, read_json, results, write_recipe
 from teachers import FAMILIES, make_teacher
@@ -74,7 +74,7 @@ def finished(folders: dict[str, Path], speech: Path, tmp_path_factory: pytest.Te
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_teacher_has_a_frame_for_each_of_the_students(family: str, folders: dict[str, Path]) -> None:
     teacher = Teacher(teacher_facts(str(folders[family])), [0, 2], torch.device("cpu"))
-    waveform = np.random.default_rng(0).standard_normal(PIECE_SECONDS * 16_000 + 1_000).astype(np.float32)
+    waveform = np.random.default_rng(0).standard_normal(CHUNK_SECONDS * 16_000 + 1_000).astype(np.float32)
     for length in [*LENGTHS, len(waveform)]:
         states = teacher.states(waveform[:length])
         ours = frame_count(length, STUDENT["conv_kernel"], STUDENT["conv_stride"])

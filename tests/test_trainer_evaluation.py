@@ -19,7 +19,7 @@ from gmp_atl_hf.modeling.modeling_gmp_atl import (
     HubertForGMPATLFrameClassification,
     HubertForGMPATLMultiTask,
 )
-from gmp_atl_hf.numerics import exact_convolutions
+from gmp_atl_hf.numerics import no_tf32
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from tables import SCALES, feature_extractor, small_model, speech_table, training_arguments
 
@@ -73,9 +73,9 @@ def test_scores_are_computed_without_rounding_of_the_gpu(tmp_path: Path, monkeyp
 
     def noted(device: torch.device) -> Any:
         asked.append(device)
-        return exact_convolutions(device)
+        return no_tf32(device)
 
-    monkeypatch.setattr("gmp_atl_hf.training.trainer.exact_convolutions", noted)
+    monkeypatch.setattr("gmp_atl_hf.training.trainer.no_tf32", noted)
     trainer_for(HubertForGMPATL, tmp_path).predict(speech_table(3))
     assert set(asked) == {torch.device("cpu")}
 

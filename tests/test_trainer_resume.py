@@ -15,7 +15,7 @@ from gmp_atl_hf.modeling.modeling_gmp_atl import (
     HubertForGMPATLFrameClassification,
     HubertForGMPATLMultiTask,
 )
-from gmp_atl_hf.training.stopping import StopAtStep
+from gmp_atl_hf.training.callbacks import StopAtStep
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from tables import changed, feature_extractor, small_model, speech_table, training_arguments, weights_of
 

@@ -321,7 +321,7 @@ def test_fused_attention_gives_way_where_its_half_precision_is_slow(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(attention, "has_quick_bfloat16", lambda: has_it)
+    monkeypatch.setattr(attention, "has_native_bfloat16", lambda: has_it)
     model = small_model(HubertForGMPATL)
     model.set_attn_implementation(chosen)
     seen: set[tuple[bool, str]] = set()
@@ -336,7 +336,7 @@ def test_fused_attention_gives_way_where_its_half_precision_is_slow(
 def test_bf16_on_a_processor_without_it_is_warned_of(
     has_it: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "has_quick_bfloat16", lambda: has_it)
+    monkeypatch.setattr(checks, "has_native_bfloat16", lambda: has_it)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer_for(small_model(HubertForGMPATL), tmp_path, bf16=True)

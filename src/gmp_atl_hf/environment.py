@@ -30,14 +30,7 @@ PACKAGES = (
 
 
 def package_version(name: str) -> str | None:
-    """Give the installed version of a package without importing it.
-
-    Args:
-        name: The distribution's name, such as `scikit-learn`.
-
-    Returns:
-        The version; for this package also from a source checkout; None when it is not installed.
-    """
+    """Give the installed version of a distribution without importing it; None when it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -71,15 +64,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def with_earlier(now: dict[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Add the machines on which earlier parts of the same work were done.
-
-    Args:
-        now: What `describe_environment` gives.
-        before: What this function gave for the parts before; None if there were none.
-
-    Returns:
-        `now`, with `earlier` (a list of descriptions, the oldest first, each once) if anything was another then.
-    """
+    """Add `earlier`: other machines on which parts of the same work were done, the oldest first, each once."""
     if before is None:
         return now
     last = {name: value for name, value in before.items() if name != "earlier"}
@@ -89,14 +74,7 @@ def with_earlier(now: dict[str, Any], before: Mapping[str, Any] | None) -> dict[
 
 
 def format_environment(environment: Mapping[str, Any]) -> str:
-    """Write a description as lines that can be pasted into an issue.
-
-    Args:
-        environment: What `describe_environment` gave.
-
-    Returns:
-        The lines, without a newline at the end.
-    """
+    """Write a description as lines that can be pasted into an issue."""
     memory = environment["memory_gib"]
     build = environment["torch"]
     lines = {

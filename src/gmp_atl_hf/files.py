@@ -33,28 +33,17 @@ _known_hashes: dict[tuple[int, int, int, int], str] = {}
 
 
 def write_whole(path: Path, content: str | bytes, durable: bool = True) -> None:
-    """Write a file so that nobody ever sees a part of it; the folder is made if it is missing.
-
-    Args:
-        path: The file.
-        content: Its content; text is encoded in UTF-8.
-        durable: Whether it must outlive a power failure; see `whole_file`.
-    """
+    """Write a file, text in UTF-8, so that nobody ever sees a part of it; see `whole_file`."""
     with whole_file(path, durable) as temporary:
         temporary.write_bytes(_encoded(content))
 
 
 @contextmanager
 def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
-    """Write a file piece by piece; it gets its name when the block ends, and nothing stays if the block fails.
+    """Give a path to write to; the file gets its name when the block ends, and nothing stays if the block fails.
 
-    Args:
-        path: The file; its folder is made if it is missing.
-        durable: Whether the content is on the disk before the name is, so that a power failure leaves no empty file.
-            What a checksum of its own protects, and is made again in no time, can do without the waiting.
-
-    Yields:
-        Where to write meanwhile.
+    Unless `durable`, the content may reach the disk after the name, so that a power failure leaves an empty file. What
+    a checksum of its own protects, and is made again in no time, can do without the waiting.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,11 +103,9 @@ def is_half_written(file: Path, name: str | None = None) -> bool:
 
 
 def remove_half_written(folder: Path, shared: Path | None = None) -> None:
-    """Take away what killed processes have left of files that they were writing.
+    """Remove what killed processes have left of files that they were writing, in a folder in which nobody else works.
 
-    Args:
-        folder: A folder in which nobody else works.
-        shared: One in it where others may be writing now: what belongs to a living process stays for an hour.
+    In `shared`, a folder in it where others may be writing now, what belongs to a living process stays for an hour.
     """
     for file in folder.rglob(".*.tmp"):
         if shared in file.parents:
@@ -149,13 +136,9 @@ def _is_alive(process: int) -> bool:
 
 
 def write_known(folder: Path, contents: Mapping[str, str | bytes]) -> None:
-    """Write files whole, with their hashes in `hashes.json`; what is there already is left alone.
+    """Write files (relative path → content) whole, with their hashes in `hashes.json`; what is there stays.
 
     Between the two, a killed process leaves hashes of both the old file and the new one: neither counts as damaged.
-
-    Args:
-        folder: Where they go.
-        contents: Path relative to the folder → content.
     """
     encoded = {name: _encoded(content) for name, content in contents.items()}
     try:
@@ -168,7 +151,7 @@ def write_known(folder: Path, contents: Mapping[str, str | bytes]) -> None:
         there = hash_file(file) if file.is_file() else None
         if there != digest:
             missing.append(name)
-        # A damaged file is in nobody's list, and does not get into it here.
+        # A damaged file is not in the list, and does not get into it here.
         accepted = there is not None and there in known.get(name, [there])
         known[name] = list(dict.fromkeys([digest, there])) if accepted and there is not None else [digest]
     if known != before:
@@ -183,15 +166,7 @@ def remember(folder: Path, files: Iterable[Path]) -> None:
 
 
 def hashes_of(folder: Path, files: Iterable[Path]) -> dict[str, str]:
-    """Hash files, once they are on the disk.
-
-    Args:
-        folder: A folder.
-        files: Files below it.
-
-    Returns:
-        Path relative to the folder → SHA-256 in hexadecimal.
-    """
+    """Relative path → SHA-256 in hexadecimal of files below a folder, once they are on the disk."""
     found = {}
     for file in sorted(files):
         sync(file)
@@ -212,15 +187,7 @@ def hash_file(path: Path) -> str:
 
 
 def check_files(folder: Path, *names: str) -> None:
-    """Refuse files that are not as they were written.
-
-    Args:
-        folder: Their folder; what no hash is known of is not looked at.
-        names: Which; all whose hashes are known by default.
-
-    Raises:
-        RequestError: Names the file, what is wrong with it, and the fix.
-    """
+    """Refuse, by a `RequestError`, files that are not as they were written; all whose hashes are known by default."""
     known = _known_in(folder)
     for name in names or known:
         if name in known:
@@ -275,16 +242,12 @@ def _hashes_in(note: Path) -> dict[str, list[str]]:
 
 
 def read_checked(path: Path) -> bytes:
-    """Read a file, and refuse one that is not as it was written.
-
-    Raises:
-        RequestError: Names the file, what is wrong with it, and the fix.
-    """
+    """Read a file, and refuse one that is not as it was written, by a `RequestError`."""
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise damaged(path, "is not there") from error
-    # The notes themselves are in nobody's list.
+    # The notes themselves are in no list.
     known = {} if path.name in (STEP_FILE, HASHES_FILE) else _known_in(path.parent)
     if path.name in known and hashlib.sha256(content).hexdigest() not in known[path.name]:
         raise _changed(path)
@@ -292,11 +255,7 @@ def read_checked(path: Path) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        RequestError: It is not as it was written, or no JSON.
-    """
+    """Read a JSON file; one that is not as it was written, or no JSON, is a `RequestError`."""
     content = _parsed(path, read_checked(path))
     if path.name == STEP_FILE:
         if not isinstance(content, dict):
@@ -307,11 +266,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read one JSON object per line.
-
-    Raises:
-        RequestError: The file is not as it was written, or a line is no JSON object.
-    """
+    """Read one JSON object per line; a file that is not as it was written, or another line, is a `RequestError`."""
     # Lines end with a newline only; `splitlines` knows more ends.
     lines = read_checked(path).removesuffix(b"\n").split(b"\n")
     rows = [_parsed(path, line, f"line {number} ") for number, line in enumerate(lines, start=1)] if any(lines) else []
@@ -330,12 +285,7 @@ def _parsed(path: Path, content: bytes, where: str = "") -> Any:
 
 
 def damaged(path: Path, what: str) -> RequestError:
-    """Say that a file that a run has written cannot be used, and what to do.
-
-    Args:
-        path: The file.
-        what: What is wrong with it, as the end of a sentence.
-    """
+    """Say that a file that a run has written cannot be used, and what to do; `what` ends a sentence."""
     folder = path.parent
     again = "run the same command as before again (gmp-atl run …): what is missing is made again"
     if folder.name.endswith(".unfinished") or (folder / STEP_FILE).is_file():

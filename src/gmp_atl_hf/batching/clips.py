@@ -1,4 +1,4 @@
-"""The table as a torch dataset whose rows are asked for by `ClipKey`."""
+"""The table as a torch dataset indexed by `ClipKey`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,8 @@ from .sampler import ClipKey
 class TableClips(Dataset[dict[str, Any]]):
     """Rows of a table with their waveform read, or with what a frozen front end makes of it.
 
-    Decoding happens here rather than in the collator, so that loader workers share it out clip by clip.
-
-    Args:
-        table: The table, with an `audio` column of encoded files.
-        columns: Other columns that a row shall carry.
-        cache: Gives `conv_features` in place of the `waveform`; the audio is then not even looked at.
+    Decoding happens here rather than in the collator, so that loader workers share it out clip by clip. With a `cache`
+    rows have `conv_features` in place of the `waveform`, and the audio is not even looked at.
     """
 
     def __init__(self, table: datasets.Dataset, columns: tuple[str, ...], cache: FrontEndCache | None = None) -> None:
@@ -43,12 +39,7 @@ class TableClips(Dataset[dict[str, Any]]):
 
 
 class InOrder(Dataset[dict[str, Any]]):
-    """The rows in another order; each still carries its place in the table.
-
-    Args:
-        clips: The rows.
-        order: (rows,) int64 places in the table.
-    """
+    """The rows in another order, (rows,) int64 places in the table; each still carries its place."""
 
     def __init__(self, clips: TableClips, order: np.ndarray) -> None:
         self.clips, self.order = clips, order

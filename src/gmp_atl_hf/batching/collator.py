@@ -16,7 +16,7 @@ from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count, hop_length
 from ..modeling.losses_gmp_atl import IGNORED
 from .feature_store import FeatureStore
-from .masks import draw_feature_mask, draw_span, draw_time_mask
+from .masks import draw_mask, draw_span
 from .sampler import ClipKey
 
 
@@ -31,7 +31,7 @@ class GMPATLDataCollator:
         feature_extractor: The checkpoint's `Wav2Vec2FeatureExtractor`; normalises each clip as the pipeline will.
         config: The model's configuration: frame arithmetic and mask settings.
         targets: Which of `labels`, `gender_labels`, `frame_labels` and `frame_states` to give.
-        training: Draw masks and crops. In evaluation whole clips are heard and only frame targets are masked, the
+        training: Draw masks and crops. In evaluation whole clips are used and only frame targets are masked, the
             same frames every time, and no channels.
         max_seconds: Longest stretch of a clip in training, seconds; None never cuts.
         seed: Seed of masks and crops.
@@ -111,7 +111,7 @@ class GMPATLDataCollator:
         probability = config.mask_time_prob if config.apply_spec_augment else 0.0
         masks = np.zeros((len(spans), longest), dtype=bool)
         for mask, (start, stop), rng in zip(masks, spans, generators, strict=True):
-            mask[: stop - start] = draw_time_mask(
+            mask[: stop - start] = draw_mask(
                 stop - start, probability, config.mask_time_length, config.mask_time_min_masks, rng
             )
         return torch.from_numpy(masks)
@@ -120,7 +120,7 @@ class GMPATLDataCollator:
         config = self.config
         # Drawn after the frames, whose masks shall not depend on these settings.
         masks = [
-            draw_feature_mask(
+            draw_mask(
                 config.hidden_size,
                 config.mask_feature_prob,
                 config.mask_feature_length,
@@ -133,7 +133,7 @@ class GMPATLDataCollator:
 
     def _labels(self, rows: Sequence[Mapping[str, Any]], keys: Sequence[ClipKey], column: str) -> Tensor:
         values = [
-            IGNORED if key.ghost or row[column] is None else row[column] for row, key in zip(rows, keys, strict=True)
+            IGNORED if key.filler or row[column] is None else row[column] for row, key in zip(rows, keys, strict=True)
         ]
         return torch.tensor(values, dtype=torch.long)
 
@@ -154,7 +154,7 @@ class GMPATLDataCollator:
                         f"{row.get('id', index)} has {len(row[column])} labels in {column}, but the model makes "
                         f"{count} frames of it; attach the pseudo-labels again for this audio and this front end"
                     )
-                if not key.ghost:
+                if not key.filler:
                     labels[index, : stop - start, scale] = torch.as_tensor(row[column][start:stop])
         return labels
 
@@ -171,7 +171,7 @@ class GMPATLDataCollator:
             # The teacher may have a frame fewer than the model, or one more.
             count = max(min(stop, *map(len, layers)) - start, 0)
             states[index, :count] = np.concatenate([each[start : start + count] for each in layers], axis=1)
-            known[index, :count] = not key.ghost
+            known[index, :count] = not key.filler
         return {"frame_states": torch.from_numpy(states), "known_frames": torch.from_numpy(known)}
 
 
@@ -185,11 +185,7 @@ def _stored(path: str, width: int) -> np.ndarray:
 
 
 class WithRows:
-    """A collator whose batches say in `rows` (batch,) int64 which rows of the table they hold.
-
-    Args:
-        collator: Makes the batches.
-    """
+    """A collator whose batches say in `rows` (batch,) int64 which rows of the table they hold."""
 
     def __init__(self, collator: Any) -> None:
         self.collator = collator
@@ -204,7 +200,7 @@ def _waveform(row: Mapping[str, Any]) -> np.ndarray:
 
 
 def _conv_features(clips: Sequence[np.ndarray], spans: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-    """Crops of (frames, channels) features as they are stored, right-padded: only what is heard is read."""
+    """Crops of (frames, channels) features as they are stored, right-padded: only what is used is read."""
     lengths = np.array([stop - start for start, stop in spans])
     shape = (len(clips), int(lengths.max()), clips[0].shape[1])
     features = np.zeros(shape, dtype=np.result_type(*clips))

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..data.audio import SAMPLING_RATE
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
-from ..numerics import exact_convolutions
+from ..numerics import no_tf32
 
 FORMAT_VERSION = 1
 """Part of every key; raised when the same tensors and the same recording would give other values."""
@@ -33,10 +33,6 @@ class FrontEnd:
 
     Values therefore depend on neither batch nor fold nor autocast.
 
-    Args:
-        model: The model whose front end is copied.
-        feature_extractor: The checkpoint's feature extractor; it normalises the waveform.
-
     Attributes:
         key: SHA-256 in hexadecimal of all that the values depend on, besides the recording.
         channels: Channels of a frame.
@@ -54,19 +50,11 @@ class FrontEnd:
 
     @torch.inference_mode()
     def encode(self, waveform: npt.NDArray[np.float32], layers: nn.Module | None = None) -> ConvFeatures:
-        """Run the front end over one recording.
-
-        Args:
-            waveform: (samples,) float32 at 16 kHz, at least one frame long.
-            layers: What `layers_on` gave; the copy on the CPU by default.
-
-        Returns:
-            (frames, channels), rounded.
-        """
+        """(samples,) float32 at 16 kHz, at least a frame → (frames, channels), rounded; on the CPU or `layers`."""
         layers = self.layers if layers is None else layers
         device = next(layers.parameters()).device
         inputs = self.feature_extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt").input_values
-        with torch.autocast(device.type, enabled=False), exact_convolutions(device):
+        with torch.autocast(device.type, enabled=False), no_tf32(device):
             features = layers(inputs.to(device))[0].T
         return rounded(features.contiguous().cpu().numpy())
 
@@ -79,15 +67,7 @@ def rounded(features: npt.NDArray[np.float32]) -> ConvFeatures:
 
 
 def front_end_key(model: GMPATLPreTrainedModel, feature_extractor: Any) -> str:
-    """Hash of all that the front end's output depends on, besides the recording.
-
-    Args:
-        model: The model; its tensors and its configuration count, not where they came from.
-        feature_extractor: Its feature extractor.
-
-    Returns:
-        SHA-256 in hexadecimal.
-    """
+    """SHA-256 in hexadecimal of all that the front end's output depends on besides the recording, by content."""
     config = model.config
     settings = {
         "format_version": FORMAT_VERSION,

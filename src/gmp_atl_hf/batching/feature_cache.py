@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,8 @@ class FrontEndCache:
     """Features of a frozen front end: computed once, rounded to half precision, read by every training after that.
 
     What is read is always rounded, also at first use, so that it makes no difference when the cache was filled. The
-    key is content: another fold, seed or variant finds the same files, another checkpoint never does.
-
-    Args:
-        folder: Folder of the cache; each front end has its own below it. Deleting it costs nothing but time.
-        model: The model whose front end is frozen.
-        feature_extractor: Its feature extractor.
-
-    Example:
-        >>> cache = FrontEndCache("front-end", model, feature_extractor)  # doctest: +SKIP
-        >>> cache.fill(table)  # doctest: +SKIP
+    key is content: another fold, seed or variant finds the same files, another checkpoint never does. Each front end
+    has its own folder below `folder`; deleting it costs nothing but time.
     """
 
     def __init__(self, folder: str | os.PathLike[str], model: GMPATLPreTrainedModel, feature_extractor: Any) -> None:
@@ -51,14 +44,9 @@ class FrontEndCache:
         return recording_hashes(table)
 
     def read(self, name: str, waveform: Callable[[], npt.NDArray[np.float32]]) -> ConvFeatures:
-        """Features of one recording; one that `fill` has not seen is computed here, on the CPU.
+        """Read-only (frames, channels) of the recording `name`, in float16, or in float32 beyond its range.
 
-        Args:
-            name: The recording, as `names` gives it.
-            waveform: Gives its (samples,) float32 at 16 kHz, asked for only where there are no features yet.
-
-        Returns:
-            (frames, channels) float16, or float32 where float16 has no room; read-only.
+        One that `fill` has not seen is computed here, on the CPU, from the (samples,) float32 that `waveform` gives.
         """
         features = self.store.read(name)
         if features is None:
@@ -79,19 +67,8 @@ class FrontEndCache:
             RuntimeError: Another process could not do its share.
         """
         state = PartialState()
-        trouble: Exception | None = None
-        try:
-            # Dealt out by length, whatever is there already: processes look at different times, and must not disagree.
-            rows = np.argsort(np.asarray(table["num_samples"]), kind="stable")[::-1]
-            mine = rows[state.process_index :: state.num_processes].tolist()
-            self._fill(table, mine, state, description, workers)
-        except Exception as error:
-            trouble = error  # raised below, once the others know: they would wait for this process
-        others: list[bool] = gather_object([trouble is not None])
-        if trouble is not None:
-            raise trouble
-        if any(others):
-            raise RuntimeError("another process could not fill the front-end cache; its own message says why")
+        with fail_together("fill the front-end cache"):
+            self._fill(table, rows_of_process(table, state), state, description, workers)
 
     def _fill(
         self,
@@ -129,6 +106,30 @@ class FrontEndCache:
         frames = sum(frame_count(int(n), self._kernels, self._strides) for n in samples)
         needed = frames * self.front_end.channels * 2 * processes
         refuse_without_room(self.store.folder, needed)
+
+
+def rows_of_process(table: datasets.Dataset, state: PartialState) -> list[int]:
+    """Rows that this process computes features of, the longest first.
+
+    They are dealt out by length, whatever is there already: processes look at different times, and must not disagree.
+    """
+    rows: list[int] = np.argsort(np.asarray(table["num_samples"]), kind="stable")[::-1].tolist()
+    return rows[state.process_index :: state.num_processes]
+
+
+@contextmanager
+def fail_together(task: str) -> Iterator[None]:
+    """Let an exception of one process end the block in all of them: the others would wait for it for ever."""
+    trouble: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        trouble = error
+    others: list[bool] = gather_object([trouble is not None])
+    if trouble is not None:
+        raise trouble
+    if any(others):
+        raise RuntimeError(f"another process could not {task}; its own message says why")
 
 
 class _Waveforms(Dataset[tuple[int, npt.NDArray[np.float32]]]):

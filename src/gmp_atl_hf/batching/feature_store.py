@@ -30,12 +30,8 @@ _one_header_at_a_time = Lock()
 class FeatureStore:
     """Features of recordings under one folder, as `<first two digits>/<name>.npy`.
 
-    A file is a plain `.npy` with a checksum behind it. Two processes may write the same one: both write the same
-    content, and the last rename wins.
-
-    Args:
-        folder: The folder; made when the first file is written.
-        channels: Channels of a frame; a file with others is damaged.
+    A file is a plain `.npy` with a checksum behind it; one with another number of `channels` is damaged. Two processes
+    may write the same one: both write the same content, and the last rename wins.
     """
 
     def __init__(self, folder: Path, channels: int) -> None:
@@ -46,14 +42,7 @@ class FeatureStore:
         return self.folder / name[:2] / f"{name}.npy"
 
     def read(self, name: str) -> ConvFeatures | None:
-        """Map a recording's features into memory.
-
-        Args:
-            name: The recording.
-
-        Returns:
-            (frames, channels), read-only; None when it is not there, or damaged, which is said on the screen.
-        """
+        """Map a recording's (frames, channels) into memory; None when they are missing, or damaged (with a message)."""
         path = self.path(name)
         try:
             with _one_header_at_a_time:
@@ -71,15 +60,7 @@ class FeatureStore:
         return features
 
     def write(self, name: str, features: ConvFeatures) -> None:
-        """Write a recording's features.
-
-        Args:
-            name: The recording.
-            features: (frames, channels) float16 or float32.
-
-        Raises:
-            RequestError: The disk is full.
-        """
+        """Write a recording's features, (frames, channels) float16 or float32; a full disk is a `RequestError`."""
         content = io.BytesIO()
         np.save(content, features, allow_pickle=False)
         content.write(_checksum(features))
@@ -107,11 +88,7 @@ def _checksum(features: ConvFeatures) -> bytes:
 
 
 def refuse_no_folder(folder: Path) -> None:
-    """Refuse, before any work, a place where no cache can be kept.
-
-    Raises:
-        RequestError: It is a file or a device, or nothing can be written there.
-    """
+    """Refuse, before any work, a place for a cache that is a file, a device, or cannot be written to."""
     try:
         there = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
         with tempfile.TemporaryFile(dir=there) as file:
@@ -125,15 +102,7 @@ def refuse_no_folder(folder: Path) -> None:
 
 
 def refuse_without_room(folder: Path, needed: int) -> None:
-    """Refuse to begin what the disk has no room for.
-
-    Args:
-        folder: Where it is to go, there or not.
-        needed: Bytes.
-
-    Raises:
-        RequestError: There are fewer.
-    """
+    """Refuse, by a `RequestError`, to begin what the disk has no room for, in bytes."""
     there = next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
     free = shutil.disk_usage(there).free
     if needed > free:
@@ -141,17 +110,11 @@ def refuse_without_room(folder: Path, needed: int) -> None:
 
 
 def out_of_space(folder: Path, needed: int | None, free: int | None = None) -> RequestError:
-    """Say that the disk is too small.
-
-    Args:
-        folder: Where the features were to go.
-        needed: Bytes that are missing, if known.
-        free: Bytes that are free, if known.
-    """
+    """Say that the disk is too small, with the bytes that are needed and free where they are known."""
     wanted = "more room than there is" if needed is None else f"{needed / 1e9:.1f} GB"
-    there = "" if free is None else f"; {free / 1e9:.1f} GB are free"
+    left = "" if free is None else f"; {free / 1e9:.1f} GB are free"
     return RequestError(
-        f"the cache needs {wanted} in {os.fspath(folder)}{there}",
+        f"the cache needs {wanted} in {os.fspath(folder)}{left}",
         "about 184 MB for each hour of audio (512 channels, 50 frames a second, 2 bytes)",
         "make room, or name a folder on another disk: data.front_end_cache of a run (false computes the front end in "
         "every epoch), teacher_states of a pre-training",

@@ -1,4 +1,4 @@
-"""Batches of clips of like length, for extraction."""
+"""Batches of clips of similar length, for extraction."""
 
 from __future__ import annotations
 

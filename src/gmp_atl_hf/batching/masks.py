@@ -5,53 +5,33 @@ from __future__ import annotations
 import numpy as np
 
 
-def draw_time_mask(
-    num_frames: int, probability: float, length: int, min_masks: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Spans of frames to mask.
+def draw_mask(size: int, probability: float, length: int, min_masks: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw spans of frames, or of channels, to mask.
 
-    As in wav2vec 2.0 and HuBERT, `probability · frames / length` spans of `length` frames start anywhere and may
-    overlap. There are never so many that they could cover the clip, since nothing would be left to tell from: a clip
-    shorter than two spans gets at most one, of half its length, and a single frame is never masked.
+    As in wav2vec 2.0 and HuBERT, `probability · size / length` spans start anywhere and may overlap. There are never so
+    many that they could cover everything, since nothing would be left to tell from: fewer frames than two spans get at
+    most one span, of half their number, and a single frame is never masked.
 
     Args:
-        num_frames: Valid frames of the clip.
-        probability: Share of the frames covered if spans did not overlap, 0 to 1.
-        length: Frames per span.
-        min_masks: Fewest spans, as far as the clip has room.
-        rng: The clip's own generator.
-
-    Returns:
-        (num_frames,) bool, True where masked.
-    """
-    mask = np.zeros(num_frames, dtype=bool)
-    span = min(length, num_frames // 2)
-    rounding = rng.random()  # always drawn, so that later draws do not depend on the settings
-    if span == 0 or probability <= 0:
-        return mask
-    spans = max(int(probability * num_frames / span + rounding), min_masks)
-    spans = min(spans, (num_frames - 1) // span if num_frames >= 2 * length else 1)
-    for start in rng.choice(num_frames - span + 1, size=spans, replace=False):
-        mask[start : start + span] = True
-    return mask
-
-
-def draw_feature_mask(
-    num_channels: int, probability: float, length: int, min_masks: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Spans of channels to set to zero in all frames of a clip, drawn as spans of frames are.
-
-    Args:
-        num_channels: Width of the encoder.
-        probability: Share of the channels covered if spans did not overlap, 0 to 1.
-        length: Channels per span.
+        size: Valid frames of the clip, or channels of the encoder.
+        probability: Share that is covered if spans do not overlap, 0 to 1.
+        length: Frames or channels per span.
         min_masks: Fewest spans, as far as there is room.
         rng: The clip's own generator.
 
     Returns:
-        (num_channels,) bool, True where masked; never all of them.
+        (size,) bool, True where masked.
     """
-    return draw_time_mask(num_channels, probability, length, min_masks, rng)
+    mask = np.zeros(size, dtype=bool)
+    span = min(length, size // 2)
+    rounding = rng.random()  # always drawn, so that later draws do not depend on the settings
+    if span == 0 or probability <= 0:
+        return mask
+    spans = max(int(probability * size / span + rounding), min_masks)
+    spans = min(spans, (size - 1) // span if size >= 2 * length else 1)
+    for start in rng.choice(size - span + 1, size=spans, replace=False):
+        mask[start : start + span] = True
+    return mask
 
 
 def draw_span(num_frames: int, max_frames: int | None, rng: np.random.Generator) -> tuple[int, int]:

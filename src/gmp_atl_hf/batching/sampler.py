@@ -14,25 +14,25 @@ from torch.utils.data import Sampler
 
 
 class ClipKey(NamedTuple):
-    """What the sampler asks the dataset for.
+    """What the sampler requests from the dataset.
 
     Attributes:
         row: Row of the table.
         epoch: Epoch, from which the clip's masks and crop are drawn.
-        ghost: True for a clip that only fills an otherwise empty batch: it is computed and counts for nothing.
-            Every process must run every batch, but no clip may count twice to even them out.
+        filler: True for a clip that only fills an otherwise empty batch: it is computed and counts for nothing. Every
+            process must run every batch, but no clip may count twice to even them out.
     """
 
     row: int
     epoch: int = 0
-    ghost: bool = False
+    filler: bool = False
 
 
 class StepBatchSampler(Sampler[list[ClipKey]]):
     """Batches of one process, `accumulation` of them to each optimiser step.
 
     With `batch_size`, a step is `batch_size · accumulation · processes` shuffled clips, sorted by length before they
-    are dealt out so that a batch holds clips of like length. With `batch_seconds`, a batch is a run of neighbours in
+    are dealt out so that a batch holds clips of similar length. With `batch_seconds`, a batch is a run of neighbours in
     length holding about that many seconds, and a step is `accumulation · processes` random batches.
 
     Args:
@@ -66,7 +66,7 @@ class StepBatchSampler(Sampler[list[ClipKey]]):
         max_samples: int | None = None,
         sampling_rate: int = 16_000,
     ) -> None:
-        # The front end hears the whole clip, so neighbours are of like whole length; the encoder hears the crop.
+        # The front end sees the whole clip, so neighbours have similar whole lengths; the encoder sees the crop.
         self.whole = np.asarray(samples, dtype=np.int64)
         if len(self.whole) == 0:
             raise ValueError("there is no clip to sample; expected a table with at least one row")
@@ -103,7 +103,7 @@ class StepBatchSampler(Sampler[list[ClipKey]]):
 
     def _keys(self, rows: np.ndarray) -> list[ClipKey]:
         if len(rows) == 0:
-            return [ClipKey(int(self.whole.argmin()), self.epoch, ghost=True)]
+            return [ClipKey(int(self.whole.argmin()), self.epoch, filler=True)]
         return [ClipKey(int(row), self.epoch) for row in rows]
 
     def _by_count(self, rng: np.random.Generator) -> list[np.ndarray]:

@@ -1,8 +1,8 @@
-"""Clips changed anew in every epoch: their speed, or their sound alone."""
+"""Augmentation, drawn again in every epoch: of a clip's speed, or of its sound alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,9 @@ _STREAM = 1
 
 
 def change_speed(waveform: FloatArray, factor: float) -> FloatArray:
-    """Play a clip faster or slower; pitch and formants move along, as with a tape.
+    """Play a clip, (samples,) float32, faster or slower; pitch and formants move along, as with a tape.
 
-    Args:
-        waveform: (samples,) float32 at 16 kHz.
-        factor: Above 1 is faster and higher.
-
-    Returns:
-        (about samples / factor,) float32; the clip as it was where it would be too short for one frame.
+    A factor above 1 is faster and higher. The clip stays as it is where it would be too short for one frame.
     """
     if len(waveform) / factor < MINIMUM_SAMPLES + 1:
         return waveform
@@ -39,38 +34,11 @@ def change_speed(waveform: FloatArray, factor: float) -> FloatArray:
     return changed
 
 
-class SpeedPerturbed(Dataset[dict[str, Any]]):
-    """Rows with their waveform at a speed drawn from (seed, epoch, row).
-
-    Args:
-        clips: The rows, with a `waveform`.
-        seed: Of the speeds.
-    """
-
-    def __init__(self, clips: TableClips, seed: int) -> None:
-        self.clips, self.seed = clips, seed
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, key: ClipKey) -> dict[str, Any]:
-        row = self.clips[key]
-        factor = np.random.default_rng([self.seed, key.epoch, key.row, _STREAM]).uniform(LOWEST, HIGHEST)
-        return {**row, "waveform": change_speed(row["waveform"], factor)}
-
-
 def change_sound(waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Another microphone in another room: loudness, colour and noise; nothing moves in time.
+    """Another microphone in another room, for (samples,) float32: loudness, colour and noise; nothing moves in time.
 
     Our choice of ranges: 12 dB up and down, a colour of at most 9 dB between neighbouring octaves or so, and for half
     of the clips noise of any colour between white and brown, 5 to 30 dB below the speech.
-
-    Args:
-        waveform: (samples,) float32 at 16 kHz.
-        rng: The clip's own generator.
-
-    Returns:
-        (samples,) float32.
     """
     samples = len(waveform)
     frequencies = np.fft.rfftfreq(samples, 1 / SAMPLING_RATE)
@@ -85,14 +53,23 @@ def change_sound(waveform: FloatArray, rng: np.random.Generator) -> FloatArray:
     return changed
 
 
-class SoundChanged(SpeedPerturbed):
-    """Rows with their waveform as `change_sound` draws it from (seed, epoch, row)."""
+AUGMENTED: Mapping[str, Callable[[FloatArray, np.random.Generator], FloatArray]] = {
+    "speed": lambda waveform, rng: change_speed(waveform, rng.uniform(LOWEST, HIGHEST)),
+    "sound": change_sound,
+}
+AUGMENTATIONS = ("none", *AUGMENTED)
+
+
+class AugmentedClips(Dataset[dict[str, Any]]):
+    """Rows with their waveform changed by one of `AUGMENTED`, drawn from (seed, epoch, row)."""
+
+    def __init__(self, clips: TableClips, kind: str, seed: int) -> None:
+        self.clips, self.kind, self.seed = clips, kind, seed
+
+    def __len__(self) -> int:
+        return len(self.clips)
 
     def __getitem__(self, key: ClipKey) -> dict[str, Any]:
         row = self.clips[key]
         rng = np.random.default_rng([self.seed, key.epoch, key.row, _STREAM])
-        return {**row, "waveform": change_sound(row["waveform"], rng)}
-
-
-AUGMENTED: Mapping[str, type[SpeedPerturbed]] = {"speed": SpeedPerturbed, "sound": SoundChanged}
-AUGMENTATIONS = ("none", *AUGMENTED)
+        return {**row, "waveform": AUGMENTED[self.kind](row["waveform"], rng)}

@@ -52,9 +52,9 @@ def perform(arguments: argparse.Namespace) -> int:
     output = None if arguments.output is None else _writable(Path(arguments.output))
     items = find_recordings(arguments.paths)
     from ..inference.classifier import SpeechEmotionClassifier
-    from ..inference.windows import Windowing
+    from ..inference.windows import SlidingWindow
 
-    Windowing.from_seconds(arguments.window, arguments.hop)  # refused before the model is loaded
+    SlidingWindow.from_seconds(arguments.window, arguments.hop)  # refused before the model is loaded
     classifier = SpeechEmotionClassifier.from_pretrained(
         arguments.model, arguments.device, arguments.batch_seconds, arguments.precision
     )

@@ -1,4 +1,4 @@
-"""Whether scores mean what they say: temperature, log loss and expected calibration error."""
+"""Whether scores mean what they say: temperature and expected calibration error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BINS = 15
 
 
 def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Find the temperature T that minimises the mean log loss of softmax(logits / T).
+    """Find the temperature T that minimises the mean log loss of softmax(logits / T); 1.0 when none is better.
 
     The loss is convex in 1 / T, so its only minimum is where the slope in 1 / T changes sign, or at an end of
     `TEMPERATURE_RANGE`.
@@ -28,9 +28,6 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     Args:
         logits: Unscaled logits of development utterances, shape (n, C).
         labels: True label indices, shape (n,).
-
-    Returns:
-        The temperature, within `TEMPERATURE_RANGE`; 1.0 when no temperature is better than that.
 
     Raises:
         ValueError: If nothing is given, shapes do not fit, a logit is not finite or a label is out of range.
@@ -62,12 +59,8 @@ def fit_logit_temperature(model: Any, output: Any) -> float:
         model: An emotion model; its present temperature is in the logits.
         output: `predictions`, (n, C) emotion logits, and `label_ids`, (n,), -100 where there is none.
 
-    Returns:
-        The temperature.
-
     Raises:
         RequestError: The model predicts no emotions, or none of the rows has one.
-        ValueError: As `fit_temperature`.
     """
     labels = np.asarray(output.label_ids)
     known = labels >= 0
@@ -82,39 +75,10 @@ def fit_logit_temperature(model: Any, output: Any) -> float:
     return float(model.config.logit_temperature)
 
 
-def log_loss(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Return the mean negative log probability of the true labels, in nats.
-
-    Args:
-        probabilities: Scores that sum to 1 per row, shape (n, C).
-        labels: True label indices, shape (n,).
-
-    Raises:
-        ValueError: If nothing is given, shapes do not fit, a row is no distribution or a label is out of range.
-    """
-    scores, true = _checked_probabilities(probabilities, labels)
-    picked = scores[np.arange(true.size), true]
-    # A probability that underflowed to zero costs a lot, not infinity.
-    return float(-np.log(np.maximum(picked, np.finfo(np.float64).tiny)).mean())
-
-
 def expected_calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = BINS) -> float:
-    """Return the mean gap between confidence and accuracy.
+    """Return the mean gap between confidence and accuracy, from 0 to 1; arguments are those of `reliability`.
 
-    Utterances are sorted by the probability of their predicted label into bins of equal width, open below and closed
-    above; the gaps of the bins are weighted by their number of utterances.
-
-    Args:
-        probabilities: Scores that sum to 1 per row, shape (n, C).
-        labels: True label indices, shape (n,).
-        bins: Number of bins.
-
-    Returns:
-        The error as a fraction from 0 to 1.
-
-    Raises:
-        ValueError: If nothing is given, shapes do not fit, a row is no distribution, a label is out of range or there
-            is no bin.
+    The gaps of the bins are weighted by their number of utterances.
     """
     counts, confidence, accuracy = reliability(probabilities, labels, bins)
     filled = counts > 0
@@ -124,7 +88,7 @@ def expected_calibration_error(probabilities: npt.ArrayLike, labels: npt.ArrayLi
 def reliability(
     probabilities: npt.ArrayLike, labels: npt.ArrayLike, bins: int = BINS
 ) -> tuple[IntArray, FloatArray, FloatArray]:
-    """Sort utterances by confidence, for a reliability diagram.
+    """Sort utterances by the probability of their predicted label, for a reliability diagram.
 
     Args:
         probabilities: Scores that sum to 1 per row, shape (n, C).
@@ -136,7 +100,8 @@ def reliability(
         last two in empty bins.
 
     Raises:
-        ValueError: As `expected_calibration_error`.
+        ValueError: If nothing is given, shapes do not fit, a row is no distribution, a label is out of range or there
+            is no bin.
     """
     if bins < 1:
         raise ValueError(f"bins is {bins}, expected at least 1")

@@ -25,13 +25,8 @@ def compare_variants(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Compare the first variant of a run with each other one, on what both have finished.
 
-    Args:
-        variants: The results of each variant.
-        labels: Names of the emotions, in index order.
-        independent: Whether no test speaker was trained on; without that there is no interval.
-
-    Returns:
-        The comparisons, and notes on those that cannot be made.
+    `labels` are the emotions in index order; unless the protocol is `independent` of speakers there is no interval.
+    Gives the comparisons, and notes on those that cannot be made.
 
     Raises:
         ValueError: If two variants were tested on different utterances of one fold.
@@ -46,9 +41,9 @@ def compare_variants(
             notes.append(f"{names[0]} and {other} are not compared: no fold is finished in both.")
             continue
         sides = [first_of[pair] for pair in shared], [other_of[pair] for pair in shared]
-        for mine, theirs in zip(*sides, strict=True):
-            where = f"{names[0]} and {other}, seed {mine.seed}, fold {mine.fold}"
-            refuse_other_rows(where, contents_of(mine), contents_of(theirs))
+        for first_result, other_result in zip(*sides, strict=True):
+            where = f"{names[0]} and {other}, seed {first_result.seed}, fold {first_result.fold}"
+            refuse_other_rows(where, contents_of(first_result), contents_of(other_result))
         comparison = compare_results(*sides, labels, independent)
         pairs = [{"seed": seed, "fold": fold} for seed, fold in shared]
         comparisons.append({"first": names[0], "other": other, **comparison, "pairs": pairs})
@@ -60,11 +55,7 @@ def compare_results(
 ) -> dict[str, Any]:
     """Compare two sets of predictions on the same utterances; the unit is the speaker, after a mean over seeds.
 
-    Args:
-        first: Results of one side.
-        other: Results of the other; folds and seeds may differ, the utterances of a seed may not.
-        labels: Names of the emotions, in index order.
-        independent: Whether no test speaker was trained on.
+    Folds and seeds of the two may differ, the utterances of a seed may not.
 
     Returns:
         `mean_difference` (first minus other, mean over speakers) with its interval `ci95`, its `p`,
@@ -74,11 +65,11 @@ def compare_results(
     Raises:
         ValueError: If the sides have different speakers.
     """
-    scores, of = _speaker_scores(first, labels), _speaker_scores(other, labels)
-    if scores.keys() != of.keys():
-        raise ValueError(f"{len(scores.keys() ^ of.keys())} speakers are on one side only")
-    speakers = sorted(scores)
-    raw = np.array([scores[speaker] - of[speaker] for speaker in speakers])
+    firsts, others = _speaker_scores(first, labels), _speaker_scores(other, labels)
+    if firsts.keys() != others.keys():
+        raise ValueError(f"{len(firsts.keys() ^ others.keys())} speakers are on one side only")
+    speakers = sorted(firsts)
+    raw = np.array([firsts[speaker] - others[speaker] for speaker in speakers])
     differences: FloatArray = np.where(np.abs(raw) < TIE, 0.0, raw)
     test = sign_flip_test(differences)
     pooled = [_confusions(side, labels) for side in (first, other)]
@@ -97,7 +88,7 @@ def compare_results(
         "pooled_difference": means[0] - means[1],
         "pooled_ci95": None if pooled_interval is None else list(pooled_interval),
         "per_speaker": {
-            speaker: {"first": scores[speaker], "other": of[speaker], "difference": float(difference)}
+            speaker: {"first": firsts[speaker], "other": others[speaker], "difference": float(difference)}
             for speaker, difference in zip(speakers, differences, strict=True)
         },
         "remark": COMPARISON_REMARK,

@@ -48,7 +48,7 @@ class SpeechEmotionMetric(evaluate.Metric):
         )
 
     def add_batch(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> None:
-        """Add utterances, as `evaluate.Metric` does; also what `compute` is given passes through here.
+        """Add utterances, as `evaluate.Metric` does; `compute` passes what it is given through here.
 
         Args:
             predictions: Predicted label indices, (n,).
@@ -58,7 +58,7 @@ class SpeechEmotionMetric(evaluate.Metric):
         Raises:
             ValueError: They are not equally many, or one is no whole number from 0.
         """
-        # Before the library turns 0.7 into 0 in silence, and NaN into an error that says nothing of labels.
+        # The library would turn 0.7 into 0 without a warning, and NaN into an error that does not mention labels.
         given = {"references": references, "predictions": predictions}
         checked = {name: label_indices(_whole(values), _MOST_LABELS, name) for name, values in given.items()}
         if checked["references"].shape != checked["predictions"].shape:
@@ -70,7 +70,7 @@ class SpeechEmotionMetric(evaluate.Metric):
         self.add_batch(predictions=[prediction], references=[reference], **kwargs)
 
     def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-        # Labels that do not occur never count, so those that do may be numbered anew.
+        # Labels that do not occur never count, so the others may be renumbered.
         labels, numbers = np.unique([*references, *predictions], return_inverse=True)
         return emotion_metrics(numbers[: len(references)], numbers[len(references) :], len(labels))
 

@@ -39,12 +39,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def label_indices(values: npt.ArrayLike, num_labels: int, what: str) -> IntArray:
-    """Check label indices and return them as int64.
-
-    Args:
-        values: Label indices, shape (n,), integers from 0 to `num_labels` - 1.
-        num_labels: Number of labels C.
-        what: The name used in error messages, such as "references".
+    """Check label indices, shape (n,), from 0 to `num_labels` - 1, and return them as int64; errors call them `what`.
 
     Raises:
         ValueError: If the values are empty, not one-dimensional, not integers, or out of range.
@@ -63,12 +58,7 @@ def label_indices(values: npt.ArrayLike, num_labels: int, what: str) -> IntArray
 
 
 def confusion_matrix(references: npt.ArrayLike, predictions: npt.ArrayLike, num_labels: int) -> IntArray:
-    """Count how often each label was predicted for each reference.
-
-    Args:
-        references: True label indices, shape (n,).
-        predictions: Predicted label indices, shape (n,).
-        num_labels: Number of labels C.
+    """Count how often each label was predicted for each reference, both label indices of shape (n,).
 
     Returns:
         Counts of utterances, shape (C, C), int64: rows are references, columns are predictions.
@@ -84,52 +74,24 @@ def confusion_matrix(references: npt.ArrayLike, predictions: npt.ArrayLike, num_
 
 
 def per_class_recall(confusion: npt.ArrayLike) -> FloatArray:
-    """Return the recall of each label.
-
-    Args:
-        confusion: Counts, shape (..., C, C), rows are references.
-
-    Returns:
-        Recalls from 0 to 1, shape (..., C), float64; NaN where a label has no reference.
-    """
+    """Recalls of confusions (..., C, C): (..., C) float64 from 0 to 1, NaN where a label has no reference."""
     matrix = np.asarray(confusion, dtype=np.float64)
     return _divide(np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(axis=-1))
 
 
 def war(confusion: npt.ArrayLike) -> FloatArray:
-    """Return the weighted average recall, which is the accuracy.
-
-    Args:
-        confusion: Counts, shape (..., C, C), rows are references.
-
-    Returns:
-        Accuracies from 0 to 1, shape (...), float64; NaN for a matrix without a count.
-    """
+    """Weighted average recall, the accuracy, of confusions (..., C, C): (...) float64, NaN for one without a count."""
     matrix = np.asarray(confusion, dtype=np.float64)
     return _divide(np.trace(matrix, axis1=-2, axis2=-1), matrix.sum(axis=(-2, -1)))
 
 
 def uar(confusion: npt.ArrayLike) -> FloatArray:
-    """Return the unweighted average recall over the labels that occur in the references.
-
-    Args:
-        confusion: Counts, shape (..., C, C), rows are references.
-
-    Returns:
-        UAR from 0 to 1, shape (...), float64; NaN for a matrix without a count.
-    """
+    """Unweighted average recall of confusions (..., C, C), over labels that occur in the references: (...) float64."""
     return _mean_of_present(per_class_recall(confusion), np.asarray(confusion))
 
 
 def macro_f1(confusion: npt.ArrayLike) -> FloatArray:
-    """Return the mean F1 over the labels that occur in the references.
-
-    Args:
-        confusion: Counts, shape (..., C, C), rows are references.
-
-    Returns:
-        Macro F1 from 0 to 1, shape (...), float64; NaN for a matrix without a count.
-    """
+    """Mean F1 of confusions (..., C, C), over the labels that occur in the references: (...) float64."""
     matrix = np.asarray(confusion, dtype=np.float64)
     hits = np.diagonal(matrix, axis1=-2, axis2=-1)
     scores = _divide(2 * hits, matrix.sum(axis=-1) + matrix.sum(axis=-2))
@@ -137,10 +99,7 @@ def macro_f1(confusion: npt.ArrayLike) -> FloatArray:
 
 
 def metrics_of(confusion: npt.ArrayLike) -> dict[str, float]:
-    """Return WAR, UAR and macro F1 of one confusion matrix.
-
-    Args:
-        confusion: Counts, shape (C, C), rows are references.
+    """Return WAR, UAR and macro F1 of one confusion matrix (C, C), rows are references.
 
     Raises:
         ValueError: If the matrix holds no count at all.
@@ -154,12 +113,7 @@ def metrics_of(confusion: npt.ArrayLike) -> dict[str, float]:
 
 
 def emotion_metrics(references: npt.ArrayLike, predictions: npt.ArrayLike, num_labels: int) -> dict[str, float]:
-    """Score predicted emotions.
-
-    Args:
-        references: True label indices, shape (n,).
-        predictions: Predicted label indices, shape (n,).
-        num_labels: Number of labels.
+    """Score predicted emotions; both arguments are label indices of shape (n,).
 
     Returns:
         `{"war", "uar", "macro_f1"}`, fractions from 0 to 1.
@@ -175,12 +129,7 @@ def emotion_metrics(references: npt.ArrayLike, predictions: npt.ArrayLike, num_l
 
 
 def absent_labels(references: npt.ArrayLike, labels: Sequence[str]) -> list[str]:
-    """Name the labels that no reference has, which UAR and macro F1 therefore leave out.
-
-    Args:
-        references: True label indices, shape (n,); may be empty.
-        labels: Names of all labels, in index order.
-    """
+    """Name the labels that no reference, shape (n,), has, and that UAR and macro F1 therefore leave out."""
     present = {int(index) for index in np.asarray(references).ravel()}
     return [name for index, name in enumerate(labels) if index not in present]
 

@@ -46,18 +46,15 @@ def probe_layers(
 ) -> Probe:
     """Classify every test row of every fold by a linear support vector machine on each layer.
 
-    Features are standardised by the training rows; classes are weighed so that each counts alike.
+    Features are standardised by the training rows; classes are weighted so that each counts alike.
 
     Args:
         features: Layer → (n, channels).
         labels: (n,) label indices.
         speakers: Speaker of each row.
         folds: Training and test rows.
-        c: Its C where it is fixed.
-        choices: Its C where it is chosen.
-
-    Returns:
-        The predictions.
+        c: The machine's C where it is fixed.
+        choices: The values of C to choose from.
     """
     names = np.asarray(speakers, dtype=str)
     fixed = {layer: np.full(len(labels), -1) for layer in features}
@@ -76,13 +73,9 @@ def probe_layers(
 
 
 def score(guesses: IntArray, labels: IntArray, speakers: Sequence[str] | None, num_labels: int) -> dict[str, Any]:
-    """WAR, UAR and the interval of the UAR, over the rows that were tested.
+    """WAR, UAR and its interval (none without speakers), over the rows that were tested.
 
-    Args:
-        guesses: (n,) label indices, -1 where not tested.
-        labels: (n,) label indices.
-        speakers: Speaker of each row; None gives no interval.
-        num_labels: Number of labels.
+    `guesses` and `labels` are (n,) label indices; guesses are -1 where a row was not tested.
     """
     tested = guesses >= 0
     true, said = labels[tested], guesses[tested]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class FoldResult:
 
 
 @dataclass(frozen=True)
-class Block:
+class AlignedPredictions:
     """A complete seeds × folds block, one entry per utterance, aligned over seeds.
 
     `references` (n,) and `predictions` (seeds, n) are label indices; `folds_of` (n,) are fold numbers; `scores` and
@@ -54,8 +54,8 @@ class Block:
     def rows(self, labels: Sequence[str]) -> dict[str, tuple[str, str, str]]:
         """What was tested, whatever was predicted: id → speaker, gender and emotion."""
         names = [labels[index] for index in self.references]
-        told = zip(self.ids.tolist(), self.speakers.tolist(), self.genders.tolist(), names, strict=True)
-        return {i: (speaker, gender, emotion) for i, speaker, gender, emotion in told}
+        rows = zip(self.ids.tolist(), self.speakers.tolist(), self.genders.tolist(), names, strict=True)
+        return {i: (speaker, gender, emotion) for i, speaker, gender, emotion in rows}
 
     def confusions(self, rows: npt.NDArray[Any], num_labels: int) -> IntArray:
         """Count the confusion matrix of some rows for each seed, shape (seeds, C, C)."""
@@ -95,7 +95,7 @@ def check_results(
 
 
 def contents_of(result: FoldResult) -> dict[str, tuple[Any, ...]]:
-    """Return what must be the same wherever a fold is tested: who said what, per id."""
+    """Return what must be the same wherever a fold is tested: speaker, gender and emotion, per id."""
     return {row["id"]: (row["speaker"], row.get("gender"), row["emotion"]) for row in result.predictions}
 
 
@@ -114,51 +114,51 @@ def choose_block(
     folds_of_seed = {seed: {r.fold for r in results if r.seed == seed} for seed in dict.fromkeys(seeds)}
 
     def rank(seed: int) -> tuple[int, int]:
-        mine = folds_of_seed[seed]
-        return len(mine), sum(mine <= others for others in folds_of_seed.values())
+        own = folds_of_seed[seed]
+        return len(own), sum(own <= others for others in folds_of_seed.values())
 
     # max() keeps the first of equals, so the order of the seeds decides last.
     folds = folds_of_seed[max(folds_of_seed, key=rank)] if folds_of_seed else set()
-    chosen = [seed for seed, mine in folds_of_seed.items() if folds and folds <= mine]
+    chosen = [seed for seed, own in folds_of_seed.items() if folds and folds <= own]
     outside = sorted((r.seed, r.fold) for r in results if r.seed not in chosen or r.fold not in folds)
     return chosen, sorted(folds), [{"seed": seed, "fold": fold} for seed, fold in outside]
 
 
-def align(results: Sequence[FoldResult], seeds: list[int], folds: list[int], labels: list[str]) -> Block:
+def align(results: Sequence[FoldResult], seeds: list[int], folds: list[int], labels: list[str]) -> AlignedPredictions:
     """Bring the predictions of a block into arrays with the same utterance order for every seed."""
-    index = {label: i for i, label in enumerate(labels)}
-    rows_of = {(r.seed, r.fold): sorted(r.predictions, key=lambda row: str(row["id"])) for r in results}
-    reference_rows = [(fold, row) for fold in folds for row in rows_of[seeds[0], fold]]
+    by_pair = {(result.seed, result.fold): result for result in results}
 
-    def over_seeds(key: str) -> list[list[Any]]:
-        return [[row[key] for fold in folds for row in rows_of[seed, fold]] for seed in seeds]
+    def rows_of(seed: int) -> list[tuple[FoldResult, dict[str, Any]]]:
+        of_folds = [by_pair[seed, fold] for fold in folds]
+        return [(result, row) for result in of_folds for row in sorted(result.predictions, key=lambda r: str(r["id"]))]
 
-    block = Block(
+    by_seed = [rows_of(seed) for seed in seeds]
+    first = by_seed[0]
+    scores = calibrated = None
+    if all("scores" in row for result in results for row in result.predictions):
+        scores = np.array(
+            [[[row["scores"][label] for label in labels] for _, row in rows] for rows in by_seed], np.float64
+        )
+        # None becomes NaN, and so would the scores of any fold without a temperature.
+        temperatures = np.array([[result.temperature for result, _ in rows] for rows in by_seed], np.float64)
+        if not np.isnan(temperatures).any():
+            # Log-probabilities are logits up to a constant per utterance, which a softmax does not see.
+            logits = np.log(np.maximum(scores, np.finfo(np.float64).tiny)) / temperatures[:, :, None]
+            calibrated = softmax(logits, axis=-1)
+    return AlignedPredictions(
         seeds=seeds,
         folds=folds,
-        ids=np.array([str(row["id"]) for _, row in reference_rows]),
-        references=np.array([index[row["emotion"]] for _, row in reference_rows], np.int64),
-        predictions=np.array([[index[name] for name in names] for names in over_seeds("predicted")], np.int64),
-        speakers=np.array([str(row["speaker"]) for _, row in reference_rows]),
-        genders=np.array([str(row.get("gender") or "unknown") for _, row in reference_rows]),
-        folds_of=np.array([fold for fold, _ in reference_rows], np.int64),
+        ids=np.array([str(row["id"]) for _, row in first]),
+        references=np.array([labels.index(row["emotion"]) for _, row in first], np.int64),
+        predictions=np.array([[labels.index(row["predicted"]) for _, row in rows] for rows in by_seed], np.int64),
+        speakers=np.array([str(row["speaker"]) for _, row in first]),
+        genders=np.array([str(row.get("gender") or "unknown") for _, row in first]),
+        folds_of=np.array([result.fold for result, _ in first], np.int64),
+        scores=scores,
+        calibrated=calibrated,
     )
-    if not all("scores" in row for rows in rows_of.values() for row in rows):
-        return block
-    scores = np.array([[[told[label] for label in labels] for told in own] for own in over_seeds("scores")], np.float64)
-    temperature_of = {(r.seed, r.fold): r.temperature for r in results}
-    chosen = [[temperature_of[seed, fold] for fold, _ in reference_rows] for seed in seeds]
-    if any(value is None for own in chosen for value in own):
-        return replace(block, scores=scores)
-    # Log-probabilities are logits up to a constant per utterance, which a softmax does not see.
-    logits = np.log(np.maximum(scores, np.finfo(np.float64).tiny)) / np.array(chosen, np.float64)[:, :, None]
-    return replace(block, scores=scores, calibrated=softmax(logits, axis=-1))
 
 
 def is_speaker_independent(protocol: Mapping[str, Any]) -> bool:
-    """Whether no test speaker was trained on.
-
-    Args:
-        protocol: A report's protocol; it says so where somebody was.
-    """
+    """Whether no test speaker was trained on; a report's protocol says so where one was."""
     return protocol.get("speaker_independent", True) is not False

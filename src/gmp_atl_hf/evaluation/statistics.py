@@ -14,7 +14,7 @@ import numpy.typing as npt
 from .metrics import FloatArray, IntArray, label_indices, per_class_recall, uar
 
 MIN_SPEAKERS = 5
-"""Fewer speakers than this give no interval: resampling them says next to nothing about other people."""
+"""Fewer speakers than this give no interval: resampling them tells almost nothing about other speakers."""
 
 MAX_EXACT = 20
 """Up to this many non-zero differences all sign patterns are enumerated (2^20 of them)."""
@@ -34,10 +34,9 @@ class SignFlipResult(NamedTuple):
 
     Args:
         p: Two-sided p value.
-        smallest_attainable_p: The p value if all non-zero differences had the same sign; no data of this size can
-            give a smaller one.
+        smallest_attainable_p: The p value if all non-zero differences had the same sign.
         exact: Whether all sign patterns were enumerated.
-        n: Number of differences given, zeros included.
+        n: Number of differences, zeros included.
     """
 
     p: float
@@ -70,7 +69,7 @@ def speaker_confusions(
     Args:
         references: True label indices, shape (n,).
         predictions_per_seed: Predicted label indices, shape (seeds, n).
-        speakers: The speaker of each utterance, n strings.
+        speakers: The speaker of each utterance.
         num_labels: Number of labels C.
 
     Returns:
@@ -91,16 +90,7 @@ def speaker_confusions(
 
 
 def resample_weights(num_speakers: int, samples: int, seed: int) -> IntArray:
-    """Draw speakers with replacement and count how often each was drawn.
-
-    Args:
-        num_speakers: Number of speakers P to draw from; each sample draws P of them.
-        samples: Number of samples.
-        seed: Seed of the draws.
-
-    Returns:
-        Counts, shape (samples, P), int64; each row sums to P.
-    """
+    """Draw all P speakers with replacement, `samples` times; counts (samples, P) int64, each row sums to P."""
     drawn = np.random.default_rng(seed).integers(num_speakers, size=(samples, num_speakers))
     flat = drawn + np.arange(samples)[:, None] * num_speakers
     return np.bincount(flat.ravel(), minlength=samples * num_speakers).reshape(samples, num_speakers)
@@ -117,29 +107,14 @@ def speaker_bootstrap(
     """Return the 95 % percentile interval of the pooled UAR, averaged over seeds, by resampling speakers.
 
     A drawn speaker brings all of their utterances, for all seeds at once. Labels that no drawn speaker has are left
-    out of that sample's mean, as everywhere.
-
-    Args:
-        references: True label indices, shape (n,).
-        predictions_per_seed: Predicted label indices, shape (seeds, n).
-        speakers: The speaker of each utterance, n strings.
-        num_labels: Number of labels.
-        samples: Number of resamples.
-        seed: Seed of the resampling, not of a training.
-
-    Returns:
-        The 2.5th and the 97.5th percentile as fractions, or None for fewer than five speakers.
-
-    Raises:
-        ValueError: If shapes do not fit, nothing is given or a label is out of range.
+    out of that sample's mean, as everywhere. Arguments and errors are those of `speaker_confusions`; None for fewer
+    than five speakers.
     """
     confusions = speaker_confusions(references, predictions_per_seed, speakers, num_labels)
     num_speakers = confusions.shape[1]
     if num_speakers < MIN_SPEAKERS:
         return None
-    scores = _resampled_uar(confusions, resample_weights(num_speakers, samples, seed))
-    low, high = np.percentile(scores, [2.5, 97.5])
-    return float(low), float(high)
+    return _interval(_resampled_uar(confusions, resample_weights(num_speakers, samples, seed)))
 
 
 def utterance_bootstrap(
@@ -148,20 +123,8 @@ def utterance_bootstrap(
     """Return the 95 % percentile interval of one speaker's UAR by resampling utterances within each label.
 
     It says how much a speaker's UAR owes to the few utterances that were recorded, and nothing about other speakers.
-
-    Args:
-        references: True label indices, shape (n,).
-        predictions_per_seed: Predicted label indices, shape (seeds, n).
-        num_labels: Number of labels.
-        samples: Number of resamples; a drawn utterance counts with the mean of its hits over seeds.
-        seed: Seed of the resampling.
-
-    Returns:
-        The 2.5th and the 97.5th percentile, or None for fewer than ten utterances, and where all are right or all
-        wrong: resampling them would give an interval of no width, which nobody should believe.
-
-    Raises:
-        ValueError: If nothing is given or a label is out of range.
+    Label indices are (n,) and (seeds, n); a drawn utterance counts with its mean over seeds. None for fewer than ten
+    utterances, and where all are right or all wrong: the interval would have no width.
     """
     true = label_indices(references, num_labels, "references")
     hits = (np.atleast_2d(predictions_per_seed) == true).mean(axis=0)
@@ -172,23 +135,16 @@ def utterance_bootstrap(
         own[generator.integers(own.size, size=(samples, own.size))].mean(axis=1)
         for own in (hits[true == label] for label in np.unique(true))
     ]
-    low, high = np.percentile(np.mean(recalls, axis=0), [2.5, 97.5])
-    return float(low), float(high)
+    return _interval(np.mean(recalls, axis=0))
 
 
 def difference_bootstrap(
     first: IntArray, other: IntArray, samples: int = 2000, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Return the 95 % percentile interval of the difference of two pooled UARs on the same speakers.
+    """Return the 95 % percentile interval of first minus other pooled UAR on the same speakers.
 
-    Args:
-        first: What `speaker_confusions` gave for one side, shape (seeds, speakers, C, C); any number of seeds.
-        other: The same speakers in the same order, for the other side.
-        samples: Number of resamples; each draws the same speakers for both sides.
-        seed: Seed of the resampling.
-
-    Returns:
-        The 2.5th and the 97.5th percentile of first minus other, or None for fewer than five speakers.
+    Both are confusions (seeds, speakers, C, C) as `speaker_confusions` gives them, speakers in the same order; each
+    resample draws the same speakers for both. None for fewer than five speakers.
 
     Raises:
         ValueError: If the sides have different numbers of speakers.
@@ -199,28 +155,15 @@ def difference_bootstrap(
     if num_speakers < MIN_SPEAKERS:
         return None
     weights = resample_weights(num_speakers, samples, seed)
-    differences = _resampled_uar(first, weights) - _resampled_uar(other, weights)
-    low, high = np.percentile(differences, [2.5, 97.5])
-    return float(low), float(high)
+    return _interval(_resampled_uar(first, weights) - _resampled_uar(other, weights))
 
 
 def mean_bootstrap(differences: npt.ArrayLike, samples: int = 2000, seed: int = 0) -> tuple[float, float] | None:
-    """Return the 95 % percentile interval of a mean over speakers.
-
-    Args:
-        differences: One value per speaker, shape (n,).
-        samples: Number of resamples.
-        seed: Seed of the resampling.
-
-    Returns:
-        The 2.5th and the 97.5th percentile, or None for fewer than five speakers.
-    """
+    """Return the 95 % percentile interval of a mean over speakers, one value each; None for fewer than five."""
     values = np.asarray(differences, dtype=np.float64).ravel()
     if values.size < MIN_SPEAKERS:
         return None
-    means = resample_weights(values.size, samples, seed) @ values / values.size
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+    return _interval(resample_weights(values.size, samples, seed) @ values / values.size)
 
 
 def gender_gap(
@@ -232,31 +175,19 @@ def gender_gap(
     samples: int = 2000,
     seed: int = 0,
 ) -> GenderGap | None:
-    """Compare female and male speakers over the labels that both have.
+    """Compare female and male speakers over the labels that both have; None where a gender or such a label is missing.
 
-    Args:
-        references: True label indices, shape (n,).
-        predictions_per_seed: Predicted label indices, shape (seeds, n).
-        speakers: The speaker of each utterance, n strings.
-        genders: The gender of each utterance's speaker, n strings; neither `female` nor `male` is left out.
-        num_labels: Number of labels.
-        samples: Number of resamples; each draws speakers of both sides, apart.
-        seed: Seed of the resampling.
-
-    Returns:
-        The gap; None where a gender or a label that both have is missing.
-
-    Raises:
-        ValueError: If shapes do not fit or a label is out of range.
+    `genders` has one entry per utterance and leaves out all but `female` and `male`; the speakers of each side are
+    resampled apart. Other arguments and errors are those of `speaker_confusions`.
     """
-    told, who = np.asarray(genders, dtype=str), np.asarray(speakers, dtype=str)
+    gender_of, speaker_of = np.asarray(genders, dtype=str), np.asarray(speakers, dtype=str)
     true, guesses = np.asarray(references), np.atleast_2d(predictions_per_seed)
     sides = []
     for gender in ("female", "male"):
-        rows = told == gender
+        rows = gender_of == gender
         if not rows.any():
             return None
-        sides.append(speaker_confusions(true[rows], guesses[:, rows], who[rows].tolist(), num_labels))
+        sides.append(speaker_confusions(true[rows], guesses[:, rows], speaker_of[rows].tolist(), num_labels))
     differences, common = _recall_gap(*(side.sum(axis=1) for side in sides))
     if not common[0].any():
         return None
@@ -267,22 +198,16 @@ def gender_gap(
             _weighted(side, resample_weights(side.shape[1], samples, seed + place)) for place, side in enumerate(sides)
         ]
         # A sample in which the sides have no label in common says nothing.
-        drawn = _recall_gap(*pooled)[0].mean(axis=0)
-        low, high = np.nanpercentile(drawn, [2.5, 97.5])
-        interval = (float(low), float(high))
+        interval = _interval(_recall_gap(*pooled)[0].mean(axis=0))
     return GenderGap(float(differences.mean()), interval, np.flatnonzero(common[0]).tolist(), counts)
 
 
 def sign_flip_test(differences: npt.ArrayLike, seed: int = 0) -> SignFlipResult:
-    """Test whether paired differences are centred at zero, two-sided, by flipping their signs.
+    """Test whether paired differences, one per speaker, are centred at zero, two-sided, by flipping their signs.
 
     If the two sides were interchangeable, each difference would be as likely with the other sign. p is the share of
     sign patterns whose mean is at least as far from zero as the observed one. Zeros stay zero under any sign and never
-    change p.
-
-    Args:
-        differences: One difference per speaker, shape (n,).
-        seed: Seed of the draws; unused when all patterns are enumerated (up to 20 non-zero differences).
+    change p. All patterns are enumerated up to 20 non-zero differences, else drawn by the seed.
 
     Raises:
         ValueError: If there is no difference or one is not finite.
@@ -304,6 +229,12 @@ def sign_flip_test(differences: npt.ArrayLike, seed: int = 0) -> SignFlipResult:
     hits = _drawn_hits(nonzero, threshold, seed)
     # The observed pattern counts as one of the draws, so that p is never zero.
     return SignFlipResult((hits + 1) / (DRAWS + 1), 1 / (DRAWS + 1), False, values.size)
+
+
+def _interval(values: FloatArray) -> tuple[float, float]:
+    """The 2.5th and the 97.5th percentile; NaN, where a sample says nothing, is left out."""
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _weighted(confusions: IntArray, weights: IntArray) -> FloatArray:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .calibration import BINS, expected_calibration_error, reliability
 from .metrics import FloatArray, absent_labels, macro_f1, metrics_of, per_class_recall, uar, war
-from .results import Block, FoldResult, align, choose_block
+from .results import AlignedPredictions, FoldResult, align, choose_block
 from .statistics import MIN_SPEAKERS, MIN_SPEAKERS_A_SIDE, gender_gap, speaker_bootstrap, utterance_bootstrap
 
 NOT_SPEAKER_INDEPENDENT = "not speaker-independent"
@@ -94,7 +94,7 @@ def _spreads(folds: FloatArray, pooled: FloatArray) -> dict[str, float | None]:
     }
 
 
-def _group(block: Block, rows: npt.NDArray[Any], labels: list[str]) -> dict[str, Any]:
+def _group(block: AlignedPredictions, rows: npt.NDArray[Any], labels: list[str]) -> dict[str, Any]:
     """Score some of the utterances, averaged over seeds."""
     confusions = block.confusions(rows, len(labels))
     return {
@@ -105,7 +105,7 @@ def _group(block: Block, rows: npt.NDArray[Any], labels: list[str]) -> dict[str,
     }
 
 
-def _whole_group(block: Block, rows: npt.NDArray[Any], labels: list[str]) -> dict[str, Any]:
+def _whole_group(block: AlignedPredictions, rows: npt.NDArray[Any], labels: list[str]) -> dict[str, Any]:
     """Score some of the utterances by every metric there is."""
     confusions = block.confusions(rows, len(labels))
     calibration = _calibration(block, rows)
@@ -118,7 +118,7 @@ def _whole_group(block: Block, rows: npt.NDArray[Any], labels: list[str]) -> dic
     }
 
 
-def _speaker(block: Block, rows: npt.NDArray[Any], labels: list[str]) -> dict[str, Any]:
+def _speaker(block: AlignedPredictions, rows: npt.NDArray[Any], labels: list[str]) -> dict[str, Any]:
     """Score one speaker, with an interval that says how far their few utterances carry."""
     interval = utterance_bootstrap(block.references[rows], block.predictions[:, rows], len(labels))
     return {
@@ -128,14 +128,14 @@ def _speaker(block: Block, rows: npt.NDArray[Any], labels: list[str]) -> dict[st
     }
 
 
-def _per_corpus(block: Block, labels: list[str]) -> dict[str, Any]:
+def _per_corpus(block: AlignedPredictions, labels: list[str]) -> dict[str, Any]:
     """Score each corpus apart where the test has several; the id of an utterance starts with that of the corpus."""
     corpora = np.array([utterance.partition("/")[0] for utterance in block.ids.tolist()])
     names = sorted(set(corpora.tolist()))
     return {name: _group(block, corpora == name, labels) for name in names} if len(names) > 1 else {}
 
 
-def _calibration(block: Block, rows: npt.NDArray[Any]) -> dict[str, Any] | None:
+def _calibration(block: AlignedPredictions, rows: npt.NDArray[Any]) -> dict[str, Any] | None:
     """Compare confidence and accuracy, pooled over folds and averaged over seeds."""
     if block.scores is None:
         return None
@@ -155,7 +155,7 @@ def _calibration(block: Block, rows: npt.NDArray[Any]) -> dict[str, Any] | None:
     return plain
 
 
-def _gender_gap(block: Block, labels: list[str], independent: bool) -> dict[str, Any] | None:
+def _gender_gap(block: AlignedPredictions, labels: list[str], independent: bool) -> dict[str, Any] | None:
     """Compare female and male speakers, with the sentence that explains the interval or its absence."""
     speakers = block.speakers.tolist()
     gap = gender_gap(
@@ -181,7 +181,7 @@ def _gender_gap(block: Block, labels: list[str], independent: bool) -> dict[str,
     }
 
 
-def _interval(block: Block, labels: list[str], independent: bool) -> tuple[list[float] | None, str]:
+def _interval(block: AlignedPredictions, labels: list[str], independent: bool) -> tuple[list[float] | None, str]:
     """Return the interval of the pooled UAR, if it means anything, and the sentence that explains it."""
     count = len(set(block.speakers.tolist()))
     if not independent:

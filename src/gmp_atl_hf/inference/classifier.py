@@ -21,14 +21,14 @@ from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from .devices import default_batch_seconds, resolve_device, resolve_precision
 from .loading import load_emotion_model
 from .predictions import Prediction, WindowScores
-from .reader import Heard, Piece, Reader, run_ahead
+from .reader import Reader, ReadState, Segment, run_ahead
 from .scorers import make_scorer
 from .sources import Inputs, Item, expand_inputs
-from .windows import Windowing, coverage_weights
+from .windows import SlidingWindow, coverage_weights
 from .workers import compute_ahead
 
 LONGEST_SECONDS = 60.0
-"""Recordings longer than this are scored in windows of it unless other windows are asked for. Our choice: one emotion
+"""Recordings longer than this are scored in windows of it unless other windows are given. Our choice: one emotion
 of a whole hour means little, and attention over an hour needs more memory than there is."""
 
 BATCHES_PER_THREAD = 4
@@ -41,9 +41,9 @@ NO_NUMBERS = "scores are no finite numbers, so it is damaged, or its training or
 class SpeechEmotionClassifier:
     """Scores emotions of recordings.
 
-    Recordings are read in background threads while the model works, batched with others of like length, and longer ones
-    are cut into windows while they are read, so that memory depends on neither the number nor the length of recordings.
-    A recording's scores do not depend on the recordings beside it, in float32 and int8 to 1e-4.
+    Recordings are read in background threads while the model works, batched with others of similar length, and longer
+    ones are cut into windows while they are read, so that memory depends on neither the number nor the length of
+    recordings. A recording's scores do not depend on the recordings beside it, in float32 and int8 to 1e-4.
 
     Args:
         model: The emotion model.
@@ -56,7 +56,7 @@ class SpeechEmotionClassifier:
             norms, attention in int8, cosines and probabilities stay float32. `"auto"` is bfloat16 on CUDA devices that
             have it and float32 elsewhere. Not the default: the scores of a recording would depend on the device, and
             in bfloat16 on its neighbours beyond 1e-4.
-        longest_seconds: Recordings longer than this are scored in windows of it when no windows are asked for; None
+        longest_seconds: Recordings longer than this are scored in windows of it when no windows are given; None
             scores them in one piece, which takes memory and time that grow with the square of the length.
 
     Raises:
@@ -86,7 +86,7 @@ class SpeechEmotionClassifier:
         self.batch_seconds = batch_seconds
         # A clip needs one frame; 400 samples at least, as in training, see `read_clip`.
         self.shortest = max(MINIMUM_SAMPLES, receptive_field(model.config.conv_kernel, model.config.conv_stride))
-        self.longest = Windowing.from_seconds(longest_seconds, shortest=self.shortest)
+        self.longest = SlidingWindow.from_seconds(longest_seconds, shortest=self.shortest)
         self.model: HubertForGMPATL = model.to(self.device).eval()  # type: ignore[arg-type]
         self.feature_extractor = feature_extractor
         self._scorer = make_scorer(self.model, feature_extractor, self.precision)
@@ -159,7 +159,7 @@ class SpeechEmotionClassifier:
         progress: bool = False,
     ) -> list[Prediction]:
         """Score recordings that are already listed, see `expand_inputs`; otherwise as calling the classifier."""
-        windowing = Windowing.from_seconds(window, hop, self.shortest)
+        windowing = SlidingWindow.from_seconds(window, hop, self.shortest)
         reader = Reader(inputs, windowing, self.longest, self.shortest)
         total = sum(map(reader.work, range(len(inputs)))) / SAMPLING_RATE
         with tqdm(
@@ -171,7 +171,7 @@ class SpeechEmotionClassifier:
         ) as bar:
             self._score_all(reader, bar)
             bar.total = bar.n  # the headers were an estimate, and bad files are done with too
-        return [self._prediction(item, heard) for item, heard in zip(inputs, reader.heard, strict=True)]
+        return [self._prediction(item, state) for item, state in zip(inputs, reader.states, strict=True)]
 
     def _score_all(self, reader: Reader, bar: Any) -> None:
         """Batches are read while others are computed; on a CPU several at once, if there are several."""
@@ -180,39 +180,39 @@ class SpeechEmotionClassifier:
             # In fewer batches than that, one thread would end long before another.
             seconds = min(seconds, max(1.0, total / (BATCHES_PER_THREAD * threads)))
         batches = (
-            (pieces, scorer.prepare([piece.waveform for piece in pieces]))
-            for pieces in reader.batches(seconds, scorer.padded)
+            (segments, scorer.prepare([segment.waveform for segment in segments]))
+            for segments in reader.batches(seconds, scorer.padded)
         )
         with (
             closing(run_ahead(batches)) as prepared,
             closing(compute_ahead(scorer.score, prepared, scorer.side_by_side and total > seconds)) as scored,
         ):
-            for pieces, scores in scored:
-                _keep(reader.heard, pieces, scores, bar)
+            for segments, scores in scored:
+                _keep(reader.states, segments, scores, bar)
 
-    def _prediction(self, item: Item, heard: Heard) -> Prediction:
-        if heard.problem is not None:
-            return Prediction(item.name, None, {}, None, error=heard.problem)
+    def _prediction(self, item: Item, state: ReadState) -> Prediction:
+        if state.problem is not None:
+            return Prediction(item.name, None, {}, None, error=state.problem)
         labels = self.labels
-        scores = np.stack(heard.scores)
+        scores = np.stack(state.scores)
         if not np.isfinite(scores).all():
             return Prediction(item.name, None, {}, None, error=f"{item.name}: the model's {NO_NUMBERS}")
-        mean = _named(labels, coverage_weights(heard.spans) @ scores)
+        mean = _named(labels, coverage_weights(state.spans) @ scores)
         windows = None
-        if heard.windowed:
+        if state.windowed:
             windows = [
                 WindowScores(start / SAMPLING_RATE, end / SAMPLING_RATE, _named(labels, row))
-                for (start, end), row in zip(heard.spans, scores, strict=True)
+                for (start, end), row in zip(state.spans, scores, strict=True)
             ]
         label = max(mean, key=mean.__getitem__)
-        return Prediction(item.name, label, mean, heard.samples / SAMPLING_RATE, windows)
+        return Prediction(item.name, label, mean, state.samples / SAMPLING_RATE, windows)
 
 
-def _keep(heard: Sequence[Heard], pieces: Iterable[Piece], scores: Tensor, bar: Any) -> None:
-    for piece, row in zip(pieces, scores.cpu().numpy().astype(np.float64), strict=True):
-        heard[piece.item].spans.append(piece.span)
-        heard[piece.item].scores.append(row)
-        seconds = (piece.span[1] - piece.span[0]) / SAMPLING_RATE
+def _keep(state: Sequence[ReadState], segments: Iterable[Segment], scores: Tensor, bar: Any) -> None:
+    for segment, row in zip(segments, scores.cpu().numpy().astype(np.float64), strict=True):
+        state[segment.item].spans.append(segment.span)
+        state[segment.item].scores.append(row)
+        seconds = (segment.span[1] - segment.span[0]) / SAMPLING_RATE
         bar.total = max(bar.total, bar.n + seconds)
         bar.update(seconds)
 

@@ -23,13 +23,7 @@ it is never there as a whole. Narrow models gain from long batches, wide ones lo
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """Find the device to compute on.
-
-    Args:
-        device: Its name; None for the accelerator if there is one, otherwise the CPU.
-
-    Returns:
-        A device that is there.
+    """Find the device to compute on; None is the accelerator if there is one, otherwise the CPU.
 
     Raises:
         RequestError: There is no such device.
@@ -37,27 +31,24 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if device is None:
         return torch.device("cpu") if accelerator is None else accelerator
-    there = ["cpu"] if accelerator is None else ["cpu", accelerator.type]
+    available = ["cpu"] if accelerator is None else ["cpu", accelerator.type]
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise RequestError(f"there is no device {device!r}", ", ".join(there), f"device={there[-1]!r}") from error
-    if chosen.type not in there or (chosen.index or 0) >= (
+        raise RequestError(
+            f"there is no device {device!r}", ", ".join(available), f"device={available[-1]!r}"
+        ) from error
+    if chosen.type not in available or (chosen.index or 0) >= (
         torch.accelerator.device_count() if chosen.type != "cpu" else 1
     ):
-        raise RequestError(f"the device {device!s} is not on this machine", ", ".join(there), f"device={there[-1]!r}")
+        raise RequestError(
+            f"the device {device!s} is not on this machine", ", ".join(available), f"device={available[-1]!r}"
+        )
     return chosen
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Find the precision to compute in.
-
-    Args:
-        precision: One of `PRECISIONS`.
-        device: Where the computing is done.
-
-    Returns:
-        `"float32"`, `"bfloat16"` or `"int8"`.
+    """Find the precision to compute in; `"auto"` is `"bfloat16"` on GPUs that have it, otherwise `"float32"`.
 
     Raises:
         RequestError: There is no such precision, or not on this device.
@@ -77,13 +68,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 def default_batch_seconds(config: GMPATLConfig, device: torch.device) -> float:
     """Seconds of audio per batch that suit a device.
 
-    Args:
-        config: The model's configuration; the width of its first convolution decides on a CPU.
-        device: Where the computing is done.
-
-    Returns:
-        128 on accelerators; on a CPU at most as many as keep the first convolution's output in 32 MiB, about 5 in the
-        base shape.
+    128 on accelerators; on a CPU at most as many as keep the first convolution's output in 32 MiB, about 5 in the base
+    shape.
     """
     if device.type != "cpu":
         return MOST_BATCH_SECONDS

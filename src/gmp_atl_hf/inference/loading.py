@@ -18,12 +18,6 @@ from ..modeling.modeling_gmp_atl import HubertForGMPATL
 def load_emotion_model(checkpoint: str) -> HubertForGMPATL:
     """Load a fine-tuned emotion model in float32; a PEFT adapter is merged into the model that it belongs to.
 
-    Args:
-        checkpoint: Folder or Hub id, of a model or an adapter.
-
-    Returns:
-        The model; nothing in it is newly initialised.
-
     Raises:
         RequestError: There is no such model, it is of another kind, its files are damaged, or weights are missing.
     """

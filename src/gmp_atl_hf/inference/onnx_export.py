@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE
@@ -96,17 +97,8 @@ def export_onnx(model: HubertForGMPATL, feature_extractor: Any, path: Path, int8
     free. The file is compared with the model at three lengths and in a padded batch, and is not written when a logit
     differs by more than `TOLERANCE`.
 
-    8-bit weights are an own choice: those of the linear layers, `BLOCK` of them to a scale; convolutions and
-    activations between layers stay as they are, so that a clip's scores do not depend on the clips beside it.
-
-    Args:
-        model: The model.
-        feature_extractor: The checkpoint's feature extractor, which says whether clips are normalised.
-        path: The file to write.
-        int8: Store the weights of linear layers in 8 bits.
-
-    Returns:
-        What was written and how it was checked.
+    8-bit weights are our choice: those of the linear layers, `BLOCK` of them to a scale; convolutions and activations
+    between layers stay as they are, so that a clip's scores do not depend on the clips beside it.
 
     Raises:
         RequestError: The model is too large for one file.
@@ -235,10 +227,7 @@ def _convert(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what the exporters report at length; their errors are exceptions.
-
-    Importing onnxruntime's quantizer even sets up logging for the whole process, which is undone.
-    """
+    """Hide the exporters' long output; importing onnxruntime's quantizer even sets up logging, which is undone."""
     root = logging.getLogger()
     handlers, level, disabled = list(root.handlers), root.level, root.manager.disable
     logging.disable(logging.WARNING)
@@ -299,12 +288,12 @@ def _compare(
 
 
 def _int8_cost(before: Any, after: Any, clips: Mapping[str, npt.NDArray[np.float32]], bytes_before: int) -> Int8Cost:
-    exact = np.concatenate([_run(before, [clip]) for clip in clips.values()])
-    alone = np.concatenate([_run(after, [clip]) for clip in clips.values()])
+    exact = np.concatenate([_run(before, [clip]) for clip in clips.values()]).astype(np.float64)
+    alone = np.concatenate([_run(after, [clip]) for clip in clips.values()]).astype(np.float64)
     together = _run(after, list(clips.values()))
     clip = clips["3 s"]
     return Int8Cost(
-        largest_score_difference=float(np.abs(_softmax(exact) - _softmax(alone)).max()),
+        largest_score_difference=float(np.abs(softmax(exact, axis=1) - softmax(alone, axis=1)).max()),
         megabytes_before=bytes_before / 1e6,
         seconds_before=_best_time(before, clip),
         seconds_after=_best_time(after, clip),
@@ -319,9 +308,3 @@ def _best_time(session: Any, clip: npt.NDArray[np.float32]) -> float:
         _run(session, [clip])
         times.append(time.perf_counter() - begun)
     return min(times)
-
-
-def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    scores: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return scores

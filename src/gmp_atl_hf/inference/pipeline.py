@@ -20,7 +20,7 @@ from ..errors import RequestError
 from ..modeling.frames_gmp_atl import receptive_field
 from .classifier import LONGEST_SECONDS, NO_NUMBERS
 from .sources import is_one
-from .windows import Windowing, coverage_weights, cut_windows
+from .windows import SlidingWindow, coverage_weights, cut_windows
 
 
 class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipeline):
@@ -63,7 +63,7 @@ class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipelin
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         preprocess, forward, postprocess = super()._sanitize_parameters(**kwargs)  # type: ignore[no-untyped-call]
         if window is not None or hop is not None:
-            preprocess["windowing"] = Windowing.from_seconds(window, hop, self.shortest)
+            preprocess["windowing"] = SlidingWindow.from_seconds(window, hop, self.shortest)
         return preprocess, forward, postprocess
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -86,15 +86,15 @@ class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipelin
         return list(super().__call__((one for one in inputs), **kwargs))  # type: ignore[arg-type]
 
     def preprocess(  # type: ignore[override]
-        self, inputs: Any, windowing: Windowing | None = None
+        self, inputs: Any, windowing: SlidingWindow | None = None
     ) -> Iterator[dict[str, Any]]:
         """Read a recording and give its windows, of which a short recording has one."""
-        windows = windowing or Windowing.from_seconds(LONGEST_SECONDS)
+        windows = windowing or SlidingWindow.from_seconds(LONGEST_SECONDS)
         assert windows is not None
         pieces = (
-            (span, stretch.waveform(span))
-            for stretch in cut_windows(read_blocks(_as_source(inputs)), windows)
-            for span in stretch.spans
+            (span, chunk.waveform(span))
+            for chunk in cut_windows(read_blocks(_as_source(inputs)), windows)
+            for span in chunk.spans
         )
         span, waveform = next(pieces)
         for following in pieces:
@@ -131,7 +131,7 @@ class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipelin
         ]
 
     def _apply(self, logits: Tensor, function: str | None) -> Tensor:
-        """(labels,) scores; the function is the stock task's choice unless one was asked for."""
+        """(labels,) scores; the function is the stock task's unless one was given."""
         kind = self.model.config.problem_type
         defaults = {"regression": "none", "multi_label_classification": "sigmoid"}
         function = function or defaults.get(str(kind), "softmax")

@@ -12,10 +12,7 @@ TASK = "speech-emotion-recognition"
 
 
 class _LazyTask(dict[str, Any]):
-    """A task's entry whose class, and what that reads audio with, is loaded when it is looked up.
-
-    Newer releases of transformers take a class by its name; those before want the class itself.
-    """
+    """A task's entry whose class is loaded when it is looked up: older transformers want the class, not its name."""
 
     def __getitem__(self, key: str) -> Any:
         if key == "impl":

@@ -16,7 +16,7 @@ import soundfile
 from ..data.audio import SAMPLING_RATE, FloatArray, read_audio
 from ..data.audio_stream import read_blocks
 from .sources import Item, estimated_samples
-from .windows import Span, Stretch, Windowing, cut_windows
+from .windows import Chunk, SlidingWindow, Span, cut_windows
 
 READ_AHEAD_SECONDS = 240.0
 """Seconds of audio that may wait for the model: 15 MB once decoded."""
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Heard:
+class ReadState:
     """What is known of one recording so far.
 
     Args:
@@ -53,7 +53,7 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Segment:
     """One waveform for the model: a recording or a window of one.
 
     Args:
@@ -72,57 +72,53 @@ class Reader:
 
     Args:
         items: The recordings.
-        windowing: Windows that were asked for; None for none.
-        longest: Windows of recordings longer than their size, used where no windows were asked for; None to score
+        windowing: The windows of all recordings; None for none.
+        longest: Windows of recordings longer than their size, used without `windowing`; None to score
             recordings of any length in one piece.
         shortest: Samples that the model needs; a shorter clip gets zeros at its end.
     """
 
     def __init__(
-        self, items: Sequence[Item], windowing: Windowing | None, longest: Windowing | None, shortest: int
+        self, items: Sequence[Item], windowing: SlidingWindow | None, longest: SlidingWindow | None, shortest: int
     ) -> None:
         self.items = items
         self.windowing = windowing
         self.longest = longest
         self.shortest = shortest
-        self.heard = [Heard(problem=item.problem) for item in items]
+        self.states = [ReadState(problem=item.problem) for item in items]
         self.threads = max(1, min(8, os.cpu_count() or 1))
         with ThreadPoolExecutor(self.threads) as pool:  # headers on a network drive are slow one by one
             self.estimates = list(pool.map(lambda item: estimated_samples(item.source), items))
 
     def work(self, index: int) -> int:
-        """Samples that the model will be given for a recording, overlaps included; an estimate, like the headers."""
+        """Estimated samples that the model will be given for a recording, overlaps included."""
         samples = self.estimates[index]
         windowing = self._windowing(samples)
         return windowing.count(samples) * min(windowing.size, samples) if windowing else samples
 
-    def batches(self, batch_seconds: float, padded: bool = True) -> Iterator[list[Piece]]:
+    def batches(self, batch_seconds: float, padded: bool = True) -> Iterator[list[Segment]]:
         """Fill batches with neighbours in length, longest first: what takes most memory is tried at once.
 
-        Args:
-            batch_seconds: Most seconds of audio in a batch, padding included; one longer piece is a batch of its own.
-            padded: Whether the pieces of a batch will be filled up to the longest of them.
-
-        Yields:
-            Pieces of all readable recordings. When it ends, `heard` tells lengths and problems.
+        A batch has at most `batch_seconds` of audio, padding included where its segments are `padded`; one longer
+        segment is a batch of its own. When the iteration ends, `states` has lengths and problems.
         """
         limit = batch_seconds * SAMPLING_RATE
-        batch: list[Piece] = []
+        batch: list[Segment] = []
         longest = filled = 0
-        for piece in self._pieces():
-            length = len(piece.waveform)
+        for segment in self._segments():
+            length = len(segment.waveform)
             size = max(longest, length) * (len(batch) + 1) if padded else filled + length
             if batch and (size > limit or size - filled - length > MOST_PADDING * size):
                 yield batch
                 batch, longest, filled = [], 0, 0
-            batch.append(piece)
+            batch.append(segment)
             longest, filled = max(longest, length), filled + length
         if batch:
             yield batch
 
-    def _pieces(self) -> Iterator[Piece]:
+    def _segments(self) -> Iterator[Segment]:
         """Short recordings are decoded by a pool, up to a bound; long ones arrive block by block."""
-        order = deque(sorted(range(len(self.items)), key=self._piece_length, reverse=True))
+        order = deque(sorted(range(len(self.items)), key=self._segment_length, reverse=True))
         waiting: deque[tuple[int, Future[FloatArray] | None]] = deque()
         ahead = 0
         with ThreadPoolExecutor(self.threads) as pool:
@@ -143,21 +139,21 @@ class Reader:
                     if future is not None:
                         future.cancel()
 
-    def _read(self, index: int, future: Future[FloatArray] | None) -> Iterator[Piece]:
-        heard = self.heard[index]
+    def _read(self, index: int, future: Future[FloatArray] | None) -> Iterator[Segment]:
+        state = self.states[index]
         try:
             blocks = read_blocks(self.items[index].source) if future is None else iter([future.result()])
-            for stretch in self._stretches(index, blocks):
-                for span in stretch.spans:
-                    heard.samples = max(heard.samples, span[1])
-                    waveform = stretch.waveform(span)
+            for chunk in self._chunks(index, blocks):
+                for span in chunk.spans:
+                    state.samples = max(state.samples, span[1])
+                    waveform = chunk.waveform(span)
                     if len(waveform) < self.shortest:
                         waveform = np.pad(waveform, (0, self.shortest - len(waveform)))
-                    yield Piece(index, span, waveform)
+                    yield Segment(index, span, waveform)
         except READING_ERRORS as error:
-            heard.problem = describe_problem(self.items[index].name, error)
+            state.problem = describe_problem(self.items[index].name, error)
 
-    def _stretches(self, index: int, blocks: Iterator[FloatArray]) -> Iterator[Stretch]:
+    def _chunks(self, index: int, blocks: Iterator[FloatArray]) -> Iterator[Chunk]:
         if self._in_blocks(index):
             windowing = self._windowing(self.estimates[index])
         else:
@@ -165,13 +161,13 @@ class Reader:
             windowing = self._windowing(len(whole))  # now the length is known, whatever the header said
             blocks = iter([whole])
             if windowing is None:
-                yield Stretch(whole, 0, [(0, len(whole))])
+                yield Chunk(whole, 0, [(0, len(whole))])
                 return
         assert windowing is not None
-        self.heard[index].windowed = True
+        self.states[index].windowed = True
         yield from cut_windows(blocks, windowing)
 
-    def _windowing(self, samples: int) -> Windowing | None:
+    def _windowing(self, samples: int) -> SlidingWindow | None:
         if self.windowing is not None:
             return self.windowing
         return self.longest if self.longest is not None and samples > self.longest.size else None
@@ -181,7 +177,7 @@ class Reader:
         windowing = self._windowing(self.estimates[index])
         return windowing is not None and self.estimates[index] > LONG_SECONDS * SAMPLING_RATE
 
-    def _piece_length(self, index: int) -> int:
+    def _segment_length(self, index: int) -> int:
         samples = self.estimates[index]
         windowing = self._windowing(samples)
         return min(windowing.size, samples) if windowing else samples

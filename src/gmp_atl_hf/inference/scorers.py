@@ -12,7 +12,7 @@ from torch import Tensor
 from ..data.audio import SAMPLING_RATE, FloatArray
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
-from ..numerics import exact_convolutions
+from ..numerics import no_tf32
 from .cpu.model import PackedModel
 
 
@@ -34,13 +34,7 @@ class Scorer(Protocol):
 
 
 class PaddedScorer:
-    """The model itself on padded batches.
-
-    Args:
-        model: The model, on its device.
-        feature_extractor: Its feature extractor.
-        half: Whether to compute under autocast to bfloat16: weights, cosines and probabilities stay float32.
-    """
+    """The model itself on padded batches, with `half` under autocast to bfloat16 (cosines stay float32)."""
 
     padded = True
     side_by_side = False
@@ -69,20 +63,14 @@ class PaddedScorer:
         with (
             torch.inference_mode(),
             torch.autocast(device.type, torch.bfloat16, self.half),
-            exact_convolutions(device),
+            no_tf32(device),
         ):
             logits = self.model(**on_device).logits
         return torch.softmax(logits.float(), dim=-1)
 
 
 class PackedScorer:
-    """Clips side by side on a CPU.
-
-    Args:
-        model: The model, on the CPU in float32.
-        feature_extractor: Its feature extractor.
-        int8: See `PackedModel`.
-    """
+    """Clips side by side on a CPU, without padding, see `PackedModel`."""
 
     padded = False
     side_by_side = True
@@ -101,15 +89,7 @@ class PackedScorer:
 
 
 def make_scorer(model: HubertForGMPATL, feature_extractor: Any, precision: str) -> Scorer:
-    """The quickest way to compute a model where it is.
-
-    Args:
-        model: The model, in eval mode.
-        feature_extractor: Its feature extractor.
-        precision: `"float32"`, `"bfloat16"` or `"int8"`, see `resolve_precision`.
-
-    Returns:
-        Its scorer.
+    """The quickest way to compute a model, in eval mode, where it is, in a precision that `resolve_precision` gave.
 
     Raises:
         RequestError: int8 is not made for this model.

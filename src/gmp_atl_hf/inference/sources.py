@@ -29,13 +29,7 @@ Inputs: TypeAlias = AudioSource | Iterable[AudioSource]
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """What is in a folder.
-
-    Args:
-        recordings: Files taken for recordings by their ending, sorted; none that is hidden.
-        others: All other files, sorted.
-        problems: Folders inside that cannot be listed, with the reason.
-    """
+    """What is in a folder: recordings and other files, sorted, and why folders in it cannot be listed."""
 
     recordings: list[Path]
     others: list[Path]
@@ -60,12 +54,8 @@ class Item:
 def list_folder(folder: str | os.PathLike[str]) -> FoundFiles:
     """List a folder and the folders in it.
 
-    Args:
-        folder: The folder.
-
-    Returns:
-        Its files; those whose ending is in `AUDIO_SUFFIXES` are recordings, unless they are hidden, as the `._x.wav`
-        that a Mac leaves beside every `x.wav` on other people's disks.
+    Files whose ending is in `AUDIO_SUFFIXES` are recordings, unless they are hidden, as the `._x.wav` that a Mac leaves
+    beside every `x.wav` on other people's disks.
     """
     problems: list[tuple[Path, str]] = []
 
@@ -79,13 +69,10 @@ def list_folder(folder: str | os.PathLike[str]) -> FoundFiles:
 
 
 def expand_inputs(inputs: Inputs) -> tuple[list[Item], bool]:
-    """Turn what was handed over into a list of recordings.
-
-    Args:
-        inputs: One or many of everything `read_audio` accepts, and folders.
+    """Turn one or many of everything `read_audio` accepts, and folders, into a list of recordings.
 
     Returns:
-        The recordings, folders replaced by what is in them; and whether it was a single recording, no list or folder.
+        The recordings, and whether it was a single recording, no list or folder.
 
     Raises:
         RequestError: It is an array, a tensor or a list of numbers, which says no sampling rate.
@@ -117,16 +104,9 @@ def is_one(inputs: object) -> bool:
 
 
 def estimated_samples(source: Any) -> int:
-    """Tell about how long a recording is, from its header alone.
+    """Estimate a recording's samples at 16 kHz from its header; 0 when it cannot be told, and reading it will say why.
 
-    Batches are ordered by it; what is in them is measured when it is read, so an estimate is enough. (`audio_length`
-    is exact and decodes mp3 and ogg for that.)
-
-    Args:
-        source: The recording in any form that `read_audio` accepts.
-
-    Returns:
-        Samples at 16 kHz; 0 when it cannot be told, in which case reading it will say why.
+    Batches are ordered by it, so an estimate is enough. (`audio_length` is exact and decodes mp3 and ogg for that.)
     """
     try:
         if (found := array_and_rate(source)) is not None:

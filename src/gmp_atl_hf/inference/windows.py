@@ -18,13 +18,8 @@ Span: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Windowing:
-    """Length and distance of windows.
-
-    Args:
-        size: Samples of a window, at 16 kHz.
-        hop: Samples from the start of a window to the start of the next, at most `size`.
-    """
+class SlidingWindow:
+    """Samples of a window at 16 kHz, and from its start to that of the next (at most as many)."""
 
     size: int
     hop: int
@@ -32,16 +27,10 @@ class Windowing:
     @classmethod
     def from_seconds(
         cls, window: float | None, hop: float | None = None, shortest: int = MINIMUM_SAMPLES
-    ) -> Windowing | None:
-        """Check what was asked for.
+    ) -> SlidingWindow | None:
+        """Check seconds; None is no window, or a hop as long as the window.
 
-        Args:
-            window: Seconds of a window; None for no windows.
-            hop: Seconds from window to window; None for windows side by side.
-            shortest: Samples of one frame of the model.
-
-        Returns:
-            The windows in samples, or None.
+        `shortest` are the samples of one frame of the model.
 
         Raises:
             RequestError: A hop without a window, a window below one frame, or a hop that leaves gaps.
@@ -71,7 +60,7 @@ class Windowing:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Chunk:
     """Part of a recording and the windows that lie in it.
 
     Args:
@@ -89,18 +78,12 @@ class Stretch:
         return self.samples[span[0] - self.start : span[1] - self.start]
 
 
-def cut_windows(blocks: Iterable[FloatArray], windowing: Windowing) -> Iterator[Stretch]:
-    """Cut a recording that arrives in blocks, holding no more of it than a block and a window.
+def cut_windows(blocks: Iterable[FloatArray], windowing: SlidingWindow) -> Iterator[Chunk]:
+    """Cut a recording that arrives in (samples,) float32 blocks, holding no more of it than a block and a window.
 
     Every window has its full length: what would be a short one at the end is shifted back until it ends with the
-    recording. A recording that is shorter than a window is one window.
-
-    Args:
-        blocks: (samples,) float32 arrays at 16 kHz, of any lengths, in order.
-        windowing: Length and distance of the windows.
-
-    Yields:
-        A stretch for each block that completes windows, and one for the shifted window at the end.
+    recording. A recording that is shorter than a window is one window. There is a chunk for each block that completes
+    windows, and one for the shifted window at the end.
     """
     held = np.empty(0, dtype=np.float32)
     start = total = upcoming = 0
@@ -112,26 +95,20 @@ def cut_windows(blocks: Iterable[FloatArray], windowing: Windowing) -> Iterator[
             spans.append((upcoming, upcoming + windowing.size))
             upcoming += windowing.hop
         if spans:
-            yield Stretch(held, start, spans)
+            yield Chunk(held, start, spans)
         # The end of the recording may be anywhere from here on, and its window reaches back by a full length.
         keep = max(start, min(upcoming, total - windowing.size))
         held, start = held[keep - start :], keep
-    heard = upcoming - windowing.hop + windowing.size if upcoming else 0
-    if heard < total:
-        yield Stretch(held, start, [(max(0, total - windowing.size), total)])
+    covered_to = upcoming - windowing.hop + windowing.size if upcoming else 0
+    if covered_to < total:
+        yield Chunk(held, start, [(max(0, total - windowing.size), total)])
 
 
 def coverage_weights(spans: Sequence[Span]) -> npt.NDArray[np.float64]:
-    """Weight of each window in the scores of the whole recording.
+    """Weight of each window in the scores of the whole recording, which they cover: (windows,) float64 that sum to 1.
 
     Each sample of the recording counts once, shared equally by the windows that cover it, so that windows which overlap
     (the one shifted back at the end always may) do not make their part of the recording heavier than the rest.
-
-    Args:
-        spans: Windows that together cover a recording.
-
-    Returns:
-        (windows,) float64 shares that sum to 1.
 
     Example:
         >>> coverage_weights([(0, 4), (4, 8), (6, 10)]).tolist()

@@ -14,7 +14,7 @@ EMOTION_LOSSES = ("am-softmax", "cross-entropy")
 FRAME_HEADS = ("linear", "cosine")
 FRAME_TARGETS = ("masked", "all")
 UNKNOWN_SPEAKER = "unknown"
-"""Stands in `seen_speakers` for people of any corpus whom nobody has named."""
+"""Stands in `seen_speakers` for unnamed speakers of any corpus."""
 
 SPEC_AUGMENT: Mapping[str, Any] = {"mask_time_prob": 0.05, "mask_time_length": 10, "mask_time_min_masks": 0}
 """Time masks where emotions are learnt: light SpecAugment. Our choice (P-TAPT and FLEA have 0.05 to 0.08)."""
@@ -30,13 +30,7 @@ def shipped_folder(name: str | os.PathLike[str]) -> str:
 
 
 def find_checkpoint(name: str | os.PathLike[str]) -> str:
-    """Folder or Hub id of a checkpoint.
-
-    Args:
-        name: A folder, a Hub id, or an encoder that comes with the package; a folder goes before an encoder.
-
-    Returns:
-        The folder, or the Hub id.
+    """Folder or Hub id of a checkpoint; the name of an encoder that comes with the package becomes its folder.
 
     Raises:
         OSError: A name without an owner that is neither a folder nor an encoder that comes with the package.
@@ -79,8 +73,8 @@ class GMPATLConfig(HubertConfig):
             Frames that count in retraining: `"masked"` only, or `"all"` (ablation). Our choice.
         seen_speakers (`list[str]`, *optional*):
             Speakers (`<corpus>/<speaker>`) that training, choice of the epoch, clustering or an earlier stage has
-            heard; `None` where that is not recorded. `<corpus>/unknown` stands for people that nobody has named,
-            `unknown` for those of any corpus, which other trainers than `GMPATLTrainer` leave behind.
+            used; `None` where that is not recorded. `<corpus>/unknown` stands for speakers without a name, `unknown`
+            for those of any corpus, which other trainers than `GMPATLTrainer` leave behind.
         layerdrop (`float`, defaults to 0.0):
             Changed default: 0.1 in `HubertConfig`. LayerDrop shifts layers and breaks several processes.
             A checkpoint's own value is replaced too, unless given explicitly.
@@ -104,7 +98,7 @@ class GMPATLConfig(HubertConfig):
     keys_to_ignore_at_inference: ClassVar[list[str]] = [
         "loss_sums",
         "loss_counts",
-        "hits",
+        "correct",
         "hidden_states",
         "attentions",
     ]
@@ -189,18 +183,14 @@ class GMPATLConfig(HubertConfig):
         if config_dict.get("model_type") == HubertConfig.model_type:
             config_dict = {**config_dict, "model_type": cls.model_type, "layerdrop": 0.0}
             config_dict.pop("architectures", None)
-            # What a plain HuBERT has heard is nobody's test, unless it says so.
+            # Nobody's test speakers are in the training data of a plain HuBERT, unless it says so.
             config_dict.setdefault("seen_speakers", [])
         return config_dict, kwargs
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Make a configuration; fields given beside the dictionary pass the same checks as those in it.
-
-        Raises:
-            ValueError: A field outside its range.
-        """
-        # transformers sets them on the finished object, where nobody looks at them any more.
+        """Make a configuration; fields beside the dictionary pass the same checks (`ValueError` out of range)."""
+        # transformers sets them on the finished object, where they have no effect any more.
         given = {name: kwargs.pop(name) for name in GMPATLConfig.__annotations__ if name in kwargs}
         for one, other in (("id2label", "label2id"), ("label2id", "id2label")):
             if one in given and other not in given:
@@ -230,7 +220,7 @@ class GMPATLConfig(HubertConfig):
         return self.apply_spec_augment and self.mask_feature_prob > 0
 
     def note_unknown_training(self) -> None:
-        """Another trainer than ours is at work: no calibration outlives it, and whom it hears is unknown."""
+        """Note a training by another trainer: it ends the calibration, and its speakers are unknown."""
         # Only where it changes something: a compiled forward pass would be compiled again.
         if self.logit_temperature != 1.0:
             self.logit_temperature = 1.0
@@ -238,11 +228,7 @@ class GMPATLConfig(HubertConfig):
             self.seen_speakers = [*self.seen_speakers, UNKNOWN_SPEAKER]
 
     def resolve_layer(self, layer: int) -> int:
-        """1-based transformer layer of a possibly negative one: -3 of 12 is layer 10 (the third-last).
-
-        Raises:
-            ValueError: There is no such layer.
-        """
+        """1-based transformer layer of a possibly negative one (-3 of 12 is 10); a `ValueError` if there is none."""
         resolved = layer if layer > 0 else self.num_hidden_layers + 1 + layer
         if layer == 0 or not 1 <= resolved <= self.num_hidden_layers:
             raise ValueError(

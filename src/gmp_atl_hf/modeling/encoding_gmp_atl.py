@@ -31,11 +31,12 @@ class EncoderInputs(TypedDict, total=False):
     """What every model's `forward` takes besides `input_values`, `attention_mask` and its targets; None is not given.
 
     Attributes:
-        conv_features: (batch, frames, channels) in place of `input_values`.
-        frame_mask: (batch, frames), 1 on valid frames of `conv_features`.
-        frame_spans: (batch, 2) int64 frames to keep.
-        mask_time_indices: (batch, kept frames) bool frames to mask.
-        mask_feature_indices: (batch, hidden) bool channels to mask.
+        conv_features: (batch, frames, channels) output of the front end, right-padded, in place of `input_values`.
+        frame_mask: (batch, frames), 1 on valid frames of `conv_features`; None when no row is padded.
+        frame_spans: (batch, 2) int64 frames to keep of each clip (first, one after the last); None keeps all.
+        mask_time_indices: (batch, kept frames) bool, True where the frame is replaced by the mask embedding. Frames
+            beyond the clip are never masked.
+        mask_feature_indices: (batch, hidden) bool, True where a channel is zero in every frame.
         output_hidden_states: Return the input of the first transformer layer and the output of every one.
         output_attentions: Return the attention weights of every layer; needs `attn_implementation="eager"`.
         return_dict: False for a plain tuple.
@@ -101,15 +102,7 @@ class ValidGroupNormConvLayer(HubertGroupNormConvLayer):
     """The first convolution of base models, with its group norm over the valid steps of each clip."""
 
     def forward(self, features: Tensor, steps: Tensor | None = None) -> Tensor:
-        """Convolve, normalise, activate.
-
-        Args:
-            features: (batch, 1, samples).
-            steps: (batch,) int64 valid steps of the output; None when every row is full.
-
-        Returns:
-            (batch, channels, steps).
-        """
+        """(batch, 1, samples) and (batch,) int64 valid steps of the output, None for all → (batch, channels, steps)."""
         features = self.conv(features)
         if steps is None:
             features = self.layer_norm(features)
@@ -120,7 +113,7 @@ class ValidGroupNormConvLayer(HubertGroupNormConvLayer):
 
 
 def convolve(hubert: GMPATLModel, input_values: Tensor, sample_counts: Tensor | None) -> Tensor:
-    """Run the convolution front end.
+    """Run the convolution front end over right-padded waveforms.
 
     Args:
         hubert: The encoder.
@@ -156,23 +149,11 @@ def encode_speech(
     layers: tuple[int, ...] = (),
     output_attentions: bool = False,
 ) -> EncodedSpeech:
-    """Encode waveforms, or convolution features that were computed before.
+    """Encode waveforms, (batch, samples) float at 16 kHz, right-padded, or convolution features computed before.
 
-    Args:
-        hubert: The encoder.
-        input_values: (batch, samples) float waveforms at 16 kHz, right-padded. Either these or `conv_features`.
-        attention_mask: (batch, samples), 1 on valid samples; None when no row is padded.
-        conv_features: (batch, frames, channels) output of the front end, right-padded.
-        frame_mask: (batch, frames), 1 on valid frames of `conv_features`; None when no row is padded.
-        frame_spans: (batch, 2) int64 frames to keep of each clip (first, one after the last); None keeps all.
-        mask_time_indices: (batch, kept frames) bool, True where the frame is replaced by the mask embedding. Frames
-            beyond the clip are never masked.
-        mask_feature_indices: (batch, hidden) bool, True where a channel is zero in every frame.
-        layers: 1-based transformer layers whose hidden states are wanted.
-        output_attentions: Warn where the way of attending has no weights to show; `GMPATLModel` records them.
-
-    Returns:
-        The encoded batch; frames are those kept by `frame_spans`.
+    `attention_mask` is (batch, samples), 1 on valid samples, None when no row is padded; see `EncoderInputs` for the
+    other inputs. Hidden states are kept of `layers`, 1-based. `output_attentions` warns where the attention has no
+    weights to show; `GMPATLModel` records them.
 
     Raises:
         ValueError: Neither or both inputs are given, or a clip is shorter than one frame.
@@ -299,9 +280,6 @@ class GMPATLModel(HubertModel):
             input_values: (batch, samples) float32 waveforms at 16 kHz.
             attention_mask: (batch, samples), 1 on valid samples.
             kwargs: See `EncoderInputs`.
-
-        Returns:
-            The hidden states, and those of every layer and their attention weights where asked for.
         """
         # None is "as the configuration says", and wrappers such as PEFT's hand on the arguments of text models as None.
         given: dict[str, Any] = {name: value for name, value in kwargs.items() if value is not None}

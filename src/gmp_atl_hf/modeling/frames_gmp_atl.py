@@ -22,15 +22,9 @@ def frame_count(num_samples: Tensor, kernels: Sequence[int], strides: Sequence[i
 
 
 def frame_count(num_samples: int | Tensor, kernels: Sequence[int], strides: Sequence[int]) -> int | Tensor:
-    """Number of frames that the front end makes of a waveform.
+    """Number of frames that the front end makes of `num_samples`, an int, or int64 of any shape.
 
-    Args:
-        num_samples: Length in samples; an int, or int64 of any shape.
-        kernels: Kernel size of each convolution, in steps of its own input.
-        strides: Stride of each convolution, likewise.
-
-    Returns:
-        Frames, of the same type and shape as `num_samples`; 0 where the waveform is shorter than one receptive field.
+    It is 0 where the waveform is shorter than one receptive field.
 
     Example:
         >>> frame_count(16_000, (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2))
@@ -71,15 +65,7 @@ def hop_length(strides: Sequence[int]) -> int:
 
 
 def length_mask(lengths: Tensor, max_length: int) -> Tensor:
-    """Mask of the valid positions of a right-padded batch.
-
-    Args:
-        lengths: (batch,) int64, valid positions of each row.
-        max_length: Positions in the padded batch.
-
-    Returns:
-        (batch, max_length) bool, True where the position is valid.
-    """
+    """Mask (batch, max_length) bool of a right-padded batch, True on valid positions, (batch,) int64 of each row."""
     return torch.arange(max_length, device=lengths.device)[None, :] < lengths[:, None]
 
 
@@ -94,7 +80,7 @@ def crop_frames(features: Tensor, spans: Tensor) -> tuple[Tensor, Tensor]:
         spans: (batch, 2) int64, first frame and frame after the last, within the valid frames of the row.
 
     Returns:
-        The cropped features (batch, longest span, channels), zero on padding, and their mask (batch, longest span).
+        (batch, longest span, channels), zero on padding, and their mask (batch, longest span).
     """
     lengths = spans[:, 1] - spans[:, 0]
     longest = int(lengths.max())

@@ -23,16 +23,16 @@ class PartSums(NamedTuple):
     Attributes:
         sums: Sum of the clip's losses.
         counts: What the sum is to be divided by, once added up over the clips that belong together.
-        hits: Items (the clip, or its frames) whose largest logit is the label.
+        correct: Items (the clip, or its frames) whose largest logit is the label.
     """
 
     sums: Tensor
     counts: Tensor
-    hits: Tensor
+    correct: Tensor
 
 
 def cross_entropy_sums(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> PartSums:
-    """Cross-entropy of each clip, weighted by class.
+    """Cross-entropy of each clip, weighted by class; a clip's count is its class weight, 0 when ignored.
 
     Ignored clips stay in the graph with weight zero: several processes must agree on which parameters have gradients.
 
@@ -40,9 +40,6 @@ def cross_entropy_sums(logits: Tensor, labels: Tensor, class_weights: Tensor | N
         logits: (batch, classes), any float dtype.
         labels: (batch,) int64, -100 where missing.
         class_weights: (classes,) float32, or None for equal weights.
-
-    Returns:
-        The part; a clip's count is its class weight, 0 when ignored.
     """
     valid = labels != IGNORED
     # Only -100 is ignored: any other label out of range, such as the -1 of unlabelled `datasets` rows, must fail.
@@ -65,10 +62,11 @@ def count_labels(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
 def am_softmax_sums(
     cosines: Tensor, labels: Tensor, scale: float, margin: float, class_weights: Tensor | None = None
 ) -> PartSums:
-    r"""Additive-margin softmax of each clip: cross-entropy over `s·(cos θ - m·[class is the target])`.
+    """Additive-margin softmax of each clip: cross-entropy over `s·(cos θ - m·[class is the target])`.
 
     Source: Wang et al. 2018, "Additive Margin Softmax for Face Verification" (arXiv 1801.05599). That GMP-ATL
-    fine-tunes with it is stated by the paper, s and m are not. With m = 0 this is a scaled cosine softmax.
+    fine-tunes with it is stated by the paper, s and m are not. With m = 0 this is a scaled cosine softmax. Correct
+    clips are counted without the margin.
 
     Args:
         cosines: (batch, classes) in -1 to 1.
@@ -76,49 +74,42 @@ def am_softmax_sums(
         scale: s, above 0.
         margin: m, 0 to 1.
         class_weights: (classes,) float32, or None for equal weights.
-
-    Returns:
-        The part, as in `cross_entropy_sums`; hits are counted without the margin.
     """
     targets = functional.one_hot(labels.masked_fill(labels == IGNORED, 0), cosines.shape[-1])
     part = cross_entropy_sums(scale * (cosines.float() - margin * targets), labels, class_weights)
-    return part._replace(hits=(cosines.argmax(-1) == labels).float())
+    return part._replace(correct=(cosines.argmax(-1) == labels).float())
 
 
 def frame_cross_entropy_sums(logits: Tensor, labels: Tensor, clips: Tensor, num_clips: int) -> PartSums:
-    """Cross-entropy of the chosen frames, added up for each clip.
+    """Cross-entropy of the chosen frames, added up for each clip, whose count is its number of chosen frames.
 
     Args:
         logits: (chosen frames, clusters), any float dtype.
         labels: (chosen frames,) int64 cluster of each frame, none ignored.
         clips: (chosen frames,) int64 row that each frame belongs to.
         num_clips: Rows in the batch.
-
-    Returns:
-        The part; a clip's count is its number of chosen frames.
     """
     logits = logits.float()
     losses = functional.cross_entropy(logits, labels, reduction="none")
-    hits = (logits.argmax(-1) == labels).float()
+    correct = (logits.argmax(-1) == labels).float()
     empty = torch.zeros(num_clips, dtype=torch.float32, device=logits.device)
     return PartSums(
         empty.index_add(0, clips, losses),
         empty.index_add(0, clips, torch.ones_like(losses)),
-        empty.index_add(0, clips, hits),
+        empty.index_add(0, clips, correct),
     )
 
 
 def combine_parts(sums: Tensor, counts: Tensor, weights: Tensor, denominators: Tensor | None = None) -> Tensor:
-    """One loss from the parts: Σ over parts of weight · (sum of the clips / denominator).
+    """One loss from the parts: Σ over parts of weight · (sum of the clips / denominator); scalar float32.
+
+    A part that nothing counts for is 0, not 0/0.
 
     Args:
         sums: (batch, parts) float32.
         counts: (batch, parts) float32, this batch's own counts.
         weights: (parts,) float32.
         denominators: (parts,) float32 counts of the whole optimiser step; None takes this batch's own.
-
-    Returns:
-        Scalar float32. A part that nothing counts for is 0, not 0/0.
     """
     totals = counts.sum(0) if denominators is None else denominators
     scale = torch.where(totals > 0, weights / totals.clamp(min=torch.finfo(torch.float32).tiny), 0.0)

@@ -50,7 +50,7 @@ class GMPATLOutput(ModelOutput):
             Sum of each clip's losses for each part named by the model's `loss_parts`.
         loss_counts (`torch.FloatTensor` of shape `(batch, parts)`, float32, with labels):
             What each sum is to be divided by, added up over the clips that belong together.
-        hits (`torch.FloatTensor` of shape `(batch, parts)`, float32, with labels):
+        correct (`torch.FloatTensor` of shape `(batch, parts)`, float32, with labels):
             Counted items (the clip, or its frames) that were predicted rightly.
         hidden_states (`tuple` of `torch.FloatTensor` of shape `(batch, frames, hidden)`, if asked for):
             Input of the first transformer layer, then the output of each: number k is that of layer k.
@@ -64,7 +64,7 @@ class GMPATLOutput(ModelOutput):
     frame_logits: tuple[Tensor, ...] | None = None
     loss_sums: Tensor | None = None
     loss_counts: Tensor | None = None
-    hits: Tensor | None = None
+    correct: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -99,12 +99,8 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
     def count_parts(self, batch: Mapping[str, Tensor], class_weights: Tensor | None = None) -> Tensor:
         """What the losses of a batch will be divided by, known before its forward pass.
 
-        Args:
-            batch: Labels and masks of `forward`.
-            class_weights: (emotions,) float32 weights of the emotion part.
-
-        Returns:
-            (parts,) float32, equal to `loss_counts.sum(0)` of the forward pass.
+        Gives (parts,) float32, equal to `loss_counts.sum(0)`, from labels and masks of `forward` and (emotions,)
+        float32 weights of the emotion part.
         """
         raise NotImplementedError
 
@@ -127,7 +123,7 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
     freeze_encoder = freeze_base_model
 
     def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
-        """Load a PEFT adapter, which has no calibration; whom it has heard is not known."""
+        """Load a PEFT adapter, which has no calibration and does not say on which speakers it was trained."""
         self.config.note_unknown_training()
         return super().load_adapter(*args, **kwargs)
 
@@ -149,7 +145,7 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
                 self.config.note_unknown_training()
             fields["loss_sums"] = torch.stack([part.sums for part in parts], dim=1)
             fields["loss_counts"] = torch.stack([part.counts for part in parts], dim=1)
-            fields["hits"] = torch.stack([part.hits for part in parts], dim=1)
+            fields["correct"] = torch.stack([part.correct for part in parts], dim=1)
             weights = torch.tensor(self.part_weights, device=fields["loss_sums"].device)
             fields["loss"] = combine_parts(fields["loss_sums"], fields["loss_counts"], weights, loss_denominators)
         # All at once: a field that is set later would come last in the tuple, and the loss has to be first.
@@ -371,7 +367,7 @@ class HubertForGMPATL(GMPATLPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load a model, as in transformers; an Auto class, which is asked for a finished one, gets no untrained head.
+        """Load a model, as in transformers; an Auto class, which stands for finished models, gets no untrained head.
 
         Raises:
             ValueError: An Auto class or a pipeline asks for a checkpoint that has no emotion head of this kind.
@@ -398,10 +394,7 @@ class HubertForGMPATL(GMPATLPreTrainedModel):
         super().save_pretrained(save_directory, *args, **kwargs)
 
     def score_frames(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The emotion head: (batch, frames, hidden) and (batch, frames) bool → scores and logits, (batch, emotions).
-
-        Scores are cosines under AM-Softmax; `logits = s·cos θ / T`.
-        """
+        """(batch, frames, hidden) and (batch, frames) bool → cosines under AM-Softmax, and logits (batch, emotions)."""
         config = self.config
         scores = self.classifier(self.dropout(self.pooling(hidden, mask))).float()
         scaled = config.am_softmax_scale * scores if config.emotion_loss == "am-softmax" else scores

@@ -24,18 +24,10 @@ _ALIKE = ("hubert", "gmp_atl", "wav2vec2", "data2vec-audio")
 
 
 def refuse_unlike_layers(facts: TeacherFacts, student: GMPATLConfig) -> None:
-    """Refuse to begin with a teacher's layers where they are no layers of the student.
-
-    Args:
-        facts: The teacher.
-        student: The student's configuration.
-
-    Raises:
-        RequestError: Names what differs.
-    """
+    """Refuse to begin with a teacher's layers where they are no layers of the student; the error names what differs."""
     config = facts.config
     if facts.is_whisper:
-        theirs = {
+        teacher_values = {
             "hidden_size": config.d_model,
             "intermediate_size": config.encoder_ffn_dim,
             "num_attention_heads": config.encoder_attention_heads,
@@ -44,14 +36,14 @@ def refuse_unlike_layers(facts: TeacherFacts, student: GMPATLConfig) -> None:
         }
     elif config.model_type in _ALIKE:
         names = ("hidden_size", "intermediate_size", "num_attention_heads", "hidden_act", "do_stable_layer_norm")
-        theirs = {name: getattr(config, name, False) for name in names}
+        teacher_values = {name: getattr(config, name, False) for name in names}
     else:
         raise RequestError(
             f"start is teacher, but the layers of a {config.model_type!r} model are not HuBERT's",
             f"whisper or {', '.join(_ALIKE)}",
             "start: scratch",
         )
-    different = [f"{name} {value} against {getattr(student, name)}" for name, value in theirs.items()
+    different = [f"{name} {value} against {getattr(student, name)}" for name, value in teacher_values.items()
                  if value != getattr(student, name)]  # fmt: skip
     if different:
         raise RequestError(
@@ -62,16 +54,7 @@ def refuse_unlike_layers(facts: TeacherFacts, student: GMPATLConfig) -> None:
 
 
 def copied_layers(facts: TeacherFacts, encoder: Any, layers: int) -> dict[str, Tensor]:
-    """What a student takes over: its first layers, under the names of a `HubertModel`.
-
-    Args:
-        facts: The teacher.
-        encoder: Its encoder.
-        layers: How many layers.
-
-    Returns:
-        `encoder.layers.…` → float32 tensor on the CPU.
-    """
+    """The teacher's first layers, under the names of a `HubertModel` (`encoder.layers.…`), float32 on the CPU."""
     copied = {}
     blocks = encoder.layers if facts.is_whisper else encoder.encoder.layers
     for index, block in enumerate(blocks[:layers]):

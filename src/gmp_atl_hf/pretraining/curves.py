@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow.parquet  # type: ignore[import-untyped]
 
+from ..checkpoints import load_feature_extractor, load_model
 from ..files import check_files
+from ..modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification
 from ..pseudo_labels.label_file import LABELS_FILE
+from ..run.stages import make_arguments
+from ..training.trainer import GMPATLTrainer
 
 MOST_FRAMES = 500_000
 """Frames that the agreement of two labellings is counted on, the first ones; enough for three digits."""
 
 
 def describe_labels(folder: Path, scales: Mapping[str, int]) -> dict[str, dict[str, float]]:
-    """How evenly the clusters of each scale are used.
-
-    Args:
-        folder: A finished step of frame labels.
-        scales: Column → number of clusters.
+    """How evenly the clusters of each scale are used in a finished step of frame labels.
 
     Returns:
         Column → `clusters`, `used`, and `perplexity`: 2 to the entropy of the labels in bits, so as many clusters as
@@ -38,11 +40,7 @@ def describe_labels(folder: Path, scales: Mapping[str, int]) -> dict[str, dict[s
 
 
 def label_agreement(before: Path, after: Path) -> dict[str, dict[str, float]]:
-    """How much the labels of one iteration say about those of the next.
-
-    Args:
-        before: Finished step of frame labels.
-        after: That of the next iteration, on the same rows.
+    """How much the labels of one iteration say about those of the next, on the same rows.
 
     Returns:
         New column → old column → normalised mutual information, 0 for unrelated labels, 1 for the same partition.
@@ -55,20 +53,25 @@ def label_agreement(before: Path, after: Path) -> dict[str, dict[str, float]]:
 
     old, new = read(before), read(after)
     return {
-        name: {other: round(float(normalized_mutual_info_score(values, theirs)), 4) for other, theirs in old.items()}
+        name: {other: round(float(normalized_mutual_info_score(values, others)), 4) for other, others in old.items()}
         for name, values in new.items()
     }
 
 
+def masked_accuracy(training: Path, dev: datasets.Dataset, seed: int) -> dict[str, float]:
+    """Column → share of the masked frames of development rows whose cluster a finished training predicts."""
+    fields = {"frame_targets": "masked"}
+    model = load_model(HubertForGMPATLFrameClassification, training, seed, fields)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = make_arguments(Path(folder), seed, {"disable_tqdm": True}, evaluate=True)
+        extractor = load_feature_extractor(training)
+        trainer = GMPATLTrainer(model, arguments, None, dev, extractor, front_end_cache=False)
+        metrics = trainer.evaluate()
+    return {name: round(metrics[f"eval_accuracy_{name}"], 4) for name in model.loss_parts}
+
+
 def draw_curves(report: Mapping[str, Any]) -> bytes:
-    """Draw loss and frame accuracy of every iteration over its updates; needs the extra `plots`.
-
-    Args:
-        report: The report of a pre-training.
-
-    Returns:
-        A PNG file.
-    """
+    """Draw loss and frame accuracy of every iteration over its updates, as PNG; needs the extra `plots`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -81,17 +84,17 @@ def draw_curves(report: Mapping[str, Any]) -> bytes:
     for column, entry in enumerate(iterations):
         upper, lower = axes[0][column], axes[1][column]
         training = [(row["step"], row["loss"]) for row in entry["log"] if "loss" in row]
-        listening = [row for row in entry["log"] if "eval_loss" in row]
-        steps = [row["step"] for row in listening]
+        evaluations = [row for row in entry["log"] if "eval_loss" in row]
+        steps = [row["step"] for row in evaluations]
         upper.plot(*zip(*training, strict=True), color="#888888", label="training")
-        upper.plot(steps, [row["eval_loss"] for row in listening], color="#1f5fa8", label="unheard speakers")
+        upper.plot(steps, [row["eval_loss"] for row in evaluations], color="#1f5fa8", label="unheard speakers")
         named = {
             name: f"{facts['clusters']:g} clusters (perplexity {facts['perplexity']:.0f})"
             for name, facts in entry.get("labels", {}).items()
         }
         named |= {name: f"{name}, cosine × 100" for name in entry.get("cosines", {})}
         for name, label in named.items():
-            lower.plot(steps, [100 * row[f"eval_accuracy_{name}"] for row in listening], label=label)
+            lower.plot(steps, [100 * row[f"eval_accuracy_{name}"] for row in evaluations], label=label)
         source = {"mfcc": "MFCCs", "teacher": "a teacher"}.get(entry["features"], "hidden states")
         what = "states" if "cosines" in entry else "labels"
         upper.set_title(f"iteration {entry['iteration']}: {what} from {source}", fontsize=9, loc="left")

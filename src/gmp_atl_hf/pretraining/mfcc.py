@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from functools import cache
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -22,8 +23,11 @@ from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count
 from ..pseudo_labels.ahead import ahead
+from ..pseudo_labels.cluster import cluster_and_label
 from ..pseudo_labels.codebook import FeatureSource
 from ..pseudo_labels.feature_stream import Extract, Stream
+from ..pseudo_labels.features import BATCH_SECONDS, frames_of
+from ..recipe.sections import PseudoLabelSpec
 
 LAYER = 0
 """MFCCs stand below the first transformer layer; their columns are `gmp_layer0_k{K}`."""
@@ -36,7 +40,7 @@ WINDOW = 400
 _MEL_FILTERS = 23
 _FFT = 512
 _SMALLEST_SPREAD = 0.1
-"""Of a dimension that hardly changes, such as all of them in silence: it stays near zero instead of being blown up."""
+"""For a dimension that hardly changes, such as all of them in silence: it stays near zero."""
 
 _DELTA_SPAN = 5
 """Vectors that a delta is fitted over: two before, two after, as in the Kaldi toolkit."""
@@ -56,18 +60,11 @@ def mfcc_source() -> FeatureSource:
 
 
 def mfcc_frames(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.NDArray[np.float32]:
-    """What is clustered: the vectors of `mfccs`, each dimension brought to mean 0 and variance 1 over the clip.
+    """What is clustered, (frames, 39) float32: `mfccs`, each dimension with mean 0 and variance 1 over the clip.
 
     The published recipe (fairseq's HuBERT example) does not do that. But a HuBERT with group norm cannot hear how loud
     a recording is, so labels that depend on the level, the microphone or the voice's average could not be predicted,
     and they are not what it shall learn.
-
-    Args:
-        waveform: (samples,) float32 at 16 kHz, at least one frame.
-        config: The model's configuration, for the geometry of its frames.
-
-    Returns:
-        (frames, 39) float32; `frames` is what the model makes of the waveform.
 
     Raises:
         RequestError: The model's frames are an odd number of samples apart.
@@ -78,9 +75,9 @@ def mfcc_frames(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.
 
 
 def mfccs(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.NDArray[np.float64]:
-    """Thirteen MFCCs with first and second differences, one vector per frame of the model.
+    """Thirteen MFCCs with first and second differences (per 10 ms), one vector per frame of the model.
 
-    The windows are centred on what each frame of the model hears. They are taken twice as often as the model makes
+    The windows are centred on the receptive field of each frame. They are taken twice as often as the model makes
     frames, 10 ms for a usual HuBERT, so that differences see the speech as the published recipe does, and every second
     vector is kept.
 
@@ -89,7 +86,7 @@ def mfccs(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.NDArra
         config: The model's configuration.
 
     Returns:
-        (frames, 39) float64: coefficients, their changes per 10 ms, and the changes of those.
+        (frames, 39) float64.
     """
     hop, field = _geometry(config)
     frames = frame_count(len(waveform), config.conv_kernel, config.conv_stride)
@@ -118,11 +115,7 @@ def mfccs(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.NDArra
 
 
 def mfccs_of(config: GMPATLConfig) -> Extract:
-    """MFCCs of a table's rows, as sampling and labelling want them; clips are worked on in threads.
-
-    Args:
-        config: The model's configuration.
-    """
+    """MFCCs of a table's rows, as sampling and labelling want them; clips are worked on in threads."""
 
     def extract(table: datasets.Dataset, batches: Iterable[Sequence[int]]) -> Stream:
         clips: Any = table.select_columns(["audio"])
@@ -136,8 +129,37 @@ def mfccs_of(config: GMPATLConfig) -> Extract:
     return extract
 
 
+def make_mfcc_labels(
+    folder: Path,
+    config: GMPATLConfig,
+    spec: PseudoLabelSpec,
+    train: datasets.Dataset,
+    dev: datasets.Dataset,
+    description: str,
+) -> None:
+    """Cluster the MFCCs of the training rows and label every frame of training and development rows.
+
+    Written: `codebooks.safetensors`, `codebooks.json` and `labels.parquet` (id and one column per scale). Of `spec`
+    only the numbers of clusters and the sample are used.
+    """
+    cluster_and_label(
+        folder,
+        mfccs_of(config),
+        mfcc_source(),
+        DIMENSIONS,
+        frames_of(train, config),
+        train,
+        dev,
+        clusters=spec.clusters,
+        sample_frames=spec.sample_frames,
+        seed=spec.seed,
+        batch_seconds=BATCH_SECONDS,
+        description=description,
+    )
+
+
 def _geometry(config: GMPATLConfig) -> tuple[int, int]:
-    """Samples from frame to frame, and samples that a frame hears."""
+    """Hop and receptive field of the model's frames, in samples."""
     hop, field = 1, 1
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
         field += (kernel - 1) * hop

@@ -140,7 +140,7 @@ def check_pretraining_names(recipe: PretrainRecipe) -> None:
 
 
 def _refuse_half_a_teacher(spec: IterationSpec, where: str) -> None:
-    """Refuse an iteration that has a teacher and does not ask it, or asks one that it has not."""
+    """Refuse an iteration whose teacher is missing or not used."""
     if spec.features == "teacher":
         if spec.teacher is None:
             raise RequestError(

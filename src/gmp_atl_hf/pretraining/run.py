@@ -38,11 +38,9 @@ from ..run.steps import TRAINING_FILE, Training, make_pseudo_labels, pseudo_labe
 from ..run_folder.lock import only_run_in
 from ..run_folder.step_folder import StepFolder, read_json, write_json
 from ..training.checks import check_training_arguments
-from .curves import describe_labels, draw_curves, label_agreement
-from .labels import make_mfcc_labels
-from .lessons import START_FOLDER, Lesson
-from .masked import masked_frames_right
-from .mfcc import LAYER
+from .curves import describe_labels, draw_curves, label_agreement, masked_accuracy
+from .distillation import START_FOLDER, Distillation
+from .mfcc import LAYER, make_mfcc_labels
 from .recipe import IterationSpec, PretrainRecipe, check_pretraining_names
 from .speech import divide_speech
 from .teacher_states import TeacherStates
@@ -99,12 +97,17 @@ class _Iteration:
     training: StepFolder
     scales: Mapping[str, int]
     arguments: Mapping[str, Any]
-    lesson: Lesson | None
+    distillation: Distillation | None
 
     @property
     def model_class(self) -> type[GMPATLPreTrainedModel]:
-        """What is trained."""
-        return HubertForGMPATLFrameClassification if self.lesson is None else self.lesson.model_class
+        """Class of the model."""
+        return HubertForGMPATLFrameClassification if self.distillation is None else self.distillation.model_class
+
+    @property
+    def regression(self) -> bool:
+        """Whether the teacher's states are learned, in place of clusters."""
+        return self.distillation is not None and self.distillation.regression
 
 
 class _Pretraining:
@@ -119,7 +122,9 @@ class _Pretraining:
         fields: Mapping[str, Any] = self.backbone.get("scratch") or self.backbone["config"]
         self.base = {name: value for name, value in fields.items() if name not in ("model_type", "architectures")}
         self._check_settings()
-        self.lessons = [self._lesson(number, spec) for number, spec in enumerate(recipe.iterations, start=1)]
+        self.distillations = [
+            self._distillation(number, spec) for number, spec in enumerate(recipe.iterations, start=1)
+        ]
         self.corpus = self._read()
         self.speech = divide_speech(self.corpus.table, recipe.data, recipe.seed)
         self.recordings = Recordings(self.corpus.table)
@@ -128,7 +133,7 @@ class _Pretraining:
         for step in (*self.steps, self.model):
             step.refuse_contradiction()
 
-    # ---- what is asked for ---------------------------------------------------------------------------------------
+    # ---- the request ---------------------------------------------------------------------------------------
 
     def _check_settings(self) -> None:
         check_pretraining_names(self.recipe)
@@ -153,11 +158,11 @@ class _Pretraining:
                     f"iteration {number}: {error}", "settings that fit the backbone", "see `model` and `iterations`"
                 ) from error
 
-    def _lesson(self, number: int, spec: IterationSpec) -> Lesson | None:
+    def _distillation(self, number: int, spec: IterationSpec) -> Distillation | None:
         if spec.features != "teacher":
             return None
         try:
-            return Lesson.of(spec, GMPATLConfig(**self.base), bool(self._arguments(spec).get("bf16")))
+            return Distillation.of(spec, GMPATLConfig(**self.base), bool(self._arguments(spec).get("bf16")))
         except RequestError as error:
             raise RequestError(f"iteration {number}: {error.found}", error.expected, error.fix) from error
 
@@ -211,27 +216,27 @@ class _Pretraining:
         backbone, planned = before, []
         for number, spec in enumerate(recipe.iterations, start=1):
             folder = self.output_dir / f"iteration-{number}"
-            lesson = self.lessons[number - 1]
-            if lesson is not None:
-                layers = list(lesson.layers)
+            distillation = self.distillations[number - 1]
+            if distillation is not None:
+                layers = list(distillation.layers)
             else:
                 layers = [LAYER] if spec.features == "mfcc" else [config.resolve_layer(each) for each in spec.layers]
             scales = {column_name(layer, k): k for layer in layers for k in spec.clusters}
-            regression = lesson is not None and lesson.regression
-            if lesson is not None and regression:
-                scales = lesson.widths
+            regression = distillation is not None and distillation.regression
+            if distillation is not None and regression:
+                scales = distillation.widths
             start = before if spec.start == "previous" else backbone
             inputs: dict[str, Any] = {
                 "step": "frame-labels",
                 "data": data,
                 "features": spec.features,
-                "source": None if spec.features == "mfcc" else before if lesson is None else lesson.inputs,
+                "source": None if spec.features == "mfcc" else before if distillation is None else distillation.inputs,
                 "frames": [list(config.conv_kernel), list(config.conv_stride)],
                 "scales": scales,
                 "sample_frames": recipe.sample_frames,
                 "seed": recipe.seed,
             }
-            if lesson is not None:
+            if distillation is not None:
                 inputs |= {"start": start, "model": self._fields(scales)}
             labels = StepFolder(folder / ("1-teacher-states" if regression else "1-frame-labels"), inputs)
             arguments = self._arguments(spec)
@@ -248,7 +253,7 @@ class _Pretraining:
                 },
                 {"processes": self.state.num_processes},
             )
-            planned.append(_Iteration(number, spec, labels, training, scales, arguments, lesson))
+            planned.append(_Iteration(number, spec, labels, training, scales, arguments, distillation))
             before = {"key": training.key}
         return planned
 
@@ -297,15 +302,17 @@ class _Pretraining:
         how = PseudoLabelSpec(layers, spec.clusters, "backbone", recipe.sample_frames, recipe.seed)
         description = f"iteration {iteration.number}"
         train, dev = self.speech.train, self.speech.dev
-        lesson = iteration.lesson
+        distillation = iteration.distillation
         with iteration.labels.work(self.state) as folder, self.recordings.unchanged(folder):
-            if lesson is not None:
-                states = self._ask(iteration, lesson)
-                if not lesson.regression:
-                    lesson.make_labels(folder, states, train, dev, recipe.sample_frames, recipe.seed, description)
-                if lesson.regression or lesson.copied:
+            if distillation is not None:
+                states = self._compute_states(iteration)
+                if not distillation.regression:
+                    distillation.make_labels(folder, states, train, dev, recipe.sample_frames, recipe.seed, description)
+                if distillation.regression or distillation.copied:
                     fields = self._fields(iteration.scales)
-                    lesson.make_start(folder, states, train, self._start(iteration), self.begin, fields, recipe.seed)
+                    distillation.make_start(
+                        folder, states, train, self._start(iteration), self.begin, fields, recipe.seed
+                    )
             elif spec.features == "mfcc":
                 config = GMPATLConfig(**self.base)
                 make_mfcc_labels(folder, config, how, train, dev, description)
@@ -317,16 +324,16 @@ class _Pretraining:
     def _train(self, iteration: _Iteration) -> None:
         if iteration.training.finished:
             return
-        labels, lesson = iteration.labels.path, iteration.lesson
+        labels, distillation = iteration.labels.path, iteration.distillation
         with ExitStack() as stack:
             folder = stack.enter_context(iteration.training.work(self.state))
             stack.enter_context(self.recordings.unchanged(folder))
             labelled: Callable[[datasets.Dataset], datasets.Dataset]
-            if lesson is not None and lesson.regression:
-                labelled = self._ask(iteration, lesson).put_beside
+            if iteration.regression:
+                labelled = self._compute_states(iteration).add_paths
             else:
                 labelled = stack.enter_context(pseudo_labels_of(labels, folder))
-            begun = lesson is not None and (lesson.regression or lesson.copied > 0)
+            begun = distillation is not None and (distillation.regression or distillation.copied > 0)
             task = Training(
                 model_class=iteration.model_class,
                 start=labels / START_FOLDER if begun else self._start(iteration),
@@ -337,21 +344,23 @@ class _Pretraining:
                 dev=labelled(self.speech.dev),
                 seed=self.recipe.seed,
                 description=f"iteration {iteration.number}",
-                also_heard=() if lesson is None else lesson.facts.heard,
-                trainer=None if lesson is None else lesson.trainer,
+                also_heard=() if distillation is None else distillation.facts.heard,
+                trainer=None if distillation is None else distillation.trainer,
             )
             train(folder, task)
-            if lesson is not None and lesson.regression:
+            if iteration.regression:
                 return
             # Kept in the step, so that a later report need not evaluate again.
-            right = masked_frames_right(folder, labelled(self.speech.dev), self.recipe.seed)
+            right = masked_accuracy(folder, labelled(self.speech.dev), self.recipe.seed)
             if self.state.is_main_process:
                 write_json(folder / MASKED_FILE, right)
 
-    def _ask(self, iteration: _Iteration, lesson: Lesson) -> TeacherStates:
-        folder = self.recipe.teacher_states or self.output_dir / STATES_FOLDER
-        names = (f"iteration {iteration.number}", f"iteration {iteration.number}, development")
-        return lesson.ask(Path(folder), dict(zip(names, (self.speech.train, self.speech.dev), strict=True)))
+    def _compute_states(self, iteration: _Iteration) -> TeacherStates:
+        assert iteration.distillation is not None
+        folder = Path(self.recipe.teacher_states or self.output_dir / STATES_FOLDER)
+        name = f"iteration {iteration.number}"
+        tables = {name: self.speech.train, f"{name}, development": self.speech.dev}
+        return iteration.distillation.compute_states(folder, tables)
 
     def _start(self, iteration: _Iteration) -> str | Path:
         return self._before(iteration) if iteration.spec.start == "previous" else self.begin
@@ -365,7 +374,7 @@ class _Pretraining:
         """Write the bare HuBERT, without the frame heads, as any HuBERT checkpoint is stored."""
         last = self.iterations[-1]
         model = load_model(last.model_class, last.training.path, self.recipe.seed)
-        # It goes on saying whom it has heard, by the names that its corpus gave them.
+        # The speakers it was trained on keep the names that its corpus gave them.
         config = HubertConfig(**{**self.base, "seen_speakers": model.config.seen_speakers})
         encoder = HubertModel(config)
         encoder.load_state_dict(model.hubert.state_dict(), strict=False)
@@ -385,12 +394,18 @@ class _Pretraining:
                 "updates": training["updates"],
                 "log": training["log"],
             }
-            lesson = iteration.lesson
-            if lesson is not None:
-                entry["teacher"] = {"name": lesson.facts.name, **lesson.inputs, "copied_layers": lesson.copied}
-            if lesson is not None and lesson.regression:
-                heard = [row for row in training["log"] if "eval_loss" in row]
-                entry["cosines"] = {name: heard[-1][f"eval_accuracy_{name}"] for name in iteration.scales if heard}
+            distillation = iteration.distillation
+            if distillation is not None:
+                entry["teacher"] = {
+                    "name": distillation.facts.name,
+                    **distillation.inputs,
+                    "copied_layers": distillation.copied,
+                }
+            if iteration.regression:
+                evaluations = [row for row in training["log"] if "eval_loss" in row]
+                entry["cosines"] = {
+                    name: evaluations[-1][f"eval_accuracy_{name}"] for name in iteration.scales if evaluations
+                }
                 iterations.append(entry)
                 previous = None
                 continue

@@ -16,13 +16,7 @@ from .recipe import SpeechSpec
 
 @dataclass(frozen=True)
 class Speech:
-    """The two parts of the speech.
-
-    Args:
-        train: Rows to train on.
-        dev: Rows of other speakers, for the curves.
-        left_out: Rows beyond a speaker's limit, by id.
-    """
+    """Rows to train on, rows of other speakers for the curves, and the rows beyond a speaker's limit."""
 
     train: datasets.Dataset
     dev: datasets.Dataset
@@ -30,15 +24,7 @@ class Speech:
 
 
 def divide_speech(table: datasets.Dataset, spec: SpeechSpec, seed: int) -> Speech:
-    """Divide a table by speakers.
-
-    Args:
-        table: All rows.
-        spec: Limits and the number of development speakers.
-        seed: Decides which clips of a speaker are kept, and who listens among equals.
-
-    Returns:
-        The parts, rows in the table's order.
+    """Divide a table by speakers; the seed decides which clips are kept, and who is held out among equals.
 
     Raises:
         RequestError: Fewer speakers than are to be held out, or a limit for a speaker that is not there.
@@ -62,7 +48,7 @@ def divide_speech(table: datasets.Dataset, spec: SpeechSpec, seed: int) -> Speec
     order = {name: int(place) for name, place in zip(sorted(counts), rng.permutation(len(counts)), strict=True)}
     held_out = set(sorted(counts, key=lambda name: (counts[name], order[name]))[: spec.dev_speakers])
     kept, left_out = [], []
-    heard: dict[str, float] = defaultdict(float)
+    used: dict[str, float] = defaultdict(float)
     lengths = np.asarray(table["num_samples"]) / (SAMPLING_RATE * 3600)
     ids = table["id"]
     for row in rng.permutation(len(table)).tolist():
@@ -70,10 +56,10 @@ def divide_speech(table: datasets.Dataset, spec: SpeechSpec, seed: int) -> Speec
         if name in held_out:
             continue
         limit = spec.hours_of.get(name, spec.max_hours_per_speaker)
-        if limit is not None and heard[name] + lengths[row] > limit:
+        if limit is not None and used[name] + lengths[row] > limit:
             left_out.append(LeftOut(ids[row], f"beyond {limit:g} hours of its speaker"))
             continue
-        heard[name] += float(lengths[row])
+        used[name] += float(lengths[row])
         kept.append(row)
     return Speech(
         table.select(sorted(kept)),

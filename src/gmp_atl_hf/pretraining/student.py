@@ -1,4 +1,4 @@
-"""A HuBERT that learns to say what a teacher's layers say, frame by frame."""
+"""A HuBERT that learns to predict a teacher's hidden states, frame by frame."""
 
 from __future__ import annotations
 
@@ -15,16 +15,12 @@ from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.encoding_gmp_atl import EncoderInputs
 from ..modeling.losses_gmp_atl import PartSums
 from ..modeling.modeling_gmp_atl import GMPATLOutput, GMPATLPreTrainedModel
+from ..training.parameters import split_groups
 from ..training.trainer import GMPATLTrainer
 
 
 class StateHead(nn.Module):
-    """A linear map to one layer of the teacher, whose dimensions are brought to mean 0 and variance 1.
-
-    Args:
-        hidden_size: Width of the student.
-        width: Width of the teacher.
-    """
+    """A linear map from the student to one layer of the teacher, whose dimensions have mean 0 and variance 1."""
 
     mean: Tensor
     deviation: Tensor
@@ -38,20 +34,19 @@ class StateHead(nn.Module):
     def sums(self, hidden: Tensor, states: Tensor, clips: Tensor, num_clips: int) -> PartSums:
         """Mean absolute error plus one minus the cosine of each frame, added up for each clip.
 
+        A clip's count is its number of frames, its `correct` the sum of their cosines.
+
         Args:
             hidden: (frames, hidden) of the student.
             states: (frames, width) of the teacher, any float dtype.
             clips: (frames,) int64 row that each frame belongs to.
             num_clips: Rows in the batch.
-
-        Returns:
-            The part; a clip's count is its number of frames, its hits are the sum of their cosines.
         """
-        said = self.linear(hidden).float()
+        predicted = self.linear(hidden).float()
         target = (states.float() - self.mean) / self.deviation
-        cosines = functional.cosine_similarity(said, target, dim=-1)
-        losses = (said - target).abs().mean(-1) + 1 - cosines
-        empty = torch.zeros(num_clips, dtype=torch.float32, device=said.device)
+        cosines = functional.cosine_similarity(predicted, target, dim=-1)
+        losses = (predicted - target).abs().mean(-1) + 1 - cosines
+        empty = torch.zeros(num_clips, dtype=torch.float32, device=predicted.device)
         added = [empty.index_add(0, clips, values) for values in (losses, torch.ones_like(losses), cosines.detach())]
         return PartSums(*added)
 
@@ -74,7 +69,7 @@ class HubertForTeacherRegression(GMPATLPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Also buffers that a checkpoint lacks."""
+        """Initialise also buffers that a checkpoint lacks."""
         super()._init_weights(module)
         if isinstance(module, StateHead):
             init.zeros_(module.mean)
@@ -114,9 +109,6 @@ class HubertForTeacherRegression(GMPATLPreTrainedModel):
             known_frames: (batch, kept frames) bool, True where the teacher has a frame.
             loss_denominators: (heads,) float32 counts of the whole optimiser step.
             kwargs: See `EncoderInputs`; with `frame_targets="masked"` only the frames of `mask_time_indices` count.
-
-        Returns:
-            The loss and its parts.
         """
         encoded = self.hubert(input_values, attention_mask, return_dict=True, **kwargs)
         if frame_states is None or known_frames is None:
@@ -129,32 +121,24 @@ class HubertForTeacherRegression(GMPATLPreTrainedModel):
         return self._output(parts, loss_denominators, encoded)
 
     def _counted(self, known: Tensor, masked: Tensor | None) -> Tensor:
-        """(batch, frames) bool: which frames the loss is about."""
+        """(batch, frames) bool, True where a frame counts in the loss."""
         if self.config.frame_targets == "all":
             return known
         return known & masked if masked is not None else torch.zeros_like(known)
 
 
 class StudentTrainer(GMPATLTrainer):
-    """The trainer with a rate of its own for what was copied from the teacher.
-
-    Args:
-        copied: How the names of the parameters begin.
-        copied_rate: Their learning rate as a share of that of the others.
-    """
+    """The trainer with a lower learning rate, a share of the others', for parameters copied from the teacher."""
 
     def __init__(self, *args: Any, copied: tuple[str, ...] = (), copied_rate: float = 1.0, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._copied, self._copied_rate = copied, copied_rate
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """Each group of the stock optimiser in two, where it holds some of both."""
+        """The stock optimiser; copied parameters get groups of their own."""
         given = self.optimizer is not None
         optimizer = super().create_optimizer(model)
         copied = {id(value) for name, value in self.model.named_parameters() if name.startswith(self._copied)}
-        for group in [] if given else list(optimizer.param_groups):
-            slow = [parameter for parameter in group["params"] if id(parameter) in copied]
-            if slow:
-                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in copied]
-                optimizer.add_param_group({**group, "params": slow, "lr": group["lr"] * self._copied_rate})
+        if not given:
+            split_groups(optimizer, lambda parameter: id(parameter) in copied, lambda rate: rate * self._copied_rate)
         return optimizer

@@ -1,4 +1,4 @@
-"""Frame arithmetic of teachers: which samples a frame stands for, in each family of speech encoders."""
+"""Frame arithmetic of teachers: which samples a frame stands for in each family of speech encoders."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ FAMILIES = ("whisper", *CONVOLUTIONAL)
 
 @dataclass(frozen=True)
 class FrameGrid:
-    """Where an encoder's frames lie in a waveform.
-
-    Args:
-        hop: Samples from one frame to the next.
-        field: Samples that have to be there for a frame to be one: frame `i` stands for samples `i · hop` to
-            `i · hop + field`.
+    """Where an encoder's frames lie: frame `i` stands for samples `i · hop` to `i · hop + field`, all present.
 
     Example:
         >>> FrameGrid(320, 400).count(16_000)  # HuBERT
@@ -35,38 +30,25 @@ class FrameGrid:
     field: int
 
     def count(self, num_samples: int) -> int:
-        """Frames of a clip of so many samples."""
+        """Frames of a clip of `num_samples` samples."""
         return max((num_samples - self.field) // self.hop + 1, 0)
 
-    def pieces(self, num_samples: int, most_frames: int) -> Iterator[tuple[int, int]]:
-        """Cut a clip so that the frames of its pieces, one after the other, are those of the clip.
+    def chunks(self, num_samples: int, most_frames: int) -> Iterator[tuple[int, int]]:
+        """Cut a clip so that the frames of its chunks, one after the other, are those of the clip.
 
-        Args:
-            num_samples: The clip's length.
-            most_frames: Frames of the longest piece.
-
-        Yields:
-            First sample and sample after the last of each piece; pieces are about equally long.
+        Gives first sample and sample after the last of each chunk; chunks are about equally long.
         """
         frames = self.count(num_samples)
         number = max(-(-frames // most_frames), 1)
         ends = [frames * index // number for index in range(number + 1)]
         for start, stop in zip(ends, ends[1:], strict=False):
-            # The last piece hears what is left behind its last whole frame.
+            # The last chunk includes what is left after its last whole frame.
             last = num_samples if stop == frames else (stop - 1) * self.hop + self.field
             yield start * self.hop, last
 
 
 def teacher_grid(config: Any, mel_hop: int | None = None) -> FrameGrid:
-    """The frames of a speech encoder.
-
-    Args:
-        config: Its configuration, of one of `FAMILIES`.
-        mel_hop: Samples between two spectra, for Whisper.
-
-    Returns:
-        The grid.
-    """
+    """The frames of a speech encoder of one of `FAMILIES`; Whisper's `mel_hop` are samples between two spectra."""
     if config.model_type in CONVOLUTIONAL:
         return FrameGrid(hop_length(config.conv_stride), receptive_field(config.conv_kernel, config.conv_stride))
     assert mel_hop is not None

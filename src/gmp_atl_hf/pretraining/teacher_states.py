@@ -1,4 +1,4 @@
-"""A teacher's hidden states of a table, made once and kept on the disk: what a student is to predict."""
+"""A teacher's hidden states of a table, computed once and kept on the disk: what a student is to predict."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..batching.conv_features import rounded
+from ..batching.feature_cache import fail_together, rows_of_process
 from ..batching.feature_store import FeatureStore, refuse_without_room
 from ..data.audio import SAMPLING_RATE, read_clip
 from ..data.fingerprints import recording_hashes
@@ -34,18 +34,15 @@ _SMALLEST_DEVIATION = 1e-3
 
 
 def state_column(layer: int) -> str:
-    """Column of a table that says where the teacher's states of each row are."""
+    """Name of the table's column with the paths of a layer's states."""
     return f"teacher_layer{layer}"
 
 
 class TeacherStates:
     """States of some layers, one file of half precision per recording and layer.
 
-    The key is content: what one run has made another finds, and nothing outdated is ever read.
-
-    Args:
-        folder: Where they are kept; deleting it costs nothing but time.
-        teacher: Whose they are; its layers are kept.
+    The key is content: what one run has computed another finds, and nothing outdated is ever read. Deleting the folder
+    costs nothing but time.
     """
 
     def __init__(self, folder: Path, teacher: Teacher) -> None:
@@ -58,29 +55,20 @@ class TeacherStates:
 
         Args:
             table: The table, with `audio` and `num_samples`.
-            description: What the progress bar says; None for no bar.
+            description: Text of the progress bar; None for no bar.
 
         Raises:
             RequestError: The disk has not enough room.
             RuntimeError: Another process could not do its share.
         """
         state = PartialState()
-        trouble: Exception | None = None
-        try:
-            rows = np.argsort(np.asarray(table["num_samples"]), kind="stable")[::-1]
-            self._fill(table, rows[state.process_index :: state.num_processes].tolist(), state, description)
-        except Exception as error:
-            trouble = error  # raised below, once the others know: they would wait for this process
-        others: list[bool] = gather_object([trouble is not None])
-        if trouble is not None:
-            raise trouble
-        if any(others):
-            raise RuntimeError("another process could not take down what the teacher says; its own message says why")
+        with fail_together("compute the teacher's states"):
+            self._fill(table, rows_of_process(table, state), state, description)
 
     def _fill(self, table: datasets.Dataset, rows: Sequence[int], state: PartialState, description: str | None) -> None:
         names = recording_hashes(table)
-        there = {name: all(store.read(name) is not None for store in self.stores.values()) for name in set(names)}
-        missing = list({names[row]: row for row in rows if not there[names[row]]}.values())
+        stored = {name: all(store.read(name) is not None for store in self.stores.values()) for name in set(names)}
+        missing = list({names[row]: row for row in rows if not stored[names[row]]}.values())
         if not missing:
             return
         samples = table["num_samples"]
@@ -103,35 +91,20 @@ class TeacherStates:
             one_thread_each(),
             closing(ahead(work, missing)) as done,
         ):
-            heard = 0
+            total = 0
             for length in done:
-                heard += length
-                bar.update(heard // SAMPLING_RATE - bar.n)
+                total += length
+                bar.update(total // SAMPLING_RATE - bar.n)
 
-    def put_beside(self, table: datasets.Dataset) -> datasets.Dataset:
-        """Add to each row where its states are.
-
-        Args:
-            table: Rows that have been filled.
-
-        Returns:
-            The table with a column `teacher_layer{L}` of paths per layer.
-        """
+    def add_paths(self, table: datasets.Dataset) -> datasets.Dataset:
+        """Add a column `teacher_layer{L}` of paths per layer to rows whose states have been computed."""
         names = recording_hashes(table)
         for layer, store in self.stores.items():
             table = table.add_column(state_column(layer), [str(store.path(name)) for name in names])
         return table
 
     def statistics(self, table: datasets.Dataset, seed: int) -> dict[int, tuple[Tensor, Tensor]]:
-        """Mean and deviation of each dimension over a sample of the table's frames.
-
-        Args:
-            table: Rows that have been filled.
-            seed: Of the sample.
-
-        Returns:
-            Layer → (width,) float32 means and deviations, none of them zero.
-        """
+        """Layer → (width,) float32 mean and deviation, none of them zero, over a sample of the table's frames."""
         counts = [self.teacher.facts.grid.count(samples) for samples in table["num_samples"]]
         ends = np.cumsum(counts)
         chosen = np.sort(np.random.default_rng(seed).permutation(int(ends[-1]))[:STATISTICS_FRAMES])
@@ -149,21 +122,17 @@ class TeacherStates:
         return found
 
     def source(self) -> FeatureSource:
-        """Say what the states are, so that a codebook can refuse those of another teacher."""
+        """Describe the states, so that a codebook can refuse those of another teacher."""
         settings = {"sampling_rate": SAMPLING_RATE, "family": self.teacher.facts.config.model_type}
         return FeatureSource("teacher", self.keys, self.teacher.layers, settings)
 
     def extract(self, student: GMPATLConfig) -> Extract:
-        """The states as sampling and labelling want them, as many frames of each row as the student makes of it.
-
-        Args:
-            student: The student's configuration, for the geometry of its frames.
-        """
+        """The states as sampling and labelling want them, as many frames of each row as the student makes of it."""
 
         def extract(table: datasets.Dataset, batches: Iterable[Sequence[int]]) -> Stream:
             names, counts = recording_hashes(table), frames_of(table, student)
             for row in chain.from_iterable(batches):
-                # A frame that the teacher has not is said to be like the one before.
+                # A frame that the teacher lacks repeats the one before.
                 places = np.arange(counts[row])
                 yield row, {layer: self._frames(layer, names[row], places) for layer in self.stores}
 
@@ -171,19 +140,15 @@ class TeacherStates:
 
     def _frames(self, layer: int, name: str, places: np.ndarray) -> Tensor:
         """(places, width) float32 of one recording."""
-        states = self._read(layer, name)
-        return torch.from_numpy(states[np.minimum(places, len(states) - 1)].astype(np.float32))
-
-    def _read(self, layer: int, name: str) -> np.ndarray:
         states = self.stores[layer].read(name)
         if states is None:
             raise RuntimeError(f"{self.stores[layer].path(name)} was there a moment ago and is not any more")
-        return states
+        return torch.from_numpy(states[np.minimum(places, len(states) - 1)].astype(np.float32))
 
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Let each clip have one thread: several clips at once are quicker than several threads for each."""
+    """Give each clip one thread: several clips at once are quicker than several threads for each."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""Speech encoders that teach: what they are, checked before anything is trained, and their hidden states."""
+"""Speech encoders as teachers: checked before anything is trained, and their hidden states."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from ..errors import RequestError
 from ..heard import heard_by_description
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import hop_length, receptive_field
-from ..numerics import exact_convolutions
+from ..numerics import no_tf32
 from .teacher_frames import CONVOLUTIONAL, FAMILIES, FrameGrid, teacher_grid
 
 FORMAT_VERSION = 1
 """Part of every key; raised when the same tensors and the same recording would give other states."""
 
-PIECE_SECONDS = 15
-"""Longer clips are taught in equal pieces of at most this. Our choice: attention over a minute helps nobody, and
+CHUNK_SECONDS = 15
+"""Longer clips are encoded in equal chunks of at most this. Our choice: attention over a minute is of no use, and
 Whisper's positions end at 30 s."""
 
 _EXPECTED = f"a speech encoder of 16 kHz waveforms: {', '.join(FAMILIES)}"
@@ -42,7 +42,7 @@ class TeacherFacts:
     """What a teacher is, without its weights.
 
     Args:
-        name: Hub id or folder, as asked for.
+        name: Hub id or folder, as given.
         config: Its configuration.
         extractor: Its feature extractor.
         grid: Its frames.
@@ -57,7 +57,7 @@ class TeacherFacts:
 
     @property
     def is_whisper(self) -> bool:
-        """Whether it hears spectra rather than samples."""
+        """Whether its inputs are spectra rather than samples."""
         return self.config.model_type not in CONVOLUTIONAL
 
     @property
@@ -67,21 +67,17 @@ class TeacherFacts:
 
     @property
     def width(self) -> int:
-        """Numbers in a frame."""
+        """Width of its hidden states."""
         return int(self.config.d_model if self.is_whisper else self.config.hidden_size)
 
     @property
     def heard(self) -> tuple[str, ...]:
-        """Whom it says it has heard; `unknown` where it does not say."""
+        """The speakers that it was trained on by its own account; `unknown` where it does not say."""
         said = {"model_type": GMPATLConfig.model_type, "seen_speakers": getattr(self.config, "seen_speakers", None)}
         return tuple(heard_by_description({"config": said}))
 
     def resolve_layer(self, layer: int) -> int:
-        """1-based layer of a possibly negative one.
-
-        Raises:
-            RequestError: There is no such layer.
-        """
+        """1-based layer of a possibly negative one; a `RequestError` if there is none."""
         resolved = layer if layer > 0 else self.layers + 1 + layer
         if layer == 0 or not 1 <= resolved <= self.layers:
             raise RequestError(
@@ -92,11 +88,7 @@ class TeacherFacts:
         return resolved
 
     def refuse_other_frames(self, student: GMPATLConfig) -> None:
-        """Refuse a teacher whose frames are not the student's.
-
-        Raises:
-            RequestError: Names both.
-        """
+        """Refuse, by a `RequestError`, a teacher whose frames do not line up with the student's."""
         ours = hop_length(student.conv_stride), receptive_field(student.conv_kernel, student.conv_stride)
         if self.grid.hop != ours[0] or abs(self.grid.field - ours[1]) > self.grid.hop:
             raise RequestError(
@@ -108,16 +100,10 @@ class TeacherFacts:
 
 
 def teacher_facts(name: str) -> TeacherFacts:
-    """Look at a teacher before anything is trained.
-
-    Args:
-        name: Hub id or folder.
-
-    Returns:
-        What it is.
+    """Look at a teacher, a Hub id or folder, before anything is trained.
 
     Raises:
-        RequestError: There is none, it is no speech encoder that can teach, or it hears another sampling rate.
+        RequestError: There is none, it is no speech encoder that can teach, or it needs another sampling rate.
     """
     place = locate(name)
     try:
@@ -167,11 +153,11 @@ def teacher_facts(name: str) -> TeacherFacts:
 
 
 class Teacher:
-    """A speech encoder up to one of its layers, in eval mode; several threads may ask it at once.
+    """A speech encoder up to one of its layers, in eval mode; several threads may use it at once.
 
     Args:
         facts: Which one.
-        layers: Layers whose states are wanted, from 1; 0 is what enters the first one. Later ones are not kept.
+        layers: Layers whose states are wanted, from 1; 0 is the input of the first one. Later ones are not kept.
         device: Where it runs.
         bf16: Whether its products are taken in bfloat16, twice as quick where the processor has them.
 
@@ -201,7 +187,7 @@ class Teacher:
             "config": json.loads(self.facts.config.to_json_string(use_diff=True)),
             "extractor": json.loads(self.facts.extractor.to_json_string()),
             "layer": layer,
-            "piece_seconds": PIECE_SECONDS,
+            "piece_seconds": CHUNK_SECONDS,
             "bf16": self.bf16,
         }
         for changing in ("_name_or_path", "transformers_version"):
@@ -217,26 +203,19 @@ class Teacher:
 
     @torch.inference_mode()
     def states(self, waveform: npt.NDArray[np.float32]) -> dict[int, Tensor]:
-        """Hidden states of one recording.
-
-        Args:
-            waveform: (samples,) float32 at 16 kHz, at least one frame.
-
-        Returns:
-            Layer → (frames, width) float32 on the teacher's device; `frames` is what its grid says.
-        """
+        """(samples,) float32 at 16 kHz → layer → (frames, width) float32 on the teacher's device."""
         grid = self.facts.grid
         parts = []
-        for start, stop in grid.pieces(len(waveform), PIECE_SECONDS * SAMPLING_RATE // grid.hop):
+        for start, stop in grid.chunks(len(waveform), CHUNK_SECONDS * SAMPLING_RATE // grid.hop):
             inputs = self._inputs(waveform[start:stop]).to(self.device)
             autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
-            with autocast, exact_convolutions(self.device):
-                states = self._piece(inputs)
+            with autocast, no_tf32(self.device):
+                states = self._run(inputs)
             parts.append({layer: each[0, : grid.count(stop - start)].float() for layer, each in states.items()})
         return {layer: torch.cat([part[layer] for part in parts]) for layer in self.layers}
 
     def _inputs(self, waveform: npt.NDArray[np.float32]) -> Tensor:
-        """What the encoder takes: samples, or spectra. Outside autocast, which would reach into the extractor."""
+        """Samples, or spectra, outside autocast, which would reach into the extractor."""
         extractor = self.facts.extractor
         if not self.facts.is_whisper:
             samples: Tensor = extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt").input_values
@@ -249,7 +228,7 @@ class Teacher:
         ).input_features
         return spectra
 
-    def _piece(self, inputs: Tensor) -> dict[int, Tensor]:
+    def _run(self, inputs: Tensor) -> dict[int, Tensor]:
         states = self._seen.states = {}
         if self.facts.is_whisper:
             self._run_whisper(inputs)
@@ -258,11 +237,11 @@ class Teacher:
         return states
 
     def _keep(self, layer: int, output: Any) -> None:
-        """Note what a layer gives, for whoever runs the encoder in this thread."""
+        """Note what a layer gives, for the thread that runs the encoder."""
         self._seen.states[layer] = output[0] if isinstance(output, tuple) else output
 
     def _run_whisper(self, spectra: Tensor) -> None:
-        """Convolutions, positions and layers, for the hooks to see."""
+        """Run convolutions, positions and layers; hooks keep the states."""
         encoder, gelu = self.encoder, nn.functional.gelu
         hidden = gelu(encoder.conv2(gelu(encoder.conv1(spectra)))).transpose(1, 2)
         hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
@@ -272,7 +251,7 @@ class Teacher:
 
 
 def _load_encoder(facts: TeacherFacts) -> nn.Module:
-    """The encoder in float32, without whatever stands on top of it."""
+    """Load the encoder in float32, without the layers on top of it."""
     place, config = locate(facts.name), facts.config
     options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
     with quiet_transformers():

@@ -22,7 +22,7 @@ from ..data.audio import SAMPLING_RATE
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
-from ..numerics import exact_convolutions
+from ..numerics import no_tf32
 from .ahead import ahead
 from .codebook import FeatureSource
 from .feature_stream import Extract, Stream
@@ -139,7 +139,7 @@ def extract_features(
     try:
         with closing(ahead(read, batches)) as loaded:
             for rows, inputs in loaded:
-                with torch.inference_mode(), exact_convolutions(model.device):
+                with torch.inference_mode(), no_tf32(model.device):
                     encoded = model.encode(**_moved(inputs, model.device), layers=resolved)
                 counts, states = encoded.frame_mask.sum(-1).tolist(), encoded.hidden_states
                 for index, row in enumerate(rows):

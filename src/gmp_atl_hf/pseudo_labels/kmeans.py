@@ -17,7 +17,7 @@ from torch import Tensor
 from ..batching.feature_cache import FrontEndCache
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
-from ..numerics import full_precision
+from ..numerics import float32_matmul
 from ..version import __version__
 from .codebook import FeatureSource, Scale, read_codebooks, write_codebooks
 from .features import BATCH_SECONDS, feature_source, open_cache, sample_features
@@ -386,7 +386,7 @@ class MultiScaleKMeans:
                     "smaller numbers in pseudo_labels.clusters, or more audio",
                 )
         initial = initial.float().cpu()
-        with full_precision(frames.device):
+        with float32_matmul(frames.device):
             # Broken frames are left out of the origin only so that they can be counted: nothing is fitted on them.
             usable = torch.isfinite(initial.square().sum(1))
             origin = initial[usable].mean(0).to(frames.device)

@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..numerics import full_precision
+from ..numerics import float32_matmul
 from .process_group import ALONE, Team
 from .seeding import SeedingSettings, Subsample, nearest, seed_centres
 from .threads import one_thread_each, portions
@@ -165,7 +165,7 @@ def assign(frames: Tensor, centres: Tensor, chunk_frames: int) -> Tensor:
         (frames,) int32, the lowest number where several centres are equally near.
     """
     labels = torch.empty(len(frames), dtype=torch.int32, device=frames.device)
-    with full_precision(frames.device):
+    with float32_matmul(frames.device):
         origin = centres.mean(0)
         shifted = centres - origin
         for rows, chunk in _chunks(frames, cut([len(frames)], chunk_frames), origin):
@@ -201,7 +201,7 @@ def fit_codebook(
     settings = settings or LloydSettings()
     device = shard.frames.device
     same_point = SAME_POINT * float(subsample.points.square().sum(1).mean())
-    with full_precision(device):
+    with float32_matmul(device):
         seeds, used = seed_centres(subsample, clusters, seed, seeding or SeedingSettings(), shard.team)
         centres = _repair(seeds, used, subsample.points, same_point)[0].to(device)
         before = float("inf")

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..numerics import full_precision
+from ..numerics import float32_matmul
 from .lloyd import Codebook, Shard, lloyd_pass
 
 
@@ -47,6 +47,6 @@ def fit_published(shard: Shard, clusters: int, *, seed: int) -> Codebook:
     frames = shard.frames
     fitted = MiniBatchKMeans(**published_settings(clusters, seed)).fit(frames.float().cpu().numpy())
     centres = torch.from_numpy(fitted.cluster_centers_).float().to(frames.device)
-    with full_precision(frames.device):
+    with float32_matmul(frames.device):
         _, counts, inertia = lloyd_pass(shard, centres - shard.origin)
     return Codebook(centres, inertia, len(frames), int(fitted.n_iter_), int((counts == 0).sum()))

@@ -59,14 +59,14 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Place:
+class FigureSlot:
     """Where a picture belongs, if it was drawn."""
 
     kind: str
     variant: str | None = None
 
 
-Block = Heading | Stamp | Paragraph | Bullets | Table | Code | Place
+Element = Heading | Stamp | Paragraph | Bullets | Table | Code | FigureSlot
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -121,16 +121,12 @@ def protocol_line(report: Mapping[str, Any]) -> str:
     return f"{kind} ({'; '.join(settings)})" if settings else kind
 
 
-def report_blocks(report: Mapping[str, Any]) -> Iterator[Block]:
-    """Give the whole report in the order of reading.
-
-    Args:
-        report: What `build_report` returned.
-    """
+def report_blocks(report: Mapping[str, Any]) -> Iterator[Element]:
+    """Give the whole report, as `build_report` made it, in the order of reading."""
     yield Heading(report["name"], 1)
     yield from map(Stamp, report["stamps"])
     yield _headline(report)
-    yield Place("variants")
+    yield FigureSlot("variants")
     yield Paragraph(protocol_line(report), "Protocol:")
     yield Paragraph(", ".join(report["labels"]), "Labels:")
     yield Paragraph(", ".join(map(str, report["seeds"])), "Seeds:")
@@ -214,7 +210,7 @@ def _headline(report: Mapping[str, Any]) -> Table:
     return Table(header, rows)
 
 
-def _comparisons(report: Mapping[str, Any]) -> Iterator[Block]:
+def _comparisons(report: Mapping[str, Any]) -> Iterator[Element]:
     comparisons = report["comparisons"]
     if comparisons:
         yield Heading("Comparisons", 2)
@@ -228,7 +224,7 @@ def _comparisons(report: Mapping[str, Any]) -> Iterator[Block]:
         )
 
 
-def _variant(report: Mapping[str, Any], variant: str, summary: Mapping[str, Any]) -> Iterator[Block]:
+def _variant(report: Mapping[str, Any], variant: str, summary: Mapping[str, Any]) -> Iterator[Element]:
     yield Heading(variant, 2)
     if not summary["utterances"]:
         yield Paragraph(f"{summary['folds_done']}, {summary['seeds_done']}: nothing to show yet.")
@@ -242,7 +238,7 @@ def _variant(report: Mapping[str, Any], variant: str, summary: Mapping[str, Any]
     rows = [[name, *(percent(summary[metric][part]) for part in parts)] for metric, name in METRIC_NAMES.items()]
     yield Table(["%", "pooled", "mean of folds", "sd of folds", "mean of seeds", "sd of seeds"], rows)
     yield Heading("Confusion and recall", 3)
-    yield Place("confusion", variant)
+    yield FigureSlot("confusion", variant)
     yield Table(
         ["reference \\ predicted", *report["labels"], "recall %"],
         [
@@ -257,7 +253,7 @@ def _variant(report: Mapping[str, Any], variant: str, summary: Mapping[str, Any]
         yield _groups("corpus", summary["per_corpus"])
     yield from _calibration(variant, summary)
     yield Heading("Per speaker", 3)
-    yield Place("speakers", variant)
+    yield FigureSlot("speakers", variant)
     yield _groups("speaker", summary["per_speaker"], with_speakers=False)
     yield Heading("Per fold", 3)
     yield _groups("fold", {str(entry["fold"]): entry for entry in summary["per_fold"]})
@@ -265,11 +261,11 @@ def _variant(report: Mapping[str, Any], variant: str, summary: Mapping[str, Any]
         yield Heading("Per seed", 3)
         rows = [[str(s["seed"]), *(percent(s[metric]) for metric in METRIC_NAMES)] for s in summary["per_seed"]]
         yield Table(["seed", "WAR %", "UAR %", "macro F1 %"], rows)
-    yield Place("learning", variant)
-    yield Place("clusters", variant)
+    yield FigureSlot("learning", variant)
+    yield FigureSlot("clusters", variant)
 
 
-def _genders(report: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[Block]:
+def _genders(report: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[Element]:
     groups = summary["per_gender"]
     yield _groups("gender", groups)
     recalls = [
@@ -288,12 +284,12 @@ def _genders(report: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[
         )
 
 
-def _calibration(variant: str, summary: Mapping[str, Any]) -> Iterator[Block]:
+def _calibration(variant: str, summary: Mapping[str, Any]) -> Iterator[Element]:
     calibration = summary["calibration"]
     if calibration is None:
         return
     yield Heading("Calibration", 3)
-    yield Place("reliability", variant)
+    yield FigureSlot("reliability", variant)
     after = calibration["ece_calibrated"]
     text = f"{percent(calibration['ece'])} % with {calibration['bins']} bins, scores as the model gives them"
     if after is not None:

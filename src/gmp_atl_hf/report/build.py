@@ -1,6 +1,6 @@
 """From the predictions of a run to `report.json`: every number with its protocol, folds, seeds and command.
 
-The tables people read are made by `report_markdown`, the pictures by `plots`; both start from the report's dictionary.
+`blocks` makes the tables that people read, `plots` the pictures; both start from the report's dictionary.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..evaluation.comparison import COMPARISON_REMARK, compare_variants
 from ..evaluation.results import FoldResult, check_results, is_speaker_independent
 from ..evaluation.summary import NOT_SPEAKER_INDEPENDENT, RESAMPLES, variant_notes, variant_summary
 from ..files import write_known
-from .details import Details
+from .details import TrainingDiagnostics
 from .figures import NO_MATPLOTLIB, can_draw, draw_pictures
 from .html import render_html
 from .markdown import render_markdown
@@ -52,7 +52,7 @@ def build_report(
     corpus: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Turn test predictions into the contents of `report.json`.
+    """Turn test predictions into the contents of `report.json`: JSON types only, without NaN.
 
     A variant's numbers cover one seeds × folds block, so that every seed has the same test utterances: the folds of
     the fullest seed, and every seed that has all of those folds. Results outside are listed under `not_counted`.
@@ -72,9 +72,6 @@ def build_report(
         left_out: Number of recordings left out, per reason.
         corpus: What is known of the corpus.
         environment: Versions and hardware.
-
-    Returns:
-        A dictionary of JSON types only, without NaN.
 
     Raises:
         ValueError: If predictions contradict each other: an unknown label, seed or fold, an id twice, a fold twice, or
@@ -116,25 +113,16 @@ def build_report(
 
 
 def write_report(
-    report: Mapping[str, Any], folder: str | os.PathLike[str], details: Details | None = None
+    report: Mapping[str, Any], folder: str | os.PathLike[str], details: TrainingDiagnostics | None = None
 ) -> list[Path]:
-    """Write `report.json`, `report.md`, `report.html` and, with matplotlib, the pictures below `figures/`.
+    """Write `report.json`, `.md`, `.html` and, with matplotlib, the pictures below `figures/`; give their paths.
 
-    Everything is rendered before the first file is written, and each file appears whole or not at all. The page holds
-    its pictures itself. Pictures of the report that was there before go, unless this one has them too: they are
-    numbered by variant, and one that stayed would bear a wrong number or show older figures. Without matplotlib they
-    stay, shown by no report.
-
-    Args:
-        report: What `build_report` returned.
-        folder: Where to write; made if missing.
-        details: How the trainings went and what the clusters stand for, if the pictures shall show it.
-
-    Returns:
-        The files written: report.json, report.md, report.html, then each picture as PNG and as SVG.
+    Everything is rendered before the first file is written, and each file appears whole or not at all. Pictures of an
+    earlier report go, unless this one has them too: they are numbered by variant, and one that stayed would bear a
+    wrong number or show older figures. Without matplotlib they stay, shown by no report.
     """
     drawable = can_draw()
-    pictures = draw_pictures(report, details or Details()) if drawable else []
+    pictures = draw_pictures(report, details or TrainingDiagnostics()) if drawable else []
     paths_of = {picture.place: (picture.title, f"figures/{picture.name}.png") for picture in pictures}
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     contents = {
@@ -153,14 +141,7 @@ def write_report(
 
 
 def pictures_of(folder: Path) -> set[str]:
-    """List the pictures that the report in a folder shows.
-
-    Args:
-        folder: Folder of a run or an evaluation.
-
-    Returns:
-        Their paths, relative to the folder, as PNG and as SVG; none without a report.
-    """
+    """Paths, relative to a run's folder, of the pictures that its report shows, PNG and SVG; none without a report."""
     report = folder / "report.md"
     if not report.is_file():
         return set()

@@ -21,14 +21,7 @@ _SKEWED = 20
 
 
 def corpus_png(corpus: Corpus) -> bytes:
-    """Draw what is in a corpus.
-
-    Args:
-        corpus: The corpus, as `read_corpora` gives it.
-
-    Returns:
-        A PNG file; the same corpus gives the same bytes.
-    """
+    """Draw what is in a corpus, as PNG; the same corpus gives the same bytes."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -67,7 +60,7 @@ def corpus_png(corpus: Corpus) -> bytes:
 
 
 def _emotions(axes: Any, counts: Counter[tuple[str, str]], names: list[str], present: list[str]) -> None:
-    """Bars from the most to the least frequent emotion, one piece per gender, the sum behind."""
+    """Bars from the most to the least frequent emotion, one part per gender, the sum behind."""
     totals = {name: sum(counts[name, gender] for gender in present) for name in names}
     order = sorted(names, key=lambda name: (totals[name], name))
     left = np.zeros(len(order))
@@ -86,7 +79,7 @@ def _emotions(axes: Any, counts: Counter[tuple[str, str]], names: list[str], pre
 
 
 def _lengths(axes: Any, seconds: np.ndarray[Any, np.dtype[np.float64]]) -> None:
-    """A histogram up to the 99.5th percentile; what is longer is told, not squeezed in."""
+    """A histogram up to the 99.5th percentile; longer recordings are counted beside it."""
     end = float(np.quantile(seconds, 0.995))
     end = max(end, float(seconds.min()) + 0.1)
     longer = int((seconds > end).sum())
@@ -104,7 +97,7 @@ def _lengths(axes: Any, seconds: np.ndarray[Any, np.dtype[np.float64]]) -> None:
 
 
 def _speakers(axes: Any, counts: Counter[str], genders: dict[str, str]) -> None:
-    """One bar per speaker, the most talkative first; names where they can be read."""
+    """One bar per speaker, by number of recordings; names where they can be read."""
     order = sorted(counts, key=lambda name: (-counts[name], name))
     colours = [COLOURS[genders[name]] for name in order]
     width = min(0.8, 0.06 * len(order)) if len(order) <= 100 else 1.0

@@ -34,13 +34,9 @@ class TrainingLog:
 
 @dataclass(frozen=True)
 class ClusterUsage:
-    """How often each cluster occurs in each emotion.
+    """How often each cluster of a scale (`gmp_layer{L}_k{K}`) occurs in each emotion.
 
-    Args:
-        scale: Name of the scale, `gmp_layer{L}_k{K}`.
-        seed: Seed of the run.
-        fold: Number of the fold; clusters of other folds are other clusters.
-        counts: Frames of training recordings, shape (emotions, clusters).
+    `counts` are frames of training recordings, shape (emotions, clusters); other folds have other clusters.
     """
 
     scale: str
@@ -67,13 +63,8 @@ class ClusterUsage:
 
 
 @dataclass(frozen=True)
-class Details:
-    """What is known of each variant beyond its test predictions.
-
-    Args:
-        logs: Variant → logs of its trainings, of all seeds and folds.
-        usage: Variant → its scales, of one seed and fold.
-    """
+class TrainingDiagnostics:
+    """Per variant, logs of its trainings (all seeds and folds) and the use of its clusters (one seed and fold)."""
 
     logs: Mapping[str, Sequence[TrainingLog]] = field(default_factory=dict)
     usage: Mapping[str, Sequence[ClusterUsage]] = field(default_factory=dict)

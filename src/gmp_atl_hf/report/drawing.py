@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from .blocks import Place, protocol_line
+from .blocks import FigureSlot, protocol_line
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, VERMILLION = (
     "#0072B2",
@@ -52,24 +52,16 @@ _STYLE: Mapping[str, Any] = {
     "lines.linewidth": 1.8,
     "figure.dpi": DPI,
     "savefig.dpi": DPI,
-    "svg.hashsalt": "gmp-atl",  # names inside the file would else be drawn by chance
+    "svg.hashsalt": "gmp-atl",  # otherwise names inside the file are random
     "svg.fonttype": "path",
 }
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture for the report.
+    """A picture for the report: the slot it belongs to, file name without ending, alternative text, and the picture."""
 
-    Args:
-        place: Where it belongs.
-        name: File name without ending.
-        title: What it shows, for those who cannot see it.
-        png: The picture as PNG.
-        svg: The same as SVG.
-    """
-
-    place: Place
+    place: FigureSlot
     name: str
     title: str
     png: bytes
@@ -110,6 +102,6 @@ def save(figure: Any, kind: str) -> bytes:
 def footnote(figure: Any, report: Mapping[str, Any], lines: Sequence[str] = ()) -> None:
     """Say below a picture what it needs to travel without its page: notes, protocol, stamps."""
     width = round(figure.get_size_inches()[0] * 16)
-    told = [*(stamp.upper() for stamp in report["stamps"]), *lines, protocol_line(report)]
-    wrapped = [part for line in told for part in textwrap.wrap(line, width)]
+    texts = [*(stamp.upper() for stamp in report["stamps"]), *lines, protocol_line(report)]
+    wrapped = [part for line in texts for part in textwrap.wrap(line, width)]
     figure.supxlabel("\n".join(wrapped), fontsize=7.5, color=GREY, x=0.01, ha="left")

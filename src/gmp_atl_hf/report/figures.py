@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .blocks import Place
-from .details import Details
+from .blocks import FigureSlot
+from .details import TrainingDiagnostics
 from .drawing import Picture, save, styled
 
 NO_MATPLOTLIB = "There are no pictures: matplotlib is not installed (pip install 'gmp-atl-hf[plots]')."
@@ -19,16 +19,8 @@ def can_draw() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def draw_pictures(report: Mapping[str, Any], details: Details) -> list[Picture]:
-    """Draw everything that the report has the numbers for.
-
-    Args:
-        report: What `build_report` returned.
-        details: How the trainings went, and the clusters.
-
-    Returns:
-        The pictures in the order of the report.
-    """
+def draw_pictures(report: Mapping[str, Any], details: TrainingDiagnostics) -> list[Picture]:
+    """Draw everything that the report has the numbers for, in its order."""
     pictures = []
     with styled():
         for place, name, title, figure in _figures(report, details):
@@ -36,12 +28,12 @@ def draw_pictures(report: Mapping[str, Any], details: Details) -> list[Picture]:
     return pictures
 
 
-def _figures(report: Mapping[str, Any], details: Details) -> Iterator[tuple[Place, str, str, Any]]:
+def _figures(report: Mapping[str, Any], details: TrainingDiagnostics) -> Iterator[tuple[FigureSlot, str, str, Any]]:
     from . import plots, plots_training
 
     done = [name for name, summary in report["variants"].items() if summary["utterances"]]
     if len(done) > 1:
-        yield Place("variants"), "variants", "Variants side by side", plots.variants_figure(report)
+        yield FigureSlot("variants"), "variants", "Variants side by side", plots.variants_figure(report)
     for number, (variant, summary) in enumerate(report["variants"].items(), start=1):
         # The number keeps names apart that become the same when made fit for a file.
         suffix = f"{number}-{re.sub(r'[^A-Za-z0-9._-]+', '-', variant)}"
@@ -52,10 +44,10 @@ def _figures(report: Mapping[str, Any], details: Details) -> Iterator[tuple[Plac
                 ("speakers", "UAR of each test speaker", plots.speakers_figure),
             ):
                 if kind != "reliability" or summary["calibration"] is not None:
-                    yield Place(kind, variant), f"{kind}-{suffix}", f"{title} of {variant}", draw(report, variant)
+                    yield FigureSlot(kind, variant), f"{kind}-{suffix}", f"{title} of {variant}", draw(report, variant)
         if details.logs.get(variant):
             figure = plots_training.learning_figure(report, variant, details.logs[variant])
-            yield Place("learning", variant), f"learning-{suffix}", f"Learning curves of {variant}", figure
+            yield FigureSlot("learning", variant), f"learning-{suffix}", f"Learning curves of {variant}", figure
         if details.usage.get(variant):
             figure = plots_training.clusters_figure(report, variant, details.usage[variant])
-            yield Place("clusters", variant), f"clusters-{suffix}", f"Clusters and emotions of {variant}", figure
+            yield FigureSlot("clusters", variant), f"clusters-{suffix}", f"Clusters and emotions of {variant}", figure

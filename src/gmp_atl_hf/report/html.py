@@ -7,11 +7,11 @@ import html
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .blocks import Block, Bullets, Code, Heading, Paragraph, Stamp, Table, report_blocks
+from .blocks import Bullets, Code, Element, Heading, Paragraph, Stamp, Table, report_blocks
 from .drawing import Picture
 
 LONG_TABLE = 14
-"""Tables with more rows than this are folded away until somebody opens them."""
+"""Tables with more rows than this are folded."""
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -40,13 +40,7 @@ nav a { margin-right: 1rem; color: #0072b2; }
 
 
 def render_html(report: Mapping[str, Any], pictures: Sequence[Picture] = (), remark: str | None = None) -> str:
-    """Write the whole report as one HTML page.
-
-    Args:
-        report: What `build_report` returned.
-        pictures: The pictures that were drawn.
-        remark: Why there are none, if so.
-    """
+    """Write the whole report as one HTML page; `remark` says why there are no pictures, if so."""
     drawn = {picture.place: picture for picture in pictures}
     blocks = list(report_blocks(report))
     parts: list[str] = []
@@ -69,13 +63,13 @@ def render_html(report: Mapping[str, Any], pictures: Sequence[Picture] = (), rem
     )
 
 
-def _contents(blocks: Sequence[Block]) -> str:
+def _contents(blocks: Sequence[Element]) -> str:
     sections = [block.text for block in blocks if isinstance(block, Heading) and block.level == 2]
     links = [f'<a href="#s{number}">{_text(name)}</a>' for number, name in enumerate(sections, start=1)]
     return f"<nav>{' '.join(links)}</nav>"
 
 
-def _html(block: Block, drawn: Mapping[Any, Picture]) -> Iterator[str]:
+def _html(block: Element, drawn: Mapping[Any, Picture]) -> Iterator[str]:
     if isinstance(block, Stamp):
         yield f'<p class="stamp">{_text(block.text)}</p>'
     elif isinstance(block, Paragraph):

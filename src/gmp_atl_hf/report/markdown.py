@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .blocks import (
-    Block,
     Bullets,
     Code,
+    Element,
+    FigureSlot,
     Heading,
     Paragraph,
-    Place,
     Stamp,
     Table,
     counted,
@@ -28,13 +28,8 @@ from .blocks import (
 __all__ = ["aligned", "percent", "protocol_line", "render_console", "render_markdown"]
 
 
-def render_markdown(report: Mapping[str, Any], figures: Mapping[Place, tuple[str, str]] | None = None) -> str:
-    """Write the whole report as Markdown.
-
-    Args:
-        report: What `build_report` returned.
-        figures: Title and path, relative to the Markdown file, of the pictures that were drawn.
-    """
+def render_markdown(report: Mapping[str, Any], figures: Mapping[FigureSlot, tuple[str, str]] | None = None) -> str:
+    """Write the whole report as Markdown; `figures` are title and relative path of the pictures that were drawn."""
     parts = [_markdown(block, figures or {}) for block in report_blocks(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -65,7 +60,7 @@ def aligned(rows: Sequence[Sequence[str]], words: Collection[int] = (0,)) -> lis
     return lines
 
 
-def _markdown(block: Block, figures: Mapping[Place, tuple[str, str]]) -> str:
+def _markdown(block: Element, figures: Mapping[FigureSlot, tuple[str, str]]) -> str:
     if isinstance(block, Heading):
         return f"{'#' * block.level} {_cell(block.text)}"
     if isinstance(block, Stamp):
@@ -85,7 +80,7 @@ def _markdown(block: Block, figures: Mapping[Place, tuple[str, str]]) -> str:
 
 
 def _tested(report: Mapping[str, Any]) -> str:
-    """Say on whom the variants were tested, in one phrase where they agree."""
+    """Sizes of the test sets, in one phrase where the variants agree."""
     labels = f"{counted(len(report['labels']), 'label')}: {', '.join(report['labels'])}"
     sizes = {
         variant: f"{counted(s['speakers'], 'speaker')}, {counted(s['utterances'], 'utterance')}"

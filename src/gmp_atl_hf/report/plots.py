@@ -17,14 +17,7 @@ _GENDER_LOOK = {"female": (VERMILLION, "o"), "male": (BLUE, "s"), "unknown": (GR
 
 
 def confusion_png(report: Mapping[str, Any], variant: str) -> bytes:
-    """Draw the confusion matrix of a variant.
-
-    Args:
-        report: What `build_report` returned.
-        variant: Name of the variant; it must have finished a fold.
-
-    Returns:
-        A PNG file; the same report gives the same bytes.
+    """Draw the confusion matrix of a variant as PNG; the same report gives the same bytes.
 
     Raises:
         ValueError: If the variant has no confusion matrix.
@@ -38,13 +31,6 @@ def confusion_figure(report: Mapping[str, Any], variant: str) -> Any:
 
     Colours show the share of each row, which is comparable between frequent and rare emotions; the numbers are that
     share in percent with the count of utterances below.
-
-    Args:
-        report: What `build_report` returned.
-        variant: Name of the variant; it must have finished a fold.
-
-    Returns:
-        The figure.
 
     Raises:
         ValueError: If the variant has no confusion matrix.
@@ -87,14 +73,7 @@ def confusion_figure(report: Mapping[str, Any], variant: str) -> Any:
 
 
 def variants_figure(report: Mapping[str, Any]) -> Any:
-    """Draw WAR, UAR and macro F1 of all variants under each other, with the interval of the UAR and every seed.
-
-    Args:
-        report: What `build_report` returned; at least one variant has finished a fold.
-
-    Returns:
-        The figure.
-    """
+    """Draw WAR, UAR and macro F1 of all variants under each other, with the interval of the UAR and every seed."""
     done = {name: summary for name, summary in report["variants"].items() if summary["utterances"]}
     figure = new_figure(7.2, 1.75 + 0.46 * len(done))
     axes = figure.add_subplot()
@@ -134,15 +113,7 @@ def variants_figure(report: Mapping[str, Any]) -> Any:
 
 
 def speakers_figure(report: Mapping[str, Any], variant: str) -> Any:
-    """Draw the UAR of each test speaker, the best on top, with intervals from the speaker's own utterances.
-
-    Args:
-        report: What `build_report` returned.
-        variant: Name of a variant that has finished a fold.
-
-    Returns:
-        The figure.
-    """
+    """Draw the UAR of each test speaker, the best on top, with intervals from the speaker's own utterances."""
     summary = report["variants"][variant]
     speakers = sorted(summary["per_speaker"].items(), key=lambda item: (item[1]["uar"], item[0]))
     named = len(speakers) <= MOST_NAMED
@@ -184,15 +155,7 @@ def speakers_figure(report: Mapping[str, Any], variant: str) -> Any:
 
 
 def reliability_figure(report: Mapping[str, Any], variant: str) -> Any:
-    """Draw accuracy against confidence, before and after calibration, and how often each confidence occurs.
-
-    Args:
-        report: What `build_report` returned.
-        variant: Name of a variant whose predictions have scores.
-
-    Returns:
-        The figure.
-    """
+    """Draw accuracy against confidence, before and after calibration, and how often each confidence occurs."""
     calibration = report["variants"][variant]["calibration"]
     figure = new_figure(4.6, 5.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])

@@ -19,14 +19,6 @@ def learning_figure(report: Mapping[str, Any], variant: str, logs: Sequence[Trai
     """Draw the losses of each training with their parts, and below what the epoch was chosen by.
 
     Lines are means over folds and seeds, bands one standard deviation of them.
-
-    Args:
-        report: What `build_report` returned.
-        variant: Name of the variant.
-        logs: Its logs.
-
-    Returns:
-        The figure.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -35,22 +27,22 @@ def learning_figure(report: Mapping[str, Any], variant: str, logs: Sequence[Trai
     grid = figure.subplots(2, len(stages), squeeze=False, sharex="col", height_ratios=[1.25, 1])
     for column, stage in enumerate(stages):
         upper, lower = grid[:, column]
-        mine = [one for one in logs if one.stage == stage]
-        parts = _keys(mine, "loss_")
+        of_stage = [one for one in logs if one.stage == stage]
+        parts = _keys(of_stage, "loss_")
         shown = parts if len(parts) > 1 else ["loss"]
         for colour, key in zip(SERIES, shown, strict=False):
             name = "loss" if key == "loss" else _part(key.removeprefix("loss_"))
-            _curve(upper, mine, key, colour, "-", name)
-            _curve(upper, mine, f"eval_{key}", colour, (0, (4, 2)), None)
+            _curve(upper, of_stage, key, colour, "-", name)
+            _curve(upper, of_stage, f"eval_{key}", colour, (0, (4, 2)), None)
         upper.set_title(STAGE_TITLES[stage])
         upper.grid(axis="y")
         upper.legend(loc="best", fontsize=7.5, handlelength=1.4)
         upper.set_ylim(bottom=0)
-        measured = _keys(mine, "eval_accuracy_") if stage == "retrain" else ["eval_uar", "eval_war"]
-        known = [key for key in measured if any(key in entry for one in mine for entry in one.log)]
+        measured = _keys(of_stage, "eval_accuracy_") if stage == "retrain" else ["eval_uar", "eval_war"]
+        known = [key for key in measured if any(key in entry for one in of_stage for entry in one.log)]
         for colour, key in zip(SERIES, known, strict=False):
             name = _part(key.removeprefix("eval_accuracy_").removeprefix("eval_"))
-            _curve(lower, mine, key, colour, "-", name, scale=100)
+            _curve(lower, of_stage, key, colour, "-", name, scale=100)
         if known:
             if stage == "retrain":
                 # The colours are those above: a second legend would only cover the lines.
@@ -67,7 +59,7 @@ def learning_figure(report: Mapping[str, Any], variant: str, logs: Sequence[Trai
         lower.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
         lower.grid(axis="y")
         if stage != "retrain" and known:
-            _best_epochs(lower, mine)
+            _best_epochs(lower, of_stage)
     grid[0, 0].set_ylabel("loss (solid: training,\ndashed: development)")
     grid[1, 0].set_ylabel("development, %")
     runs = len({(one.seed, one.fold) for one in logs})
@@ -81,16 +73,7 @@ def learning_figure(report: Mapping[str, Any], variant: str, logs: Sequence[Trai
 
 
 def clusters_figure(report: Mapping[str, Any], variant: str, usage: Sequence[ClusterUsage]) -> Any:
-    """Draw which clusters each emotion uses more, and which less, than the others do.
-
-    Args:
-        report: What `build_report` returned.
-        variant: Name of the variant.
-        usage: Its scales.
-
-    Returns:
-        The figure.
-    """
+    """Draw which clusters each emotion uses more, and which less, than the others do."""
     labels = report["labels"]
     height = 0.55 + 0.19 * len(labels)
     figure = new_figure(7.4, 1.35 + (height + 0.75) * len(usage))

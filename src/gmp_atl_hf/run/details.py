@@ -11,7 +11,7 @@ import pyarrow.parquet  # type: ignore[import-untyped]
 from ..files import check_files
 from ..pseudo_labels.codebook import PROVENANCE_FILE
 from ..pseudo_labels.label_file import LABELS_FILE
-from ..report.details import ClusterUsage, Details, TrainingLog
+from ..report.details import ClusterUsage, TrainingDiagnostics, TrainingLog
 from ..run_folder.step_folder import read_json
 from .fold_plan import PlannedFold
 from .stages import STEP_NAMES
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 
-def collect_details(run: Run) -> Details:
+def collect_details(run: Run) -> TrainingDiagnostics:
     """Read the logs of all trainings, and the frame labels of each variant's first fold that has some.
 
     Args:
@@ -47,7 +47,7 @@ def collect_details(run: Run) -> Details:
                 # What another variant has labelled already looks the same there.
                 seen.add(found)
                 usage[planned.variant] = cluster_usage(found, planned, run.labels)
-    return Details(logs, usage)
+    return TrainingDiagnostics(logs, usage)
 
 
 def cluster_usage(folder: Path, planned: PlannedFold, labels: list[str]) -> list[ClusterUsage]:

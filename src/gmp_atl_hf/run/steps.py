@@ -24,14 +24,14 @@ from ..errors import DivergenceError
 from ..files import is_whole, json_of, jsonl_of, remember, write_jsonl, write_known
 from ..heard import heard_by_codebooks, heard_by_model
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
+from ..numerics import deterministic
 from ..protocols.leakage import NOTHING_TESTED, Untouched
 from ..pseudo_labels.cluster import cluster_and_label
 from ..pseudo_labels.features import BATCH_SECONDS, feature_source, frames_of, hidden_states_of
 from ..pseudo_labels.label_file import COPY_FILE, LABELS_FILE, copy_for_mapping, map_labels, put_beside
 from ..recipe.sections import PseudoLabelSpec
 from ..run_folder.step_folder import STARTED_FILE, read_json
-from ..training.repeatable import repeatable
-from ..training.stopping import StopAtStep
+from ..training.callbacks import StopAtStep
 from ..training.trainer import GMPATLTrainer
 from .stages import make_arguments
 
@@ -127,7 +127,7 @@ def train(folder: Path, task: Training) -> None:
     callbacks: list[TrainerCallback] = [_HashCheckpoint()]
     if task.stop_at is not None:
         callbacks.append(StopAtStep(task.stop_at))
-    with quiet_transformers(), repeatable(state.device):
+    with quiet_transformers(), deterministic(state.device):
         trainer = (task.trainer or GMPATLTrainer)(
             model,
             arguments,
@@ -243,7 +243,7 @@ def make_pseudo_labels(
     if cache is not None:
         rows = train if dev is None else datasets.concatenate_datasets([train, dev])
         cache.fill(rows.select_columns(["id", "audio", "num_samples"]), description)
-    with repeatable(device):
+    with deterministic(device):
         cluster_and_label(
             folder,
             hidden_states_of(model, spec.layers, extractor, cache),
@@ -312,7 +312,7 @@ def predict(
     settings = {"per_device_eval_batch_size": batch_size, "disable_tqdm": description is None}
     # The trainer makes its output folder even if it writes nothing: this one is there already.
     nowhere = Path(tempfile.gettempdir())
-    with quiet_transformers(), repeatable(PartialState().device):
+    with quiet_transformers(), deterministic(PartialState().device):
         trainer = GMPATLTrainer(
             model,
             make_arguments(nowhere, 0, settings, evaluate=False),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
-from ..evaluation.results import Block, FoldResult, align, choose_block, is_speaker_independent
+from ..evaluation.results import AlignedPredictions, FoldResult, align, choose_block, is_speaker_independent
 from ..files import read_json, read_jsonl
 
 REPORT_FILE = "report.json"
@@ -31,7 +31,7 @@ class TestedVariant:
     name: str
     labels: list[str]
     results: list[FoldResult]
-    block: Block
+    block: AlignedPredictions
     summary: Mapping[str, Any]
     protocol: Mapping[str, Any]
     stamps: list[str]

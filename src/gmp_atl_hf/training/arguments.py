@@ -15,19 +15,17 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, Scheduler
 
 from ..batching.speed import AUGMENTATIONS
 from ..errors import RequestError
+from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 
 LESS_IS_BETTER = frozenset({"loss", "error", "ece", "brier", "nll", "perplexity", "runtime"})
 """Words in the names of figures that are better the smaller they are: `loss`, `eval_loss_gender`, `log_loss`."""
 
+UARS = ("uar", "eval_uar")
+"""How the default figure to choose by may be written."""
+
 
 def greater_is_better(metric: str) -> bool:
     """Tell the direction of a figure from its name, with or without `eval_` and a data set's name in front.
-
-    Args:
-        metric: As in `metric_for_best_model`.
-
-    Returns:
-        Whether more of it is better.
 
     Example:
         >>> greater_is_better("eval_dev_loss_emotion"), greater_is_better("uar")
@@ -52,13 +50,13 @@ class GMPATLTrainingArguments(TrainingArguments):
             per emotion in label order; `None` weighs all clips alike.
         max_seconds (`float`, *optional*, defaults to 10.0):
             Longest stretch of a clip seen in training, cut at a random place on the 20 ms frames after the front end.
-            Evaluation always hears the whole clip. `None` never cuts.
+            Evaluation always uses the whole clip. `None` never cuts.
         batch_seconds (`float`, *optional*):
             Fill each device's batch with about this many seconds of neighbours in length instead of with
             `per_device_train_batch_size` clips.
         augment (`str`, defaults to `"none"`):
             `"speed"` plays training clips 0.9 to 1.1 times as fast, `"sound"` changes loudness, colour and noise and
-            nothing in time, both drawn anew in every epoch. Evaluation never does.
+            nothing in time, both drawn again in every epoch. Evaluation never does.
         head_learning_rate (`float`, *optional*):
             Learning rate of everything outside the encoder; `None` uses `learning_rate`.
         early_stopping_patience (`int`, *optional*):
@@ -129,14 +127,9 @@ class GMPATLTrainingArguments(TrainingArguments):
             self.lr_scheduler_kwargs = {"mode": "max", **(given if isinstance(given, dict) else {})}
 
     def weigh(self, emotions: Sequence[int] | None, classes: int) -> Tensor | None:
-        """Weigh emotions as `class_weights` asks for.
+        """Weights (emotions,) float32 as `class_weights` asks for, from the label index of each training clip.
 
-        Args:
-            emotions: Label index of each training clip; None without training clips, where nothing can be balanced.
-            classes: Number of emotions.
-
-        Returns:
-            (emotions,) float32 weights; None where all clips weigh alike.
+        None where all clips weigh alike, or where there are no training clips to balance by.
         """
         if self.class_weights == "balanced":
             if emotions is None:
@@ -162,17 +155,7 @@ def _weights(given: object) -> None | str | list[float]:
 
 
 def complete_arguments(given: TrainingArguments) -> GMPATLTrainingArguments:
-    """Give a copy of training arguments; to stock ones the fields of this package are added, with their defaults.
-
-    Args:
-        given: Settings, left as they are.
-
-    Returns:
-        The copy.
-
-    Raises:
-        RequestError: They are no training arguments.
-    """
+    """Copy training arguments; stock ones get the fields of this package, with their defaults."""
     if isinstance(given, GMPATLTrainingArguments):
         return copy.copy(given)
     if not isinstance(given, TrainingArguments):
@@ -186,3 +169,16 @@ def complete_arguments(given: TrainingArguments) -> GMPATLTrainingArguments:
     if metric is not None and given.greater_is_better is not metric.endswith("loss"):
         values["greater_is_better"] = None  # as the stock arguments guess it from the name
     return GMPATLTrainingArguments(**values)
+
+
+def adapt_arguments(args: GMPATLTrainingArguments, model: GMPATLPreTrainedModel, own_collator: bool) -> None:
+    """Change the settings, in place, that do not go with the model or cost without need."""
+    if "labels" not in model.target_names and args.metric_for_best_model in UARS:
+        # There is no UAR of frame labels; retraining keeps its last step.
+        args.metric_for_best_model, args.load_best_model_at_end, args.greater_is_better = None, False, None
+    if args.n_gpu > 1:
+        # One process on several GPUs (DataParallel) would cut up the denominators; `torchrun` uses them all.
+        args._n_gpu = 1
+    if args.ddp_find_unused_parameters is None and not own_collator and model.config.layerdrop == 0:
+        # Every parameter always has a gradient (see the losses); searching for others costs a pass over the graph.
+        args.ddp_find_unused_parameters = False

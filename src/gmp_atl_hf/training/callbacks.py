@@ -1,4 +1,4 @@
-"""What is looked after between the steps of a training: its epoch, its best checkpoint, and that it stays finite."""
+"""What happens between the steps of a training: epoch, best checkpoint, divergence, its end, the progress bar."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from tqdm.auto import tqdm
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..batching.sampler import StepBatchSampler
+from ..data.audio import SAMPLING_RATE
 from ..errors import DivergenceError
 
 
 class SetEpoch(TrainerCallback):
-    """Tell the sampler the epoch, however the loader around it has been wrapped or resumed.
-
-    Args:
-        sampler: The sampler.
-    """
+    """Tell the sampler the epoch, however the loader around it has been wrapped or resumed."""
 
     def __init__(self, sampler: StepBatchSampler) -> None:
         self.sampler = sampler
@@ -42,14 +40,11 @@ class FindBestModel(TrainerCallback):
 
 
 class StopAtDivergence(TrainerCallback):
-    """Fail at the first step whose loss, gradient or parameters are no finite numbers, before anything is saved of it.
+    """Fail at the first step whose loss, gradient or parameters are not finite, before anything is saved of it.
 
     In float16 single steps overflow and are passed over, with half the loss scale in the next one. That ends where the
     scale falls below 1: then the gradients themselves are beyond float16. The scale is kept in checkpoints, so that a
     training that was resumed fails at the same step.
-
-    Args:
-        accelerator: Of the trainer; has the loss scale.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -69,11 +64,7 @@ class StopAtDivergence(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
-        """Look at the step.
-
-        Raises:
-            DivergenceError: Names step, figures and what to change.
-        """
+        """Raise `DivergenceError`, naming step, figures and what to change."""
         scaler, figures = self.accelerator.scaler, {"loss": float(self.loss)}
         if self.gradient_norm is not None:
             figures["gradient norm"] = float(self.gradient_norm)
@@ -87,18 +78,91 @@ class StopAtDivergence(TrainerCallback):
         self.performed += 1
         figures["largest parameter"] = _largest(model)
         if not all(map(math.isfinite, figures.values())):
-            told = ", ".join(f"the {name} is {value:g}" for name, value in figures.items())
-            raise DivergenceError(f"training diverged at step {state.global_step}: {told}", *_advice(args, state))
+            values = ", ".join(f"the {name} is {value:g}" for name, value in figures.items())
+            raise DivergenceError(f"training diverged at step {state.global_step}: {values}", *_advice(args, state))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Look whether any step was performed.
-
-        Raises:
-            DivergenceError: Every step has overflowed.
-        """
+        """Raise `DivergenceError` if every step has overflowed."""
         if self.passed_over and not self.performed:
             found = f"all {self.passed_over} steps up to step {state.global_step} overflowed: nothing was trained"
             raise DivergenceError(f"{found}, the loss is {float(self.loss):g}", *_advice(args, state))
+
+
+class StopAtStep(TrainerCallback):
+    """End training after a given optimiser step, with the learning-rate schedule of the whole length."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask to stop at once if the resumed checkpoint is that of the last step."""
+        if state.global_step >= self.step:
+            control.should_training_stop = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask to stop once the step is done."""
+        if state.global_step >= self.step:
+            control.should_training_stop = True
+
+
+class StopAtEnd(TrainerCallback):
+    """Do not train past the planned steps when the resumed checkpoint is the last one, in the middle of an epoch."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask to stop at once if nothing is left to do."""
+        if state.global_step >= state.max_steps:
+            control.should_training_stop = True
+
+
+class StopWithoutImprovement(EarlyStoppingCallback):
+    """Early stopping that still stops when the resumed checkpoint is the one at which patience ran out."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask to stop at once if patience had run out."""
+        super().on_train_begin(args, state, control, **kwargs)  # type: ignore[no-untyped-call]
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
+
+
+class TrainingProgress(TrainerCallback):
+    """One bar per training on the main process, with the last loss and development UAR behind it."""
+
+    SHOWN = {"loss": "loss", "eval_uar": "dev UAR", "eval_loss": "dev loss"}
+
+    def __init__(self, description: str) -> None:
+        self.description = description
+        self.bar: tqdm[Any] | None = None
+        self.figures: dict[str, str] = {}
+        self.seconds_per_step: float | None = None
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **others: Any) -> None:
+        """Open the bar; after a resume it starts where training does."""
+        if state.is_world_process_zero:
+            sampler = getattr(others.get("train_dataloader"), "batch_sampler", None)
+            if isinstance(sampler, StepBatchSampler):
+                self.seconds_per_step = float(sampler.samples.sum()) / SAMPLING_RATE / sampler.steps
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.description, unit="step")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move the bar."""
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
+        """Show the newest figures."""
+        if self.bar is not None and logs:
+            self.figures |= {shown: f"{logs[key]:.3f}" for key, shown in self.SHOWN.items() if key in logs}
+            if (rate := self.bar.format_dict["rate"]) and self.seconds_per_step:
+                self.figures["audio"] = f"{rate * self.seconds_per_step:.0f} s/s"
+            self.bar.set_postfix(self.figures)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
 
 
 def _largest(model: torch.nn.Module) -> float:

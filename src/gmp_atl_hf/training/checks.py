@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import datasets
-import torch
 from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import HubStrategy
 
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel
-from .arguments import GMPATLTrainingArguments
-from .bfloat16_on_cpu import has_quick_bfloat16
+from .arguments import UARS, GMPATLTrainingArguments
+from .bfloat16_on_cpu import has_native_bfloat16
 from .figures import figure_names
 
 NEEDED = {
@@ -24,9 +23,6 @@ NEEDED = {
     "emotion": "the emotion, `datasets.ClassLabel`",
 }
 
-
-UARS = ("uar", "eval_uar")
-"""How the default figure to choose by may be written."""
 
 _SEARCH = "make a new model and trainer for each setting, or let the recipe's `search` do it"
 _BATCHES = "batches are dealt to processes so that losses do not depend on their number"
@@ -66,17 +62,7 @@ SUPPORTED_PUSHES = ("end", "every_save")
 
 
 def base_of(model: Any) -> GMPATLPreTrainedModel:
-    """Give the model of ours inside what PEFT or torch.compile have wrapped around it.
-
-    Args:
-        model: What a trainer is given.
-
-    Returns:
-        One of the three models.
-
-    Raises:
-        RequestError: There is none.
-    """
+    """Give the model of ours inside what PEFT or torch.compile have wrapped around it, or a `RequestError`."""
     inner = getattr(model, "_orig_mod", model)
     inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
     if not isinstance(inner, GMPATLPreTrainedModel):
@@ -89,14 +75,7 @@ def base_of(model: Any) -> GMPATLPreTrainedModel:
 
 
 def tables_of(dataset: Any) -> dict[str, Any]:
-    """Give the tables of an `eval_dataset` by name, `""` for one that has none.
-
-    Args:
-        dataset: A table, several by name, or None.
-
-    Returns:
-        The tables.
-    """
+    """Give the tables of an `eval_dataset` by name, `""` for one that has none."""
     if dataset is None:
         return {}
     return dict(dataset) if isinstance(dataset, dict) else {"": dataset}
@@ -111,12 +90,7 @@ def check_trainer(
 ) -> None:
     """Refuse what a trainer is given where it has no meaning here, or does not go together.
 
-    Args:
-        model: The model.
-        arguments: The settings.
-        train_dataset: A table, or None.
-        eval_dataset: A table, several by name, or None.
-        parameters: Other parameters by name, the stock trainer's among them.
+    `parameters` are all others by name, the stock trainer's among them.
 
     Raises:
         RequestError: Names the parameter, the argument or the column.
@@ -164,11 +138,6 @@ def check_trainer(
 def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: bool, emotions: int) -> None:
     """Refuse settings that do not go with what is trained, and warn of those that cannot be meant.
 
-    Args:
-        arguments: The settings.
-        frame_labels: Whether frame labels are predicted rather than emotions.
-        emotions: Number of emotions.
-
     Raises:
         RequestError: An argument that this trainer does not look at, early stopping or augmentation on frame labels, or
             class weights for another number of emotions.
@@ -215,7 +184,7 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
             "one weight per emotion, in label order",
             "class_weights: balanced",
         )
-    if arguments.bf16 and arguments.device.type == "cpu" and not has_quick_bfloat16():
+    if arguments.bf16 and arguments.device.type == "cpu" and not has_native_bfloat16():
         warnings.warn(
             "bf16 is true, but torch has no quick bfloat16 for this processor: a training step takes tens of times as "
             "long as in float32. Set bf16: false, or train on a GPU",
@@ -223,28 +192,8 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
         )
 
 
-def train_in_float32(model: GMPATLPreTrainedModel) -> None:
-    """Make parameters float32: transformers loads them as they are stored, and small updates vanish in half precision.
-
-    Args:
-        model: The model to be trained, changed in place.
-    """
-    half = {str(each.dtype) for each in model.parameters() if each.dtype in (torch.float16, torch.bfloat16)}
-    if half:
-        warnings.warn(
-            f"the model's parameters are {' and '.join(sorted(half))}; they are trained in float32. Load it with "
-            "dtype=torch.float32; bf16: true among the training arguments is what saves time",
-            stacklevel=3,
-        )
-        model.float()  # type: ignore[no-untyped-call]
-
-
 def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
     """Refuse a table that the model cannot be trained or evaluated on.
-
-    Args:
-        table: The table.
-        model: The model; its configuration names labels and scales.
 
     Raises:
         RequestError: It is no table, a needed column is missing, it is empty, or labels and model disagree.

@@ -13,14 +13,7 @@ from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 
 
 def figure_names(model: GMPATLPreTrainedModel) -> list[str]:
-    """Name all figures that a model may have, the ones to choose by first.
-
-    Args:
-        model: The model.
-
-    Returns:
-        Names without `eval_`.
-    """
+    """Name all figures that a model may have, without `eval_`, the ones to choose by first."""
     parts = model.loss_parts
     if "labels" not in model.target_names:
         return ["loss", *(f"{kind}_{part}" for kind in ("loss", "accuracy") for part in parts)]
@@ -29,19 +22,16 @@ def figure_names(model: GMPATLPreTrainedModel) -> list[str]:
 
 
 def figures_of(model: GMPATLPreTrainedModel, arrays: Sequence[np.ndarray], labels: np.ndarray) -> dict[str, float]:
-    """Compute the figures of a table.
+    """Compute the figures of a table by name.
 
     Args:
         model: The model that was evaluated.
-        arrays: Per clip the emotion logits (clips, emotions) where there are any, and sums, counts and hits of each
-            part of the loss (clips, parts), float32.
+        arrays: Per clip the emotion logits (clips, emotions) where there are any, and sums, counts and correct items
+            of each part of the loss (clips, parts), float32.
         labels: (clips,) int64 emotions; -100 where not known.
 
-    Returns:
-        Figures by name.
-
     Raises:
-        DivergenceError: A score or loss is no finite number.
+        DivergenceError: A score or loss is not finite.
     """
     lost = ~np.all([np.isfinite(array).all(axis=1) for array in arrays], axis=0)
     if lost.any():
@@ -53,11 +43,11 @@ def figures_of(model: GMPATLPreTrainedModel, arrays: Sequence[np.ndarray], label
         )
     figures: dict[str, float] = {}
     if len(arrays) >= 3:
-        sums, counts, hits = (array.sum(0, dtype=np.float64) for array in arrays[-3:])
+        sums, counts, correct = (array.sum(0, dtype=np.float64) for array in arrays[-3:])
         losses = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
         figures["loss"] = float(np.dot(losses, model.part_weights))
         counted = (arrays[-2] > 0).sum(0) if "labels" in model.target_names else counts
-        for name, loss, hit, count in zip(model.loss_parts, losses, hits, counted, strict=True):
+        for name, loss, hit, count in zip(model.loss_parts, losses, correct, counted, strict=True):
             if count > 0:
                 figures[f"loss_{name}"] = float(loss)
                 figures[f"accuracy_{name}"] = float(hit / count)

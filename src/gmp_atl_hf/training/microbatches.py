@@ -1,4 +1,4 @@
-"""A batch of unlike lengths as pieces of like length, so that little is computed for padding."""
+"""A batch of different lengths as microbatches of similar length, so that little is computed for padding."""
 
 from __future__ import annotations
 
@@ -9,52 +9,40 @@ from torch import Tensor
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count
 
-PIECE_COST = 40
+MICROBATCH_COST = 40
 """What a further forward and backward pass costs, in frames of one clip: the passes themselves and one more addition to
 every gradient. With `mini` on one core a pass took about 15 ms, a frame 0.45 ms; wider encoders were not measured."""
 
 
-def like_lengths(lengths: Sequence[int], piece_cost: int = PIECE_COST) -> list[list[int]]:
-    """Divide clips into the pieces that cost least when each is padded to its own longest clip.
-
-    Args:
-        lengths: Frames of each clip.
-        piece_cost: Frames that a piece costs beside those of its padded clips.
-
-    Returns:
-        Indices of the clips of each piece, the shortest clips first.
+def group_by_length(lengths: Sequence[int], microbatch_cost: int = MICROBATCH_COST) -> list[list[int]]:
+    """Divide clips, by their frames, into the microbatches that cost least when each is padded to its longest clip.
 
     Example:
-        >>> like_lengths([300, 10, 290, 12], piece_cost=40)
+        >>> group_by_length([300, 10, 290, 12], microbatch_cost=40)  # indices of clips, the shortest first
         [[1, 3], [2, 0]]
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    # least[n]: cost of the n shortest clips, and where their last piece starts.
+    # least[n]: cost of the n shortest clips, and where their last microbatch starts.
     least: list[tuple[float, int]] = [(0.0, 0)]
     for stop in range(1, len(order) + 1):
         longest = lengths[order[stop - 1]]
-        least.append(min((least[start][0] + (stop - start) * longest + piece_cost, start) for start in range(stop)))
-    pieces: list[list[int]] = []
+        least.append(
+            min((least[start][0] + (stop - start) * longest + microbatch_cost, start) for start in range(stop))
+        )
+    microbatches: list[list[int]] = []
     stop = len(order)
     while stop:
         start = least[stop][1]
-        pieces.insert(0, order[start:stop])
+        microbatches.insert(0, order[start:stop])
         stop = start
-    return pieces
+    return microbatches
 
 
-def cut_by_length(batch: Mapping[str, Tensor], config: GMPATLConfig) -> list[dict[str, Tensor]]:
-    """Cut a batch of the collator into pieces of like length, each padded to its own longest clip.
+def split_by_length(batch: Mapping[str, Tensor], config: GMPATLConfig) -> list[dict[str, Tensor]]:
+    """Split a batch of the collator into microbatches of similar length, each padded to its own longest clip.
 
-    Losses are sums over clips divided by counts of the whole optimiser step, so the gradients of the pieces add up to
-    that of the batch.
-
-    Args:
-        batch: What `GMPATLDataCollator` makes.
-        config: The model's configuration: frame arithmetic.
-
-    Returns:
-        Batches that together hold every clip once.
+    Losses are sums over clips divided by counts of the whole optimiser step, so the gradients of the microbatches add
+    up to that of the batch.
     """
     if "attention_mask" in batch:
         samples = batch["attention_mask"].sum(-1)
@@ -66,11 +54,11 @@ def cut_by_length(batch: Mapping[str, Tensor], config: GMPATLConfig) -> list[dic
     spans = batch.get("frame_spans")
     kept = frames if spans is None else spans[:, 1] - spans[:, 0]
     ends |= dict.fromkeys(("mask_time_indices", "frame_labels", "frame_states", "known_frames"), kept)
-    pieces = []
-    # By whole lengths: where the front end hears what is cropped behind it, that is most of the work.
-    for rows in like_lengths(frames.tolist()):
-        piece = {name: values[rows] for name, values in batch.items()}
-        for name in ends.keys() & piece.keys():
-            piece[name] = piece[name][:, : int(ends[name][rows].max())]
-        pieces.append(piece)
-    return pieces
+    microbatches = []
+    # By whole lengths: the front end, which is most of the work, sees what is cropped after it.
+    for rows in group_by_length(frames.tolist()):
+        microbatch = {name: values[rows] for name, values in batch.items()}
+        for name in ends.keys() & microbatch.keys():
+            microbatch[name] = microbatch[name][:, : int(ends[name][rows].max())]
+        microbatches.append(microbatch)
+    return microbatches

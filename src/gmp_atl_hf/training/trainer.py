@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +22,26 @@ from ..batching.clips import InOrder, TableClips
 from ..batching.collator import GMPATLDataCollator, WithRows
 from ..batching.feature_cache import FrontEndCache
 from ..batching.sampler import StepBatchSampler
-from ..batching.speed import AUGMENTED
+from ..batching.speed import AugmentedClips
 from ..checkpoints import ADAPTER_MODEL_CONFIG
 from ..data.audio import SAMPLING_RATE
 from ..errors import RequestError
 from ..evaluation.calibration import fit_logit_temperature
 from ..modeling.losses_gmp_atl import IGNORED
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
-from ..numerics import exact_convolutions
+from ..numerics import no_tf32
 from ..protocols.leakage import Untouched
 from ..protocols.speakers import UNKNOWN, speakers_in
-from .arguments import GMPATLTrainingArguments, complete_arguments
-from .bfloat16_on_cpu import quick_attention
-from .callbacks import FindBestModel, SetEpoch, StopAtDivergence
-from .checks import UARS, base_of, check_trainer, check_training_table, tables_of, train_in_float32
+from .arguments import GMPATLTrainingArguments, adapt_arguments, complete_arguments
+from .bfloat16_on_cpu import math_attention_for_cpu_bf16
+from .callbacks import FindBestModel, SetEpoch, StopAtDivergence, StopAtEnd, StopWithoutImprovement, TrainingProgress
+from .checks import base_of, check_trainer, check_training_table, tables_of
 from .figures import figures_of
-from .microbatches import cut_by_length
-from .progress import TrainingProgress
-from .stopping import StopAtEnd, StopWithoutImprovement
+from .microbatches import split_by_length
+from .parameters import split_groups, train_in_float32
 
 FRONT_END_FOLDER = "_front-end"
-"""Folder of the front-end cache inside an output folder. The underscore keeps what is made of recordings off the Hub:
-`push_to_hub` of the stock trainer, which sends the output folder, passes over such names."""
+"""Folder of the front-end cache inside an output folder; the underscore keeps it off the Hub."""
 
 
 class GMPATLTrainer(Trainer):
@@ -61,12 +60,11 @@ class GMPATLTrainer(Trainer):
         data_collator: Replaces the collator made from model and settings, for training.
         compute_metrics: Adds to the built-in metrics; gets emotion logits and labels.
         callbacks: Further callbacks.
-        description: What the progress bar says.
+        description: Text of the progress bar.
         preprocess_logits_for_metrics: Applied to emotion logits (clips, emotions) and labels (clips,) before
             `compute_metrics` and in what `predict` gives.
-        front_end_cache: Where the output of a frozen front end is kept: a folder, True for `_front-end` inside the
-            output folder, False to compute it anew in every epoch. Used only while the front end is frozen, without a
-            `data_collator` of one's own (which may want the waveform).
+        front_end_cache: Folder for the output of a frozen front end, True for `_front-end` inside the output folder,
+            False to compute it in every epoch. Not used with a `data_collator`, which may want the waveform.
         held_out: The test rows. A training that would touch one of their recordings or speakers is refused.
         kwargs: Further parameters of the stock trainer.
 
@@ -74,8 +72,7 @@ class GMPATLTrainer(Trainer):
         RequestError: A table lacks a column that the model needs, its labels are not the model's, early stopping is
             asked for where there is no UAR, a setting or parameter of the stock trainer has no meaning here, or a
             held-out speaker or recording would be trained on, chosen by, or is among the model's `seen_speakers`.
-        DivergenceError: In training, where loss, gradients or parameters are no finite numbers any more; in evaluation,
-            where scores are none.
+        DivergenceError: Loss, gradients, parameters or, in evaluation, scores are not finite any more.
 
     Example:
         >>> trainer = GMPATLTrainer(model, args, table, dev_table, feature_extractor)  # doctest: +SKIP
@@ -107,34 +104,22 @@ class GMPATLTrainer(Trainer):
         metrics = {"compute_metrics": compute_metrics, "preprocess_logits_for_metrics": preprocess_logits_for_metrics}
         parameters = {**kwargs, **metrics, "processing_class": processing_class}
         check_trainer(base, args, train_dataset, eval_dataset, parameters)
+        adapt_arguments(args, base, own_collator=data_collator is not None)
         self.held_out = Untouched.of(held_out)
         self.held_out.refuse_training(train_dataset, tables_of(eval_dataset).values(), base.config.seen_speakers)
         if train_dataset is not None:
             train_in_float32(base)
-        if frame_labels and args.metric_for_best_model in UARS:
-            # There is no UAR of frame labels; retraining keeps its last step.
-            args.metric_for_best_model, args.load_best_model_at_end, args.greater_is_better = None, False, None
-        if args.n_gpu > 1:
-            # One process on several GPUs (DataParallel) would cut up the denominators; `torchrun` uses them all.
-            args._n_gpu = 1
-        if args.ddp_find_unused_parameters is None and data_collator is None and base.config.layerdrop == 0:
-            # Every parameter always has a gradient (see the losses); searching for others costs a pass over the graph.
-            args.ddp_find_unused_parameters = False
         if args.freeze_feature_encoder:
             base.freeze_feature_encoder()
         if args.freeze_encoder:
             base.freeze_encoder()
-        collate = GMPATLDataCollator(
-            processing_class, base.config, base.target_names, max_seconds=args.max_seconds, seed=args.seed
-        )
-        self._train_collator = data_collator or collate
+        collator = partial(GMPATLDataCollator, processing_class, base.config, base.target_names, seed=args.seed)
+        self._train_collator = data_collator or collator(max_seconds=args.max_seconds)
         self._user_metrics, self._preprocess = compute_metrics, preprocess_logits_for_metrics
         super().__init__(
             model=model,
             args=args,
-            data_collator=GMPATLDataCollator(
-                processing_class, base.config, base.target_names, training=False, seed=args.seed
-            ),
+            data_collator=collator(training=False),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
@@ -142,57 +127,55 @@ class GMPATLTrainer(Trainer):
             callbacks=callbacks,
             **kwargs,
         )
-        # `compute_loss` divides by the counts of the whole optimiser step. Older transformers 5 read the first switch,
-        # newer ones the second.
+        # `compute_loss` divides by the counts of the whole step; transformers 5 reads the first or the second switch.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         emotions = None if train_dataset is None or frame_labels else train_dataset["emotion"]
         self.class_weights = None if frame_labels else args.weigh(emotions, base.config.num_emotions)
-        if args.early_stopping_patience is not None:
-            self.add_callback(StopWithoutImprovement(args.early_stopping_patience))
-        self.add_callback(StopAtEnd())
-        self.add_callback(FindBestModel())
         self._divergence = StopAtDivergence(self.accelerator)
-        self.add_callback(self._divergence)
-        for stock in (ProgressCallback, PrinterCallback):
-            self.remove_callback(stock)
-        if description is not None and not args.disable_tqdm:
-            self.add_callback(TrainingProgress(description))
         self._description = None if args.disable_tqdm else description
+        self._add_callbacks()
         self._front_end_cache = front_end_cache
         self.front_end_cache: FrontEndCache | None = None
         self._known_clips: dict[int, tuple[datasets.Dataset, TableClips]] = {}
         self._reset_parts()
 
+    def _add_callbacks(self) -> None:
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(StopWithoutImprovement(self.args.early_stopping_patience))
+        for callback in (StopAtEnd(), FindBestModel(), self._divergence):
+            self.add_callback(callback)
+        for stock in (ProgressCallback, PrinterCallback):
+            self.remove_callback(stock)
+        if self._description is not None:
+            self.add_callback(TrainingProgress(self._description))
+
     # ---- what is trained on --------------------------------------------------------------------------------------
 
     def _find_cache(self) -> FrontEndCache | None:
-        """The cache of the front end as it is now; None where it is trained, or somebody may want the waveform."""
+        """The cache of the front end as it is now; None where it is trained, or the waveform is needed."""
         trained = any(parameter.requires_grad for parameter in self.base.hubert.feature_extractor.parameters())
         own_collator = type(self._train_collator) is not GMPATLDataCollator
         cut_up = self.is_fsdp_enabled or self.is_deepspeed_enabled  # no process has the whole tensors
         augmented = self.args.augment != "none"  # another waveform every time
         if self._front_end_cache is False or trained or own_collator or cut_up or augmented:
             return None
-        inside = Path(self.args.output_dir or ".", FRONT_END_FOLDER)
-        return FrontEndCache(
-            inside if self._front_end_cache is True else self._front_end_cache, self.base, self.processing_class
-        )
+        folder = self._front_end_cache
+        if folder is True:
+            folder = Path(self.args.output_dir or ".", FRONT_END_FOLDER)
+        return FrontEndCache(folder, self.base, self.processing_class)
 
     def _clips(self, table: datasets.Dataset, start: bool = False) -> TableClips:
-        """Rows as the collators want them; what the cache lacks of them is computed now, by all processes.
-
-        Args:
-            table: The table.
-            start: Whether a training starts; while one goes on, a frozen front end cannot change.
-        """
+        """Rows as the collators want them; what the cache lacks of them is computed now, by all processes."""
+        # While a training goes on, a frozen front end cannot change.
         if start or not self.is_in_train:
             self.front_end_cache, self._known_clips = self._find_cache(), {}
         if id(table) not in self._known_clips:
             if self.front_end_cache is not None:
                 self.front_end_cache.fill(table, self._description, self.args.dataloader_num_workers)
+            columns = ("emotion", "gender", *(self.base.config.frame_scales or {}))
             # The table is kept as well: another one could get its id.
-            self._known_clips[id(table)] = table, TableClips(table, self._columns, self.front_end_cache)
+            self._known_clips[id(table)] = table, TableClips(table, columns, self.front_end_cache)
         return self._known_clips[id(table)][1]
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -200,9 +183,8 @@ class GMPATLTrainer(Trainer):
         if self.train_dataset is None:
             raise ValueError("training needs a train_dataset")
         args = self.args
-        table = self.train_dataset
         sampler = StepBatchSampler(
-            np.asarray(table["num_samples"]).tolist(),
+            np.asarray(self.train_dataset["num_samples"]).tolist(),
             self._train_batch_size,
             args.gradient_accumulation_steps,
             self.accelerator.num_processes,
@@ -213,9 +195,9 @@ class GMPATLTrainer(Trainer):
         )
         self.remove_callback(SetEpoch)
         self.add_callback(SetEpoch(sampler))
-        clips = self._clips(table, start=True)
+        clips = self._clips(self.train_dataset, start=True)
         return self._loader(
-            AUGMENTED[args.augment](clips, args.seed) if args.augment in AUGMENTED else clips,
+            AugmentedClips(clips, args.augment, args.seed) if args.augment != "none" else clips,
             batch_sampler=sampler,
             collate_fn=self._train_collator,
             persistent_workers=args.dataloader_persistent_workers,
@@ -254,10 +236,6 @@ class GMPATLTrainer(Trainer):
         """As for evaluation."""
         return self.get_eval_dataloader(test_dataset)
 
-    @property
-    def _columns(self) -> tuple[str, ...]:
-        return ("emotion", "gender", *(self.base.config.frame_scales or {}))
-
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The stock optimiser; with `head_learning_rate` the heads get groups of their own."""
         given = self.optimizer is not None
@@ -265,31 +243,20 @@ class GMPATLTrainer(Trainer):
         rate = self.args.head_learning_rate
         if rate is not None and not given:
             encoder = {id(parameter) for parameter in self.base.hubert.parameters()}
-            for group in list(optimizer.param_groups):
-                heads = [parameter for parameter in group["params"] if id(parameter) not in encoder]
-                group["params"] = [parameter for parameter in group["params"] if id(parameter) in encoder]
-                if heads:
-                    optimizer.add_param_group({**group, "params": heads, "lr": rate})
+            split_groups(optimizer, lambda parameter: id(parameter) not in encoder, lambda _: rate)
         return optimizer
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train; the model says whom it has heard since, and scores that were calibrated before no longer are."""
-        config, tables = (
-            self.base.config,
-            [*tables_of(self.train_dataset).values(), *tables_of(self.eval_dataset).values()],
-        )
-        self.held_out.refuse_training(self.train_dataset, tables_of(self.eval_dataset).values(), config.seen_speakers)
+        """Train; the speakers are added to the model's `seen_speakers`, and an earlier calibration is dropped."""
+        config, dev = self.base.config, tables_of(self.eval_dataset).values()
+        self.held_out.refuse_training(self.train_dataset, dev, config.seen_speakers)
         before = [UNKNOWN] if config.seen_speakers is None else config.seen_speakers
-        config.seen_speakers = sorted({*before, *speakers_in(tables)})
+        config.seen_speakers = sorted({*before, *speakers_in([*tables_of(self.train_dataset).values(), *dev])})
         config.logit_temperature = 1.0
         return super().train(*args, **kwargs)
 
     def hyperparameter_search(self, *_: Any, **__: Any) -> Any:
-        """Not offered: see Raises.
-
-        Raises:
-            RequestError: Always; it says what to do instead.
-        """
+        """Not offered: always a `RequestError` that says what to do instead."""
         check_trainer(self.base, self.args, None, None, {"hyperparameter_search": True})
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
@@ -310,13 +277,16 @@ class GMPATLTrainer(Trainer):
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
-        """The stock step; on the CPU in pieces of like length, whose gradients add up to the same."""
+        """The stock step; on the CPU in microbatches of similar length, whose gradients add up to the same."""
         # Processes must agree on the number of backward passes, and without the step's counts losses do not add up.
         alone = self.args.device.type == "cpu" and self.accelerator.num_processes == 1
         known = type(self._train_collator) is GMPATLDataCollator and num_items_in_batch is not None
-        pieces = cut_by_length(inputs, self.base.config) if alone and known else [inputs]
-        with quick_attention(self.model, self.args):
-            losses = [super(GMPATLTrainer, self).training_step(model, piece, num_items_in_batch) for piece in pieces]
+        microbatches = split_by_length(inputs, self.base.config) if alone and known else [inputs]
+        with math_attention_for_cpu_bf16(self.model, self.args):
+            losses = [
+                super(GMPATLTrainer, self).training_step(model, microbatch, num_items_in_batch)
+                for microbatch in microbatches
+            ]
         loss = torch.stack(losses).sum()
         self._divergence.loss = self._divergence.loss + loss
         return loss
@@ -362,25 +332,21 @@ class GMPATLTrainer(Trainer):
     # ---- evaluation ----------------------------------------------------------------------------------------------
 
     def prediction_step(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
+        self, model: torch.nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[None, Any, Any]:
         """Emotion logits and each clip's parts of the loss; labels are (row of the table, emotion)."""
         inputs = dict(self._prepare_inputs(inputs))
         rows = inputs.pop("rows")
         labels = inputs.get("labels", torch.full_like(rows, IGNORED))
-        with torch.no_grad(), self.compute_loss_context_manager(), exact_convolutions(self.args.device):
+        with torch.no_grad(), self.compute_loss_context_manager(), no_tf32(self.args.device):
             weights = {} if self.class_weights is None else {"class_weights": self.class_weights.to(self.args.device)}
             outputs = model(**inputs, **weights)
-        shown = [outputs.logits, outputs.loss_sums, outputs.loss_counts, outputs.hits]
-        return None, tuple(value.float() for value in shown if value is not None), torch.stack([rows, labels], dim=1)
+        arrays = [outputs.logits, outputs.loss_sums, outputs.loss_counts, outputs.correct]
+        return None, tuple(value.float() for value in arrays if value is not None), torch.stack([rows, labels], dim=1)
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        given = prediction.predictions
-        arrays = [np.asarray(array) for array in (given if isinstance(given, (tuple, list)) else (given,))]
+        outputs = prediction.predictions
+        arrays = [np.asarray(array) for array in (outputs if isinstance(outputs, (tuple, list)) else (outputs,))]
         labels = np.asarray(prediction.label_ids)[:, 1]
         figures = figures_of(self.base, arrays, labels)
         known = labels != IGNORED
@@ -390,7 +356,7 @@ class GMPATLTrainer(Trainer):
         return figures
 
     def _preprocessed(self, logits: np.ndarray, labels: np.ndarray) -> Any:
-        """Logits as `preprocess_logits_for_metrics` wants them shown."""
+        """Emotion logits after `preprocess_logits_for_metrics`."""
         if self._preprocess is None:
             return logits
         return nested_numpify(self._preprocess(torch.from_numpy(logits), torch.from_numpy(labels)))
@@ -407,13 +373,10 @@ class GMPATLTrainer(Trainer):
         return PredictionOutput(shown, labels[order], output.metrics)
 
     def calibrate(self, table: datasets.Dataset) -> float:
-        """Fit the temperature of the logits, `config.logit_temperature`, so that scores mean what they say.
+        """Fit `config.logit_temperature` to the one that minimises the log loss of the scores, and return it.
 
         Args:
             table: Development rows, with emotions.
-
-        Returns:
-            The temperature that minimises their log loss.
 
         Raises:
             RequestError: The model has no emotions, or the rows are training or held-out rows, or without an emotion.
@@ -436,13 +399,8 @@ class GMPATLTrainer(Trainer):
     ) -> Any:
         """Send model, feature extractor, code and a card to `args.hub_model_id`, as one commit and without pickle.
 
-        Args:
-            commit_message: Message of the commit.
-            blocking: No other way is offered; see Raises.
-            token: A token in place of `args.hub_token` or the one that is stored.
-            revision: Branch to commit to; None for `args.hub_revision`, or the main one.
-            private: Whether a new repository is private; None for `args.hub_private_repo`.
-            kwargs: What the stock trainer puts on its own card; nothing here.
+        Parameters are those of the stock trainer; `token`, `revision` (a branch) and `private` (for a new repository)
+        go before `hub_token`, `hub_revision` and `hub_private_repo` of the settings.
 
         Returns:
             The `CommitInfo`, on the first process; None on others.

@@ -1,7 +1,7 @@
 """HuBERT's convolution front end for one waveform at a time, on a CPU, without gradients.
 
 The same numbers as transformers' modules give (to rounding), in half the time. Time runs along the rows here, so every
-convolution is a product of matrices; a waveform goes through all of them in pieces that stay in the cache, where the
+convolution is a product of matrices; a waveform goes through all of them in chunks that stay in the cache, where the
 modules write and read tens of megabytes; and the first layer's group norm is worked out beforehand.
 """
 
@@ -17,26 +17,23 @@ from ...modeling.configuration_gmp_atl import GMPATLConfig
 from ...modeling.frames_gmp_atl import frame_count, hop_length, receptive_field
 from .linear import LOWEST, Float32Convolution, Int8Convolution, Product
 
-PIECE_BYTES = 4 << 20
-"""Size of the first convolution's output for a piece of a waveform. Measured: 2 to 8 MiB are alike, 26 cost a third."""
+CHUNK_BYTES = 4 << 20
+"""Size of the first convolution's output for a chunk of a waveform. Measured: 2 to 8 MiB are alike, 26 cost a third."""
 
 FEWEST_FRAMES = 16
-"""Frames per piece at least: neighbouring pieces both compute the steps that both see."""
+"""Frames per chunk at least: neighbouring chunks both compute the steps that both see."""
 
 
 class FrontEnd:
-    """The front end of one model.
+    """The front end of one model: its convolution layers, on the CPU in float32; their weights are copied.
 
-    Args:
-        layers: `HubertModel.feature_extractor.conv_layers`, on the CPU in float32; their weights are copied.
-        config: The model's configuration.
-        int8: Whether all convolutions but the first are computed in int8.
+    With `int8` all convolutions but the first are computed in int8.
     """
 
     def __init__(self, layers: nn.ModuleList, config: GMPATLConfig, int8: bool = False) -> None:
         self.kernels, self.strides = list(config.conv_kernel), list(config.conv_stride)
         bytes_per_frame = hop_length(self.strides[1:]) * config.conv_dim[0] * 4
-        self.frames = max(FEWEST_FRAMES, PIECE_BYTES // bytes_per_frame)
+        self.frames = max(FEWEST_FRAMES, CHUNK_BYTES // bytes_per_frame)
         self.layers: list[Any] = list(layers)
         lowest = LOWEST.get(str(config.feat_extract_activation))
         self.products: list[Product] = []
@@ -51,14 +48,7 @@ class FrontEnd:
         self.group_norm = norm if isinstance(norm, nn.GroupNorm) else None
 
     def __call__(self, waveform: Tensor) -> Tensor:
-        """Convolve a waveform.
-
-        Args:
-            waveform: (samples,) float32 at 16 kHz, at least one frame.
-
-        Returns:
-            (frames, channels) float32.
-        """
+        """(samples,) float32 at 16 kHz, at least one frame → (frames, channels) float32."""
         first = self.products[0]
         if self.group_norm is not None:
             # The norm takes out any offset; taken out here, it cannot cost digits.
@@ -67,13 +57,13 @@ class FrontEnd:
         steps = waveform[:, None].contiguous()
         frames = frame_count(len(waveform), self.kernels, self.strides)
         hop, field = hop_length(self.strides), receptive_field(self.kernels, self.strides)
-        pieces = [
-            self._piece(first, steps[start * hop : (min(start + self.frames, frames) - 1) * hop + field])
+        chunks = [
+            self._convolve(first, steps[start * hop : (min(start + self.frames, frames) - 1) * hop + field])
             for start in range(0, frames, self.frames)
         ]
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
-    def _piece(self, first: Product, steps: Tensor) -> Tensor:
+    def _convolve(self, first: Product, steps: Tensor) -> Tensor:
         for number, (layer, product) in enumerate(zip(self.layers, [first, *self.products[1:]], strict=True)):
             steps = product(steps)
             norm: Callable[[Tensor], Tensor] | None = getattr(layer, "layer_norm", None)
@@ -85,8 +75,9 @@ class FrontEnd:
     def _first_with_norm(self, waveform: Tensor, norm: nn.GroupNorm) -> Float32Convolution:
         """The first convolution and the group norm behind it as one convolution.
 
-        Mean and variance of a channel over the whole clip follow from the means and covariances of the samples under
-        the kernel, which are a handful of numbers; with them, the norm is a factor and an addend per channel.
+        A step of a channel is y = w·x, x the samples under the kernel. Over the clip E[y] = w·E[x] and
+        Var[y] = wᵀ·Cov[x]·w, so γ·(y - E[y]) / √(Var[y] + ε) + β has the weights f·w and the bias β - f·E[y],
+        f = γ / √(Var[y] + ε).
         """
         conv = self.layers[0].conv
         kernel = conv.weight.detach()[:, 0].double()

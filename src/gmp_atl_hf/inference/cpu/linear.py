@@ -29,15 +29,10 @@ class Product(Protocol):
 
 
 class Float32Convolution:
-    """A convolution over time as products of matrices, without a copy of the windows.
+    """A convolution over time, weight (outputs, inputs, kernel), as matrix products without a copy of the windows.
 
-    Steps that follow each other lie side by side in memory, so a stride's worth of them is one row of a matrix as it
+    Steps that follow each other lie side by side in memory, so a stride's worth of them is a row of a matrix as it
     stands; a kernel longer than the stride is a sum of such products.
-
-    Args:
-        weight: (outputs, inputs, kernel) float32.
-        bias: (outputs,) or None.
-        stride: Steps from one window to the next.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int) -> None:
@@ -68,10 +63,7 @@ class Float32Convolution:
 class Int8Linear:
     """A linear layer in int8: a scale for each row of the input and for each output, products summed in int32.
 
-    Args:
-        weight: (outputs, inputs) float32.
-        bias: (outputs,) or None.
-        lowest: A bound below all inputs, where there is one; None for inputs that lie around 0.
+    The weight is (outputs, inputs) float32; `lowest` is a bound below all inputs, None for inputs around 0.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None, lowest: float | None = None) -> None:
@@ -101,14 +93,7 @@ class Int8Linear:
 
 
 class Int8Convolution:
-    """`Float32Convolution` in int8, with a scale for each window.
-
-    Args:
-        weight: (outputs, inputs, kernel) float32.
-        bias: (outputs,) or None.
-        stride: Steps from one window to the next.
-        lowest: See `Int8Linear`.
-    """
+    """`Float32Convolution` in int8, with a scale for each window; `lowest` as in `Int8Linear`."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, lowest: float | None = None) -> None:
         self.kernel, self.stride = weight.shape[2], stride
@@ -121,11 +106,7 @@ class Int8Convolution:
 
 
 def require_int8() -> None:
-    """Refuse int8 where it would be wrong or slow.
-
-    Raises:
-        RequestError: This PyTorch or this processor cannot multiply int8 exactly.
-    """
+    """Refuse int8, by a `RequestError`, where PyTorch or the processor cannot multiply it exactly."""
     if not _has_int8():
         raise RequestError(
             "this machine has no int8 products of matrices (PyTorch for x86 and a processor with VNNI or AMX)",

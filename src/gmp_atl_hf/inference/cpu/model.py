@@ -22,16 +22,14 @@ from .positional_conv import PositionalConvolution
 
 
 class PackedModel:
-    """An emotion model made ready for a CPU.
+    """An emotion model, in eval mode on the CPU in float32, made ready for a CPU.
 
-    Args:
-        model: The model, on the CPU in float32, in eval mode. Weights that are computed from its own (those of the
-            convolutions and of int8) are made here, once: make another `PackedModel` when the model changes.
-        int8: Whether the encoder's products are computed in int8. Attention, norms, the first convolution and the
-            emotion head stay float32.
+    Weights that are computed from its own (those of the convolutions and of int8) are made once: make another
+    `PackedModel` when the model changes. With `int8` the encoder's products are computed in int8; attention, norms, the
+    first convolution and the emotion head stay float32.
 
     Raises:
-        RequestError: int8 is asked for on a machine without it.
+        RequestError: int8 on a machine without it.
     """
 
     def __init__(self, model: HubertForGMPATL, int8: bool = False) -> None:
@@ -49,10 +47,7 @@ class PackedModel:
 
     @torch.inference_mode()
     def __call__(self, waveforms: Sequence[Tensor]) -> Tensor:
-        """Score clips.
-
-        Args:
-            waveforms: Of each clip (samples,) float32 at 16 kHz, normalised if the model wants it, at least one frame.
+        """Score clips, each (samples,) float32 at 16 kHz, normalised if the model wants it, at least one frame.
 
         Returns:
             (clips, labels) float32 logits, those of `HubertForGMPATL` to rounding.

@@ -11,13 +11,10 @@ from torch.nn import functional
 
 
 class PositionalConvolution:
-    """The convolution over 128 frames that tells the encoder where a frame stands.
+    """The convolution over 128 frames that tells the encoder where a frame stands; its weights are copied.
 
-    Overlapping blocks of frames are transformed, multiplied by the transformed weights frequency by frequency, and
-    transformed back, keeping the outputs that wrap around nowhere. Blocks of all clips go together.
-
-    Args:
-        module: `HubertModel.encoder.pos_conv_embed`, on the CPU in float32; its weights are copied.
+    Overlap-save: with K the kernel and blocks x of 2·K frames that overlap by K - 1, irfft(rfft(x) · rfft(w reversed))
+    equals the convolution from place K - 1 on; what is before has wrapped around. Blocks of all clips go together.
     """
 
     def __init__(self, module: Any) -> None:
@@ -32,15 +29,7 @@ class PositionalConvolution:
         self.spectrum = spectrum.flatten(0, 1).contiguous()
 
     def __call__(self, frames: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Embed positions.
-
-        Args:
-            frames: (frames of all clips, channels) float32.
-            lengths: Frames of each clip; beyond its ends, a clip sees zeros.
-
-        Returns:
-            (frames of all clips, channels) float32.
-        """
+        """(frames of all clips, channels) float32 → the same shape; beyond its ends, a clip sees zeros."""
         left, step = self.kernel // 2, self.block - self.kernel + 1
         counts = [-(-length // step) for length in lengths]
         clips = []

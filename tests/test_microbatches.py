@@ -16,7 +16,7 @@ from gmp_atl_hf.modeling.modeling_gmp_atl import (
     HubertForGMPATLFrameClassification,
     HubertForGMPATLMultiTask,
 )
-from gmp_atl_hf.training.microbatches import cut_by_length, like_lengths
+from gmp_atl_hf.training.microbatches import group_by_length, split_by_length
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from tables import feature_extractor, small_model, speech_table, training_arguments
 
@@ -24,14 +24,14 @@ TABLE = speech_table(9, shortest=4_000, longest=60_000)
 MODELS = [HubertForGMPATLMultiTask, HubertForGMPATLFrameClassification, HubertForGMPATL]
 
 
-def cost(lengths: list[int], pieces: list[list[int]], piece_cost: int) -> int:
-    return sum(len(piece) * max(lengths[clip] for clip in piece) + piece_cost for piece in pieces)
+def cost(lengths: list[int], pieces: list[list[int]], microbatch_cost: int) -> int:
+    return sum(len(piece) * max(lengths[clip] for clip in piece) + microbatch_cost for piece in pieces)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_other_division_costs_less(seed: int) -> None:
     lengths = np.random.default_rng(seed).integers(10, 300, 5).tolist()
-    pieces = like_lengths(lengths, piece_cost=40)
+    pieces = group_by_length(lengths, microbatch_cost=40)
     assert sorted(itertools.chain(*pieces)) == list(range(5))
     every_division = (
         [[clip for clip in range(5) if which[clip] == piece] for piece in set(which)]
@@ -41,7 +41,7 @@ def test_no_other_division_costs_less(seed: int) -> None:
 
 
 def test_clips_of_one_length_stay_together() -> None:
-    assert like_lengths([70, 70, 70]) == [[0, 1, 2]]
+    assert group_by_length([70, 70, 70]) == [[0, 1, 2]]
 
 
 def batch_for(model: Any, max_seconds: float | None, cached: bool) -> dict[str, torch.Tensor]:
@@ -70,7 +70,7 @@ def test_the_gradients_of_the_pieces_add_up_to_the_batch(
     model = small_model(model_class)
     batch = batch_for(model, max_seconds, cached)
     denominators = model.count_parts(batch)
-    pieces = cut_by_length(batch, model.config)
+    pieces = split_by_length(batch, model.config)
     assert len(pieces) > 1
     loss, expected = gradient([batch])
     loss_of_pieces, of_pieces = gradient(pieces)

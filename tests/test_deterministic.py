@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from gmp_atl_hf.numerics import deterministic
 from gmp_atl_hf.run import steps
-from gmp_atl_hf.training.repeatable import repeatable
 from runs import SPLIT, given_split, recipe_dict, run, write_corpus
 
 
@@ -28,12 +28,12 @@ def switches() -> tuple[Any, ...]:
 def test_a_gpu_is_asked_for_fixed_orders_and_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     before = switches()
-    with pytest.raises(ZeroDivisionError), repeatable(torch.device("cuda")):
+    with pytest.raises(ZeroDivisionError), deterministic(torch.device("cuda")):
         assert switches() == (True, True, True, False, False)
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
         raise ZeroDivisionError
     assert switches() == before
-    with repeatable(torch.device("cpu")):
+    with deterministic(torch.device("cpu")):
         assert switches() == before
 
 
@@ -41,7 +41,7 @@ def test_what_somebody_asked_for_is_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     torch.use_deterministic_algorithms(True)
     try:
-        with repeatable(torch.device("cuda")):
+        with deterministic(torch.device("cuda")):
             assert switches()[:2] == (True, False), "the strict mode was weakened"
         assert switches()[:2] == (True, False)
     finally:
@@ -54,9 +54,9 @@ def test_every_step_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     def noted(device: torch.device) -> Any:
         asked.append(device.type)
-        return repeatable(device)
+        return deterministic(device)
 
-    monkeypatch.setattr(steps, "repeatable", noted)
+    monkeypatch.setattr(steps, "deterministic", noted)
     root = write_corpus(tmp_path / "corpus", split=SPLIT)
     recipe = given_split(root, final=False, **{f"stages__{name}__max_steps": 1 for name in recipe_dict(root)["stages"]})
     run(recipe, tmp_path / "run")

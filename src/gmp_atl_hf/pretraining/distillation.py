@@ -1,4 +1,4 @@
-"""One iteration of a pre-training that has a teacher: what is learned of whom, and what the student begins with."""
+"""Learning from a teacher in one iteration of a pre-training: its states, their clusters, and the student's start."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from .teacher_states import TeacherStates, state_column
 from .teachers import Teacher, TeacherFacts, teacher_facts
 
 START_FOLDER = "start"
-"""What the student begins with, inside the step that asks the teacher."""
+"""What the student begins with, inside the step that computes the teacher's states."""
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What an iteration learns of its teacher.
+class Distillation:
+    """What an iteration learns from its teacher.
 
     Args:
         spec: The iteration.
@@ -48,12 +48,8 @@ class Lesson:
     bf16: bool
 
     @classmethod
-    def of(cls, spec: IterationSpec, student: GMPATLConfig, bf16: bool) -> Lesson:
-        """Look at the teacher and refuse one that cannot teach this student.
-
-        Raises:
-            RequestError: Names what does not fit.
-        """
+    def of(cls, spec: IterationSpec, student: GMPATLConfig, bf16: bool) -> Distillation:
+        """Look at the teacher and refuse, by a `RequestError`, one that cannot teach this student."""
         facts = teacher_facts(str(spec.teacher))
         facts.refuse_other_frames(student)
         layers = tuple(sorted({facts.resolve_layer(layer) for layer in spec.layers}))
@@ -68,7 +64,7 @@ class Lesson:
 
     @property
     def model_class(self) -> type[GMPATLPreTrainedModel]:
-        """What is trained."""
+        """Class of the student."""
         return HubertForTeacherRegression if self.regression else HubertForGMPATLFrameClassification
 
     @property
@@ -78,7 +74,7 @@ class Lesson:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """All that the lesson depends on, besides the speech; JSON types."""
+        """All that the result depends on besides the speech; JSON types."""
         return {
             "teacher": self.facts.identity,
             "layers": list(self.layers),
@@ -89,24 +85,19 @@ class Lesson:
 
     @property
     def copied(self) -> int:
-        """How many layers the student takes over."""
+        """Number of the teacher's layers that the student begins with."""
         return min(max(self.layers), self.student.num_hidden_layers) if self.spec.start == "teacher" else 0
 
     @property
     def trainer(self) -> Any:
-        """Makes the trainer."""
+        """Class of the trainer, or what makes one."""
         if not self.copied:
             return GMPATLTrainer
         layers = tuple(f"hubert.encoder.layers.{index}." for index in range(self.copied))
         return partial(StudentTrainer, copied=layers, copied_rate=self.spec.copied_rate)
 
-    def ask(self, folder: Path, tables: Mapping[str, datasets.Dataset]) -> TeacherStates:
-        """Take down what the teacher says about recordings, or find it.
-
-        Args:
-            folder: Where it is kept.
-            tables: What the progress bar says → rows.
-        """
+    def compute_states(self, folder: Path, tables: Mapping[str, datasets.Dataset]) -> TeacherStates:
+        """Compute the teacher's states of tables (text of the progress bar → rows), or find them in a folder."""
         states = TeacherStates(folder, Teacher(self.facts, self.layers, PartialState().device, self.bf16))
         for description, table in tables.items():
             states.fill(table, description)
@@ -116,7 +107,7 @@ class Lesson:
         self, folder: Path, states: TeacherStates, train: datasets.Dataset, dev: datasets.Dataset, sample_frames: int,
         seed: int, description: str,
     ) -> None:  # fmt: skip
-        """Cluster the teacher's states as step 2 of the method clusters its own; arguments as there."""
+        """Cluster the teacher's states as step 2 of the method clusters its own; see `cluster_and_label`."""
         cluster_and_label(
             folder,
             states.extract(self.student),
@@ -140,7 +131,7 @@ class Lesson:
 
         Args:
             folder: The step's folder.
-            states: What the teacher says.
+            states: The teacher's states.
             train: Training rows; the statistics see nothing else.
             begin: Where the encoder comes from.
             config_from: The backbone, whose configuration is the base.
@@ -151,8 +142,8 @@ class Lesson:
             return
         model = load_model(self.model_class, begin, seed, fields, config_from=config_from)
         if self.copied:
-            taken = copied_layers(self.facts, states.teacher.encoder, self.copied)
-            unknown = model.hubert.load_state_dict(taken, strict=False).unexpected_keys
+            layers = copied_layers(self.facts, states.teacher.encoder, self.copied)
+            unknown = model.hubert.load_state_dict(layers, strict=False).unexpected_keys
             assert not unknown, unknown
         if isinstance(model, HubertForTeacherRegression):
             for layer, (mean, deviation) in states.statistics(train, seed).items():
