@@ -16,10 +16,10 @@ from gmp_atl_hf.data.audio import read_clip
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL, HubertForGMPATLMultiTask
 from gmp_atl_hf.pseudo_labels import frame_sample as sampling
-from gmp_atl_hf.pseudo_labels.ahead import ahead
 from gmp_atl_hf.pseudo_labels.features import encoder_hash, extract_features, feature_source, sample_features
 from gmp_atl_hf.pseudo_labels.frame_sample import FrameDraw
 from gmp_atl_hf.pseudo_labels.process_group import Team
+from gmp_atl_hf.threads import prefetch
 from tables import feature_extractor, small_model, speech_table
 
 
@@ -170,7 +170,7 @@ def test_what_is_read_ahead_comes_in_order_and_not_all_at_once() -> None:
             taken.append(number)
             yield number
 
-    results = ahead(lambda number: number * number, items())
+    results = prefetch(lambda number: number * number, items())
     assert [next(results) for _ in range(10)] == [number * number for number in range(10)]
     assert len(taken) < 20
     assert list(results) == [number * number for number in range(10, 1_000)]

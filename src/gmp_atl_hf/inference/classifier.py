@@ -18,14 +18,14 @@ from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE
 from ..errors import RequestError
 from ..modeling.frames_gmp_atl import receptive_field
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
+from ..threads import prefetch, torch_threads
 from .devices import default_batch_seconds, resolve_device, resolve_precision
 from .loading import load_emotion_model
 from .predictions import Prediction, WindowScores
-from .reader import Heard, Piece, Reader, run_ahead
+from .reader import Heard, Piece, Reader
 from .scorers import make_scorer
 from .sources import Inputs, Item, expand_inputs
 from .windows import Windowing, coverage_weights
-from .workers import compute_ahead
 
 LONGEST_SECONDS = 60.0
 """Recordings longer than this are scored in windows of it unless other windows are asked for. Our choice: one emotion
@@ -179,13 +179,18 @@ class SpeechEmotionClassifier:
         if scorer.side_by_side and (threads := torch.get_num_threads()) > 1:
             # In fewer batches than that, one thread would end long before another.
             seconds = min(seconds, max(1.0, total / (BATCHES_PER_THREAD * threads)))
-        batches = (
-            (pieces, scorer.prepare([piece.waveform for piece in pieces]))
-            for pieces in reader.batches(seconds, scorer.padded)
-        )
+
+        def prepare(pieces: list[Piece]) -> tuple[list[Piece], Any]:
+            return pieces, scorer.prepare([piece.waveform for piece in pieces])
+
+        def score(batch: tuple[list[Piece], Any]) -> tuple[list[Piece], Tensor]:
+            pieces, prepared = batch
+            return pieces, scorer.score(prepared)
+
+        side_by_side = scorer.side_by_side and total > seconds
         with (
-            closing(run_ahead(batches)) as prepared,
-            closing(compute_ahead(scorer.score, prepared, scorer.side_by_side and total > seconds)) as scored,
+            closing(prefetch(prepare, reader.batches(seconds, scorer.padded), threads=1)) as prepared,
+            closing(prefetch(score, prepared, torch_threads() if side_by_side else 1, side_by_side)) as scored,
         ):
             for pieces, scores in scored:
                 _keep(reader.heard, pieces, scores, bar)

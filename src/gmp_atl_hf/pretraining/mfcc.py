@@ -21,9 +21,9 @@ from ..data.audio import SAMPLING_RATE, read_clip
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count
-from ..pseudo_labels.ahead import ahead
 from ..pseudo_labels.codebook import FeatureSource
 from ..pseudo_labels.feature_stream import Extract, Stream
+from ..threads import prefetch
 
 LAYER = 0
 """MFCCs stand below the first transformer layer; their columns are `gmp_layer0_k{K}`."""
@@ -130,7 +130,7 @@ def mfccs_of(config: GMPATLConfig) -> Extract:
         def read(row: int) -> tuple[int, dict[int, Tensor]]:
             return row, {LAYER: torch.from_numpy(mfcc_frames(read_clip(clips[row]["audio"]), config))}
 
-        with closing(ahead(read, chain.from_iterable(batches))) as frames:
+        with closing(prefetch(read, chain.from_iterable(batches))) as frames:
             yield from frames
 
     return extract

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from ..batching.feature_store import FeatureStore, refuse_without_room
 from ..data.audio import SAMPLING_RATE, read_clip
 from ..data.fingerprints import recording_hashes
 from ..modeling.configuration_gmp_atl import GMPATLConfig
-from ..pseudo_labels.ahead import ahead
 from ..pseudo_labels.codebook import FeatureSource
 from ..pseudo_labels.feature_stream import Extract, Stream
 from ..pseudo_labels.features import frames_of
+from ..threads import prefetch
 from .teachers import Teacher
 
 STATISTICS_FRAMES = 20_000
@@ -100,8 +100,7 @@ class TeacherStates:
         title = f"{description}: what the teacher says"
         with (
             tqdm(total=seconds, desc=title, unit=" s of audio", disable=not shown) as bar,
-            one_thread_each(),
-            closing(ahead(work, missing)) as done,
+            closing(prefetch(work, missing, one_torch_thread=True)) as done,  # several clips at once are quicker
         ):
             heard = 0
             for length in done:
@@ -179,14 +178,3 @@ class TeacherStates:
         if states is None:
             raise RuntimeError(f"{self.stores[layer].path(name)} was there a moment ago and is not any more")
         return states
-
-
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Let each clip have one thread: several clips at once are quicker than several threads for each."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

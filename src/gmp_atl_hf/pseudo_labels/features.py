@@ -23,7 +23,7 @@ from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import exact_convolutions
-from .ahead import ahead
+from ..threads import prefetch
 from .codebook import FeatureSource
 from .feature_stream import Extract, Stream
 from .frame_sample import FrameDraw, Sample, take_sample
@@ -137,7 +137,7 @@ def extract_features(
     model.train(False)
     bar = tqdm(total=clips_to_come, desc=description, unit="clip", disable=description is None)
     try:
-        with closing(ahead(read, batches)) as loaded:
+        with closing(prefetch(read, batches)) as loaded:
             for rows, inputs in loaded:
                 with torch.inference_mode(), exact_convolutions(model.device):
                     encoded = model.encode(**_moved(inputs, model.device), layers=resolved)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from ..numerics import full_precision
+from ..threads import one_thread_each, portions
 from .process_group import ALONE, Team
 from .seeding import SeedingSettings, Subsample, nearest, seed_centres
-from .threads import one_thread_each, portions
 
 Result = TypeVar("Result")
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..threads import one_thread_each
 from .process_group import ALONE, Team
-from .threads import one_thread_each
 
 CHUNK_POINTS = 2048
 """Points of the subsample whose distances are held at once."""
