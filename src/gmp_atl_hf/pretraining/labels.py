@@ -8,9 +8,9 @@ import datasets
 
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..pseudo_labels.cluster import cluster_and_label
-from ..pseudo_labels.features import BATCH_SECONDS, frames_of
+from ..pseudo_labels.kmeans import MultiScaleKMeans
 from ..recipe.recipe import PseudoLabelSpec
-from .mfcc import DIMENSIONS, mfcc_source, mfccs_of
+from .mfcc import mfcc_extraction
 
 
 def make_mfcc_labels(
@@ -33,17 +33,5 @@ def make_mfcc_labels(
         dev: Development rows.
         description: What the progress bars say.
     """
-    cluster_and_label(
-        folder,
-        mfccs_of(config),
-        mfcc_source(),
-        DIMENSIONS,
-        frames_of(train, config),
-        train,
-        dev,
-        clusters=spec.clusters,
-        sample_frames=spec.sample_frames,
-        seed=spec.seed,
-        batch_seconds=BATCH_SECONDS,
-        description=description,
-    )
+    kmeans = MultiScaleKMeans(spec.clusters, spec.seed)
+    cluster_and_label(folder, mfcc_extraction(config), kmeans, spec.sample_frames, train, dev, description)

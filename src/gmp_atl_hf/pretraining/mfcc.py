@@ -22,7 +22,7 @@ from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count
 from ..pseudo_labels.codebook import FeatureSource
-from ..pseudo_labels.feature_stream import Extract, Stream
+from ..pseudo_labels.feature_stream import FeatureExtraction, Stream
 from ..threads import prefetch
 
 LAYER = 0
@@ -117,12 +117,8 @@ def mfccs(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.NDArra
     return np.concatenate([static, *deltas])[:, ::2].T
 
 
-def mfccs_of(config: GMPATLConfig) -> Extract:
-    """MFCCs of a table's rows, as sampling and labelling want them; clips are worked on in threads.
-
-    Args:
-        config: The model's configuration.
-    """
+def mfcc_extraction(config: GMPATLConfig) -> FeatureExtraction:
+    """MFCCs of a table's rows, as sampling and labelling want them; clips are worked on in threads."""
 
     def extract(table: datasets.Dataset, batches: Iterable[Sequence[int]]) -> Stream:
         clips: Any = table.select_columns(["audio"])
@@ -133,7 +129,7 @@ def mfccs_of(config: GMPATLConfig) -> Extract:
         with closing(prefetch(read, chain.from_iterable(batches))) as frames:
             yield from frames
 
-    return extract
+    return FeatureExtraction(extract, mfcc_source(), DIMENSIONS, config)
 
 
 def _geometry(config: GMPATLConfig) -> tuple[int, int]:

@@ -22,8 +22,7 @@ from ..data.audio import SAMPLING_RATE, read_clip
 from ..data.fingerprints import recording_hashes
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..pseudo_labels.codebook import FeatureSource
-from ..pseudo_labels.feature_stream import Extract, Stream
-from ..pseudo_labels.features import frames_of
+from ..pseudo_labels.feature_stream import FeatureExtraction, Stream, frames_of
 from ..threads import prefetch
 from .teachers import Teacher
 
@@ -152,7 +151,7 @@ class TeacherStates:
         settings = {"sampling_rate": SAMPLING_RATE, "family": self.teacher.facts.config.model_type}
         return FeatureSource("teacher", self.keys, self.teacher.layers, settings)
 
-    def extract(self, student: GMPATLConfig) -> Extract:
+    def extraction(self, student: GMPATLConfig) -> FeatureExtraction:
         """The states as sampling and labelling want them, as many frames of each row as the student makes of it.
 
         Args:
@@ -166,7 +165,7 @@ class TeacherStates:
                 places = np.arange(counts[row])
                 yield row, {layer: self._frames(layer, names[row], places) for layer in self.stores}
 
-        return extract
+        return FeatureExtraction(extract, self.source(), self.teacher.facts.width, student)
 
     def _frames(self, layer: int, name: str, places: np.ndarray) -> Tensor:
         """(places, width) float32 of one recording."""

@@ -22,7 +22,7 @@ from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..protocols.fold import Fold, select
 from ..protocols.leakage import Untouched
-from ..pseudo_labels.features import frames_of
+from ..pseudo_labels.feature_stream import frames_of
 from ..pseudo_labels.kmeans import column_name
 from ..recipe.recipe import STAGE_NAMES, Recipe, StageName
 from ..run_folder.step_folder import StepFolder
