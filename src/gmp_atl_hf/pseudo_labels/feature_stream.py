@@ -45,10 +45,6 @@ class FeatureExtraction:
     config: GMPATLConfig
     batch_seconds: float = BATCH_SECONDS
 
-    def frame_counts(self, table: datasets.Dataset) -> list[int]:
-        """Frames of each row, from its `num_samples`."""
-        return frames_of(table, self.config)
-
     def batches(self, samples: np.ndarray) -> Iterator[list[int]]:
         """Batches of neighbours in length, given (rows,) lengths in samples."""
         return length_batches(samples, self.batch_seconds)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .feature_stream import FeatureExtraction
+from .feature_stream import FeatureExtraction, frames_of
 from .process_group import SINGLE_PROCESS, ProcessGroup
 
 EXTRACTED_FRAMES = 8
@@ -109,7 +109,7 @@ def take_sample(
         description: What the progress bar says; None for no bar.
         group: The processes that share the extraction.
     """
-    draw = FrameDraw(extraction.frame_counts(table), sample_frames, seed)
+    draw = FrameDraw(frames_of(table, extraction.config), sample_frames, seed)
     samples = np.asarray(table["num_samples"])[draw.rows]
     batches = [draw.rows[batch].tolist() for batch in extraction.batches(samples)]
     runs = _runs([int(draw.kept[batch].sum()) for batch in batches])
@@ -125,7 +125,8 @@ def take_sample(
             for layer in layers:
                 features[layer][start:end] = states[layer][frames.to(states[layer].device)].cpu()
     if group.count > 1:
-        features = {layer: _gathered(frames, lengths, group) for layer, frames in features.items()}
+        for layer in layers:
+            features[layer] = _gathered(features[layer], lengths, group)
     return Sample(features, lengths)
 
 

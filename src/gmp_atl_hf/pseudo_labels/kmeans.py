@@ -37,12 +37,7 @@ FRAMES_PER_CLUSTER = 40
 
 
 def column_name(layer: int, clusters: int) -> str:
-    """The table's column of a scale.
-
-    Args:
-        layer: Resolved 1-based layer.
-        clusters: K.
-    """
+    """The table's column of a scale, given its resolved 1-based layer and K."""
     return f"gmp_layer{layer}_k{clusters}"
 
 

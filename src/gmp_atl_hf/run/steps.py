@@ -17,7 +17,6 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..batching.feature_cache import FrontEndCache
 from ..checkpoints import load_feature_extractor, load_model, quiet_transformers
 from ..data.corpora import LeftOut
 from ..errors import RequestError
@@ -26,7 +25,7 @@ from ..heard import heard_by_codebooks, heard_by_model
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
 from ..protocols.leakage import NOTHING_TESTED, Untouched
 from ..pseudo_labels.cluster import cluster_and_label
-from ..pseudo_labels.features import hidden_state_extraction
+from ..pseudo_labels.features import hidden_state_extraction, open_cache
 from ..pseudo_labels.kmeans import MultiScaleKMeans
 from ..pseudo_labels.label_file import COPY_FILE, LABELS_FILE, add_label_columns, copy_for_mapping, map_labels
 from ..recipe.recipe import PseudoLabelSpec
@@ -239,10 +238,8 @@ def make_pseudo_labels(
     device = PartialState().device
     model = load_model(model_class, checkpoint, spec.seed).to(device)
     extractor = load_feature_extractor(checkpoint)
-    cache = None if front_end_cache is None else FrontEndCache(front_end_cache, model, extractor)
-    if cache is not None:
-        rows = train if dev is None else datasets.concatenate_datasets([train, dev])
-        cache.fill(rows.select_columns(["id", "audio", "num_samples"]), description)
+    rows = train if dev is None else datasets.concatenate_datasets([train, dev])
+    cache = open_cache(front_end_cache, model, extractor, rows, description)
     with repeatable(device):
         extraction = hidden_state_extraction(model, spec.layers, extractor, cache)
         kmeans = MultiScaleKMeans(spec.clusters, spec.seed)
