@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gmp_atl_hf.pseudo_labels.frame_sample import HEARD_FRAMES
+from gmp_atl_hf.pseudo_labels.frame_sample import EXTRACTED_FRAMES
 from gmp_atl_hf.recipe.sections import PseudoLabelSpec
 from gmp_atl_hf.run.stages import DEFAULT_ARGUMENTS
 
@@ -105,7 +105,7 @@ def rates(results: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> 
 
 def heard_hours() -> float:
     """Most audio that is heard to draw the frames to cluster."""
-    return HEARD_FRAMES * PseudoLabelSpec().sample_frames / FRAMES_PER_HOUR
+    return EXTRACTED_FRAMES * PseudoLabelSpec().sample_frames / FRAMES_PER_HOUR
 
 
 def hours_taken(hours: float, of: Mapping[str, Fact], devices: int, fit: Fact) -> dict[str, Fact]:

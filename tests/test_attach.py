@@ -13,7 +13,7 @@ from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLMultiTask
 from gmp_atl_hf.pseudo_labels import labelling as labels_of_windows
 from gmp_atl_hf.pseudo_labels.attach import attach_pseudo_labels
-from gmp_atl_hf.pseudo_labels.features import extract_features, feature_source, sample_features
+from gmp_atl_hf.pseudo_labels.features import extract_features
 from gmp_atl_hf.pseudo_labels.kmeans import MultiScaleKMeans
 from tables import SCALES, feature_extractor, small_model, speech_table
 
@@ -33,10 +33,8 @@ def model() -> GMPATLPreTrainedModel:
 @pytest.fixture(scope="module")
 def kmeans(table: Dataset, model: GMPATLPreTrainedModel) -> MultiScaleKMeans:
     layers = (-1, -2)
-    sample = sample_features(model, table, layers, feature_extractor(), sample_frames=300)
-    return MultiScaleKMeans((4, 6)).fit(
-        sample.features, feature_source(model, layers, feature_extractor()), ["tones/1"]
-    )
+    speakers = table.add_column("speaker", ["tones/1"] * len(table))
+    return MultiScaleKMeans((4, 6)).fit_model(model, speakers, feature_extractor(), layers, sample_frames=300)
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +120,8 @@ def test_another_checkpoint_or_preparation_is_refused(
 def test_an_encoder_that_differs_only_above_the_layer_is_not_refused(table: Dataset) -> None:
     model = small_model(HubertForGMPATLMultiTask, num_hidden_layers=3)
     layers, extractor = (1,), feature_extractor()
-    sample = sample_features(model, table, layers, extractor, 200)
-    kmeans = MultiScaleKMeans((4,)).fit(sample.features, feature_source(model, layers, extractor), ["tones/1"])
+    speakers = table.add_column("speaker", ["tones/1"] * len(table))
+    kmeans = MultiScaleKMeans((4,)).fit_model(model, speakers, extractor, layers, sample_frames=200)
     with torch.no_grad():
         model.hubert.encoder.layers[2].final_layer_norm.weight.mul_(3)
     assert attach_pseudo_labels(table, kmeans, model, extractor).column_names[-1] == "gmp_layer1_k4"

@@ -20,8 +20,9 @@ from gmp_atl_hf.data.audio import read_audio
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.inference import reader as reading
 from gmp_atl_hf.inference.devices import default_batch_seconds
-from gmp_atl_hf.inference.reader import Reader, run_ahead
+from gmp_atl_hf.inference.reader import Reader
 from gmp_atl_hf.inference.sources import Item, estimated_samples, list_folder
+from gmp_atl_hf.threads import prefetch
 from models import EMOTIONS, build, build_backbone
 
 
@@ -217,23 +218,21 @@ def test_only_a_bounded_part_of_a_folder_is_in_memory(monkeypatch: pytest.Monkey
 def test_the_next_batch_is_read_while_the_model_works():
     begun = [threading.Event() for _ in range(3)]
 
-    def batches() -> Any:
-        for number, event in enumerate(begun):
-            event.set()
-            yield number
+    def read(number: int) -> int:
+        begun[number].set()
+        return number
 
-    for number in run_ahead(batches()):
+    for number in prefetch(read, range(3), threads=1):
         if number < 2:
             assert begun[number + 1].wait(5)
 
 
 def test_what_goes_wrong_in_the_reading_thread_is_raised_in_the_callers():
-    def broken() -> Any:
-        yield 1
+    def broken(number: int) -> int:
         raise MemoryError("full")
 
     with pytest.raises(MemoryError, match="full"):
-        list(run_ahead(broken()))
+        list(prefetch(broken, range(3), threads=1))
 
 
 # Loading

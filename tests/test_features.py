@@ -16,10 +16,10 @@ from gmp_atl_hf.data.audio import read_clip
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL, HubertForGMPATLMultiTask
 from gmp_atl_hf.pseudo_labels import frame_sample as sampling
-from gmp_atl_hf.pseudo_labels.ahead import ahead
-from gmp_atl_hf.pseudo_labels.features import encoder_hash, extract_features, feature_source, sample_features
-from gmp_atl_hf.pseudo_labels.frame_sample import FrameDraw
-from gmp_atl_hf.pseudo_labels.process_group import Team
+from gmp_atl_hf.pseudo_labels.features import encoder_hash, extract_features, feature_source, hidden_state_extraction
+from gmp_atl_hf.pseudo_labels.frame_sample import FrameDraw, take_sample
+from gmp_atl_hf.pseudo_labels.process_group import ProcessGroup
+from gmp_atl_hf.threads import prefetch
 from tables import feature_extractor, small_model, speech_table
 
 
@@ -170,7 +170,7 @@ def test_what_is_read_ahead_comes_in_order_and_not_all_at_once() -> None:
             taken.append(number)
             yield number
 
-    results = ahead(lambda number: number * number, items())
+    results = prefetch(lambda number: number * number, items())
     assert [next(results) for _ in range(10)] == [number * number for number in range(10)]
     assert len(taken) < 20
     assert list(results) == [number * number for number in range(10, 1_000)]
@@ -194,8 +194,9 @@ def test_a_clip_that_cannot_be_read_ends_the_stream_where_it_stands(
 # ---- the sample ------------------------------------------------------------------------------------------------------
 
 
-def sample(model: GMPATLPreTrainedModel, table: Dataset, frames: int, **options: Any) -> dict[int, torch.Tensor]:
-    return dict(sample_features(model, table, (1, 2), feature_extractor(), frames, **options).features)
+def sample(model: GMPATLPreTrainedModel, table: Dataset, frames: int, seed: int = 0) -> dict[int, torch.Tensor]:
+    extraction = hidden_state_extraction(model, (1, 2), feature_extractor())
+    return dict(take_sample(extraction, table, frames, seed).features)
 
 
 def test_a_sample_that_is_large_enough_holds_every_frame(model: GMPATLPreTrainedModel, table: Dataset) -> None:
@@ -234,26 +235,27 @@ def test_a_sample_depends_on_its_seed_and_on_nothing_that_was_drawn_before(
 def test_processes_share_the_very_frames_that_one_would_draw(
     model: GMPATLPreTrainedModel, table: Dataset, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sampling, "SHORTEST_PIECE", 16)
-    options: dict[str, Any] = {"batch_seconds": 0.5, "seed": 3}
-    whole = sample_features(model, table, (1, 2), feature_extractor(), 90, **options)
-    ends = np.cumsum(whole.pieces)
-    assert len(ends) > 4
-    shares = [
-        sample_features(model, table, (1, 2), feature_extractor(), 90, team=Team(index, processes), **options)
-        for index in range(processes)
-    ]
-    for layer in (1, 2):
-        pieces = np.split(whole.features[layer].numpy(), ends[:-1])
-        for index, share in enumerate(shares):
-            assert share.pieces == whole.pieces
-            mine = [torch.from_numpy(piece) for piece in pieces[index::processes]]
-            assert torch.equal(share.features[layer], torch.cat([*mine, torch.empty(0, 32)]))
-        # What each gives to the frames to seed from adds up to what one process draws.
-        for count in (40, 10**6):
-            total = sum(share.initial(count, 5)[layer] for share in shares)
-            assert torch.equal(total, whole.initial(count, 5)[layer])  # type: ignore[arg-type]
-            assert len(whole.initial(count, 5)[layer]) == min(count, 90)
+    monkeypatch.setattr(sampling, "SHORTEST_RUN", 16)
+    extraction = hidden_state_extraction(model, (1, 2), feature_extractor(), batch_seconds=0.5)
+    whole = take_sample(extraction, table, 90, seed=3)
+    assert len(whole.runs) > 4
+    given: list[list[torch.Tensor]] = []
+
+    class Recorded(ProcessGroup):
+        """Adds up what the processes before this one have given."""
+
+        def sum(self, values: torch.Tensor) -> torch.Tensor:
+            given[self.index].append(values)
+            place = len(given[self.index]) - 1
+            return sum((parts[place] for parts in given if len(parts) > place), torch.zeros_like(values))
+
+    # The main process comes last here: by then all that the others have to give is known.
+    given.extend([] for _ in range(processes))
+    for index in reversed(range(processes)):
+        sample = take_sample(extraction, table, 90, seed=3, group=Recorded(index, processes))
+        assert sample.runs == whole.runs
+        for layer in (1, 2):
+            assert torch.equal(sample.features[layer], whole.features[layer][: None if index == 0 else 0])
 
 
 def test_every_frame_is_as_likely_as_every_other_and_there_are_exactly_as_many_as_asked_for() -> None:
@@ -283,14 +285,14 @@ def test_all_frames_are_drawn_where_the_bound_allows_it() -> None:
     assert FrameDraw([], 5, seed=0).kept.tolist() == []
 
 
-def test_of_a_very_large_corpus_only_so_many_clips_are_heard() -> None:
+def test_of_a_very_large_corpus_only_so_many_clips_are_extracted() -> None:
     rng = np.random.default_rng(0)
     counts = rng.integers(30, 500, 5_000)
     draw = FrameDraw(counts.tolist(), sample_frames=1_000, seed=0)
-    heard = counts[draw.rows].sum()
-    assert 8_000 <= heard < 8_500
+    extracted = counts[draw.rows].sum()
+    assert 8_000 <= extracted < 8_500
     assert draw.kept.sum() == draw.kept[draw.rows].sum() == 1_000
     assert not np.array_equal(draw.rows, FrameDraw(counts.tolist(), 1_000, seed=1).rows)
-    # Long clips are as likely to be heard as short ones: the mean length heard is that of all.
+    # Long clips are as likely to be extracted as short ones: their mean length is that of all.
     means = [counts[FrameDraw(counts.tolist(), 1_000, seed=seed).rows].mean() for seed in range(200)]
     assert np.mean(means) == pytest.approx(counts.mean(), rel=0.03)

@@ -1,24 +1,20 @@
-"""MultiScaleKMeans: what it finds, refuses, writes, and that processes which share the frames agree."""
+"""MultiScaleKMeans: what it finds, refuses and writes."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import socket
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.pseudo_labels import lloyd
 from gmp_atl_hf.pseudo_labels.codebook import FeatureSource
 from gmp_atl_hf.pseudo_labels.kmeans import MultiScaleKMeans, column_name
-from gmp_atl_hf.pseudo_labels.process_group import Team
 from gmp_atl_hf.pseudo_labels.seeding import sample_frames, seed_centres
 
 SPEAKERS = ["emodb/08", "emodb/03", "emodb/08"]
@@ -361,28 +357,17 @@ def test_the_subsample_is_seeded_and_without_repetition() -> None:
     assert torch.equal(sample_frames(features, 5000, seed=0), features)
 
 
-def test_what_two_shards_gather_adds_up_to_the_bits_of_one_process() -> None:
+def test_the_sums_of_a_pass_are_those_of_the_frames_nearest_to_each_centre() -> None:
     features = mixture()
     origin = features.mean(0)
     centres = mixture(frames=15, seed=4) - origin
-    pieces = [700, 600, 500, 1300, 900]
-
-    def gather(frames: Tensor, runs: list[int], others: tuple[float, ...] = ()) -> tuple[Tensor, Tensor, float]:
-        shard = lloyd.Shard.of(frames, origin, 500, runs)
-        if others:
-            shard = dataclasses.replace(shard, total=int(others[0]), peak=others[1])
-        return lloyd.lloyd_pass(shard, centres)
-
-    whole = lloyd.Shard.of(features, origin, 500, pieces)
-    sums, counts, inertia = lloyd.lloyd_pass(whole, centres)
-    known = (whole.total, whole.peak)
-    first, second = gather(features[:1800], pieces[:3], known), gather(features[1800:], pieces[3:], known)
-    assert torch.equal(sums, first[0] + second[0])
-    assert torch.equal(counts, first[1] + second[1])
-    assert inertia == first[2] + second[2]
+    data = lloyd.CentredFrames.of(features, origin, 500, [700, 600, 500, 1300, 900])
+    sums, counts, inertia = lloyd.lloyd_pass(data, centres)
     labels = torch.cdist((features - origin).double(), centres.double()).argmin(1)
     exact = torch.zeros_like(sums).index_add_(0, labels, (features - origin).double())
     assert torch.allclose(sums, exact, rtol=1e-5, atol=1e-3)
+    assert torch.equal(counts, torch.bincount(labels, minlength=15).double())
+    assert inertia == pytest.approx(exact_inertia(features - origin, centres), rel=1e-5)
 
 
 def test_rounded_numbers_add_up_to_the_same_in_any_order() -> None:
@@ -397,68 +382,14 @@ def test_rounded_numbers_add_up_to_the_same_in_any_order() -> None:
     assert len(plain) > 1, "the test would not notice"
 
 
-def test_chunks_end_where_pieces_end() -> None:
+def test_chunks_end_where_runs_end() -> None:
     assert lloyd.cut([5, 0, 7], 3) == [range(3), range(3, 5), range(5, 8), range(8, 11), range(11, 12)]
     assert lloyd.cut([], 3) == lloyd.cut([0], 3) == []
 
 
-def test_several_processes_must_seed_from_the_same_frames() -> None:
-    with pytest.raises(ValueError, match="initial"):
-        MultiScaleKMeans(clusters=(4,)).fit({10: mixture()}, source(), SPEAKERS, team=Team(0, 2))
-
-
-def test_pieces_that_are_not_all_the_frames_are_refused() -> None:
-    with pytest.raises(ValueError, match="pieces of 3999 frames for 4000"):
-        MultiScaleKMeans(clusters=(4,)).fit({10: mixture()}, source(), SPEAKERS, pieces=[3999])
-
-
-PIECES = [700, 600, 500, 1300, 900]
-
-
-def _fit_a_shard(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=3)
-
-    def over_processes(gathered: Tensor) -> Tensor:
-        dist.all_reduce(gathered)
-        return gathered
-
-    team = Team(rank, dist.get_world_size(), over_processes)
-    features = mixture()
-    # The third process has nothing at all.
-    runs = {0: [(0, 700), (1300, 1800)], 1: [(700, 1300), (1800, 3100), (3100, 4000)], 2: []}[rank]
-    shard = torch.cat([features[a:b] for a, b in runs]) if runs else features[:0]
-    shared: dict[str, Any] = {"initial": {10: sample_frames(features, 2000, 0)}, "team": team}
-    kmeans = MultiScaleKMeans(clusters=(10, 30), init_frames=2000)
-    kmeans.fit({10: shard}, source(), SPEAKERS, pieces=[b - a for a, b in runs], **shared)
-    kmeans.save(Path(folder) / str(rank))
-    # What is refused is refused in all, so that none waits for the others.
-    with pytest.raises(RequestError, match="4000 frames"):
-        MultiScaleKMeans(clusters=(4001,)).fit({10: shard}, source(), SPEAKERS, **shared)
-    if rank == 0:
-        shard[7, 7] = float("nan")
-    with pytest.raises(RequestError, match="1 of 4000 frames"):
-        kmeans.fit({10: shard}, source(), SPEAKERS, **shared)
-    dist.destroy_process_group()
-
-
-@pytest.mark.two_processes
-def test_processes_that_share_the_frames_find_the_bits_that_one_finds(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_fit_a_shard, args=(port, str(tmp_path)), nprocs=3)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        alone = MultiScaleKMeans(clusters=(10, 30), init_frames=2000)
-        alone.fit({10: mixture()}, source(), SPEAKERS, pieces=PIECES)
-    finally:
-        torch.set_num_threads(threads)
-    alone.save(tmp_path / "alone")
-    for rank in range(3):
-        for name in ("codebooks.json", "codebooks.safetensors"):
-            assert (tmp_path / str(rank) / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+def test_runs_that_are_not_all_the_frames_are_refused() -> None:
+    with pytest.raises(ValueError, match="runs of 3999 frames for 4000"):
+        MultiScaleKMeans(clusters=(4,)).fit({10: mixture()}, source(), SPEAKERS, runs=[3999])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

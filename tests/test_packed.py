@@ -23,8 +23,8 @@ from gmp_atl_hf.inference.cpu.linear import Float32Convolution, Int8Convolution,
 from gmp_atl_hf.inference.cpu.model import PackedModel
 from gmp_atl_hf.inference.devices import resolve_precision
 from gmp_atl_hf.inference.scorers import PackedScorer, PaddedScorer
-from gmp_atl_hf.inference.workers import compute_ahead
 from gmp_atl_hf.numerics import no_tf32
+from gmp_atl_hf.threads import prefetch
 from models import POOLINGS, build, make_clips
 
 LENGTHS = (12_345, 4_000, 4_000, 400, 30_000, 719)
@@ -115,21 +115,21 @@ def test_several_batches_at_once_change_nothing(threads: int):
 def test_results_come_in_order_and_a_bounded_number_ahead():
     taken: list[int] = []
 
-    def batches() -> Iterator[tuple[int, int]]:
+    def batches() -> Iterator[int]:
         for number in range(20):
             taken.append(number)
-            yield number, number
+            yield number
 
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        for side_by_side, most in ((True, 4), (False, 2)):
+        for side_by_side, threads in ((True, 3), (False, 1)):
             taken.clear()
             seen = []
-            for tag, result in compute_ahead(lambda number: (number, torch.get_num_threads()), batches(), side_by_side):
-                seen.append((tag, result))
-                assert len(taken) - len(seen) <= most
-            assert seen == [(number, (number, 1 if side_by_side else 3)) for number in range(20)]
+            for result in prefetch(lambda n: (n, torch.get_num_threads()), batches(), threads, side_by_side):
+                seen.append(result)
+                assert len(taken) - len(seen) <= threads + 1
+            assert seen == [(number, 1 if side_by_side else 3) for number in range(20)]
             assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -144,7 +144,7 @@ def test_what_goes_wrong_in_a_worker_is_raised_and_leaves_no_thread():
     before = threading.active_count()
     for side_by_side in (True, False):
         with pytest.raises(RuntimeError, match="out of memory"):
-            list(compute_ahead(fail, [(number, number) for number in range(9)], side_by_side))
+            list(prefetch(fail, range(9), 2, side_by_side))
     assert threading.active_count() == before
 
 

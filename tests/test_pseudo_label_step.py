@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from gmp_atl_hf.batching import length_batches as batches
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLMultiTask
 from gmp_atl_hf.pseudo_labels import cluster as step
-from gmp_atl_hf.pseudo_labels import features, label_file
+from gmp_atl_hf.pseudo_labels import feature_stream, features, label_file
 from gmp_atl_hf.pseudo_labels import frame_sample as sample
 from gmp_atl_hf.pseudo_labels import labelling as labels
 from gmp_atl_hf.pseudo_labels.kmeans import MultiScaleKMeans
@@ -56,12 +57,12 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def as_it_was() -> Iterator[None]:
     """`make_labels.make` cuts everything small; other tests shall not."""
     threads = torch.get_num_threads()
-    kept = (labels.WINDOW_ROWS, sample.SHORTEST_PIECE)
+    kept = (labels.WINDOW_ROWS, sample.SHORTEST_RUN)
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-    labels.WINDOW_ROWS, sample.SHORTEST_PIECE = kept
-    sample.length_batches = labels.length_batches = batches.length_batches
+    labels.WINDOW_ROWS, sample.SHORTEST_RUN = kept
+    feature_stream.length_batches = batches.length_batches
 
 
 @pytest.fixture(scope="module")
@@ -189,9 +190,10 @@ def test_no_more_is_read_or_kept_than_a_window_and_what_is_read_ahead(
 ) -> None:
     table, kmeans = Dataset.load_from_disk(str(given / "train")), MultiScaleKMeans.load(alone)
     model = HubertForGMPATLMultiTask.from_pretrained(given / "model")
+    honest = features.hidden_state_extraction(model, kmeans.layers, feature_extractor())
     taken, given_back = [], []
     monkeypatch.setattr(labels, "WINDOW_ROWS", 4)
-    monkeypatch.setattr(features, "give_back_memory", lambda: given_back.append(len(taken)))
+    monkeypatch.setattr(features, "trim_heap", lambda: given_back.append(len(taken)))
 
     def extract(rows: Dataset, batches: Any) -> Any:
         def noted() -> Iterator[Any]:
@@ -199,10 +201,11 @@ def test_no_more_is_read_or_kept_than_a_window_and_what_is_read_ahead(
                 taken.extend(batch)
                 yield batch
 
-        return features.hidden_states_of(model, kmeans.layers, feature_extractor())(rows, noted())
+        return honest.extract(rows, noted())
 
     windows = labels.windows_of(len(table))
-    stream = labels.label_windows(extract, kmeans, kmeans.source, table, windows, batch_seconds=0.5)
+    extraction = dataclasses.replace(honest, extract=extract, batch_seconds=0.5)
+    stream = labels.label_windows(extraction, kmeans, table, windows)
     assert len(windows) == 9
     for number, (window, _) in enumerate(stream, start=1):
         assert window == windows[number - 1]

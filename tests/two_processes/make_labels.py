@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from gmp_atl_hf.batching import length_batches as batches
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLMultiTask
 from gmp_atl_hf.pseudo_labels import cluster as step
+from gmp_atl_hf.pseudo_labels import feature_stream
 from gmp_atl_hf.pseudo_labels import frame_sample as sample
 from gmp_atl_hf.pseudo_labels import labelling as labels
 from gmp_atl_hf.recipe.sections import PseudoLabelSpec
@@ -25,9 +26,9 @@ SPEC = PseudoLabelSpec(layers=(-1, -2), clusters=(3, 6), sample_frames=180, seed
 
 def make(given: Path, folder: Path) -> None:
     """Step 2 cut into parts so small that everybody has some."""
-    labels.WINDOW_ROWS, sample.SHORTEST_PIECE = 5, 20
+    labels.WINDOW_ROWS, sample.SHORTEST_RUN = 5, 20
     cut = batches.length_batches
-    sample.length_batches = labels.length_batches = lambda samples, _: cut(samples, 1.0)
+    feature_stream.length_batches = lambda samples, _: cut(samples, 1.0)
     train, dev = (datasets.Dataset.load_from_disk(str(given / part)) for part in ("train", "dev"))
     steps.make_pseudo_labels(folder, HubertForGMPATLMultiTask, given / "model", SPEC, train, dev, "test")
 

@@ -10,14 +10,9 @@ from ..data.audio import SAMPLING_RATE
 
 
 def length_batches(samples: Sequence[int] | np.ndarray, batch_seconds: float) -> Iterator[list[int]]:
-    """Cut rows into batches of neighbours in length.
+    """Cuts rows, given their lengths in samples at 16 kHz, into batches of neighbours in length, shortest first.
 
-    Args:
-        samples: Length of each row in samples at 16 kHz.
-        batch_seconds: Most seconds per batch, padding included; a single longer clip makes a batch of its own.
-
-    Yields:
-        Rows of a batch, shortest batch first.
+    A batch has at most so many seconds, padding included; a single longer clip makes a batch of its own.
     """
     limit = batch_seconds * SAMPLING_RATE
     lengths = np.asarray(samples)

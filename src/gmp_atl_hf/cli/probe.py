@@ -154,8 +154,7 @@ def utterance_features(table: Dataset, encoder: Teacher, progress: bool = False)
     from tqdm.auto import tqdm
 
     from ..data.audio import read_clip
-    from ..pretraining.teacher_states import one_thread_each
-    from ..pseudo_labels.ahead import ahead
+    from ..threads import prefetch
 
     clips: Any = table.select_columns(["audio"])
 
@@ -165,7 +164,7 @@ def utterance_features(table: Dataset, encoder: Teacher, progress: bool = False)
         return {layer: torch.cat(parts).cpu().numpy() for layer, parts in both.items()}
 
     found: dict[int, list[np.ndarray]] = {layer: [] for layer in encoder.layers}
-    with one_thread_each(), closing(ahead(work, range(len(table)))) as done:
+    with closing(prefetch(work, range(len(table)), one_torch_thread=True)) as done:
         for vectors in tqdm(done, total=len(table), desc="hidden states", unit="clip", disable=not progress):
             for layer, vector in vectors.items():
                 found[layer].append(vector)

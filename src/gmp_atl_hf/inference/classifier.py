@@ -18,14 +18,14 @@ from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE
 from ..errors import RequestError
 from ..modeling.frames_gmp_atl import receptive_field
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
+from ..threads import prefetch, torch_threads
 from .devices import default_batch_seconds, resolve_device, resolve_precision
 from .loading import load_emotion_model
 from .predictions import Prediction, WindowScores
-from .reader import Reader, ReadState, Segment, run_ahead
+from .reader import Reader, ReadState, Segment
 from .scorers import make_scorer
 from .sources import Inputs, Item, expand_inputs
 from .windows import SlidingWindow, coverage_weights
-from .workers import compute_ahead
 
 LONGEST_SECONDS = 60.0
 """Recordings longer than this are scored in windows of it unless other windows are given. Our choice: one emotion
@@ -179,13 +179,18 @@ class SpeechEmotionClassifier:
         if scorer.side_by_side and (threads := torch.get_num_threads()) > 1:
             # In fewer batches than that, one thread would end long before another.
             seconds = min(seconds, max(1.0, total / (BATCHES_PER_THREAD * threads)))
-        batches = (
-            (segments, scorer.prepare([segment.waveform for segment in segments]))
-            for segments in reader.batches(seconds, scorer.padded)
-        )
+
+        def prepare(segments: list[Segment]) -> tuple[list[Segment], Any]:
+            return segments, scorer.prepare([segment.waveform for segment in segments])
+
+        def score(batch: tuple[list[Segment], Any]) -> tuple[list[Segment], Tensor]:
+            segments, prepared = batch
+            return segments, scorer.score(prepared)
+
+        side_by_side = scorer.side_by_side and total > seconds
         with (
-            closing(run_ahead(batches)) as prepared,
-            closing(compute_ahead(scorer.score, prepared, scorer.side_by_side and total > seconds)) as scored,
+            closing(prefetch(prepare, reader.batches(seconds, scorer.padded), threads=1)) as prepared,
+            closing(prefetch(score, prepared, torch_threads() if side_by_side else 1, side_by_side)) as scored,
         ):
             for segments, scores in scored:
                 _keep(reader.states, segments, scores, bar)

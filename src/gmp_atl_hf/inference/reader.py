@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +28,6 @@ MOST_PADDING = 0.1
 
 READING_ERRORS = (ValueError, TypeError, LookupError, OSError, soundfile.SoundFileError)
 """What a bad input can raise while it is read (`RequestError` is a ValueError); a bug or a full memory is neither."""
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -185,20 +182,6 @@ class Reader:
     def _held(self, index: int) -> int:
         """Samples in memory while a recording waits; one whose header says nothing is counted as half a minute."""
         return 0 if self._in_blocks(index) else self.estimates[index] or 30 * SAMPLING_RATE
-
-
-def run_ahead(iterable: Iterable[T]) -> Generator[T, None, None]:
-    """Give the items of an iterable, computing the next one in a thread while the last one is used."""
-    iterator = iter(iterable)
-    end = object()
-    with ThreadPoolExecutor(1) as thread:
-        try:
-            future = thread.submit(next, iterator, end)
-            while (item := future.result()) is not end:
-                future = thread.submit(next, iterator, end)
-                yield item  # type: ignore[misc]
-        finally:
-            future.cancel()
 
 
 def describe_problem(name: str, error: BaseException) -> str:

@@ -17,7 +17,7 @@ from ..heard import heard_by_model
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
 from ..pseudo_labels.cluster import cluster_and_label
-from ..pseudo_labels.features import BATCH_SECONDS, frames_of
+from ..pseudo_labels.kmeans import MultiScaleKMeans
 from ..training.trainer import GMPATLTrainer
 from .copying import copied_layers, refuse_unlike_layers
 from .recipe import IterationSpec
@@ -107,21 +107,9 @@ class Distillation:
         self, folder: Path, states: TeacherStates, train: datasets.Dataset, dev: datasets.Dataset, sample_frames: int,
         seed: int, description: str,
     ) -> None:  # fmt: skip
-        """Cluster the teacher's states as step 2 of the method clusters its own; see `cluster_and_label`."""
-        cluster_and_label(
-            folder,
-            states.extract(self.student),
-            states.source(),
-            self.facts.width,
-            frames_of(train, self.student),
-            train,
-            dev,
-            clusters=self.spec.clusters,
-            sample_frames=sample_frames,
-            seed=seed,
-            batch_seconds=BATCH_SECONDS,
-            description=description,
-        )
+        """Cluster the teacher's states as step 2 of the method clusters its own; arguments as there."""
+        kmeans = MultiScaleKMeans(self.spec.clusters, seed)
+        cluster_and_label(folder, states.extraction(self.student), kmeans, sample_frames, train, dev, description)
 
     def make_start(
         self, folder: Path, states: TeacherStates, train: datasets.Dataset, begin: str | Path,

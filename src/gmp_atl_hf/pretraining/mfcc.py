@@ -22,12 +22,12 @@ from ..data.audio import SAMPLING_RATE, read_clip
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count
-from ..pseudo_labels.ahead import ahead
 from ..pseudo_labels.cluster import cluster_and_label
 from ..pseudo_labels.codebook import FeatureSource
-from ..pseudo_labels.feature_stream import Extract, Stream
-from ..pseudo_labels.features import BATCH_SECONDS, frames_of
+from ..pseudo_labels.feature_stream import FeatureExtraction, Stream
+from ..pseudo_labels.kmeans import MultiScaleKMeans
 from ..recipe.sections import PseudoLabelSpec
+from ..threads import prefetch
 
 LAYER = 0
 """MFCCs stand below the first transformer layer; their columns are `gmp_layer0_k{K}`."""
@@ -114,7 +114,7 @@ def mfccs(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.NDArra
     return np.concatenate([static, *deltas])[:, ::2].T
 
 
-def mfccs_of(config: GMPATLConfig) -> Extract:
+def mfcc_extraction(config: GMPATLConfig) -> FeatureExtraction:
     """MFCCs of a table's rows, as sampling and labelling want them; clips are worked on in threads."""
 
     def extract(table: datasets.Dataset, batches: Iterable[Sequence[int]]) -> Stream:
@@ -123,10 +123,10 @@ def mfccs_of(config: GMPATLConfig) -> Extract:
         def read(row: int) -> tuple[int, dict[int, Tensor]]:
             return row, {LAYER: torch.from_numpy(mfcc_frames(read_clip(clips[row]["audio"]), config))}
 
-        with closing(ahead(read, chain.from_iterable(batches))) as frames:
+        with closing(prefetch(read, chain.from_iterable(batches))) as frames:
             yield from frames
 
-    return extract
+    return FeatureExtraction(extract, mfcc_source(), DIMENSIONS, config)
 
 
 def make_mfcc_labels(
@@ -142,20 +142,8 @@ def make_mfcc_labels(
     Written: `codebooks.safetensors`, `codebooks.json` and `labels.parquet` (id and one column per scale). Of `spec`
     only the numbers of clusters and the sample are used.
     """
-    cluster_and_label(
-        folder,
-        mfccs_of(config),
-        mfcc_source(),
-        DIMENSIONS,
-        frames_of(train, config),
-        train,
-        dev,
-        clusters=spec.clusters,
-        sample_frames=spec.sample_frames,
-        seed=spec.seed,
-        batch_seconds=BATCH_SECONDS,
-        description=description,
-    )
+    kmeans = MultiScaleKMeans(spec.clusters, spec.seed)
+    cluster_and_label(folder, mfcc_extraction(config), kmeans, spec.sample_frames, train, dev, description)
 
 
 def _geometry(config: GMPATLConfig) -> tuple[int, int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,9 @@ from ..batching.feature_store import FeatureStore, refuse_without_room
 from ..data.audio import SAMPLING_RATE, read_clip
 from ..data.fingerprints import recording_hashes
 from ..modeling.configuration_gmp_atl import GMPATLConfig
-from ..pseudo_labels.ahead import ahead
 from ..pseudo_labels.codebook import FeatureSource
-from ..pseudo_labels.feature_stream import Extract, Stream
-from ..pseudo_labels.features import frames_of
+from ..pseudo_labels.feature_stream import FeatureExtraction, Stream, frames_of
+from ..threads import prefetch
 from .teachers import Teacher
 
 STATISTICS_FRAMES = 20_000
@@ -88,8 +87,7 @@ class TeacherStates:
         title = f"{description}: what the teacher says"
         with (
             tqdm(total=seconds, desc=title, unit=" s of audio", disable=not shown) as bar,
-            one_thread_each(),
-            closing(ahead(work, missing)) as done,
+            closing(prefetch(work, missing, one_torch_thread=True)) as done,  # several clips at once are quicker
         ):
             total = 0
             for length in done:
@@ -126,7 +124,7 @@ class TeacherStates:
         settings = {"sampling_rate": SAMPLING_RATE, "family": self.teacher.facts.config.model_type}
         return FeatureSource("teacher", self.keys, self.teacher.layers, settings)
 
-    def extract(self, student: GMPATLConfig) -> Extract:
+    def extraction(self, student: GMPATLConfig) -> FeatureExtraction:
         """The states as sampling and labelling want them, as many frames of each row as the student makes of it."""
 
         def extract(table: datasets.Dataset, batches: Iterable[Sequence[int]]) -> Stream:
@@ -136,7 +134,7 @@ class TeacherStates:
                 places = np.arange(counts[row])
                 yield row, {layer: self._frames(layer, names[row], places) for layer in self.stores}
 
-        return extract
+        return FeatureExtraction(extract, self.source(), self.teacher.facts.width, student)
 
     def _frames(self, layer: int, name: str, places: np.ndarray) -> Tensor:
         """(places, width) float32 of one recording."""
@@ -144,14 +142,3 @@ class TeacherStates:
         if states is None:
             raise RuntimeError(f"{self.stores[layer].path(name)} was there a moment ago and is not any more")
         return torch.from_numpy(states[np.minimum(places, len(states) - 1)].astype(np.float32))
-
-
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Give each clip one thread: several clips at once are quicker than several threads for each."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -12,10 +12,11 @@ import datasets
 from ..batching.feature_cache import FrontEndCache
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
-from .features import BATCH_SECONDS, feature_source, hidden_states_of, open_cache
+from .cluster import label_table
+from .feature_stream import BATCH_SECONDS
+from .features import feature_source, hidden_state_extraction, open_cache
 from .kmeans import MultiScaleKMeans
-from .label_file import COPY_FILE, LABELS_FILE, copy_for_mapping, join_parts, map_labels, put_beside, write_part
-from .labelling import label_windows, windows_of
+from .label_file import COPY_FILE, LABELS_FILE, add_label_columns, copy_for_mapping, map_labels
 
 
 def attach_pseudo_labels(
@@ -52,14 +53,11 @@ def attach_pseudo_labels(
     if len(table) == 0:
         raise RequestError("the table has no rows", "at least one recording", "label the parts that have rows")
     cache = open_cache(cache, model, feature_extractor, table, description)
-    extract = hidden_states_of(model, kmeans.layers, feature_extractor, cache)
-    rows, windows = table.select_columns(["id", "audio", "num_samples"]), windows_of(len(table))
+    extraction = hidden_state_extraction(model, kmeans.layers, feature_extractor, cache, batch_seconds, source)
     kept = table.remove_columns([column for column in kmeans.columns if column in table.column_names])
     # The labels are mapped from the disk: the system frees the file's room once nobody reads it any more.
     with tempfile.TemporaryDirectory(prefix="gmp-labels-", ignore_cleanup_errors=True) as folder:
-        scratch = Path(folder)
-        for window, labels in label_windows(extract, kmeans, source, rows, windows, batch_seconds, description):
-            write_part(scratch, window, rows["id"][window.start : window.stop], labels)
-        join_parts(scratch, windows)
-        copy_for_mapping(scratch / LABELS_FILE, scratch / COPY_FILE)
-        return put_beside(kept, map_labels(scratch / COPY_FILE))
+        labels, copy = Path(folder, LABELS_FILE), Path(folder, COPY_FILE)
+        label_table(labels.parent, extraction, kmeans, table, description)
+        copy_for_mapping(labels, copy)
+        return add_label_columns(kept, map_labels(copy))

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
 from accelerate import PartialState
 
 from ..files import is_whole, remember
-from .codebook import PROVENANCE_FILE, TENSORS_FILE, FeatureSource
-from .feature_stream import Extract
-from .frame_sample import FrameDraw, take_sample
+from .codebook import PROVENANCE_FILE, TENSORS_FILE
+from .feature_stream import FeatureExtraction
+from .frame_sample import take_sample
 from .kmeans import MultiScaleKMeans
 from .label_file import join_parts, read_part, write_part
 from .labelling import label_windows, windows_of
-from .process_group import Team
+from .process_group import SINGLE_PROCESS, ProcessGroup
 
 
 def cluster_and_label(
     folder: Path,
-    extract: Extract,
-    source: FeatureSource,
-    channels: int,
-    frame_counts: Sequence[int],
+    extraction: FeatureExtraction,
+    kmeans: MultiScaleKMeans,
+    sample_frames: int,
     train: datasets.Dataset,
     dev: datasets.Dataset | None,
-    *,
-    clusters: Sequence[int],
-    sample_frames: int,
-    seed: int,
-    batch_seconds: float,
     description: str,
 ) -> None:
-    """Cluster a sample of the training frames and label every frame of training and development rows.
+    """Clusters a sample of the training frames and labels every frame of training and development rows.
 
-    The processes share the clips to extract, the frames to fit and the rows to label; what is written is the same,
+    The processes share the clips to extract and the rows to label; the first one clusters. What is written is the same,
     bit for bit, as long as each has as many threads. Memory does not depend on the size of the corpus. A step that was
     cut off keeps its codebooks and the windows that are labelled.
 
@@ -43,45 +36,68 @@ def cluster_and_label(
 
     Args:
         folder: The step's folder, unfinished; all processes see it.
-        extract: Where features come from.
-        source: What they are; it names the layers.
-        channels: Their width.
-        frame_counts: Frames of each training row.
+        extraction: Of the features.
+        kmeans: To fit; its seed is that of the sample, too.
+        sample_frames: Most frames that are clustered.
         train: Training rows; clusters see nothing else.
         dev: Development rows, labelled for logging only.
-        clusters: Numbers of clusters.
-        sample_frames: Most frames that are clustered.
-        seed: Seed of the draw and of k-means.
-        batch_seconds: Seconds of audio per batch, padding included.
         description: What the progress bars say.
     """
-    state, team = PartialState(), Team.of_launch()
-    share = f", process 1 of {team.count}" if team.count > 1 else ""
+    group = ProcessGroup.of_launch()
+    share = f", process 1 of {group.count}" if group.count > 1 else ""
 
     def bar(what: str) -> str | None:
-        return f"{description}: {what}{share}" if state.is_main_process else None
+        return f"{description}: {what}{share}" if group.is_main else None
 
-    # Whoever is here first cannot have written them: fitting needs all processes.
-    if is_whole(folder):
-        kmeans = MultiScaleKMeans.load(folder)
-    else:
-        kmeans = MultiScaleKMeans(clusters, seed)
-        draw = FrameDraw(frame_counts, sample_frames, seed)
-        sample = take_sample(
-            extract, train, draw, source.layers, channels, batch_seconds, team, bar("frames to cluster")
-        )
-        kmeans.fit_sample(sample, source, sorted(set(train["speaker"])), state.device)
-        del sample
-        if state.is_main_process:
-            kmeans.save(folder)
-            remember(folder, [folder / TENSORS_FILE, folder / PROVENANCE_FILE])
+    # No process finds codebooks that another one has just written: the sample needs all processes.
+    if not is_whole(folder):
+        _fit(folder, extraction, kmeans, sample_frames, train, bar("frames to cluster"), group)
     rows = train if dev is None else datasets.concatenate_datasets([train, dev])
-    rows = rows.select_columns(["id", "audio", "num_samples"])
-    windows = windows_of(len(rows))
-    left = [window for window in team.mine(windows) if read_part(folder, window) is None]
-    for window, labels in label_windows(extract, kmeans, source, rows, left, batch_seconds, bar("frame labels")):
+    label_table(folder, extraction, MultiScaleKMeans.load(folder), rows, bar("frame labels"), group)
+
+
+def _fit(
+    folder: Path,
+    extraction: FeatureExtraction,
+    kmeans: MultiScaleKMeans,
+    sample_frames: int,
+    train: datasets.Dataset,
+    description: str | None,
+    group: ProcessGroup,
+) -> None:
+    sample = take_sample(extraction, train, sample_frames, kmeans.seed, description, group)
+
+    def fit() -> None:
+        kmeans.fit_sample(sample, extraction.source, sorted(set(train["speaker"])), PartialState().device)
+        kmeans.save(folder)
+        remember(folder, [folder / TENSORS_FILE, folder / PROVENANCE_FILE])
+
+    group.on_main(fit)
+
+
+def label_table(
+    folder: Path,
+    extraction: FeatureExtraction,
+    kmeans: MultiScaleKMeans,
+    table: datasets.Dataset,
+    description: str | None = None,
+    group: ProcessGroup = SINGLE_PROCESS,
+) -> None:
+    """Labels every frame of a table and writes `labels.parquet`; windows that are labelled already are kept.
+
+    Args:
+        folder: Where to write; all processes see it.
+        extraction: Of the features that were clustered.
+        kmeans: Fitted clusters.
+        table: With `id`, `audio` and `num_samples`, at least one row.
+        description: What the progress bar says; None for no bar.
+        group: The processes that share the rows.
+    """
+    rows, windows = table.select_columns(["id", "audio", "num_samples"]), windows_of(len(table))
+    left = [window for window in group.shard(windows) if read_part(folder, window) is None]
+    for window, labels in label_windows(extraction, kmeans, rows, left, description):
         write_part(folder, window, rows["id"][window.start : window.stop], labels)
-    state.wait_for_everyone()
-    if state.is_main_process:
+    group.wait()
+    if group.is_main:
         join_parts(folder, windows)
-    state.wait_for_everyone()
+    group.wait()

@@ -49,7 +49,7 @@ class FeatureSource:
             raise ValueError(f"no checkpoint hash for layers {missing}")
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary that JSON can hold; its keys are strings."""
+        """What JSON can hold."""
         return {
             "kind": self.kind,
             "checkpoint": {str(layer): digest for layer, digest in self.checkpoint.items()},
@@ -63,19 +63,16 @@ class FeatureSource:
         return cls(content["kind"], content["checkpoint"], tuple(content["layers"]), content["settings"])
 
     def refuse_unlike(self, other: FeatureSource) -> None:
-        """Refuses features that are not the ones of this source.
-
-        Args:
-            other: Where the features come from. Layers beyond those of this source do no harm.
+        """Refuses features that are not those of this source; further layers do no harm.
 
         Raises:
             RequestError: Another kind, checkpoint or setting, or a layer is missing; both sides are named.
         """
-        for name, mine, given in self._compared(other):
-            if mine != given:
+        for name, expected, found in self._compared(other):
+            if expected != found:
                 raise RequestError(
-                    f"features whose {name} is {given}",
-                    f"{name} {mine}, on which these codebooks were fitted",
+                    f"features whose {name} is {found}",
+                    f"{name} {expected}, on which these codebooks were fitted",
                     "take the features from the model and the layers of codebooks.json, or fit the codebooks again",
                 )
 
@@ -124,7 +121,7 @@ def write_codebooks(
         folder: Created where it does not exist.
         centres: Column name → (clusters, channels) float32.
         scales: Column name → provenance.
-        common: What all scales share: seed, algorithm, package version, source.
+        common: JSON values that all scales share: seed, algorithm, package version, source.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = save({name: tensor.detach().cpu().contiguous() for name, tensor in centres.items()})
@@ -140,9 +137,6 @@ def write_codebooks(
 
 def read_codebooks(folder: Path) -> tuple[dict[str, Tensor], dict[str, Scale], dict[str, Any]]:
     """Reads what `write_codebooks` wrote.
-
-    Args:
-        folder: Where both files are.
 
     Returns:
         Centres on the CPU, provenance by column in the order of writing, and the whole JSON.

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import datasets
+import numpy as np
 from torch import Tensor
 from tqdm.auto import tqdm
+
+from ..batching.length_batches import length_batches
+from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.frames_gmp_atl import frame_count
+from .codebook import FeatureSource
+
+BATCH_SECONDS = 64.0
+"""Seconds of audio per batch of extraction, padding included. Our choice."""
 
 Stream: TypeAlias = Generator[tuple[int, dict[int, Tensor]], None, None]
 """Row of the table, and layer → (frames, channels) float32 on any device. Closing it early frees what it holds."""
@@ -17,15 +27,41 @@ Extract: TypeAlias = Callable[[datasets.Dataset, Iterable[Sequence[int]]], Strea
 """Gives the features of a table's rows in the batches and the order asked for."""
 
 
-def shown(stream: Stream, clips: int, description: str | None) -> Stream:
-    """The same stream with a progress bar.
+@dataclass(frozen=True)
+class FeatureExtraction:
+    """How to get features of a table's rows, and what they are.
 
     Args:
-        stream: Features.
-        clips: How many will come.
-        description: What the bar says; None for no bar.
+        extract: Streams the features.
+        source: What they are; it names the layers.
+        channels: Their width.
+        config: Configuration of the model that has as many frames.
+        batch_seconds: Seconds of audio per batch, padding included.
     """
-    with closing(stream), tqdm(total=clips, desc=description, unit="clip", disable=description is None) as bar:
-        for item in stream:
-            bar.update()  # first, for whoever has the last clip does not ask for more
-            yield item
+
+    extract: Extract
+    source: FeatureSource
+    channels: int
+    config: GMPATLConfig
+    batch_seconds: float = BATCH_SECONDS
+
+    def batches(self, samples: np.ndarray) -> Iterator[list[int]]:
+        """Batches of neighbours in length, given (rows,) lengths in samples."""
+        return length_batches(samples, self.batch_seconds)
+
+    def stream(
+        self, table: datasets.Dataset, batches: Iterable[Sequence[int]], clips: int, description: str | None
+    ) -> Stream:
+        """The features of these batches, `clips` rows in all, with a progress bar; no bar without a description."""
+        with (
+            closing(self.extract(table, batches)) as stream,
+            tqdm(total=clips, desc=description, unit="clip", disable=description is None) as bar,
+        ):
+            for item in stream:
+                bar.update()  # first, for whoever has the last clip does not ask for more
+                yield item
+
+
+def frames_of(table: datasets.Dataset, config: GMPATLConfig) -> list[int]:
+    """The number of frames that a model makes of each row, from its `num_samples`."""
+    return [frame_count(n, config.conv_kernel, config.conv_stride) for n in table["num_samples"]]

@@ -19,19 +19,12 @@ from ..batching.collator import GMPATLDataCollator
 from ..batching.feature_cache import FrontEndCache
 from ..batching.length_batches import length_batches
 from ..data.audio import SAMPLING_RATE
-from ..modeling.configuration_gmp_atl import GMPATLConfig
-from ..modeling.frames_gmp_atl import frame_count
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import no_tf32
-from .ahead import ahead
+from ..threads import prefetch
 from .codebook import FeatureSource
-from .feature_stream import Extract, Stream
-from .frame_sample import FrameDraw, Sample, take_sample
-from .memory import give_back_memory
-from .process_group import ALONE, Team
-
-BATCH_SECONDS = 64.0
-"""Seconds of audio per batch of extraction, padding included. Our choice."""
+from .feature_stream import BATCH_SECONDS, FeatureExtraction, Stream
+from .memory import trim_heap
 
 
 def open_cache(
@@ -41,15 +34,7 @@ def open_cache(
     table: datasets.Dataset,
     description: str | None = None,
 ) -> FrontEndCache | None:
-    """A front-end cache that has all of a table; None for none.
-
-    Args:
-        cache: The cache, its folder, or None.
-        model: The model whose front end it is.
-        feature_extractor: Its feature extractor.
-        table: The table, with `id`, `audio` and `num_samples`.
-        description: What the progress bar says; None for no bar.
-    """
+    """A front-end cache that has all of a table; a cache that is given as such is left as it is."""
     if cache is not None and not isinstance(cache, FrontEndCache):
         cache = FrontEndCache(cache, model, feature_extractor)
         cache.fill(table.select_columns(["id", "audio", "num_samples"]), description)
@@ -57,15 +42,12 @@ def open_cache(
 
 
 def feature_source(model: GMPATLPreTrainedModel, layers: Sequence[int], feature_extractor: Any) -> FeatureSource:
-    """Say what hidden states of this model are, so that a codebook can refuse those of another.
+    """Describes the hidden states of a model, so that a codebook can refuse those of another.
 
     Args:
         model: The model whose encoder is used.
-        layers: Layers as asked for, negative ones counted from the top.
+        layers: 1-based or negative from the top.
         feature_extractor: The checkpoint's feature extractor.
-
-    Returns:
-        Kind, resolved layers, and for each a hash of every tensor up to it.
 
     Raises:
         ValueError: There is no such layer.
@@ -104,7 +86,7 @@ def extract_features(
     batches: Iterable[Sequence[int]] | None = None,
     cache: FrontEndCache | None = None,
 ) -> Stream:
-    """Stream the hidden states of a table, in eval mode and without masking.
+    """Streams the hidden states of a table, in eval mode and without masking.
 
     Batches hold clips of like length; the memory needed does not depend on the number of clips. The next batches are
     decoded while the model works on one.
@@ -137,7 +119,7 @@ def extract_features(
     model.train(False)
     bar = tqdm(total=clips_to_come, desc=description, unit="clip", disable=description is None)
     try:
-        with closing(ahead(read, batches)) as loaded:
+        with closing(prefetch(read, batches)) as loaded:
             for rows, inputs in loaded:
                 with torch.inference_mode(), no_tf32(model.device):
                     encoded = model.encode(**_moved(inputs, model.device), layers=resolved)
@@ -146,7 +128,7 @@ def extract_features(
                     yield row, {layer: states[layer][index, : counts[index]].float() for layer in resolved}
                 del encoded, states, inputs
                 if model.device.type == "cpu":
-                    give_back_memory()
+                    trim_heap()
                 bar.update(len(rows))
     finally:
         bar.close()
@@ -157,66 +139,18 @@ def _moved(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]
     return {name: value.to(device) for name, value in inputs.items()}
 
 
-def hidden_states_of(
-    model: GMPATLPreTrainedModel, layers: Sequence[int], feature_extractor: Any, cache: FrontEndCache | None = None
-) -> Extract:
-    """`extract_features` of one model, as sampling and labelling want it.
-
-    Args:
-        model: Any GMP-ATL model.
-        layers: Transformer layers, 1-based or negative from the top.
-        feature_extractor: The checkpoint's feature extractor.
-        cache: As for `extract_features`.
-    """
+def hidden_state_extraction(
+    model: GMPATLPreTrainedModel,
+    layers: Sequence[int],
+    feature_extractor: Any,
+    cache: FrontEndCache | None = None,
+    batch_seconds: float = BATCH_SECONDS,
+    source: FeatureSource | None = None,
+) -> FeatureExtraction:
+    """`extract_features` of one model, as sampling and labelling want it; its `feature_source` may be known already."""
 
     def extract(table: datasets.Dataset, batches: Iterable[Sequence[int]]) -> Stream:
         return extract_features(model, table, layers, feature_extractor, batches=batches, cache=cache)
 
-    return extract
-
-
-def frames_of(table: datasets.Dataset, config: GMPATLConfig) -> list[int]:
-    """Count the frames that a model makes of each row.
-
-    Args:
-        table: The table, with `num_samples`.
-        config: The model's configuration, for the geometry of its frames.
-    """
-    return [frame_count(n, config.conv_kernel, config.conv_stride) for n in table["num_samples"]]
-
-
-def sample_features(
-    model: GMPATLPreTrainedModel,
-    table: datasets.Dataset,
-    layers: Sequence[int],
-    feature_extractor: Any,
-    sample_frames: int,
-    seed: int = 0,
-    description: str | None = None,
-    batch_seconds: float = BATCH_SECONDS,
-    team: Team = ALONE,
-    cache: FrontEndCache | None = None,
-) -> Sample:
-    """Draw frames to fit clusters on: all of them, or exactly so many, every frame as likely as every other.
-
-    Args:
-        model: Any GMP-ATL model.
-        table: The training rows, and nothing else.
-        layers: Transformer layers, 1-based or negative from the top.
-        feature_extractor: The checkpoint's feature extractor.
-        sample_frames: Most frames to keep, in all processes.
-        seed: Seed of the draw.
-        description: What the progress bar says; None for no bar.
-        batch_seconds: Seconds of audio per batch, padding included.
-        team: The processes that share the work.
-        cache: As for `extract_features`.
-
-    Returns:
-        This process's part: resolved layer → (frames, hidden) float32 on the CPU, in order of the clips' lengths.
-    """
-    config = model.config
-    counts = frames_of(table, config)
-    draw = FrameDraw(counts, sample_frames, seed)
-    resolved = tuple(config.resolve_layer(layer) for layer in layers)
-    extract = hidden_states_of(model, layers, feature_extractor, cache)
-    return take_sample(extract, table, draw, resolved, config.hidden_size, batch_seconds, team, description)
+    source = source or feature_source(model, layers, feature_extractor)
+    return FeatureExtraction(extract, source, model.config.hidden_size, model.config, batch_seconds)

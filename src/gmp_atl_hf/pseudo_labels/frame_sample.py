@@ -1,7 +1,7 @@
-"""The frames that clusters are fitted on: how many of each clip, which, and who extracts them.
+"""The frames that are clustered: how many of each clip, which, and who extracts them.
 
-What is drawn depends on the seed and on the lengths of the clips alone. It is laid out in *pieces*, runs of batches
-that one process extracts and keeps; they are the same however many processes there are.
+What is drawn depends on the seed and on the lengths of the clips alone. Batches are grouped into *runs*, the units that
+processes share out; the runs are the same however many processes there are.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..batching.length_batches import length_batches
-from .feature_stream import Extract, shown
-from .process_group import ALONE, Team
+from .feature_stream import FeatureExtraction, frames_of
+from .process_group import SINGLE_PROCESS, ProcessGroup
 
-HEARD_FRAMES = 8
-"""Clips with at most this many times the frames wanted are heard: of 10,000 hours, 22 hours for 500,000 frames. Below
-that size every clip gives its share."""
+EXTRACTED_FRAMES = 8
+"""Clips with at most this many times the frames wanted are extracted: of 10,000 hours, 22 hours for 500,000 frames.
+Below that size every clip gives its share."""
 
-PIECE_FRAMES = 4096
-"""Most drawn frames of a piece that holds more than one batch."""
+RUN_FRAMES = 4096
+"""Most drawn frames of a run that holds more than one batch."""
 
-PIECES = 64
-"""Pieces that a small sample is still cut into, so that there is something to share out."""
+RUNS = 64
+"""Runs that a small sample is still cut into, so that there is something to share out."""
 
-SHORTEST_PIECE = 256
+SHORTEST_RUN = 256
 """Frames below which sharing is not worth the many small products."""
 
 
@@ -42,14 +41,14 @@ class FrameDraw:
         seed: Seed of the draw. Which frames of a clip are drawn depends on it, the clip's row and how many they are.
 
     Attributes:
-        rows: (heard,) int64 rows of the clips that are heard, ascending.
+        rows: (extracted,) int64 rows of the clips that are extracted, ascending.
         kept: (clips,) int64 frames drawn of each clip.
     """
 
     def __init__(self, counts: Sequence[int], sample_frames: int, seed: int) -> None:
         self.counts = np.asarray(counts, dtype=np.int64)
         self.seed = seed
-        self.rows = self._heard(HEARD_FRAMES * sample_frames)
+        self.rows = self._draw_rows(EXTRACTED_FRAMES * sample_frames)
         frames = self.counts[self.rows]
         total = int(frames.sum())
         self.kept = np.zeros_like(self.counts)
@@ -61,7 +60,7 @@ class FrameDraw:
         ends = (np.cumsum(frames) * sample_frames + offset) // total
         self.kept[self.rows] = np.diff(ends, prepend=0)
 
-    def _heard(self, most: int) -> np.ndarray:
+    def _draw_rows(self, most: int) -> np.ndarray:
         """All clips, or so many drawn at random that they hold this many frames."""
         if int(self.counts.sum()) <= most:
             return np.arange(len(self.counts))
@@ -79,99 +78,81 @@ class FrameDraw:
 
 @dataclass(frozen=True)
 class Sample:
-    """The drawn frames that this process holds.
+    """The drawn frames.
 
     Args:
-        features: Layer → (frames, channels) float32 on the CPU: this process's pieces, one behind the other.
-        pieces: Frames of every piece, of all processes.
-        team: The processes that share the pieces.
+        features: Layer → (frames, channels) float32 on the CPU, run by run; no frames except in the main process.
+        runs: Frames of every run.
     """
 
     features: Mapping[int, Tensor]
-    pieces: Sequence[int]
-    team: Team
-
-    def initial(self, count: int, seed: int) -> dict[int, Tensor]:
-        """Frames to seed from, the same in all processes.
-
-        Args:
-            count: How many; all of them where there are no more.
-            seed: Seed of the draw.
-
-        Returns:
-            Layer → (frames, channels) float32 on the CPU.
-        """
-        total = sum(self.pieces)
-        if total <= count:
-            drawn = np.arange(total)
-        else:
-            drawn = np.sort(torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count].numpy())
-        ends = np.cumsum(self.pieces)
-        piece = np.searchsorted(ends, drawn, side="right")
-        here = np.flatnonzero(piece % self.team.count == self.team.index)
-        lengths = np.asarray(self.pieces)
-        mine = np.arange(len(lengths)) % self.team.count == self.team.index
-        # Where each piece starts among all frames, and where among those of this process.
-        starts, starts_here = ends - lengths, np.cumsum(lengths * mine) - lengths
-        places = torch.from_numpy(drawn[here] - starts[piece[here]] + starts_here[piece[here]])
-        shared = {}
-        for layer, frames in self.features.items():
-            own = torch.zeros(len(drawn), frames.shape[1])
-            own[torch.from_numpy(here)] = frames[places]
-            shared[layer] = self.team.reduce(own)
-        return shared
+    runs: Sequence[int]
 
 
 def take_sample(
-    extract: Extract,
+    extraction: FeatureExtraction,
     table: datasets.Dataset,
-    draw: FrameDraw,
-    layers: Sequence[int],
-    channels: int,
-    batch_seconds: float,
-    team: Team = ALONE,
+    sample_frames: int,
+    seed: int,
     description: str | None = None,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Sample:
-    """Extract the clips that are heard, each process its share, and keep the frames that were drawn.
+    """Draws frames of the training rows, all of them or exactly so many, and gathers them in the main process.
+
+    Memory does not depend on the number of clips.
 
     Args:
-        extract: Where features come from.
+        extraction: Of the features.
         table: The training rows, and nothing else.
-        draw: Which frames.
-        layers: Resolved layers that `extract` gives.
-        channels: Width of the features.
-        batch_seconds: Seconds of audio per batch, padding included.
-        team: The processes that share the work.
+        sample_frames: Most frames to keep, in all processes.
+        seed: Seed of the draw.
         description: What the progress bar says; None for no bar.
-
-    Returns:
-        This process's part; memory does not depend on the number of clips.
+        group: The processes that share the extraction.
     """
+    draw = FrameDraw(frames_of(table, extraction.config), sample_frames, seed)
     samples = np.asarray(table["num_samples"])[draw.rows]
-    batches = [draw.rows[batch].tolist() for batch in length_batches(samples, batch_seconds)]
-    pieces = _pieces([int(draw.kept[batch].sum()) for batch in batches])
-    lengths = [int(draw.kept[[row for number in piece for row in batches[number]]].sum()) for piece in pieces]
-    features = {layer: torch.empty(sum(team.mine(lengths)), channels) for layer in layers}
+    batches = [draw.rows[batch].tolist() for batch in extraction.batches(samples)]
+    runs = _runs([int(draw.kept[batch].sum()) for batch in batches])
+    lengths = [int(draw.kept[[row for number in run for row in batches[number]]].sum()) for run in runs]
+    layers = extraction.source.layers
+    features = {layer: torch.empty(sum(group.shard(lengths)), extraction.channels) for layer in layers}
+    shard = [batches[number] for run in group.shard(runs) for number in run]
     end = 0
-    mine = [batches[number] for piece in team.mine(pieces) for number in piece]
-    with closing(shown(extract(table, mine), sum(map(len, mine)), description)) as stream:
+    with closing(extraction.stream(table, shard, sum(map(len, shard)), description)) as stream:
         for row, states in stream:
             frames = torch.from_numpy(draw.frames_of(row))
             start, end = end, end + len(frames)
             for layer in layers:
                 features[layer][start:end] = states[layer][frames.to(states[layer].device)].cpu()
-    return Sample(features, lengths, team)
+    if group.count > 1:
+        for layer in layers:
+            features[layer] = _gathered(features[layer], lengths, group)
+    return Sample(features, lengths)
 
 
-def _pieces(drawn: Sequence[int]) -> list[list[int]]:
-    """Cut batches, given by how many frames of each are drawn, into runs."""
-    most = max(SHORTEST_PIECE, min(PIECE_FRAMES, sum(drawn) // PIECES))
-    pieces: list[list[int]] = []
+def _runs(drawn: Sequence[int]) -> list[list[int]]:
+    """Groups batches, given by how many frames of each are drawn."""
+    most = max(SHORTEST_RUN, min(RUN_FRAMES, sum(drawn) // RUNS))
+    runs: list[list[int]] = []
     filled = most
     for number, frames in enumerate(drawn):
         if filled + frames > most:
-            pieces.append([])
+            runs.append([])
             filled = 0
-        pieces[-1].append(number)
+        runs[-1].append(number)
         filled += frames
-    return pieces
+    return runs
+
+
+def _gathered(frames: Tensor, lengths: Sequence[int], group: ProcessGroup) -> Tensor:
+    """The frames of all processes, run by run, in the main process; nothing in the others."""
+    parts = iter(frames.split(list(group.shard(lengths))))
+    gathered = frames.new_empty(sum(lengths) if group.is_main else 0, frames.shape[1])
+    end = 0
+    for number, length in enumerate(lengths):
+        part = next(parts) if number % group.count == group.index else frames.new_zeros(length, frames.shape[1])
+        part = group.sum(part)
+        start, end = end, end + length
+        if group.is_main:
+            gathered[start:end] = part
+    return gathered

@@ -20,10 +20,10 @@ from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import float32_matmul
 from ..version import __version__
 from .codebook import FeatureSource, Scale, read_codebooks, write_codebooks
-from .features import BATCH_SECONDS, feature_source, open_cache, sample_features
-from .frame_sample import Sample
-from .lloyd import Codebook, LloydSettings, Shard, assign, fit_codebook
-from .process_group import ALONE, Team
+from .feature_stream import BATCH_SECONDS
+from .features import hidden_state_extraction, open_cache
+from .frame_sample import Sample, take_sample
+from .lloyd import CentredFrames, Codebook, LloydSettings, assign, fit_codebook
 from .published_kmeans import fit_published
 from .seeding import SeedingSettings, Subsample, sample_frames
 
@@ -37,12 +37,7 @@ FRAMES_PER_CLUSTER = 40
 
 
 def column_name(layer: int, clusters: int) -> str:
-    """The table's column of a scale.
-
-    Args:
-        layer: Resolved 1-based layer.
-        clusters: K.
-    """
+    """The table's column of a scale, given its resolved 1-based layer and K."""
     return f"gmp_layer{layer}_k{clusters}"
 
 
@@ -155,25 +150,17 @@ class MultiScaleKMeans:
         provenance: FeatureSource,
         speakers: Sequence[str],
         *,
-        initial: Mapping[int, Tensor] | None = None,
-        pieces: Sequence[int] | None = None,
-        team: Team = ALONE,
+        runs: Sequence[int] | None = None,
         device: torch.device | str | None = None,
     ) -> MultiScaleKMeans:
         """Fits a codebook for every layer and K.
 
-        Several processes may each hold a part of the frames: they give their ``team`` and ``initial``, and end with
-        the codebooks that one process would have found: to the last bit where the frames come in the same ``pieces``
-        (runs that are never split between processes), up to the rounding of sums otherwise.
-
         Args:
             features: Layer → (frames, channels) floating point, finite, any device; of training speakers only.
             provenance: What the features are.
-            speakers: Whose frames they are, in all processes.
-            initial: Layer → (frames, channels) frames to seed from, the same in all processes; drawn from ``features``
-                when not given.
-            pieces: Lengths of the runs that this process's frames are made of; one run if not given.
-            team: The processes that share the frames.
+            speakers: Whose frames they are.
+            runs: Lengths of the runs of frames, one behind the other, that chunks do not reach over; one run if not
+                given. They matter to the last bits of the centres only.
             device: Where to fit, one layer at a time; where the features are if not given.
 
         Returns:
@@ -185,14 +172,11 @@ class MultiScaleKMeans:
         if set(features) != set(provenance.layers):
             found = f"features of layers {sorted(features)}"
             raise RequestError(found, f"layers {list(provenance.layers)} as their source says", "extract them together")
-        if team.count > 1 and (initial is None or self.backend == "sklearn"):
-            raise ValueError("several processes need backend='torch' and `initial`, the same frames in each of them")
         centres: dict[str, Tensor] = {}
         scales: dict[str, Scale] = {}
         for layer in provenance.layers:
-            drawn = None if initial is None else initial[layer]
             frames = features[layer] if device is None else features[layer].to(device)
-            for clusters, codebook in self._fit_layer(layer, frames, drawn, pieces, team).items():
+            for clusters, codebook in self._fit_layer(layer, frames, runs).items():
                 name = column_name(layer, clusters)
                 centres[name] = codebook.centres
                 scales[name] = _scale(layer, codebook, provenance, speakers)
@@ -212,29 +196,9 @@ class MultiScaleKMeans:
         speakers: Sequence[str],
         device: torch.device | None = None,
     ) -> MultiScaleKMeans:
-        """Fits a codebook for every layer and K on drawn frames, in all processes that share them.
-
-        Args:
-            sample: The frames.
-            provenance: What they are.
-            speakers: Whose frames they are, in all processes.
-            device: Where to fit if it is a GPU; on the CPU otherwise.
-
-        Returns:
-            Itself.
-
-        Raises:
-            RequestError: As `fit`.
-        """
-        return self.fit(
-            sample.features,
-            provenance,
-            speakers,
-            initial=sample.initial(self.seeding_frames, self.seed),
-            pieces=sample.team.mine(sample.pieces),
-            team=sample.team,
-            device=device if device is not None and device.type == "cuda" else None,
-        )
+        """`fit` on drawn frames: on the device if it is a GPU, on the CPU otherwise."""
+        device = device if device is not None and device.type == "cuda" else None
+        return self.fit(sample.features, provenance, speakers, runs=sample.runs, device=device)
 
     def fit_model(
         self,
@@ -277,11 +241,9 @@ class MultiScaleKMeans:
                 "load_corpus gives it; add it to a table of your own",
             )
         cache = open_cache(cache, model, feature_extractor, table, description)
-        sample = sample_features(
-            model, table, layers, feature_extractor, sample_frames, self.seed, description, batch_seconds, cache=cache
-        )
-        source = feature_source(model, layers, feature_extractor)
-        return self.fit_sample(sample, source, sorted(set(table["speaker"])), model.device)
+        extraction = hidden_state_extraction(model, layers, feature_extractor, cache, batch_seconds)
+        sample = take_sample(extraction, table, sample_frames, self.seed, description)
+        return self.fit_sample(sample, extraction.source, sorted(set(table["speaker"])), model.device)
 
     def predict(self, features: Mapping[int, Tensor], source: FeatureSource) -> dict[str, Tensor]:
         """The nearest cluster of every frame, at every scale.
@@ -364,45 +326,39 @@ class MultiScaleKMeans:
             raise RequestError(f"codebooks in {folder} without {missing}", "a codebook per layer and K", "fit again")
         return kmeans
 
-    def _fit_layer(
-        self, layer: int, frames: Tensor, initial: Tensor | None, pieces: Sequence[int] | None, team: Team
-    ) -> dict[int, Codebook]:
+    def _fit_layer(self, layer: int, frames: Tensor, runs: Sequence[int] | None) -> dict[int, Codebook]:
         """Fits every K on the frames (frames, channels) of one layer."""
         if frames.ndim != 2 or not frames.is_floating_point():
             found = f"features of layer {layer} of shape {tuple(frames.shape)} and type {frames.dtype}"
             raise RequestError(found, "(frames, channels), floating point", "give one row per frame")
-        if pieces is not None and sum(pieces) != len(frames):
-            raise ValueError(f"pieces of {sum(pieces)} frames for {len(frames)} frames of layer {layer}")
+        if runs is not None and sum(runs) != len(frames):
+            raise ValueError(f"runs of {sum(runs)} frames for {len(frames)} frames of layer {layer}")
         frames = frames.detach()
-        total = int(team.reduce(torch.tensor([len(frames)])))
-        if initial is None:
-            initial = sample_frames(frames, self.seeding_frames, self.seed)
         largest = max(self.clusters)
-        for what, given in (("", total), (" to seed from", len(initial))):
-            if given < largest:
-                raise RequestError(
-                    f"{given} frames of layer {layer}{what} for {largest} clusters",
-                    f"at least {largest} frames",
-                    "smaller numbers in pseudo_labels.clusters, or more audio",
-                )
-        initial = initial.float().cpu()
+        if len(frames) < largest:
+            raise RequestError(
+                f"{len(frames)} frames of layer {layer} for {largest} clusters",
+                f"at least {largest} frames",
+                "smaller numbers in pseudo_labels.clusters, or more audio",
+            )
+        initial = sample_frames(frames, self.seeding_frames, self.seed)
         with float32_matmul(frames.device):
             # Broken frames are left out of the origin only so that they can be counted: nothing is fitted on them.
             usable = torch.isfinite(initial.square().sum(1))
             origin = initial[usable].mean(0).to(frames.device)
-            shard = Shard.of(frames, origin, self.settings.chunk_frames, pieces, team)
-            if shard.broken or not bool(usable.all()):
+            data = CentredFrames.of(frames, origin, self.settings.chunk_frames, runs)
+            if data.broken or not bool(usable.all()):
                 raise RequestError(
-                    f"{shard.broken} of {total} frames of layer {layer} with values that are not finite "
+                    f"{data.broken} of {len(frames)} frames of layer {layer} with values that are not finite "
                     "(or beyond 1e18)",
                     "finite features",
                     "look for broken recordings, and for a model that diverged in training",
                 )
             subsample = Subsample.of(initial, self.seeding)
         if self.backend == "sklearn":
-            return {k: fit_published(shard, k, seed=self.seed) for k in self.clusters}
+            return {k: fit_published(data, k, seed=self.seed) for k in self.clusters}
         return {
-            k: fit_codebook(shard, subsample, k, seed=self.seed, settings=self.settings, seeding=self.seeding)
+            k: fit_codebook(data, subsample, k, seed=self.seed, settings=self.settings, seeding=self.seeding)
             for k in self.clusters
         }
 

@@ -28,19 +28,12 @@ PARTS_PER_GROUP = 8
 
 
 def part_path(folder: Path, window: range) -> Path:
-    """Where the labels of a window wait until all are there; it exists whole or not at all."""
+    """Where the labels of a window wait until all are there."""
     return folder / PARTS_FOLDER / f"{window.start:09d}-{window.stop:09d}.parquet"
 
 
 def write_part(folder: Path, window: range, ids: Sequence[str], labels: WindowLabels) -> None:
-    """Write the labels of one window.
-
-    Args:
-        folder: The step's folder.
-        window: Rows of the table.
-        ids: Their ids.
-        labels: Column → (frames,) int32 for each row.
-    """
+    """Writes the labels of one window, whole or not at all."""
     columns = {"id": pa.array(ids, pa.string())}
     for name, rows in labels.items():
         ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
@@ -52,7 +45,7 @@ def write_part(folder: Path, window: range, ids: Sequence[str], labels: WindowLa
 
 
 def read_part(folder: Path, window: range) -> pa.Table | None:
-    """Read the labels of one window; None where they are not there, or not as they were written."""
+    """Reads the labels of one window; None where they are not there, or not as they were written."""
     path = part_path(folder, window)
     content = path.read_bytes() if path.is_file() else b""
     encoded, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
@@ -60,12 +53,7 @@ def read_part(folder: Path, window: range) -> pa.Table | None:
 
 
 def join_parts(folder: Path, windows: Sequence[range]) -> None:
-    """Make one file of all parts, row group by row group, and take the parts away.
-
-    Args:
-        folder: The step's folder.
-        windows: All of the table, in order.
-    """
+    """Makes one file of all parts, given all windows in order, and removes the parts."""
     schema = _part(folder, windows[0]).schema
     with whole_file(folder / LABELS_FILE) as path, pq.ParquetWriter(path, schema) as writer:
         for start in range(0, len(windows), PARTS_PER_GROUP):
@@ -82,12 +70,7 @@ def _part(folder: Path, window: range) -> pa.Table:
 
 
 def copy_for_mapping(labels: Path, copy: Path) -> None:
-    """Write the labels once more, as Arrow stores them in memory: that can be read from the disk where it is needed.
-
-    Args:
-        labels: `labels.parquet`, which is smaller.
-        copy: The copy; whole or not at all.
-    """
+    """Writes the labels of a `labels.parquet` uncompressed, as Arrow has them in memory, for `map_labels`."""
     check_files(labels.parent, labels.name)
     file = pq.ParquetFile(labels)
     with whole_file(copy) as path, pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, file.schema_arrow) as to:
@@ -96,19 +79,16 @@ def copy_for_mapping(labels: Path, copy: Path) -> None:
 
 
 def map_labels(copy: Path) -> pa.Table:
-    """The labels as a table whose content stays on the disk until it is looked at."""
+    """The labels as a table whose content stays on the disk until it is read."""
     return pa.ipc.open_file(pa.memory_map(str(copy))).read_all()
 
 
-def put_beside(table: datasets.Dataset, labels: pa.Table) -> datasets.Dataset:
-    """Add the label columns to the rows of a table.
+def add_label_columns(table: datasets.Dataset, labels: pa.Table) -> datasets.Dataset:
+    """The table with the label columns of its rows.
 
     Args:
         table: Rows that have been labelled.
-        labels: `id` and one column per scale, in any order. Where it is the table's, nothing is copied.
-
-    Returns:
-        The table with its `gmp_layer{L}_k{K}` columns.
+        labels: `id` and one column per scale, in any order of rows. Where it is the table's, nothing is copied.
     """
     wanted = pa.array(table["id"][:], pa.string())
     first = pc.index(labels["id"], wanted[0]).as_py() if len(wanted) else 0
@@ -123,7 +103,7 @@ def put_beside(table: datasets.Dataset, labels: pa.Table) -> datasets.Dataset:
 
 @contextmanager
 def quiet_datasets() -> Iterator[None]:
-    """Hide bars that say what `datasets` does rather than what we do."""
+    """Hides bars that say what `datasets` does rather than what we do."""
     shown = not datasets.are_progress_bars_disabled()
     if shown:
         datasets.disable_progress_bars()

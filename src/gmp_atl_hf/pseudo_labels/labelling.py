@@ -11,9 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..batching.length_batches import length_batches
-from .codebook import FeatureSource
-from .feature_stream import Extract, shown
+from .feature_stream import FeatureExtraction
 from .kmeans import MultiScaleKMeans
 
 WINDOW_ROWS = 256
@@ -27,28 +25,24 @@ WindowLabels: TypeAlias = dict[str, list[np.ndarray]]
 
 
 def windows_of(rows: int) -> list[range]:
-    """Cut the rows of a table into windows; they do not depend on how many processes share them."""
+    """Cuts the rows of a table into windows; they do not depend on how many processes share them."""
     return [range(start, min(start + WINDOW_ROWS, rows)) for start in range(0, rows, WINDOW_ROWS)]
 
 
 def label_windows(
-    extract: Extract,
+    extraction: FeatureExtraction,
     kmeans: MultiScaleKMeans,
-    source: FeatureSource,
     table: datasets.Dataset,
     windows: Sequence[range],
-    batch_seconds: float,
     description: str | None = None,
 ) -> Generator[tuple[range, WindowLabels], None, None]:
-    """Label windows of a table at every layer and K, in one pass over their audio.
+    """Labels windows of a table at every layer and K, in one pass over their audio.
 
     Args:
-        extract: Where features come from.
+        extraction: Of the features that were clustered.
         kmeans: Fitted clusters.
-        source: What the features are.
-        table: With `num_samples` and whatever `extract` needs.
+        table: With `num_samples` and whatever the extraction needs.
         windows: Which rows, in which order.
-        batch_seconds: Seconds of audio per batch, padding included.
         description: What the progress bar says; None for no bar.
 
     Yields:
@@ -58,11 +52,10 @@ def label_windows(
 
     def batches() -> Iterator[list[int]]:
         for window in windows:
-            for batch in length_batches(samples[window.start : window.stop], batch_seconds):
+            for batch in extraction.batches(samples[window.start : window.stop]):
                 yield [window.start + row for row in batch]
 
-    clips = sum(map(len, windows))
-    with closing(shown(extract(table, batches()), clips, description)) as stream:
+    with closing(extraction.stream(table, batches(), sum(map(len, windows)), description)) as stream:
         for window in windows:
             labels: WindowLabels = {column: [np.empty(0, np.int32)] * len(window) for column in kmeans.columns}
             waiting: list[tuple[int, dict[int, Tensor]]] = []
@@ -71,7 +64,7 @@ def label_windows(
                 waiting.append((row - window.start, states))
                 frames += len(states[kmeans.layers[0]])
                 if frames >= LABELLED_FRAMES or number == len(window):
-                    _label(kmeans, source, waiting, labels)
+                    _label(extraction, kmeans, waiting, labels)
                     waiting, frames = [], 0
                 if number == len(window):
                     break
@@ -79,11 +72,14 @@ def label_windows(
 
 
 def _label(
-    kmeans: MultiScaleKMeans, source: FeatureSource, clips: Sequence[tuple[int, dict[int, Tensor]]], into: WindowLabels
+    extraction: FeatureExtraction,
+    kmeans: MultiScaleKMeans,
+    clips: Sequence[tuple[int, dict[int, Tensor]]],
+    into: WindowLabels,
 ) -> None:
-    """Label some clips at once and put each one's labels in its place."""
+    """Labels several clips at once and puts the labels of each in its place."""
     together = {layer: torch.cat([states[layer] for _, states in clips]) for layer in kmeans.layers}
     ends = np.cumsum([len(states[kmeans.layers[0]]) for _, states in clips])
-    for column, labels in kmeans.predict(together, source).items():
+    for column, labels in kmeans.predict(together, extraction.source).items():
         for (place, _), values in zip(clips, np.split(labels.cpu().numpy(), ends[:-1]), strict=True):
             into[column][place] = values

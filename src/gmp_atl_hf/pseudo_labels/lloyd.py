@@ -1,8 +1,7 @@
-"""Lloyd's k-means in torch: in chunks, on any device, in one process or several.
+"""Lloyd's k-means in torch, chunk by chunk, on any device.
 
-Distances are float32 matrix products of centred frames, chunk by chunk. What a pass gathers (sums, counts, inertia) is
-added up over chunks, threads and processes in float64 and *exactly* (see `rounded`), so that the same chunks give the
-same bits whoever holds them.
+Distances are float32 matrix products of centred frames. What a pass gathers (sums, counts, inertia) is added up over
+chunks and threads in float64 and *exactly* (see `rounded`), so that the number of threads changes no bit.
 """
 
 from __future__ import annotations
@@ -16,9 +15,8 @@ import torch
 from torch import Tensor
 
 from ..numerics import float32_matmul
-from .process_group import ALONE, Team
+from ..threads import one_thread_each, portions
 from .seeding import SeedingSettings, Subsample, nearest, seed_centres
-from .threads import one_thread_each, portions
 
 Result = TypeVar("Result")
 
@@ -48,7 +46,7 @@ class Codebook:
     Args:
         centres: (clusters, channels) float32.
         inertia: Sum over all frames of the squared distance to the nearest centre.
-        frames: How many frames that sum is over, in all processes.
+        frames: How many frames that sum is over.
         iterations: Passes over all frames.
         unused: Clusters without a frame; not zero only where there are fewer distinct frames than clusters, or where
             ``max_iterations`` ended the fit.
@@ -62,49 +60,25 @@ class Codebook:
 
 
 @dataclass(frozen=True)
-class Shard:
-    """The frames that this process holds, and what is known of those of all processes.
+class CentredFrames:
+    """Frames to cluster and their distances from a common origin.
 
     Args:
         frames: (frames, channels) floating point, any device.
-        origin: (channels,) float32, same device: the common origin of all arithmetic.
+        origin: (channels,) float32, same device: the origin of all arithmetic.
         norms: (frames,) float32 squared distances from it.
-        chunks: Runs of frames that are handled at once.
-        team: The processes that hold the rest.
-        total: Frames in all processes.
-        broken: How many of them have values that are not finite.
-        peak: The largest finite squared distance from the origin in all processes.
+        chunks: Frames that are handled at once.
     """
 
     frames: Tensor
     origin: Tensor
     norms: Tensor
     chunks: Sequence[range]
-    team: Team
-    total: int
-    broken: int
-    peak: float
 
     @classmethod
-    def of(
-        cls,
-        frames: Tensor,
-        origin: Tensor,
-        chunk_frames: int,
-        pieces: Sequence[int] | None = None,
-        team: Team = ALONE,
-    ) -> Shard:
-        """Measures the frames that this process holds.
-
-        Args:
-            frames: (frames, channels) floating point, any device.
-            origin: (channels,) float32, same device.
-            chunk_frames: Frames handled at once, at most.
-            pieces: Lengths of the runs of frames that stay together however many processes there are; one run if not
-                given. Chunks end where they end, so that the same pieces give the same sums in any process.
-            team: The processes that hold the rest.
-        """
-        chunks = cut([len(frames)] if pieces is None else pieces, chunk_frames)
+    def of(cls, frames: Tensor, origin: Tensor, chunk_frames: int, runs: Sequence[int] | None = None) -> CentredFrames:
+        """Measures the distances; chunks end where the runs (lengths, one behind the other) end."""
+        chunks = cut([len(frames)] if runs is None else runs, chunk_frames)
         norms = torch.empty(len(frames), device=frames.device)
 
         def measure(part: Sequence[range]) -> None:
@@ -112,32 +86,25 @@ class Shard:
                 norms[rows.start : rows.stop] = chunk.square().sum(1)
 
         _on_portions(measure, frames.device, chunks)
-        finite = torch.isfinite(norms)
-        counts = torch.stack([torch.tensor(len(frames), device=norms.device), finite.logical_not().sum()])
-        total, broken = team.reduce(counts.double()).tolist()
-        peak = float(norms[finite].max()) if bool(finite.any()) else 0.0
-        return cls(frames, origin, norms, chunks, team, int(total), int(broken), team.highest(peak))
+        return cls(frames, origin, norms, chunks)
+
+    @property
+    def broken(self) -> int:
+        """How many frames have values that are not finite."""
+        return int(torch.isfinite(self.norms).logical_not().sum())
 
 
-def cut(pieces: Sequence[int], chunk_frames: int) -> list[range]:
-    """Cuts runs of frames, one behind the other, into chunks that never reach over the end of a run.
-
-    Args:
-        pieces: Length of each run.
-        chunk_frames: Most frames in a chunk.
-
-    Returns:
-        The frames of each chunk, in order.
-    """
+def cut(runs: Sequence[int], chunk_frames: int) -> list[range]:
+    """Cuts runs of frames, given by their lengths, into chunks that never reach over the end of a run."""
     chunks, end = [], 0
-    for piece in pieces:
-        start, end = end, end + piece
+    for length in runs:
+        start, end = end, end + length
         chunks += [range(first, min(first + chunk_frames, end)) for first in range(start, end, chunk_frames)]
     return chunks
 
 
 def rounded(values: Tensor, bound: float) -> Tensor:
-    """Rounds numbers so that their sum is exact, and therefore the same in any order (Demmel and Nguyen, 2013).
+    """Rounds float64 numbers so that their sum is exact, and therefore the same in any order (Demmel and Nguyen, 2013).
 
     They become multiples of one small power of two, of which float64 holds every sum below the bound. What is lost is
     2⁻⁵² of the bound per number, far less than the float32 arithmetic behind them has lost already.
@@ -145,9 +112,6 @@ def rounded(values: Tensor, bound: float) -> Tensor:
     Args:
         values: Float64.
         bound: No sum of them, nor of their absolute values, exceeds it.
-
-    Returns:
-        Float64, same shape.
     """
     shift = 1.5 * 2.0 ** (math.frexp(bound)[1] + 1)
     return (values + shift) - shift
@@ -174,7 +138,7 @@ def assign(frames: Tensor, centres: Tensor, chunk_frames: int) -> Tensor:
 
 
 def fit_codebook(
-    shard: Shard,
+    data: CentredFrames,
     subsample: Subsample,
     clusters: int,
     *,
@@ -184,30 +148,27 @@ def fit_codebook(
 ) -> Codebook:
     """Fits one codebook: centres seeded on a subsample, then passes over all frames until they bring little.
 
-    Every process calls this with its own shard and the same everything else; each ends with the same codebook. An
-    unused centre moves to the frame of the subsample that lies farthest from its own centre.
+    An unused centre moves to the frame of the subsample that lies farthest from its own centre. The passes draw
+    nothing: ``seed`` is that of the seeding.
 
     Args:
-        shard: The part of the frames that this process holds, around the subsample's origin.
-        subsample: What to seed from.
+        data: All frames, around the subsample's origin.
+        subsample: Where the centres are seeded.
         clusters: K.
-        seed: Of the seeding; the passes draw nothing.
+        seed: Of the seeding.
         settings: Of the passes.
         seeding: Of the seeding.
-
-    Returns:
-        The codebook, its centres on the device of the frames.
     """
     settings = settings or LloydSettings()
-    device = shard.frames.device
+    device = data.frames.device
     same_point = SAME_POINT * float(subsample.points.square().sum(1).mean())
     with float32_matmul(device):
-        seeds, used = seed_centres(subsample, clusters, seed, seeding or SeedingSettings(), shard.team)
+        seeds, used = seed_centres(subsample, clusters, seed, seeding or SeedingSettings())
         centres = _repair(seeds, used, subsample.points, same_point)[0].to(device)
         before = float("inf")
         iteration = 1
         while True:
-            sums, counts, inertia = lloyd_pass(shard, centres)
+            sums, counts, inertia = lloyd_pass(data, centres)
             taken = counts > 0
             repaired, moved = _repair(centres.cpu(), taken.cpu(), subsample.points, same_point)
             little = before - inertia <= settings.tolerance * before if iteration > 1 else inertia <= 0
@@ -218,31 +179,32 @@ def fit_codebook(
             iteration += 1
             means = (sums / counts.clamp(min=1)[:, None]).float()
             centres = torch.where(taken[:, None], means, repaired.to(device))
-    return Codebook(centres + shard.origin, inertia, shard.total, iteration, int((~taken).sum()))
+    return Codebook(centres + data.origin, inertia, len(data.frames), iteration, int((~taken).sum()))
 
 
-def lloyd_pass(shard: Shard, centres: Tensor) -> tuple[Tensor, Tensor, float]:
-    """What one look at all frames tells about some centres.
+def lloyd_pass(data: CentredFrames, centres: Tensor) -> tuple[Tensor, Tensor, float]:
+    """One pass over all frames with given centres.
 
     Args:
-        shard: The part of the frames that this process holds.
-        centres: (clusters, channels) float32, around the shard's origin, same device.
+        data: The frames, all of them finite.
+        centres: (clusters, channels) float32, around the same origin, same device.
 
     Returns:
-        Over all processes: (clusters, channels) float64 sums around the origin and (clusters,) float64 counts of the
-        frames nearest to each centre, and the inertia of the centres.
+        (clusters, channels) float64 sums around the origin and (clusters,) float64 counts of the frames nearest to each
+        centre, and the inertia of the centres.
     """
     clusters, channels = centres.shape
-    device = shard.frames.device
+    device = data.frames.device
+    farthest = math.sqrt(float(data.norms.max()))
     # A squared distance is at most (|frame| + |centre|)².
-    reach = (math.sqrt(shard.peak) + math.sqrt(float(centres.square().sum(1).max()))) ** 2
-    most_inertia, most_sum = shard.total * reach, shard.total * math.sqrt(shard.peak)
+    most_inertia = len(data.frames) * (farthest + math.sqrt(float(centres.square().sum(1).max()))) ** 2
+    most_sum = len(data.frames) * farthest
 
     def gather(part: Sequence[range]) -> Tensor:
         gathered = torch.zeros(clusters, channels + 2, dtype=torch.float64, device=device)
-        for rows, chunk in _chunks(shard.frames, part, shard.origin):
+        for rows, chunk in _chunks(data.frames, part, data.origin):
             scores, labels = nearest(chunk, centres)
-            distances = (scores + shard.norms[rows.start : rows.stop]).clamp_(min=0)
+            distances = (scores + data.norms[rows.start : rows.stop]).clamp_(min=0)
             gathered[0, -1] += rounded(distances.sum(dtype=torch.float64), most_inertia)
             if device.type == "cpu":
                 sums = torch.zeros(clusters, channels).index_add_(0, labels, chunk)
@@ -254,7 +216,7 @@ def lloyd_pass(shard: Shard, centres: Tensor) -> tuple[Tensor, Tensor, float]:
             gathered[:, channels] += counts
         return gathered
 
-    gathered = shard.team.reduce(torch.stack(_on_portions(gather, device, shard.chunks)).sum(0))
+    gathered = torch.stack(_on_portions(gather, device, data.chunks)).sum(0)
     return gathered[:, :channels], gathered[:, channels], float(gathered[0, -1])
 
 
@@ -262,15 +224,13 @@ def _on_portions(
     work: Callable[[Sequence[range]], Result], device: torch.device, chunks: Sequence[range]
 ) -> list[Result]:
     """Runs the work on the chunks: on the CPU in one portion per thread, elsewhere in one."""
-    if device.type != "cpu":
-        return [work(chunks)]
-    return one_thread_each(work, portions(chunks))
+    return one_thread_each(work, portions(chunks)) if device.type == "cpu" else [work(chunks)]
 
 
 def _chunks(frames: Tensor, chunks: Sequence[range], origin: Tensor) -> Iterator[tuple[range, Tensor]]:
-    """Float32 chunks of the frames around the origin: a large common offset would cost the products their digits.
+    """Float32 chunks of the frames around the origin, each overwritten by the next.
 
-    A chunk is overwritten by the next.
+    A large common offset would cost the products their digits.
     """
     # Fresh memory is slow.
     buffer = torch.empty(max(map(len, chunks), default=0), frames.shape[1], device=frames.device)
@@ -278,30 +238,22 @@ def _chunks(frames: Tensor, chunks: Sequence[range], origin: Tensor) -> Iterator
         yield rows, torch.sub(frames[rows.start : rows.stop], origin, out=buffer[: len(rows)])
 
 
-def _repair(centres: Tensor, taken: Tensor, initial: Tensor, same_point: float) -> tuple[Tensor, int]:
-    """Moves unused centres to the points farthest from their centre, one after the other.
+def _repair(centres: Tensor, taken: Tensor, points: Tensor, same_point: float) -> tuple[Tensor, int]:
+    """Moves centres that are not taken to the points farthest from their centre, one after the other.
 
-    Only the subsample is looked at: it is the same in all processes, so nothing has to be exchanged.
-
-    Args:
-        centres: (clusters, channels) float32, around the subsample's mean, CPU.
-        taken: (clusters,) bool, False where a centre has no frame.
-        initial: (subsample, channels) float32, around the same mean, CPU.
-        same_point: Squared distance below which a point is already covered.
-
-    Returns:
-        The centres and how many of them were moved; fewer than asked when no uncovered point is left.
+    Returns the centres and how many of them were moved: fewer than wanted where no point is left that is not covered,
+    i.e. farther than the squared distance ``same_point`` from every centre.
     """
     moved = 0
     if bool(taken.all()):
         return centres, moved
     centres = centres.clone()
-    distances = nearest(initial, centres[taken])[0] + initial.square().sum(1)
+    distances = nearest(points, centres[taken])[0] + points.square().sum(1)
     for cluster in (~taken).nonzero()[:, 0].tolist():
         farthest = int(distances.argmax())
         if float(distances[farthest]) <= same_point:
             break
-        centres[cluster] = initial[farthest]
-        distances = torch.minimum(distances, (initial - initial[farthest]).square().sum(1))
+        centres[cluster] = points[farthest]
+        distances = torch.minimum(distances, (points - points[farthest]).square().sum(1))
         moved += 1
     return centres, moved

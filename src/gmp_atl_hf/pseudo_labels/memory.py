@@ -8,19 +8,19 @@ import functools
 from collections.abc import Callable
 
 
-def give_back_memory() -> None:
-    """Ask the C library to return what has been freed.
+def trim_heap() -> None:
+    """Asks the C library to return what has been freed.
 
     Tensors of ever different sizes, allocated and freed by several threads, leave gaps in glibc's heap that it keeps:
     an extraction on the CPU grew by a megabyte for every three clips. Other C libraries are left alone.
     """
-    trim = _trim()
+    trim = _malloc_trim()
     if trim is not None:
         trim(0)
 
 
 @functools.cache
-def _trim() -> Callable[[int], int] | None:
+def _malloc_trim() -> Callable[[int], int] | None:
     name = ctypes.util.find_library("c")
     try:
         trim: Callable[[int], int] = ctypes.CDLL(name).malloc_trim

@@ -1,4 +1,4 @@
-"""The processes that share the pseudo-label step, and the one thing they exchange: sums."""
+"""The processes that share the pseudo-label step."""
 
 from __future__ import annotations
 
@@ -6,58 +6,72 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
 from torch import Tensor
+
+from ..errors import RequestError
 
 Item = TypeVar("Item")
 
-Reduce = Callable[[Tensor], Tensor]
-"""Turns a tensor of this process into the sum over all processes, the same on each of them."""
-
-
-def one_process(gathered: Tensor) -> Tensor:
-    """The reduction of a single process: what was gathered is already all there is."""
-    return gathered
-
 
 @dataclass(frozen=True)
-class Team:
-    """The processes that work together; on its own a process is a team of one.
-
-    Args:
-        index: This process, from 0.
-        count: How many there are.
-        reduce: Sum over them.
-    """
+class ProcessGroup:
+    """This process (`index`, from 0) of `count` that work together."""
 
     index: int = 0
     count: int = 1
-    reduce: Reduce = one_process
 
     @classmethod
-    def of_launch(cls) -> Team:
+    def of_launch(cls) -> ProcessGroup:
         """The processes that `accelerate launch` or `torchrun` has started, on one machine or several."""
+        from accelerate import PartialState
+
+        state = PartialState()
+        return cls(state.process_index, state.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the first process."""
+        return self.index == 0
+
+    def shard(self, items: Sequence[Item]) -> Sequence[Item]:
+        """This process's share: every `count`-th item, from its own."""
+        return items[self.index :: self.count]
+
+    def wait(self) -> None:
+        """Waits until all processes are here."""
+        if self.count > 1:
+            from accelerate import PartialState
+
+            PartialState().wait_for_everyone()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of the tensors that the processes give, in each of them."""
+        if self.count == 1:
+            return values
         from accelerate import PartialState
         from accelerate.utils import reduce
 
-        state = PartialState()
+        total: Tensor = reduce(values.to(PartialState().device), "sum")  # NCCL knows tensors on a GPU only
+        return total.to(values.device)
 
-        def over_processes(gathered: Tensor) -> Tensor:
-            # NCCL knows tensors on a GPU only.
-            total: Tensor = reduce(gathered.to(state.device), "sum")
-            return total.to(gathered.device)
+    def on_main(self, work: Callable[[], None]) -> None:
+        """Does the work in the main process while the others wait; what it refuses is refused in all of them."""
+        refused = None
+        if self.is_main:
+            try:
+                work()
+            except RequestError as error:
+                refused = error
+        if self.count > 1:
+            from accelerate.utils import broadcast_object_list
 
-        return cls(state.process_index, state.num_processes, over_processes) if state.num_processes > 1 else cls()
-
-    def mine(self, items: Sequence[Item]) -> Sequence[Item]:
-        """This process's share of some items: every `count`-th, from its own."""
-        return items[self.index :: self.count]
-
-    def highest(self, value: float) -> float:
-        """The largest of the values that the processes give."""
-        values = torch.zeros(self.count, dtype=torch.float64)
-        values[self.index] = value
-        return float(self.reduce(values).max())
+            message = [None if refused is None else (refused.found, refused.expected, refused.fix)]
+            broadcast_object_list(message, from_process=0)
+            refused = None if message[0] is None else RequestError(*message[0])
+            if refused is not None:
+                self.wait()  # a process that leaves while another one still listens ends it with a signal
+        if refused is not None:
+            raise refused
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()

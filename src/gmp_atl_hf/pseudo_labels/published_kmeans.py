@@ -7,16 +7,11 @@ from typing import Any
 import torch
 
 from ..numerics import float32_matmul
-from .lloyd import Codebook, Shard, lloyd_pass
+from .lloyd import CentredFrames, Codebook, lloyd_pass
 
 
 def published_settings(clusters: int, seed: int) -> dict[str, Any]:
-    """Arguments of scikit-learn's `MiniBatchKMeans` in HuBERT's published recipe (fairseq, simple_kmeans).
-
-    Args:
-        clusters: K.
-        seed: Its random state.
-    """
+    """Arguments of scikit-learn's `MiniBatchKMeans` in HuBERT's published recipe (fairseq, simple_kmeans)."""
     return {
         "n_clusters": clusters,
         "init": "k-means++",
@@ -31,22 +26,13 @@ def published_settings(clusters: int, seed: int) -> dict[str, Any]:
     }
 
 
-def fit_published(shard: Shard, clusters: int, *, seed: int) -> Codebook:
-    """HuBERT's published k-means, measured as our own is.
-
-    Args:
-        shard: The frames, all of them in this process; the fit itself runs on the CPU.
-        clusters: K.
-        seed: Of scikit-learn's draws.
-
-    Returns:
-        The codebook, its centres on the device of the frames.
-    """
+def fit_published(data: CentredFrames, clusters: int, *, seed: int) -> Codebook:
+    """HuBERT's published k-means, fitted on the CPU and measured as our own is."""
     from sklearn.cluster import MiniBatchKMeans
 
-    frames = shard.frames
+    frames = data.frames
     fitted = MiniBatchKMeans(**published_settings(clusters, seed)).fit(frames.float().cpu().numpy())
     centres = torch.from_numpy(fitted.cluster_centers_).float().to(frames.device)
     with float32_matmul(frames.device):
-        _, counts, inertia = lloyd_pass(shard, centres - shard.origin)
+        _, counts, inertia = lloyd_pass(data, centres - data.origin)
     return Codebook(centres, inertia, len(frames), int(fitted.n_iter_), int((counts == 0).sum()))

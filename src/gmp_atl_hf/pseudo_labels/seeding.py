@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from operator import itemgetter
 
 import torch
 from torch import Tensor
 
-from .process_group import ALONE, Team
-from .threads import one_thread_each
+from ..threads import one_thread_each
 
 CHUNK_POINTS = 2048
 """Points of the subsample whose distances are held at once."""
@@ -38,7 +38,7 @@ class SeedingSettings:
 
 @dataclass(frozen=True)
 class Subsample:
-    """Frames that every K of a layer is seeded from, the same in all processes.
+    """Frames that every K of a layer is seeded from.
 
     Args:
         origin: (channels,) float32, their mean: the common origin of all further arithmetic.
@@ -52,12 +52,7 @@ class Subsample:
 
     @classmethod
     def of(cls, frames: Tensor, settings: SeedingSettings) -> Subsample:
-        """Centres and projects frames.
-
-        Args:
-            frames: (frames, channels) float32, finite, CPU.
-            settings: How many directions to keep.
-        """
+        """Centres and projects (frames, channels) float32 frames, finite, on the CPU."""
         origin = frames.mean(0)
         points = frames - origin
         projected = points
@@ -69,16 +64,7 @@ class Subsample:
 
 
 def sample_frames(frames: Tensor, count: int, seed: int) -> Tensor:
-    """A seeded subsample without replacement, the same on every device.
-
-    Args:
-        frames: (frames, channels) floating point, any device.
-        count: How many frames to draw; all of them are returned where there are no more.
-        seed: Of the draw.
-
-    Returns:
-        (min(count, frames), channels) float32 on the CPU, in the order of ``frames``.
-    """
+    """A seeded subsample without replacement, the same on every device: (≤ count, channels) float32 on the CPU."""
     if len(frames) <= count:
         return frames.float().cpu()
     drawn = torch.randperm(len(frames), generator=torch.Generator().manual_seed(seed))[:count]
@@ -100,23 +86,14 @@ def nearest(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     return smallest.values, smallest.indices
 
 
-def seed_centres(
-    subsample: Subsample, clusters: int, seed: int, settings: SeedingSettings, team: Team = ALONE
-) -> tuple[Tensor, Tensor]:
-    """First centres from a subsample; the restarts are shared out over processes, and over the threads of each.
-
-    Args:
-        subsample: Where to look.
-        clusters: K, at most the number of points.
-        seed: Of all draws.
-        settings: How many restarts and iterations.
-        team: The processes that share the restarts; all end with the centres of the best one.
+def seed_centres(subsample: Subsample, clusters: int, seed: int, settings: SeedingSettings) -> tuple[Tensor, Tensor]:
+    """First centres from a subsample; the restarts are shared out over the threads.
 
     Returns:
         (clusters, channels) float32 centres around the subsample's origin, and (clusters,) bool, False where a centre
         has no point (its row is zero).
     """
-    drawn = torch.randint(2**62, (settings.init_restarts,), generator=torch.Generator().manual_seed(seed))
+    seeds = torch.randint(2**62, (settings.init_restarts,), generator=torch.Generator().manual_seed(seed)).tolist()
 
     def start(restart_seed: int) -> tuple[float, Tensor]:
         generator = torch.Generator().manual_seed(restart_seed)
@@ -127,13 +104,7 @@ def seed_centres(
         scores, labels = _nearest_in_chunks(subsample.projected, centres)
         return float(scores.sum(dtype=torch.float64)), labels
 
-    numbers = range(settings.init_restarts)
-    found = dict(
-        zip(team.mine(numbers), one_thread_each(start, [int(drawn[n]) for n in team.mine(numbers)]), strict=True)
-    )
-    scores = torch.tensor([found[n][0] if n in found else 0.0 for n in numbers], dtype=torch.float64)
-    best = int(team.reduce(scores).argmin())
-    labels = team.reduce(found[best][1] if best in found else torch.zeros(len(subsample.points), dtype=torch.long))
+    _, labels = min(one_thread_each(start, seeds), key=itemgetter(0))
     means, counts = _means(subsample.points, labels, clusters)
     return means, counts > 0
 
@@ -152,16 +123,7 @@ def _means(points: Tensor, labels: Tensor, clusters: int) -> tuple[Tensor, Tenso
 
 
 def _greedy_plus_plus(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
-    """Greedy k-means++ (Arthur and Vassilvitskii, 2007): of 2 + log K candidates the one that lowers the inertia most.
-
-    Args:
-        points: (points, directions) float32.
-        clusters: K.
-        generator: Of all draws.
-
-    Returns:
-        (clusters, directions) float32, points among those given.
-    """
+    """Greedy k-means++ (Arthur and Vassilvitskii, 2007): of 2 + log K candidates the best one becomes a centre."""
     trials = 2 + int(math.log(clusters))
     norms = points.square().sum(1)
     chosen = [int(torch.randint(len(points), (1,), generator=generator))]

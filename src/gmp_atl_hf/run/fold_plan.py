@@ -22,7 +22,7 @@ from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..protocols.fold import Fold, select
 from ..protocols.leakage import Untouched
 from ..protocols.shuffled_labels import shuffle_labels
-from ..pseudo_labels.features import frames_of
+from ..pseudo_labels.feature_stream import frames_of
 from ..pseudo_labels.kmeans import column_name
 from ..recipe.method import Method
 from ..recipe.sections import STAGE_NAMES, StageName

@@ -17,7 +17,6 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..batching.feature_cache import FrontEndCache
 from ..checkpoints import load_feature_extractor, load_model, quiet_transformers
 from ..data.corpora import LeftOut
 from ..errors import DivergenceError
@@ -27,8 +26,9 @@ from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertFo
 from ..numerics import deterministic
 from ..protocols.leakage import NOTHING_TESTED, Untouched
 from ..pseudo_labels.cluster import cluster_and_label
-from ..pseudo_labels.features import BATCH_SECONDS, feature_source, frames_of, hidden_states_of
-from ..pseudo_labels.label_file import COPY_FILE, LABELS_FILE, copy_for_mapping, map_labels, put_beside
+from ..pseudo_labels.features import hidden_state_extraction, open_cache
+from ..pseudo_labels.kmeans import MultiScaleKMeans
+from ..pseudo_labels.label_file import COPY_FILE, LABELS_FILE, add_label_columns, copy_for_mapping, map_labels
 from ..recipe.sections import PseudoLabelSpec
 from ..run_folder.step_folder import STARTED_FILE, read_json
 from ..training.callbacks import StopAtStep
@@ -238,26 +238,12 @@ def make_pseudo_labels(
     device = PartialState().device
     model = load_model(model_class, checkpoint, spec.seed).to(device)
     extractor = load_feature_extractor(checkpoint)
-    config = model.config
-    cache = None if front_end_cache is None else FrontEndCache(front_end_cache, model, extractor)
-    if cache is not None:
-        rows = train if dev is None else datasets.concatenate_datasets([train, dev])
-        cache.fill(rows.select_columns(["id", "audio", "num_samples"]), description)
+    rows = train if dev is None else datasets.concatenate_datasets([train, dev])
+    cache = open_cache(front_end_cache, model, extractor, rows, description)
     with deterministic(device):
-        cluster_and_label(
-            folder,
-            hidden_states_of(model, spec.layers, extractor, cache),
-            feature_source(model, spec.layers, extractor),
-            config.hidden_size,
-            frames_of(train, config),
-            train,
-            dev,
-            clusters=spec.clusters,
-            sample_frames=spec.sample_frames,
-            seed=spec.seed,
-            batch_seconds=BATCH_SECONDS,
-            description=description,
-        )
+        extraction = hidden_state_extraction(model, spec.layers, extractor, cache)
+        kmeans = MultiScaleKMeans(spec.clusters, spec.seed)
+        cluster_and_label(folder, extraction, kmeans, spec.sample_frames, train, dev, description)
 
 
 @contextmanager
@@ -277,7 +263,7 @@ def pseudo_labels_of(step: Path, scratch: Path) -> Iterator[Callable[[datasets.D
         copy_for_mapping(step / LABELS_FILE, copy)
     state.wait_for_everyone()
     labels = map_labels(copy)
-    yield lambda table: put_beside(table, labels)
+    yield lambda table: add_label_columns(table, labels)
     state.wait_for_everyone()
     if state.is_main_process:
         copy.unlink()
