@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from griffe import Extension
 from mkdocs.structure.files import File, InclusionLevel
 
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
@@ -15,8 +16,8 @@ LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 def on_files(files: Any, config: Any) -> Any:
     """Add every file outside docs/ that a page links to, and those that these link to."""
     docs = Path(config.docs_dir)
-    pages = [(docs / file.src_uri, docs) for file in files.documentation_pages()]
-    for page, _ in pages:
+    pages = [docs / file.src_uri for file in files.documentation_pages()]
+    for page in pages:
         for link in LINK.findall(page.read_text(encoding="utf-8")):
             place = (page.parent / link).resolve()
             if not place.is_file() or not place.is_relative_to(docs.parent) or place.is_relative_to(docs):
@@ -26,7 +27,7 @@ def on_files(files: Any, config: Any) -> Any:
                 continue
             files.append(File.generated(config, uri, abs_src_path=str(place), inclusion=InclusionLevel.NOT_IN_NAV))
             if place.suffix == ".md":
-                pages.append((place, docs))
+                pages.append(place)
     return files
 
 
@@ -43,3 +44,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         return link[1]
 
     return LINK.sub(moved, markdown)
+
+
+class Examples(Extension):
+    """Shows `Example:` in docstrings as code, as `Examples:` is shown."""
+
+    def on_instance(self, *, obj: Any, **_: Any) -> None:
+        """Rename the section before it is read."""
+        if obj.docstring:
+            obj.docstring.value = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)

@@ -151,6 +151,8 @@ def desk(
 
     def recipe(*words: Any) -> gmp.Recipe:
         loaded = load(*words)
+        if Path(words[0]).name == "recipe.yaml":  # that of a run
+            return loaded
         again = not str(words[0]).endswith(".yaml") and repr(words) in TRAINED
         if loaded.name in ONLY_LOADED or again:
             raise Loaded
@@ -270,6 +272,8 @@ def perform_gmp_atl(words: list[str], demo: Path) -> None:
     if words[0] in ("run", "pretrain"):
         words = ["demo" if word in ("NAME", "NAME_OR_FILE") else word for word in words]
     else:
+        if words[0] == "compare":  # what a page has trained has one variant
+            shutil.rmtree("runs", ignore_errors=True)
         put_runs(" ".join(words), demo)
     try:
         assert main(words) == 0, shlex.join(words)
@@ -279,9 +283,9 @@ def perform_gmp_atl(words: list[str], demo: Path) -> None:
 
 def put_runs(text: str, demo: Path) -> None:
     """Put the finished run wherever a run is named that this page has not made."""
-    for folder, variant in re.findall(r"(runs/[a-z-]+)(?::([a-z-]+))?", text):
-        if not Path(folder, variant).exists():
-            shutil.copytree(demo, folder, dirs_exist_ok=True)
+    for folder in re.findall(r"runs/[a-z-]+", text):
+        if not Path(folder).exists():
+            shutil.copytree(demo, folder)
 
 
 def launch_parser() -> Any:

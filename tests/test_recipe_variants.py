@@ -99,6 +99,13 @@ def test_a_variant_sets_what_it_says_and_nothing_else() -> None:
     assert replace(k2, pseudo_labels=whole.pseudo_labels) == whole
 
 
+def test_a_variant_shares_every_section_that_it_leaves_as_it_is() -> None:
+    made = recipe(variants=["direct", {"name": "k2", "set": {"pseudo_labels.clusters": [2]}}])
+    assert made.method("direct") is made.method("direct")
+    assert made.method("direct").pseudo_labels is made.pseudo_labels
+    assert made.method("k2").stages is made.stages
+
+
 def test_a_variant_comes_on_top_of_its_base() -> None:
     made = recipe(variants=[{"name": "d2", "base": "direct", "set": {"stages.finetune.learning_rate": 1e-3}}])
     assert made.method("d2").stages.performed == ("finetune",)
