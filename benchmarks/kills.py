@@ -67,6 +67,7 @@ class Scenario:
         for place in (self.run, self.temporary, self.exported):
             shutil.rmtree(place, ignore_errors=True)
         self.temporary.mkdir()
+        self.exported.mkdir()
         self.log.unlink(missing_ok=True)
         self.hub.repositories.clear()
 
