@@ -17,7 +17,7 @@ from ..files import check_files
 from ..inference.loading import load_emotion_model
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..recipe.recipe import Recipe
-from ..run_folder.step_folder import STEP_FILE, StepFolder, read_json
+from ..run_folder.step_folder import STEP_FILE, UNFINISHED, StepFolder, read_json
 
 MODEL = "model"
 USAGE_FILE = "usage.json"
@@ -152,9 +152,17 @@ def _temperatures(variant: Path, summary: Mapping[str, Any]) -> Iterator[float]:
 def _step_seconds(variant: Path) -> Iterator[float]:
     """Seconds of each step of a variant; one that another variant has performed counts too, once."""
     seen = set()
-    for file in sorted(variant.glob(f"seed-*/*/*/{STEP_FILE}")):
-        step = StepFolder(file.parent, {}).resolve()
-        if step not in seen and (step / STEP_FILE).is_file():
+    for folder in sorted(variant.glob("seed-*/*/[0-9]-*")):
+        if folder.suffix == UNFINISHED or not folder.is_dir():
+            continue
+        step = StepFolder(folder, {}).resolve()
+        if not (step / STEP_FILE).is_file():
+            raise RequestError(
+                f"the step {step} has no {STEP_FILE}, which says how long it took",
+                "every step of the variant as the run wrote it",
+                "put the file back, or delete that folder and run the recipe again, which repeats the step",
+            )
+        if step not in seen:
             seen.add(step)
             yield float(read_json(step / STEP_FILE)["seconds_since_last_start"])
 

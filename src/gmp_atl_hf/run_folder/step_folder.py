@@ -28,6 +28,10 @@ FORMAT_VERSION = 1
 """Part of every key; raised when what a step writes changes its meaning."""
 
 STARTED_FILE = "started.json"
+
+UNFINISHED = ".unfinished"
+"""Ends the name of the folder in which a step works until it is done."""
+
 _ABSENT = "nothing"
 
 
@@ -89,7 +93,7 @@ class StepFolder:
     @property
     def working(self) -> Path:
         """The folder in which an unfinished step works."""
-        return self.path.with_name(self.path.name + ".unfinished")
+        return self.path.with_name(self.path.name + UNFINISHED)
 
     @property
     def finished(self) -> bool:
