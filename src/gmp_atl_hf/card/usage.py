@@ -13,7 +13,7 @@ import soundfile
 from ..checkpoints import quiet_transformers
 from ..data.audio import SAMPLING_RATE, read_clip
 from ..files import json_of, write_known
-from .facts import USAGE_FILE
+from ..run_folder.layout import USAGE_FILE
 
 MODEL_ID = "<model>"
 AUDIO_FILE = "speech.wav"

@@ -35,7 +35,9 @@ from ..recipe.recipe import PseudoLabelSpec
 from ..report.figures import NO_MATPLOTLIB, can_draw
 from ..run.processes import join_processes
 from ..run.stages import MODEL_CLASSES, encoder_shapes, make_arguments
-from ..run.steps import TRAINING_FILE, Training, make_pseudo_labels, pseudo_labels_of, train, write_left_out
+from ..run.steps import make_pseudo_labels, pseudo_labels_of, train, write_left_out
+from ..run.training import Training, Weights
+from ..run_folder.layout import TRAINING_FILE
 from ..run_folder.lock import only_run_in
 from ..run_folder.step_folder import StepFolder, read_json, write_json
 from ..training.checks import check_training_arguments
@@ -328,16 +330,18 @@ class _Pretraining:
                 labelled = stack.enter_context(pseudo_labels_of(labels, folder))
             begun = lesson is not None and (lesson.regression or lesson.copied > 0)
             task = Training(
+                step="training",
                 model_class=iteration.model_class,
-                start=labels / START_FOLDER if begun else self._start(iteration),
-                config_from=self.begin,
+                start=Weights(labels / START_FOLDER if begun else self._start(iteration)),
+                backbone=Weights(self.begin),
                 fields=self._fields(iteration.scales),
                 arguments=iteration.arguments,
+                data={},  # the key is that of the iteration
                 train=labelled(self.speech.train),
                 dev=labelled(self.speech.dev),
                 seed=self.recipe.seed,
                 description=f"iteration {iteration.number}",
-                also_heard=() if lesson is None else lesson.facts.heard,
+                also_seen=() if lesson is None else lesson.facts.heard,
                 trainer=None if lesson is None else lesson.trainer,
             )
             train(folder, task)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
-from .checks import FOLDER_NAME, RESERVED_NAMES, describe, did_you_mean, known_names, load_yaml
+from ..run_folder.layout import RESERVED_NAMES
+from .checks import FOLDER_NAME, describe, did_you_mean, known_names, load_yaml
 
 if TYPE_CHECKING:
     from .recipe import VariantSpec

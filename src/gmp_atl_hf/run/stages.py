@@ -29,13 +29,6 @@ MODEL_CLASSES: Mapping[StageName, type[GMPATLPreTrainedModel]] = {
     "finetune": HubertForGMPATL,
 }
 
-STEP_NAMES: Mapping[str, str] = {
-    "multitask": "1-multitask",
-    "pseudo-labels": "2-pseudo-labels",
-    "retrain": "3-retrain",
-    "finetune": "4-finetune",
-}
-
 # Our choice throughout: the paper's training settings are not known. The rates and lengths are those of its closest
 # published relatives (P-TAPT, FLEA), scaled to one GPU.
 DEFAULT_ARGUMENTS: Mapping[StageName, Mapping[str, Any]] = {
