@@ -18,9 +18,9 @@ from gmp_atl_hf.card.repository import files_of_run
 from gmp_atl_hf.card.usage import write_usage
 from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError, said_of_the_disk
-from gmp_atl_hf.files import check_files, read_json, read_jsonl, remove_half_written, write_known
+from gmp_atl_hf.files import STEP_FILE, check_files, read_json, read_jsonl, remove_half_written, write_known
 from gmp_atl_hf.run import steps
-from gmp_atl_hf.run_folder.step_folder import STEP_FILE, StepFolder
+from gmp_atl_hf.run_folder.step_folder import StepFolder
 from kills import run_until
 from runs import SPLIT, changed_recipe, files_of, given_split, results, run, stamps, write_corpus, write_recipe
 

@@ -13,11 +13,11 @@ from safetensors import safe_open
 from ..checkpoints import load_emotion_model, load_feature_extractor
 from ..errors import RequestError
 from ..evaluation.results import is_speaker_independent
-from ..files import check_files
+from ..files import STEP_FILE, check_files, read_json
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..recipe.recipe import Recipe
 from ..run_folder.layout import MODEL, REPORT_FILE, USAGE_FILE, RunFolder
-from ..run_folder.step_folder import STEP_FILE, UNFINISHED, StepFolder, read_json
+from ..run_folder.step_folder import UNFINISHED, StepFolder
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from ..data.fingerprints import Recordings, combine
 from ..data.table import Corpus, read_corpora
 from ..environment import describe_environment
 from ..errors import RequestError
-from ..files import check_files, json_of, remove_half_written, write_known
+from ..files import check_files, json_of, read_json, remove_half_written, write_json, write_known
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
 from ..pseudo_labels.kmeans import column_name
@@ -39,7 +39,7 @@ from ..run.steps import make_pseudo_labels, pseudo_labels_of, train, write_left_
 from ..run.training import Training, Weights
 from ..run_folder.layout import TRAINING_FILE
 from ..run_folder.lock import only_run_in
-from ..run_folder.step_folder import StepFolder, read_json, write_json
+from ..run_folder.step_folder import StepFolder
 from ..training.checks import check_training_arguments
 from .curves import describe_labels, draw_curves, label_agreement
 from .labels import make_mfcc_labels

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet  # type: ignore[import-untyped]
 
-from ..files import check_files
+from ..files import check_files, read_json
 from ..pseudo_labels.codebook import PROVENANCE_FILE
 from ..pseudo_labels.label_file import LABELS_FILE
 from ..report.details import ClusterUsage, Details, TrainingLog
 from ..run_folder.layout import STEP_NAMES, TRAINING_FILE
-from ..run_folder.step_folder import read_json
 from .fold_plan import PlannedFold
 from .plan import RunPlan
 

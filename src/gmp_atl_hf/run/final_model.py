@@ -11,11 +11,11 @@ from ..card.card import write_model_card
 from ..card.usage import write_usage
 from ..checkpoints import load_feature_extractor, load_model, quiet_transformers
 from ..errors import RequestError
-from ..files import check_files, read_json
+from ..files import STEP_FILE, check_files, read_json
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from ..protocols.fold import Fold
 from ..run_folder.layout import ALL_SPEAKERS, MODEL, TRAINING_FILE, USAGE_FILE
-from ..run_folder.step_folder import STEP_FILE, StepFolder
+from ..run_folder.step_folder import StepFolder
 from .fold_plan import PlannedFold
 from .perform import Worker
 from .plan import RunPlan

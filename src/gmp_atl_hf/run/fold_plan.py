@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,6 @@ class PlannedStep:
     perform: Callable[[Path], None]
     """Does the work in the folder given."""
 
-    equals: Sequence[StepFolder] = ()
-    """All planned steps with this key, this one among them."""
-
-    def finished_elsewhere(self) -> StepFolder | None:
-        """The same step of another variant, if that is finished."""
-        return next((one for one in self.equals if one.path != self.folder.path and one.finished), None)
-
 
 @dataclass(frozen=True)
 class PlannedFold:
@@ -64,7 +57,7 @@ class PlannedFold:
         test: Rows to test on.
         batch_size: Clips per batch of the test.
         untouched: What of the test nothing may touch before.
-        front_end_cache: Folder of the front-end cache for the test, or None.
+        front_end_cache: That of the test; None computes the front end.
     """
 
     variant: str
@@ -91,7 +84,7 @@ class PlannedFold:
 
 @dataclass
 class Planner:
-    """Makes the plan of each fold and remembers which steps it has planned before.
+    """Makes the plan of each fold.
 
     Args:
         run: The run's folder.
@@ -108,7 +101,6 @@ class Planner:
     backbones: Mapping[str, Mapping[str, Any]]
     common_backbone: str | Mapping[str, Any]
     processes: int = 1
-    _planned: dict[str, list[StepFolder]] = field(default_factory=dict)
 
     def plan(
         self,
@@ -134,13 +126,6 @@ class Planner:
         """
         folder = self.run.fold(variant, seed, name or fold.number)
         return _FoldPlan(self, variant, recipe, seed, fold, folder, stops or {}).make()
-
-    def register(self, step: PlannedStep) -> PlannedStep:
-        """Remember a step, so that those with the same key know of each other."""
-        equals = self._planned.setdefault(step.folder.key, [])
-        if all(one.path != step.folder.path for one in equals):
-            equals.append(step.folder)
-        return PlannedStep(step.folder, step.perform, equals)
 
 
 def known_genders(rows: datasets.Dataset) -> int:
@@ -241,9 +226,9 @@ class _FoldPlan:
         path: Path,
         inputs: Mapping[str, Any],
         perform: Callable[[Path], None],
-        manner: Mapping[str, Any] | None = None,
+        launch: Mapping[str, Any] | None = None,
     ) -> None:
-        self.steps[name] = self.planner.register(PlannedStep(StepFolder(path, inputs, manner or {}), perform))
+        self.steps[name] = PlannedStep(StepFolder(path, inputs, launch or {}), perform)
 
     # ---- the steps -----------------------------------------------------------------------------------------------
 

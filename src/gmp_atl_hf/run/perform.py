@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from tqdm.auto import tqdm
 from ..environment import describe_environment, with_earlier
 from ..errors import RequestError, is_read_only
 from ..evaluation.metrics import emotion_metrics
-from ..files import json_of, jsonl_of, read_json, read_jsonl, remove_half_written, write_known
+from ..files import STEP_FILE, json_of, jsonl_of, read_json, read_jsonl, remove_half_written, write_known
 from ..report.build import NOT_SPEAKER_INDEPENDENT
 from ..run_folder.layout import ENVIRONMENT_FILE, METRICS_FILE, PREDICTIONS_FILE, RECIPE_FILE, SPLIT_FILE, FoldFolder
-from ..run_folder.step_folder import STEP_FILE, StepFolder
+from ..run_folder.step_folder import StepFolder
 from .fold_plan import PlannedFold, PlannedStep
 from .plan import RunPlan
 from .steps import predict, write_left_out
@@ -22,16 +23,15 @@ from .temperature import development_temperature
 
 
 class Worker:
-    """Performs a plan, and remembers what it has done and what was done before.
-
-    Args:
-        plan: The plan.
-    """
+    """Performs a plan, and remembers what it has made and what it has found finished."""
 
     def __init__(self, plan: RunPlan) -> None:
         self.plan, self.processes = plan, plan.processes
         self.made: set[Path] = set()
         self.found: set[Path] = set()
+        self._steps: dict[str, list[StepFolder]] = defaultdict(list)
+        for step in (step for planned in plan.planned for step in planned.steps):
+            self._steps[step.folder.key].append(step.folder)
         self._recorded = False  # whether the machine is noted, which it is once something is computed
         problems = {each.folder.path: _damage(each.folder) for each in plan.planned}
         self._damaged = {folder: problem for folder, problem in problems.items() if problem is not None}
@@ -74,16 +74,16 @@ class Worker:
 
     def perform_step(self, step: PlannedStep) -> None:
         """Do one step unless it is finished, or another variant has done it."""
-        finished, twin = step.folder.finished, step.finished_elsewhere()
+        finished, other = step.folder.finished, self._finished_elsewhere(step.folder)
         # All have looked before the first one writes.
         self.processes.wait_for_everyone()
         if finished:
             if step.folder.path not in self.made:
                 self.found.add(step.folder.path)
             return
-        if twin is not None:
+        if other is not None:
             if self.processes.is_main_process:
-                step.folder.point_to(twin.resolve())
+                step.folder.point_to(other.resolve())
         else:
             self.record_environment()
             with step.folder.work(self.processes) as folder, self.plan.recordings.unchanged(folder):
@@ -137,8 +137,12 @@ class Worker:
         if self.processes.is_main_process:
             tqdm.write(text)
 
+    def _finished_elsewhere(self, step: StepFolder) -> StepFolder | None:
+        """The same step of another variant, if that is finished."""
+        return next((one for one in self._steps[step.key] if one.path != step.path and one.finished), None)
+
     def _finished_steps(self) -> list[StepFolder]:
-        return [step.folder for planned in self.plan.planned for step in planned.steps if step.folder.finished]
+        return [step for steps in self._steps.values() for step in steps if step.finished]
 
 
 def listed(numbers: set[int]) -> str:

@@ -52,7 +52,7 @@ class RunPlan:
         notes: What this corpus cannot have.
         recordings: The recordings as they were when the plan was made.
         planner: Plans further folds, such as that of the final model.
-        planned: Every variant, seed and fold, asked for or not: what is there is reported.
+        planned: Every variant, seed and fold, asked for or not, since all that is finished is reported.
     """
 
     recipe: Recipe
@@ -87,13 +87,7 @@ class RunPlan:
 def plan_run(
     recipe: Recipe, output_dir: Path, folds: Sequence[int] | None = None, command: str = "run_recipe"
 ) -> RunPlan:
-    """Check and plan a run.
-
-    Args:
-        recipe: The recipe.
-        output_dir: Folder of the run.
-        folds: Folds to run, numbered from 1; None for all.
-        command: The command behind the numbers.
+    """Check and plan a run of some folds, numbered from 1, or of all.
 
     Raises:
         RequestError: The request is wrong, or something finished in the folder contradicts it.

@@ -12,8 +12,9 @@ from typing import Any
 from accelerate import PartialState
 
 from ..errors import RequestError
+from ..files import read_json, write_json
 from ..run_folder.layout import DEV_LOGITS_FILE, TRAINING_FILE
-from ..run_folder.step_folder import StepFolder, read_json, write_json
+from ..run_folder.step_folder import StepFolder
 
 CANDIDATES = "candidates"
 SEARCH_FILE = "search.json"

@@ -39,15 +39,7 @@ DEFAULT_ARGUMENTS: Mapping[StageName, Mapping[str, Any]] = {
 
 
 def stage_arguments(recipe: Recipe, stage: StageName) -> dict[str, Any]:
-    """Training arguments of a stage, without what belongs to one fold: folder, seed, dates.
-
-    Args:
-        recipe: A recipe without variants.
-        stage: Which training.
-
-    Returns:
-        `GMPATLTrainingArguments` fields, JSON types.
-    """
+    """`GMPATLTrainingArguments` fields of a stage as JSON types, without what belongs to one fold."""
     given = getattr(recipe.stages, stage).arguments
     data: dict[str, Any] = {"max_seconds": recipe.data.max_seconds}
     if stage != "retrain" and recipe.data.augment != "none":  # frame labels are those of the clip as it was recorded
@@ -58,16 +50,13 @@ def stage_arguments(recipe: Recipe, stage: StageName) -> dict[str, Any]:
 def stage_model_fields(
     recipe: Recipe, stage: StageName, labels: list[str], scales: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
-    """Configuration fields of a stage's model, on top of the backbone's own.
+    """`GMPATLConfig` fields of a stage's model as JSON types, on top of the backbone's own.
 
     Args:
-        recipe: A recipe without variants.
+        recipe: A variant's own recipe.
         stage: Which training.
         labels: Emotions in the table's order.
         scales: Pseudo-label column → clusters, for retraining.
-
-    Returns:
-        `GMPATLConfig` fields, JSON types.
     """
     common = dict(recipe.model)
     if stage == "retrain":
@@ -83,16 +72,7 @@ def stage_model_fields(
 
 
 def make_arguments(output_dir: Path, seed: int, settings: Mapping[str, Any], evaluate: bool) -> GMPATLTrainingArguments:
-    """Training arguments of one training.
-
-    Args:
-        output_dir: Where checkpoints to resume from go.
-        seed: Seed of everything random.
-        settings: As `stage_arguments` gives them.
-        evaluate: Whether there are development speakers; without them the last step is kept.
-
-    Returns:
-        The arguments.
+    """Make the arguments of one training from what `stage_arguments` gave; without an evaluation the last step is kept.
 
     Raises:
         RequestError: A value that transformers refuses.
@@ -121,7 +101,7 @@ def check_stage_settings(recipe: Recipe, backbone_config: Mapping[str, Any], lab
     """Refuse stage settings that would only fail once training starts.
 
     Args:
-        recipe: A recipe without variants.
+        recipe: A variant's own recipe.
         backbone_config: The backbone's configuration fields.
         labels: Emotions in the table's order; None before the corpus is read: their number is not looked at then.
 

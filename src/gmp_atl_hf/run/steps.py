@@ -20,7 +20,7 @@ from ..batching.feature_cache import FrontEndCache
 from ..checkpoints import load_feature_extractor, load_model, quiet_transformers, seen_speakers
 from ..data.corpora import LeftOut
 from ..errors import RequestError
-from ..files import is_whole, json_of, jsonl_of, remember, write_jsonl, write_known
+from ..files import is_whole, json_of, jsonl_of, read_json, remember, write_jsonl, write_known
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
 from ..protocols.leakage import NOTHING_TESTED, Untouched
 from ..pseudo_labels.cluster import cluster_and_label
@@ -28,7 +28,7 @@ from ..pseudo_labels.features import BATCH_SECONDS, feature_source, frames_of, h
 from ..pseudo_labels.label_file import COPY_FILE, LABELS_FILE, copy_for_mapping, map_labels, put_beside
 from ..recipe.recipe import PseudoLabelSpec
 from ..run_folder.layout import DEV_LOGITS_FILE, LEFT_OUT_FILE, TRAINING_FILE
-from ..run_folder.step_folder import STARTED_FILE, read_json
+from ..run_folder.step_folder import STARTED_FILE
 from ..training.repeatable import repeatable
 from ..training.stopping import StopAtStep
 from ..training.trainer import GMPATLTrainer

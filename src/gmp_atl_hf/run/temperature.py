@@ -24,7 +24,8 @@ def development_temperature(
     Args:
         plan: The run.
         folds: One fold or several, their fine-tuning done.
-        untouched: What will be scored at this temperature; development speakers of one fold are the test of another.
+        untouched: What will be scored at this temperature, besides the test of each fold: development speakers of one
+            fold are the test of another.
 
     Returns:
         The temperature; None without development speakers: there is nothing honest to calibrate on.

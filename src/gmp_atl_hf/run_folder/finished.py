@@ -15,16 +15,9 @@ from .layout import REPORT_FILE, FoldFolder, RunFolder
 
 @dataclass(frozen=True)
 class TestedVariant:
-    """One variant of a run, as it was tested.
+    """One variant of a run as it was tested: its part of the report, and the predictions that its numbers cover.
 
-    Args:
-        name: `run:variant`, for tables.
-        labels: Emotions in index order.
-        results: Test predictions of the seeds and folds that its numbers cover.
-        block: The same as arrays.
-        summary: Its part of the run's report.
-        protocol: The run's protocol.
-        stamps: What stands beside every number of the run.
+    `name` is `run:variant`, `labels` are in index order, and `block` holds the results as arrays.
     """
 
     name: str

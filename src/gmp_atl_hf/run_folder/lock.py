@@ -27,12 +27,10 @@ class Processes(Protocol):
     """What the lock needs to know of `accelerate.PartialState`."""
 
     @property
-    def is_main_process(self) -> bool:
-        """Whether this process locks for all."""
+    def is_main_process(self) -> bool: ...  # noqa: D102
 
     @property
-    def num_processes(self) -> int:
-        """How many there are."""
+    def num_processes(self) -> int: ...  # noqa: D102
 
 
 @contextmanager
@@ -40,11 +38,9 @@ def only_run_in(folder: Path, processes: Processes) -> Iterator[None]:
     """Keep other runs out of a folder while the block lasts.
 
     The system lets go of the lock when the process ends, however it ends, so nothing has to be cleared by hand. Of
-    several processes of one launch the main one locks; the others hear of a refusal and refuse as well.
+    several processes of one launch the main one locks; the others are told of a refusal and refuse as well.
 
-    Args:
-        folder: The run's folder; if it is not there it is made, and taken away again if nothing else came into it.
-        processes: The processes of this run.
+    A folder that is not there is made, and taken away again if nothing else came into it.
 
     Raises:
         RequestError: Another run is working there.
