@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,16 @@ def development_temperature(
     Raises:
         RequestError: A test speaker is among those that the temperature would be fitted on.
     """
-    rows = [row for planned in folds for row in _dev_rows(plan, planned, folds, untouched)]
+    # One fold is scored by the model that it chose, all together by a model of the settings that were best on average.
+    shared = shared_settings(plan, folds) if len(folds) > 1 else None
+    speaker_of = dict(zip(plan.corpus.table["id"], plan.corpus.table["speaker"], strict=True))
+    rows = []
+    for planned in folds:
+        own = _dev_rows(planned.finetune.resolve(), shared)
+        for tested in (planned.untouched, untouched):
+            tested.refuse_recordings((row["id"] for row in own), "calibration")
+            tested.refuse_speakers((speaker_of[row["id"]] for row in own), "calibration would hear")
+        rows += own
     if not rows:
         return None
     number = {label: index for index, label in enumerate(plan.labels)}
@@ -46,18 +56,8 @@ def shared_settings(plan: RunPlan, folds: Sequence[PlannedFold]) -> dict[str, An
     return choose_for_all([planned.finetune.resolve() for planned in folds])[0] if plan.recipe.search else None
 
 
-def _dev_rows(
-    plan: RunPlan, planned: PlannedFold, folds: Sequence[PlannedFold], untouched: Untouched
-) -> list[dict[str, Any]]:
-    """Development logits of one fold, none of whose speakers is tested."""
-    # One fold is scored by the model that it chose, all together by a model of the settings that were best on average.
-    shared = shared_settings(plan, folds) if len(folds) > 1 else None
-    folder = planned.finetune.resolve()
-    file = folder / DEV_LOGITS_FILE if shared is None else dev_logits_of(folder, shared)
-    check_files(folder, file.name)
-    rows = read_jsonl(file) if file.is_file() else []
-    speaker_of = dict(zip(plan.corpus.table["id"], plan.corpus.table["speaker"], strict=True))
-    for tested in (planned.untouched, untouched):
-        tested.refuse_recordings((row["id"] for row in rows), "calibration")
-        tested.refuse_speakers((speaker_of[row["id"]] for row in rows), "calibration would hear")
-    return rows
+def _dev_rows(finetune: Path, settings: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Development logits of a finished fine-tuning: of the model it chose, or of the one with some settings."""
+    file = finetune / DEV_LOGITS_FILE if settings is None else dev_logits_of(finetune, settings)
+    check_files(finetune, file.name)
+    return read_jsonl(file) if file.is_file() else []

@@ -44,11 +44,10 @@ _ABSENT = "nothing"
 
 
 class Processes(Protocol):
-    """What a step needs to know of `accelerate.PartialState`."""
+    """What a run's folder needs to know of `accelerate.PartialState`; the main process writes."""
 
-    @property
-    def is_main_process(self) -> bool:
-        """Whether this process writes."""
+    is_main_process: bool
+    num_processes: int
 
     def wait_for_everyone(self) -> None:
         """Wait until all processes are here."""
