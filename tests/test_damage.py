@@ -19,9 +19,9 @@ from gmp_atl_hf.card.usage import write_usage
 from gmp_atl_hf.cli.console import explain_file_error
 from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.files import check_files, read_json, read_jsonl, remove_half_written, write_known
+from gmp_atl_hf.files import STEP_FILE, check_files, read_json, read_jsonl, remove_half_written, write_known
 from gmp_atl_hf.run import steps
-from gmp_atl_hf.run_folder.step_folder import STEP_FILE, StepFolder
+from gmp_atl_hf.run_folder.step_folder import StepFolder
 from kills import run_until
 from runs import SPLIT, changed_recipe, files_of, given_split, results, run, stamps, write_corpus, write_recipe
 

@@ -25,11 +25,11 @@ from transformers import HubertModel, Wav2Vec2FeatureExtractor
 
 import gmp_atl_hf as gmp
 from audio_files import RATE, tone, write_audio
+from corpus_trees import read_corpus
 from gmp_atl_hf.cli import main
 from gmp_atl_hf.data.corpora import from_file as outside
 from gmp_atl_hf.data.corpora.base import REGISTERED
 from gmp_atl_hf.data.corpora.emodb import complete_corpus
-from gmp_atl_hf.data.table import read_corpus
 from gmp_atl_hf.pretraining.recipe import PretrainRecipe
 from models import tiny_hubert_config
 from runs import BACKBONE, SPLIT, SPLIT_EMOTION_PATTERN, clip, run

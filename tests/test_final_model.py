@@ -11,7 +11,7 @@ import pytest
 
 from gmp_atl_hf.environment import describe_environment
 from gmp_atl_hf.evaluation.calibration import fit_temperature
-from gmp_atl_hf.run import run as run_module
+from gmp_atl_hf.run import perform
 from runs import EMOTIONS, SPEAKERS, SPLIT, digests, given_split, read_json, read_lines, recipe_dict, run, write_corpus
 
 VARIANT = "multitask-only"
@@ -158,7 +158,7 @@ def test_the_environment_is_that_of_the_trainings_not_of_a_report_made_again(
     here = describe_environment()
 
     def run_on(machine: str, **changes: Any) -> Any:
-        monkeypatch.setattr(run_module, "describe_environment", lambda: {**here, "platform": machine})
+        monkeypatch.setattr(perform, "describe_environment", lambda: {**here, "platform": machine})
         return run({**recipe, **changes}, tmp_path / "run")["environment"]["platform"]
 
     assert run_on("A") == "A"

@@ -12,15 +12,17 @@ import pytest
 
 from corpus_trees import clip
 from gmp_atl_hf import Protocol
+from gmp_atl_hf.checkpoints import seen_speakers
 from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.data.table import read_corpora
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.heard import heard_by_codebooks, heard_by_model
+from gmp_atl_hf.files import write_known
 from gmp_atl_hf.protocols.fold import Fold
 from gmp_atl_hf.protocols.leakage import NOTHING_TESTED, Untouched, maybe_heard
-from gmp_atl_hf.run import final_model
+from gmp_atl_hf.pseudo_labels.codebook import codebook_speakers
 from gmp_atl_hf.run import fold_plan as plan
-from gmp_atl_hf.run import run as run_module
+from gmp_atl_hf.run import perform, temperature
+from gmp_atl_hf.run.plan import MAYBE_SEEN_STAMP
 from runs import SPLIT, given_split, read_json, read_lines, recipe_dict, run, write_corpus, write_recipe
 
 TESTED = [f"folder/{name}" for name, part in SPLIT.items() if part == "test"]
@@ -113,8 +115,7 @@ def test_codebooks_that_know_a_test_speaker_are_not_retrained_on(
         codebooks = read_json(folder / "codebooks.json")
         for scale in codebooks["scales"].values():
             scale["training_speakers"].append("folder/m3")
-        (folder / "codebooks.json").write_text(json.dumps(codebooks), encoding="utf-8")
-        (folder / "hashes.json").unlink()  # as if it had been made so
+        write_known(folder, {"codebooks.json": json.dumps(codebooks)})
 
     monkeypatch.setattr(plan, "make_pseudo_labels", foreign)
     with pytest.raises(RequestError, match=r"codebooks in .* were fitted on the test speaker folder/m3"):
@@ -124,13 +125,13 @@ def test_codebooks_that_know_a_test_speaker_are_not_retrained_on(
 def test_a_test_speaker_in_calibration_stops_the_run(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest, leaked = final_model.read_jsonl, "folder/test/anger/f3_0.wav"
+    honest, leaked = temperature.read_jsonl, "folder/test/anger/f3_0.wav"
 
     def leaking(path: Path) -> list[dict[str, Any]]:
         rows = honest(path)
         return [*rows, {**rows[0], "id": leaked}] if path.name == "dev_logits.jsonl" else rows
 
-    monkeypatch.setattr(final_model, "read_jsonl", leaking)
+    monkeypatch.setattr(temperature, "read_jsonl", leaking)
     with pytest.raises(RequestError, match=f"calibration would hear the test recording {leaked}"):
         run(given_split(corpus, variants=["direct"], final=False), tmp_path / "run")
 
@@ -138,13 +139,13 @@ def test_a_test_speaker_in_calibration_stops_the_run(
 def test_development_speakers_of_other_folds_calibrate_nothing_that_they_are_tested_by(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = run_module.development_temperature
+    honest = perform.development_temperature
 
     def leaking(one: Any, folds: Any, untouched: Untouched) -> Any:
-        everything = [each for each in one.planned if one.tested(each) or each in folds]
+        everything = [each for each in one.planned if each.folder.metrics.is_file() or each in folds]
         return honest(one, everything, untouched)
 
-    monkeypatch.setattr(run_module, "development_temperature", leaking)
+    monkeypatch.setattr(perform, "development_temperature", leaking)
     with pytest.raises(RequestError, match=r"calibration would hear the test recording"):
         run(recipe_dict(write_corpus(tmp_path / "corpus"), variants=["direct"], final=False), tmp_path / "run")
 
@@ -157,8 +158,7 @@ def test_a_model_that_has_heard_a_test_speaker_is_not_tested(
     def foreign(folder: Path, task: Any) -> None:
         honest(folder, task)
         config = read_json(folder / "config.json")
-        (folder / "config.json").write_text(json.dumps({**config, "seen_speakers": ["folder/m3"]}), encoding="utf-8")
-        (folder / "hashes.json").unlink()  # as if it had been trained so
+        write_known(folder, {"config.json": json.dumps({**config, "seen_speakers": ["folder/m3"]})})
 
     monkeypatch.setattr(plan, "train", foreign)
     with pytest.raises(RequestError, match=r"4-finetune has heard the test speaker folder/m3"):
@@ -171,10 +171,10 @@ def test_a_model_that_has_heard_a_test_speaker_is_not_tested(
 def test_models_codebooks_and_splits_say_whom_they_have_heard(finished: Path) -> None:
     fold = finished / "gmp-atl/seed-0/fold-01"
     for step in ("1-multitask", "3-retrain", "4-finetune"):
-        assert heard_by_model(fold / step) == sorted(HEARD)
-    assert heard_by_codebooks(fold / "2-pseudo-labels") == sorted(n for n in HEARD if SPLIT[n[-2:]] == "train")
-    assert heard_by_model(finished / "model") == sorted(HEARD)
-    assert heard_by_model(finished / "backbone/seed-0") == []
+        assert seen_speakers(fold / step) == sorted(HEARD)
+    assert codebook_speakers(fold / "2-pseudo-labels") == sorted(n for n in HEARD if SPLIT[n[-2:]] == "train")
+    assert seen_speakers(finished / "model") == sorted(HEARD)
+    assert seen_speakers(finished / "backbone/seed-0") == []
 
 
 def test_a_model_of_ours_makes_no_backbone_for_folds_that_test_its_speakers(
@@ -201,7 +201,7 @@ def test_it_does_make_one_for_other_speakers_and_what_comes_out_has_heard_both(
     other["corpus"]["corpus_name"] = "others"
     run(other, tmp_path / "other")
     expected = {*HEARD, *(name.replace("folder/", "others/") for name in HEARD)}
-    assert heard_by_model(tmp_path / "other/model") == sorted(expected)
+    assert seen_speakers(tmp_path / "other/model") == sorted(expected)
 
 
 def test_a_backbone_that_does_not_say_whom_it_has_heard_stamps_every_number(
@@ -216,21 +216,8 @@ def test_a_backbone_that_does_not_say_whom_it_has_heard_stamps_every_number(
     del config["seen_speakers"]
     (silent / "config.json").write_text(json.dumps(config), encoding="utf-8")
     report = run(given_split(corpus, backbone=str(silent), variants=["direct"], final=False), tmp_path / "run")
-    assert report["stamps"] == [run_module.MAYBE_HEARD_STAMP]
-    assert heard_by_model(tmp_path / "run/direct/seed-0/fold-01/4-finetune") == sorted([*HEARD, "unknown"])
-
-
-def test_a_step_of_an_older_run_says_it_in_its_step_json(finished: Path, tmp_path: Path) -> None:
-    old = tmp_path / "old"
-    old.mkdir()
-    for file in (finished / "gmp-atl/seed-0/fold-01/4-finetune").iterdir():
-        (old / file.name).write_bytes(file.read_bytes())
-    config = read_json(old / "config.json")
-    del config["seen_speakers"]
-    (old / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    note = {name: value for name, value in read_json(old / "step.json").items() if name not in ("files", "sha256")}
-    (old / "step.json").write_text(json.dumps(note), encoding="utf-8")
-    assert heard_by_model(old) == sorted(HEARD)
+    assert report["stamps"] == [MAYBE_SEEN_STAMP]
+    assert seen_speakers(tmp_path / "run/direct/seed-0/fold-01/4-finetune") == sorted([*HEARD, "unknown"])
 
 
 # ---- corpora that cannot keep the promise --------------------------------------------------------------------------

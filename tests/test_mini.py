@@ -10,9 +10,8 @@ import torch
 from safetensors import safe_open
 from transformers import AutoFeatureExtractor, AutoModel, HubertModel
 
-from gmp_atl_hf.checkpoints import SHIPPED_BACKBONES, describe_backbone, load_model, locate
+from gmp_atl_hf.checkpoints import SHIPPED_BACKBONES, describe_backbone, load_model, locate, seen_speakers
 from gmp_atl_hf.data.audio import SAMPLING_RATE
-from gmp_atl_hf.heard import heard_by_model
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count, hop_length, receptive_field
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
 from gmp_atl_hf.pretraining.recipe import PretrainRecipe
@@ -56,7 +55,7 @@ def test_its_name_is_enough_and_a_folder_of_that_name_is_something_else() -> Non
 
 
 def test_it_says_whom_it_has_heard_and_none_of_them_is_of_an_emotional_corpus() -> None:
-    heard = heard_by_model(locate("mini"))
+    heard = seen_speakers(locate("mini"))
     assert {"plain-speech/kerstin", "plain-speech/nathalie", "plain-speech/unknown"} < set(heard)
     assert {speaker.partition("/")[0] for speaker in heard} == {"plain-speech"}
     assert len(heard) == REPORT["speech"]["train"]["speakers"] + REPORT["speech"]["dev"]["speakers"]

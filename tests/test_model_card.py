@@ -295,6 +295,21 @@ def test_the_card_names_the_machines_of_earlier_parts(crossed: Path, tmp_path: P
     assert re.search(rf"Python {platform.python_version()}, gmp-atl-hf .*; an earlier part with Python 3\.0, ", card)
 
 
+def test_a_step_that_has_lost_its_note_is_refused_and_not_left_out_of_the_computing_time(
+    crossed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(crossed, tmp_path / "run")
+    fold = folder / "gmp-atl/seed-0/fold-02"
+    shutil.copytree(fold / "1-multitask", fold / "1-multitask.unfinished")
+    (fold / "1-multitask.unfinished/step.json").unlink()  # of a run that goes on: counted once it is done
+    assert read_run(folder).steps == read_run(crossed).steps
+    (fold / "3-retrain/step.json").unlink()
+    for words in (["card", str(folder)], ["push", str(folder), "ana/tones", "--dry-run"]):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert f"{fold / '3-retrain'} has no step.json" in error and "fix:" in error
+
+
 def test_every_label_of_the_corpus_is_accounted_for(crossed: Path) -> None:
     card = (crossed / "model/README.md").read_text()
     assert all(name in card for name in EMOTIONS)

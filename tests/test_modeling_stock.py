@@ -23,10 +23,9 @@ from transformers import (
 )
 
 from gmp_atl_hf import HubertForGMPATL, HubertForGMPATLFrameClassification, HubertForGMPATLMultiTask
-from gmp_atl_hf.checkpoints import default_feature_extractor
+from gmp_atl_hf.checkpoints import default_feature_extractor, load_emotion_model
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.hub.trainer_card import trainer_card
-from gmp_atl_hf.inference.loading import load_emotion_model
 from gmp_atl_hf.modeling.encoding_gmp_atl import GMPATLModel
 from models import EMOTIONS, MODELS, build, gradients, make_clips, pad, tiny_hubert_config
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import pipeline
 
+from gmp_atl_hf.checkpoints import seen_speakers
 from gmp_atl_hf.data.audio import read_clip
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.heard import heard_by_model
 from gmp_atl_hf.hub import trainer_card as trainer_push
 from gmp_atl_hf.inference.classifier import SpeechEmotionClassifier
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
@@ -78,12 +78,12 @@ def test_an_adapter_is_loaded_with_its_speakers_and_scores_as_it_was_trained(tmp
     np.testing.assert_allclose(scores, expected, atol=1e-4)
 
     said = ["other/old", "tones/1", "tones/2"]
-    assert heard_by_model(tmp_path / "adapter") == said
+    assert seen_speakers(tmp_path / "adapter") == said
     assert classifier.model.config.seen_speakers == said
     assert trainer.model.merge_and_unload().config.seen_speakers == said
     classifier.model.save_pretrained(tmp_path / "merged")
     feature_extractor().save_pretrained(tmp_path / "merged")
-    assert heard_by_model(tmp_path / "merged") == said
+    assert seen_speakers(tmp_path / "merged") == said
 
     pipe = pipeline("speech-emotion-recognition", model=str(tmp_path / "adapter"), device="cpu")
     shown = {each["label"]: each["score"] for each in pipe(waves[0], top_k=None)}
@@ -102,7 +102,7 @@ def test_the_head_of_a_plain_hubert_comes_with_its_adapter(tmp_path: Path) -> No
     trainer.save_model(str(tmp_path / "adapter"))
     classifier = SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu")
     torch.testing.assert_close(classifier.model.classifier.weight, trainer.base.classifier.weight.detach())
-    assert heard_by_model(tmp_path / "adapter") == ["tones/1", "tones/2"]
+    assert seen_speakers(tmp_path / "adapter") == ["tones/1", "tones/2"]
 
 
 def test_an_adapter_without_its_head_or_its_model_is_refused(tmp_path: Path) -> None:

@@ -208,12 +208,12 @@ def test_clusters_are_counted_over_frames_of_training_speakers(tmp_path: Path) -
 
     from gmp_atl_hf.recipe.recipe import Recipe
     from gmp_atl_hf.run.details import collect_details
-    from gmp_atl_hf.run.run import Run
+    from gmp_atl_hf.run.plan import plan_run
 
     root = write_corpus(tmp_path / "corpus")
     recipe = recipe_dict(root, variants=["gmp-atl"], final=False)
     run(recipe, tmp_path / "run")
-    details = collect_details(Run(Recipe.from_dict(recipe), tmp_path / "run", None, "x"))
+    details = collect_details(plan_run(Recipe.from_dict(recipe), tmp_path / "run"))
     small, large = details.usage["gmp-atl"]
     assert (small.scale, large.scale) == ("gmp_layer2_k3", "gmp_layer2_k5")
     fold = tmp_path / "run/gmp-atl/seed-0/fold-01"

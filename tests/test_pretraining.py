@@ -12,10 +12,9 @@ import torch
 from transformers import HubertModel, TrainerCallback
 
 from gmp_atl_hf import HubertForGMPATL
-from gmp_atl_hf.checkpoints import describe_backbone, load_model
+from gmp_atl_hf.checkpoints import describe_backbone, load_model, seen_speakers, speakers_seen_by
 from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.heard import heard_by_description, heard_by_model
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification
 from gmp_atl_hf.pretraining import run as run_module
 from gmp_atl_hf.pretraining.curves import describe_labels, label_agreement
@@ -254,8 +253,8 @@ def write_labels(folder: Path, labels: list[int]) -> None:
 
 
 def test_the_encoder_says_whom_it_has_heard(finished: Path) -> None:
-    heard = heard_by_model(finished / "model")
-    assert heard == heard_by_description(describe_backbone(str(finished / "model")))
+    heard = seen_speakers(finished / "model")
+    assert heard == speakers_seen_by(describe_backbone(str(finished / "model")))
     assert heard == [f"csv/s{speaker}" for speaker in range(5)]
 
 

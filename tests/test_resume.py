@@ -13,7 +13,8 @@ from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.files import seal
 from gmp_atl_hf.recipe.recipe import Recipe
 from gmp_atl_hf.run import fold_plan as plan
-from gmp_atl_hf.run.run import Run
+from gmp_atl_hf.run.perform import Worker
+from gmp_atl_hf.run.plan import plan_run
 from kills import run_until
 from runs import (
     SPLIT,
@@ -160,7 +161,7 @@ def test_running_a_finished_recipe_again_does_nothing_and_says_so(
     times, content = stamps(tmp_path / "run"), digests(tmp_path / "run")
     for name in ("train", "make_pseudo_labels", "save_scratch_backbone"):
         monkeypatch.setattr(plan, name, None)
-    monkeypatch.setattr("gmp_atl_hf.run.run.predict", None)
+    monkeypatch.setattr("gmp_atl_hf.run.perform.predict", None)
     assert main(words) == 0
     assert "All 10 steps and tests were finished before; nothing was left to do." in capsys.readouterr().out
     assert {name: time for name, time in stamps(tmp_path / "run").items() if times[name] != time}.keys() <= {
@@ -175,7 +176,7 @@ def test_a_run_that_moves_names_every_machine(corpus: Path, tmp_path: Path, monk
     run(recipe, tmp_path / "run", folds=[1])
     here = read_json(tmp_path / "run" / "environment.json")
     there = {**here, "cpu": "Another", "gpus": [{"name": "Some GPU", "memory_gib": 80.0}]}
-    monkeypatch.setattr("gmp_atl_hf.run.run.describe_environment", lambda: there)
+    monkeypatch.setattr("gmp_atl_hf.run.perform.describe_environment", lambda: there)
     assert run(recipe, tmp_path / "run", folds=[1])["environment"] == here, "nothing was made there"
     report = run(recipe, tmp_path / "run")
     assert report["environment"] == {**there, "earlier": [here]}
@@ -192,14 +193,14 @@ def test_only_machines_that_worked_are_named(corpus: Path, tmp_path: Path, monke
         raise OSError("no work today")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "perform_fold", fail)
+        patch.setattr(Worker, "perform_fold", fail)
         with pytest.raises(OSError, match="no work today"):
             run(recipe, folder, folds=[1])
     assert not (folder / "environment.json").exists(), "nothing was computed there"
     run_until(recipe, folder, "after_step", stage="4-finetune", step=3)
     worked = read_json(folder / "environment.json")
     there = {**worked, "cpu": "Another"}
-    monkeypatch.setattr("gmp_atl_hf.run.run.describe_environment", lambda: there)
+    monkeypatch.setattr("gmp_atl_hf.run.perform.describe_environment", lambda: there)
     report = run(recipe, folder, folds=[1])
     assert report["environment"] == {**there, "earlier": [worked]}, "it left half a training behind"
 
@@ -274,7 +275,7 @@ def test_predictions_are_made_again_when_only_the_test_recordings_have_changed(
 
 def keys(recipe: dict[str, Any], folder: Path, processes: int | None = None) -> dict[str, str]:
     """Step → key, of the first variant, seed and fold; nothing is run."""
-    planned = Run(Recipe.from_dict(recipe), folder, None, "test")
+    planned = plan_run(Recipe.from_dict(recipe), folder)
     if processes is not None:
         planned.planner.processes = processes
         variant = recipe["variants"][0]
@@ -329,7 +330,7 @@ def test_keys_change_with_a_training_recording_and_not_with_where_it_lies(
     copied = write_corpus(tmp_path / "copy")
     recipe = changed_recipe(keyed, corpus__root=str(copied))
     assert keys(recipe, tmp_path) == before
-    [split] = [each.fold for each in Run(Recipe.from_dict(recipe), tmp_path, None, "test").planned[:1]]
+    [split] = [each.fold for each in plan_run(Recipe.from_dict(recipe), tmp_path).planned[:1]]
     file = copied / "anger" / f"{split.train[0].removeprefix('folder/')}_0.wav"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1  # the last sample, a little; length and time of the file stay

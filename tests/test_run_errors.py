@@ -16,7 +16,7 @@ from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.modeling.configuration_gmp_atl import GMPATLConfig
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
 from gmp_atl_hf.recipe.recipe import Recipe
-from gmp_atl_hf.run.run import Run
+from gmp_atl_hf.run.plan import plan_run
 from runs import (
     BACKBONE,
     SPLIT,
@@ -122,7 +122,7 @@ def test_as_many_sampled_frames_as_clusters_are_enough(corpus: Path, tmp_path: P
     for seed in range(3):
         labels = {"layers": [-2], "clusters": [24], "sample_frames": 24, "seed": seed}
         recipe = Recipe.from_dict(recipe_dict(corpus, pseudo_labels=labels, variants=["gmp-atl"]))
-        [step, _] = [each.steps[2].folder for each in Run(recipe, tmp_path / "run", None, "test").planned]
+        [step, _] = [each.steps[2].folder for each in plan_run(recipe, tmp_path / "run").planned]
         assert step.inputs["step"] == "2-pseudo-labels"
 
 

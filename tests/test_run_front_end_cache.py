@@ -11,7 +11,7 @@ import pytest
 
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.recipe.recipe import Recipe
-from gmp_atl_hf.run.run import Run
+from gmp_atl_hf.run.plan import plan_run
 from recipes import at, refused
 from runs import SPLIT, digests, files_of, given_split, read_json, read_lines, results, run, write_corpus
 
@@ -37,12 +37,12 @@ def finished(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def inputs(recipe: dict[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
-    planned = Run(Recipe.from_dict(recipe), folder, None, "test").planned[0]
+    planned = plan_run(Recipe.from_dict(recipe), folder).planned[0]
     return {step.folder.path.name: dict(step.folder.inputs) for step in planned.steps}
 
 
 def keys(recipe: dict[str, Any], folder: Path) -> dict[str, str]:
-    planned = Run(Recipe.from_dict(recipe), folder, None, "test").planned[0]
+    planned = plan_run(Recipe.from_dict(recipe), folder).planned[0]
     return {step.folder.path.name: step.folder.key for step in planned.steps}
 
 

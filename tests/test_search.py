@@ -260,8 +260,8 @@ def test_development_logits_of_every_candidate_are_kept(
 def test_several_settings_at_once_are_named_one_by_one(tmp_path: Path) -> None:
     tried = [{"overrides": {"stages.finetune.model": each, RATE: 1}} for each in ({}, {"hidden_dropout": 0.1})]
     (tmp_path / "search.json").write_text(json.dumps({"chosen": 1, "candidates": tried}), encoding="utf-8")
-    fold = SimpleNamespace(finetune=SimpleNamespace(finished=True, resolve=lambda: tmp_path))
-    assert search.describe_choices("direct", [fold]) == (  # type: ignore[list-item]
+    step = SimpleNamespace(finished=True, resolve=lambda: tmp_path)
+    assert search.describe_choices("direct", [step]) == (  # type: ignore[list-item]
         "direct: development speakers chose model () and learning_rate 1 in 0, "
         "model (hidden_dropout 0.1) and learning_rate 1 in 1 of 1 fine-tunings."
     )

@@ -8,16 +8,8 @@ from typing import Any
 import pytest
 
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.files import write_whole
-from gmp_atl_hf.run_folder.step_folder import (
-    FORMAT_VERSION,
-    STEP_FILE,
-    StepFolder,
-    differences,
-    key_of,
-    read_json,
-    write_json,
-)
+from gmp_atl_hf.files import STEP_FILE, read_json, write_json, write_whole
+from gmp_atl_hf.run_folder.step_folder import FORMAT_VERSION, StepFolder, differences, key_of
 
 INPUTS: dict[str, Any] = {"step": "1-multitask", "arguments": {"learning_rate": 0.1}, "layers": [1, 2]}
 

@@ -18,10 +18,9 @@ from transformers import (
 )
 
 from gmp_atl_hf.batching.speed import change_sound
-from gmp_atl_hf.checkpoints import load_model
+from gmp_atl_hf.checkpoints import load_model, seen_speakers
 from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.heard import heard_by_model
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.pretraining.student import HubertForTeacherRegression, StudentTrainer
 from gmp_atl_hf.pretraining.teachers import CHUNK_SECONDS, Teacher, teacher_facts
@@ -129,7 +128,7 @@ def test_the_student_gets_nearer_to_what_the_teacher_says(
     heard = [row["eval_accuracy_teacher_layer2"] for row in entry["log"] if "eval_loss" in row]
     assert entry["cosines"]["teacher_layer2"] == heard[-1] > max(heard[0], 0.3)
     assert HubertModel.from_pretrained(tmp_path / "model").config.hidden_size == 16
-    assert "unknown" in heard_by_model(tmp_path / "model")  # nobody knows whom the teacher has heard
+    assert "unknown" in seen_speakers(tmp_path / "model")  # nobody knows whom the teacher has heard
 
 
 def test_a_student_begins_with_its_teachers_layers(finished: Path, folders: dict[str, Path]) -> None:
@@ -242,7 +241,7 @@ def test_clusters_of_what_the_teacher_says_are_learned_as_hubert_learns(
     assert entry["teacher"]["copied_layers"] == (3 if start == "teacher" else 0)
     codebooks = read_json(tmp_path / "iteration-1/1-frame-labels/codebooks.json")
     assert codebooks["source"]["kind"] == "teacher"
-    assert "unknown" in heard_by_model(tmp_path / "model")
+    assert "unknown" in seen_speakers(tmp_path / "model")
 
 
 def test_what_was_copied_learns_at_its_own_rate(

@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 import torch
 from accelerate import PartialState
 from transformers import HubertConfig, HubertModel, PreTrainedConfig, Wav2Vec2FeatureExtractor, set_seed
-from transformers.utils import cached_file, find_adapter_config_file, logging
+from transformers.utils import cached_file, find_adapter_config_file, is_peft_available, logging
 
 from .data.audio import SAMPLING_RATE
 from .errors import RequestError
 from .files import check_files, hash_file, read_json
 from .modeling.configuration_gmp_atl import GMPATLConfig, find_checkpoint, shipped_folder
 from .modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
+from .protocols.speakers import UNKNOWN
 from .ranges import refuse_absurd_numbers
 
 Model = TypeVar("Model", bound=GMPATLPreTrainedModel)
@@ -45,26 +46,17 @@ _COPY = "copy the checkpoint again, or write it anew with save_pretrained()"
 
 @dataclass(frozen=True)
 class Adapter:
-    """What is known of a PEFT adapter.
-
-    Args:
-        base: Folder or Hub id of the model that it belongs to.
-        config: Configuration of the model that it was trained in, with its labels and all whom it has heard; None where
-            another trainer than ours has saved it.
-    """
+    """What is known of a PEFT adapter."""
 
     base: str
+    """Folder or Hub id of the model that it belongs to."""
+
     config: GMPATLConfig | None
+    """That of the model it was trained in; None where another trainer than ours has saved it."""
 
     @classmethod
     def find(cls, checkpoint: str) -> Adapter | None:
-        """Look whether a checkpoint is an adapter.
-
-        Args:
-            checkpoint: Folder or Hub id.
-
-        Returns:
-            The adapter; None for a whole model, or none at all.
+        """Read the adapter of a folder or Hub id; None for a whole model, or none at all.
 
         Raises:
             RequestError: It does not say which model it belongs to, or its files are damaged.
@@ -110,7 +102,7 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def explained(what: str, expected: str, fix: str) -> Iterator[None]:
-    """Make a sentence, which begins with `what`, of all that goes wrong while a checkpoint is read."""
+    """Turn whatever goes wrong while a checkpoint is read into one sentence that begins with `what`."""
     try:
         with quiet_transformers():
             yield
@@ -135,10 +127,7 @@ def _is_of_pickle(error: BaseException | None) -> bool:
 
 
 def locate(checkpoint: str | Path) -> str:
-    """Give the folder of an encoder that comes with the package; any other name is a folder or Hub id already.
-
-    A checkpoint in a folder of the same name goes before it.
-    """
+    """Give the folder of an encoder that comes with the package; any other name stays as it is."""
     return shipped_folder(checkpoint)
 
 
@@ -174,20 +163,14 @@ def describe_backbone(backbone: str | Mapping[str, Any]) -> dict[str, Any]:
     else:
         identity = {"hub_id": backbone, "revision": getattr(config, "_commit_hash", None)}
     extractor = load_feature_extractor(backbone)
-    heard = {"sampling_rate": extractor.sampling_rate, "do_normalize": extractor.do_normalize}
-    return {**identity, "config": _plain(config), "feature_extractor": heard}
+    preparation = {"sampling_rate": extractor.sampling_rate, "do_normalize": extractor.do_normalize}
+    return {**identity, "config": _plain(config), "feature_extractor": preparation}
 
 
 def read_config(
     checkpoint: str, called: str = "the backbone", expected: str = _BACKBONE, fix: str = _BACKBONE_FIX
 ) -> PreTrainedConfig:
-    """Read a checkpoint's configuration as HuBERT's or ours.
-
-    Args:
-        checkpoint: Folder or Hub id.
-        called: What it is, for messages.
-        expected: What it should be, for messages.
-        fix: What to do about it, for messages.
+    """Read a checkpoint's configuration as HuBERT's or ours; `called`, `expected` and `fix` are for its messages.
 
     Raises:
         RequestError: There is no such checkpoint, it is of another kind, or its configuration makes no HuBERT.
@@ -216,6 +199,30 @@ def read_config(
         return config
 
 
+def seen_speakers(checkpoint: str | Path) -> list[str]:
+    """Say whose recordings a checkpoint has seen, by what its configuration says.
+
+    Returns:
+        Speakers (`<corpus>/<speaker>`), sorted; none for a plain HuBERT that does not say, whose training corpora are
+        nobody's test here. A model of ours that does not say gives `["unknown"]`.
+
+    Raises:
+        RequestError: There is no such checkpoint.
+    """
+    config = read_config(str(checkpoint))
+    # A plain HuBERT says it too, where `gmp-atl pretrain` has made it.
+    said = {"model_type": config.model_type, "seen_speakers": getattr(config, "seen_speakers", None)}
+    return speakers_seen_by({"config": said})
+
+
+def speakers_seen_by(backbone: Mapping[str, Any]) -> list[str]:
+    """The same as `seen_speakers`, from what `describe_backbone` gave."""
+    config = backbone.get("config", {})
+    if config.get("seen_speakers") is not None:
+        return sorted(config["seen_speakers"])
+    return [UNKNOWN] if config.get("model_type") == GMPATLConfig.model_type else []
+
+
 def scratch_config(fields: Mapping[str, Any]) -> HubertConfig:
     """Make the configuration of a backbone that starts from scratch.
 
@@ -239,7 +246,7 @@ def _refuse_no_encoder(config: Any, what: str) -> None:
 
 
 def save_scratch_backbone(fields: Mapping[str, Any], seed: int, folder: Path) -> None:
-    """Write a randomly initialised backbone, so that every step starts from the same weights."""
+    """Write a randomly initialised backbone, from which every step starts."""
     if not PartialState().is_main_process:
         return
     config = scratch_config(fields)
@@ -293,9 +300,6 @@ def load_weights(model_class: type[Model], checkpoint: str | Path, config: GMPAT
         config: The configuration.
         whole: Whether heads, too, must be the checkpoint's own; otherwise those that it lacks are begun anew.
 
-    Returns:
-        The model.
-
     Raises:
         RequestError: The weights cannot be read, are no numbers, or do not fit the configuration.
     """
@@ -335,6 +339,51 @@ def load_weights(model_class: type[Model], checkpoint: str | Path, config: GMPAT
             "its training diverged, or the copy is damaged: train again with a lower learning_rate, or copy it again",
         )
     return model
+
+
+def load_emotion_model(checkpoint: str) -> HubertForGMPATL:
+    """Load a fine-tuned emotion model in float32; a PEFT adapter is merged into the model that it belongs to.
+
+    Nothing in it is newly initialised.
+
+    Raises:
+        RequestError: There is no such model, it is of another kind, its files are damaged, or weights are missing.
+    """
+    expected = "a fine-tuned GMP-ATL model: its folder or its id on the Hub (which needs a network once)"
+    fix = "a run leaves one in runs/<name>/model"
+    checkpoint = shipped_folder(checkpoint)
+    check_files(Path(checkpoint))
+    config = read_config(checkpoint, "the model", expected, fix)
+    architectures = config.architectures or []
+    if not isinstance(config, GMPATLConfig) or HubertForGMPATL.__name__ not in architectures:
+        what = f"a {config.model_type!r} model" + (f" ({', '.join(architectures)})" if architectures else "")
+        raise RequestError(f"{checkpoint} is {what}, no fine-tuned emotion classifier", expected, fix)
+    adapter = Adapter.find(checkpoint)
+    if adapter is None:
+        return load_weights(HubertForGMPATL, checkpoint, config, whole=True)
+    with explained(f"the adapter {checkpoint} cannot be loaded", expected, fix):
+        return _merge_adapter(checkpoint, adapter)
+
+
+def _merge_adapter(checkpoint: str, adapter: Adapter) -> HubertForGMPATL:
+    """Merge an adapter into the model that it belongs to; its weights may bring the head."""
+    if not is_peft_available():
+        raise RequestError(
+            f"{checkpoint} is an adapter, and peft is not installed", "peft", 'pip install "gmp-atl-hf[peft]"'
+        )
+    from peft import PeftModel, load_peft_weights
+
+    fitting = {} if adapter.config is None else {"config": adapter.config, "ignore_mismatched_sizes": True}
+    loaded: Any = HubertForGMPATL.from_pretrained(
+        adapter.base, dtype=torch.float32, output_loading_info=True, **fitting
+    )
+    brought = {name.removeprefix("base_model.model.") for name in load_peft_weights(checkpoint, device="cpu")}
+    if missing := sorted({*loaded[1]["missing_keys"]} - brought):
+        raise RequestError(
+            f"the model {checkpoint} lacks weights: {', '.join(missing[:5])}", "a complete model", "copy it again"
+        )
+    merged: HubertForGMPATL = PeftModel.from_pretrained(loaded[0], checkpoint).merge_and_unload()
+    return merged
 
 
 def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:

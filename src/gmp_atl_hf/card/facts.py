@@ -10,18 +10,15 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from ..checkpoints import load_feature_extractor
+from ..checkpoints import load_emotion_model, load_feature_extractor
 from ..errors import RequestError
 from ..evaluation.results import is_speaker_independent
-from ..files import check_files
-from ..inference.loading import load_emotion_model
+from ..files import STEP_FILE, check_files, read_json
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..recipe.method import Method
 from ..recipe.recipe import Recipe
-from ..run_folder.step_folder import STEP_FILE, StepFolder, read_json
-
-MODEL = "model"
-USAGE_FILE = "usage.json"
+from ..run_folder.layout import MODEL, REPORT_FILE, USAGE_FILE, RunFolder
+from ..run_folder.step_folder import UNFINISHED, StepFolder
 
 
 @dataclass(frozen=True)
@@ -77,22 +74,23 @@ class RunFacts:
     @property
     def model(self) -> Path:
         """Folder of the model."""
-        return self.folder / MODEL
+        return RunFolder(self.folder).model
 
 
 def read_run(folder: Path) -> RunFacts:
     """Read what a run has left; a `RequestError` where it is no run's folder, or has no final model yet."""
-    model = folder / MODEL
+    run = RunFolder(folder)
+    model = run.model
     refuse_without_model(folder)
     check_files(model)
-    check_files(folder, "recipe.yaml")
+    check_files(folder, run.recipe.name)
     step = read_json(model / STEP_FILE)["inputs"]
-    report = read_json(folder / "report.json")
-    recipe = Recipe.from_yaml(folder / "recipe.yaml")
+    report = read_json(run.report)
+    recipe = Recipe.from_yaml(run.recipe)
     usage = model / USAGE_FILE
     config = load_emotion_model(str(model)).config  # the whole model, so that no damaged one is described or sent
     load_feature_extractor(model)
-    times = list(_step_seconds(folder / step["variant"]))
+    times = list(_step_seconds(run, step["variant"]))
     return RunFacts(
         folder=folder,
         report=report,
@@ -103,7 +101,7 @@ def read_run(folder: Path) -> RunFacts:
         cross_validated=len(step["temperature_from"]) > 1,
         config=config,
         parameters=_count_parameters(model),
-        temperatures=tuple(_temperatures(folder / step["variant"], report["variants"][step["variant"]])),
+        temperatures=tuple(_temperatures(run, step["variant"], report["variants"][step["variant"]])),
         usage=read_json(usage) if usage.is_file() else None,
         seconds=sum(times),
         steps=len(times),
@@ -115,34 +113,42 @@ def refuse_without_model(folder: Path) -> None:
     fix = "gmp-atl run RECIPE makes one"
     if not folder.is_dir():
         raise RequestError(f"there is no folder {folder}", "the folder of a run, such as runs/demo", fix)
-    if not (folder / "recipe.yaml").is_file():
+    if not RunFolder(folder).recipe.is_file():
         above = folder.resolve().parent
-        if (above / "recipe.yaml").is_file():
+        if RunFolder(above).recipe.is_file():
             fix = f"give {above}"
         raise RequestError(f"{folder} is not the folder of a run: it has no recipe.yaml", "such as runs/demo", fix)
-    missing = [name for name in (f"{MODEL}/{STEP_FILE}", "report.json") if not (folder / name).is_file()]
+    missing = [name for name in (f"{MODEL}/{STEP_FILE}", REPORT_FILE) if not (folder / name).is_file()]
     if missing:
         raise RequestError(
             f"the run in {folder} has no final model yet: {' and '.join(missing)} missing",
             "a run that is finished, with `final: true` and all folds of its first variant and seed",
-            f"gmp-atl run {folder / 'recipe.yaml'} --output-dir {folder}",
+            f"gmp-atl run {RunFolder(folder).recipe} --output-dir {folder}",
         )
 
 
-def _temperatures(variant: Path, summary: Mapping[str, Any]) -> Iterator[float]:
+def _temperatures(run: RunFolder, variant: str, summary: Mapping[str, Any]) -> Iterator[float]:
     """Temperatures of the folds that the report's figures are made of."""
     for seed, fold in ((seed, one["fold"]) for seed in summary["seeds"] for one in summary["per_fold"]):
-        temperature = read_json(variant / f"seed-{seed}" / f"fold-{fold:02d}" / "metrics.json").get("temperature")
+        temperature = read_json(run.fold(variant, seed, fold).metrics).get("temperature")
         if temperature is not None:
             yield temperature
 
 
-def _step_seconds(variant: Path) -> Iterator[float]:
+def _step_seconds(run: RunFolder, variant: str) -> Iterator[float]:
     """Seconds of each step of a variant; one that another variant has performed counts too, once."""
     seen = set()
-    for file in sorted(variant.glob(f"seed-*/*/*/{STEP_FILE}")):
-        step = StepFolder(file.parent, {}).resolve()
-        if step not in seen and (step / STEP_FILE).is_file():
+    for folder in run.steps(variant):
+        if folder.suffix == UNFINISHED:
+            continue
+        step = StepFolder(folder, {}).resolve()
+        if not (step / STEP_FILE).is_file():
+            raise RequestError(
+                f"the step {step} has no {STEP_FILE}, which says how long it took",
+                "every step of the variant as the run wrote it",
+                "put the file back, or delete that folder and run the recipe again, which repeats the step",
+            )
+        if step not in seen:
             seen.add(step)
             yield float(read_json(step / STEP_FILE)["seconds_since_last_start"])
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..checkpoints import locate
-from ..run_folder.step_folder import STEP_FILE, read_json
+from ..files import STEP_FILE, read_json
 from .facts import RunFacts
 
 ABSTRACT = "stated in the abstract"

@@ -16,13 +16,14 @@ from ..files import HASHES_FILE, STEP_FILE, check_files, is_half_written
 from ..hub.commit import HubFile
 from ..hub.metadata import CARD_FILE
 from ..report.build import pictures_of
+from ..run_folder.layout import RECIPE_FILE, REPORT_FILE, USAGE_FILE
 from .card import FIGURE_FILE, draw_figure, hub_dataset, metric_results, render_card
-from .facts import USAGE_FILE, RunFacts, read_run
+from .facts import RunFacts, read_run
 
 _NOT_SENT = (STEP_FILE, HASHES_FILE, USAGE_FILE, CARD_FILE, FIGURE_FILE)
 """Files of the model's folder that are the run's own, or made anew for the Hub."""
 
-_TEXTS = ("recipe.yaml", "report.md", "report.json", "report.html")
+_TEXTS = (RECIPE_FILE, "report.md", REPORT_FILE, "report.html")
 
 
 def files_of_run(

@@ -12,7 +12,7 @@ import soundfile
 from ..data.audio import SAMPLING_RATE, read_clip
 from ..files import json_of, write_known
 from ..hub.example import CODE, run_example
-from .facts import USAGE_FILE
+from ..run_folder.layout import USAGE_FILE
 
 
 def write_usage(model: Path, row: Mapping[str, Any], emotion: str, trained_on: bool) -> None:

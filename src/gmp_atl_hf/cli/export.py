@@ -29,8 +29,7 @@ def perform(arguments: argparse.Namespace) -> int:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise RequestError(f"{', '.join(missing)} not installed", "the extra `onnx`", 'pip install -e ".[onnx]"')
-    from ..checkpoints import load_feature_extractor
-    from ..inference.loading import load_emotion_model
+    from ..checkpoints import load_emotion_model, load_feature_extractor
     from ..inference.onnx_export import describe_export, export_onnx
 
     model = load_emotion_model(arguments.model)

@@ -102,7 +102,7 @@ def probe_model(
     from ..pretraining.teachers import Teacher, teacher_facts
     from ..protocols.leakage import Untouched, maybe_heard
     from ..protocols.protocol import Protocol
-    from ..run.run import MAYBE_HEARD_STAMP
+    from ..run.plan import MAYBE_SEEN_STAMP
 
     if not c > 0:
         raise RequestError(f"C is {c}", "a number above 0", f"--c {C}")
@@ -129,7 +129,7 @@ def probe_model(
         "command": command,
         "corpus": {"name": found.info.name, "recordings": len(table), "labels": names},
         "protocol": cut.describe(table),
-        "stamps": [MAYBE_HEARD_STAMP] if maybe_heard(facts.heard, set(speakers)) else [],
+        "stamps": [MAYBE_SEEN_STAMP] if maybe_heard(facts.heard, set(speakers)) else [],
         "left_out": len(found.left_out),
         "c": c,
         "layers": [

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 from ..errors import RequestError
+from ..run_folder.layout import MODEL
 from .arguments import add_model
 from .console import DONE, say
 
@@ -34,7 +35,7 @@ def perform(arguments: argparse.Namespace) -> int:
 
     folder = Path(arguments.model)
     # A model's own folder is called `model` in every run: the run's name says more.
-    name = folder.resolve().parent.name if folder.is_dir() and folder.name == "model" else folder.name
+    name = folder.resolve().parent.name if folder.is_dir() and folder.name == MODEL else folder.name
     page = serve(
         classifier,
         name if folder.is_dir() else arguments.model,

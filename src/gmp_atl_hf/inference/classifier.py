@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..checkpoints import load_feature_extractor
+from ..checkpoints import load_emotion_model, load_feature_extractor
 from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE
 from ..errors import RequestError
 from ..modeling.frames_gmp_atl import receptive_field
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from ..threads import prefetch, torch_threads
 from .devices import default_batch_seconds, resolve_device, resolve_precision
-from .loading import load_emotion_model
 from .predictions import Prediction, WindowScores
 from .reader import Reader, ReadState, Segment
 from .scorers import make_scorer

@@ -12,8 +12,7 @@ import datasets
 import torch
 from accelerate import PartialState
 
-from ..checkpoints import load_feature_extractor, load_model, quiet_transformers
-from ..heard import heard_by_model
+from ..checkpoints import load_feature_extractor, load_model, quiet_transformers, seen_speakers
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
 from ..pseudo_labels.cluster import cluster_and_label
@@ -139,7 +138,7 @@ class Distillation:
                 with torch.no_grad():
                     head.mean.copy_(mean)
                     head.deviation.copy_(deviation)
-        model.config.seen_speakers = sorted({*heard_by_model(begin), *self.facts.heard})
+        model.config.seen_speakers = sorted({*seen_speakers(begin), *self.facts.heard})
         with quiet_transformers():
             model.save_pretrained(folder / START_FOLDER)
         load_feature_extractor(config_from).save_pretrained(folder / START_FOLDER)

@@ -26,7 +26,7 @@ from ..data.fingerprints import Recordings, combine
 from ..data.table import Corpus, read_corpora
 from ..environment import describe_environment
 from ..errors import RequestError
-from ..files import check_files, json_of, remove_half_written, write_known
+from ..files import check_files, json_of, read_json, remove_half_written, write_json, write_known
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
 from ..pseudo_labels.kmeans import column_name
@@ -34,9 +34,11 @@ from ..recipe.sections import PseudoLabelSpec
 from ..report.figures import NO_MATPLOTLIB, can_draw
 from ..run.processes import join_processes
 from ..run.stages import MODEL_CLASSES, encoder_shapes, make_arguments
-from ..run.steps import TRAINING_FILE, Training, make_pseudo_labels, pseudo_labels_of, train, write_left_out
+from ..run.steps import make_pseudo_labels, pseudo_labels_of, train, write_left_out
+from ..run.training import Training, Weights
+from ..run_folder.layout import TRAINING_FILE
 from ..run_folder.lock import only_run_in
-from ..run_folder.step_folder import StepFolder, read_json, write_json
+from ..run_folder.step_folder import StepFolder
 from ..training.checks import check_training_arguments
 from .curves import describe_labels, draw_curves, label_agreement, masked_accuracy
 from .distillation import START_FOLDER, Distillation
@@ -335,16 +337,18 @@ class _Pretraining:
                 labelled = stack.enter_context(pseudo_labels_of(labels, folder))
             begun = distillation is not None and (distillation.regression or distillation.copied > 0)
             task = Training(
+                step="training",
                 model_class=iteration.model_class,
-                start=labels / START_FOLDER if begun else self._start(iteration),
-                config_from=self.begin,
+                start=Weights(labels / START_FOLDER if begun else self._start(iteration)),
+                backbone=Weights(self.begin),
                 fields=self._fields(iteration.scales),
                 arguments=iteration.arguments,
+                data={},  # the key is that of the iteration
                 train=labelled(self.speech.train),
                 dev=labelled(self.speech.dev),
                 seed=self.recipe.seed,
                 description=f"iteration {iteration.number}",
-                also_heard=() if distillation is None else distillation.facts.heard,
+                also_seen=() if distillation is None else distillation.facts.heard,
                 trainer=None if distillation is None else distillation.trainer,
             )
             train(folder, task)

@@ -17,10 +17,16 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, HubertModel, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from ..checkpoints import WEIGHT_FILES, default_feature_extractor, hash_weights, locate, quiet_transformers
+from ..checkpoints import (
+    WEIGHT_FILES,
+    default_feature_extractor,
+    hash_weights,
+    locate,
+    quiet_transformers,
+    speakers_seen_by,
+)
 from ..data.audio import SAMPLING_RATE
 from ..errors import RequestError
-from ..heard import heard_by_description
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import hop_length, receptive_field
 from ..numerics import no_tf32
@@ -74,7 +80,7 @@ class TeacherFacts:
     def heard(self) -> tuple[str, ...]:
         """The speakers that it was trained on by its own account; `unknown` where it does not say."""
         said = {"model_type": GMPATLConfig.model_type, "seen_speakers": getattr(self.config, "seen_speakers", None)}
-        return tuple(heard_by_description({"config": said}))
+        return tuple(speakers_seen_by({"config": said}))
 
     def resolve_layer(self, layer: int) -> int:
         """1-based layer of a possibly negative one; a `RequestError` if there is none."""

@@ -172,3 +172,9 @@ def read_codebooks(folder: Path) -> tuple[dict[str, Tensor], dict[str, Scale], d
         if name not in centres or centres[name].ndim != 2 or len(centres[name]) != scale.k:
             raise RequestError(f"no {name} with {scale.k} centres in {folder / TENSORS_FILE}", "all scales", fix)
     return {name: centres[name].to(torch.float32) for name in scales}, scales, content
+
+
+def codebook_speakers(folder: Path) -> list[str]:
+    """Whose frames the codebooks in a folder were fitted on, sorted."""
+    scales = read_json(folder / PROVENANCE_FILE)["scales"].values()
+    return sorted({speaker for scale in scales for speaker in scale["training_speakers"]})

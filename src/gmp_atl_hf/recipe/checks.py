@@ -18,9 +18,6 @@ from .sections import STAGE_NAMES, CorpusSpec, PseudoLabelSpec, StagesSpec
 FOLDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 """Names that may name a folder of a run."""
 
-RESERVED_NAMES = frozenset({"corpus", "figures", "model", "backbone", "front-end"})
-"""Folders that a run has of its own; no variant may take their names."""
-
 _BEST = "leave it out: the best epoch is the one with the highest eval_uar"
 RUN_OWNED: Mapping[str, str] = {
     "output_dir": "give --output-dir to the command",

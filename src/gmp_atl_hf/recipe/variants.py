@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..errors import RequestError, did_you_mean, known_names
-from .checks import FOLDER_NAME, RESERVED_NAMES
+from ..run_folder.layout import RESERVED_NAMES
+from .checks import FOLDER_NAME
 from .sections import VariantSpec
 
 _DIRECT: Mapping[str, Any] = {"stages.multitask.skip": True, "stages.retrain.skip": True}

@@ -3,60 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet  # type: ignore[import-untyped]
 
-from ..files import check_files
+from ..files import check_files, read_json
 from ..pseudo_labels.codebook import PROVENANCE_FILE
 from ..pseudo_labels.label_file import LABELS_FILE
 from ..report.details import ClusterUsage, TrainingDiagnostics, TrainingLog
-from ..run_folder.step_folder import read_json
+from ..run_folder.layout import STEP_NAMES, TRAINING_FILE
 from .fold_plan import PlannedFold
-from .stages import STEP_NAMES
-from .steps import TRAINING_FILE
-
-if TYPE_CHECKING:
-    from .run import Run
+from .plan import RunPlan
 
 
-def collect_details(run: Run) -> TrainingDiagnostics:
-    """Read the logs of all trainings, and the frame labels of each variant's first fold that has some.
-
-    Args:
-        run: The run; whatever is finished counts.
-
-    Returns:
-        What the pictures need.
-    """
-    logs: dict[str, list[TrainingLog]] = {name: [] for name in run.variants}
+def collect_details(plan: RunPlan) -> TrainingDiagnostics:
+    """Read the logs of all finished trainings, and the frame labels of each variant's first fold that has some."""
+    logs: dict[str, list[TrainingLog]] = {name: [] for name in plan.variants}
     usage: dict[str, list[ClusterUsage]] = {}
-    seen: set[Path] = set()
-    for planned in run.planned:
-        for stage, name in STEP_NAMES.items():
-            folder = next((step.folder for step in planned.steps if step.folder.path.name == name), None)
-            if folder is None or not folder.finished:
+    counted: set[Path] = set()
+    for planned in plan.planned:
+        for stage in STEP_NAMES:
+            step = planned.find(stage)
+            if step is None or not step.finished:
                 continue
-            found = folder.resolve()
+            folder = step.resolve()
             if stage != "pseudo-labels":
-                training = read_json(found / TRAINING_FILE)
+                training = read_json(folder / TRAINING_FILE)
                 entry = TrainingLog(stage, planned.seed, planned.fold.number, training["best_step"], training["log"])
                 logs[planned.variant].append(entry)
-            elif planned.variant not in usage and found not in seen:
+            elif planned.variant not in usage and folder not in counted:
                 # What another variant has labelled already looks the same there.
-                seen.add(found)
-                usage[planned.variant] = cluster_usage(found, planned, run.labels)
+                counted.add(folder)
+                usage[planned.variant] = cluster_usage(folder, planned, plan.labels)
     return TrainingDiagnostics(logs, usage)
 
 
 def cluster_usage(folder: Path, planned: PlannedFold, labels: list[str]) -> list[ClusterUsage]:
-    """Count how often each cluster occurs in each emotion of the training rows.
-
-    Args:
-        folder: The finished step with the frame labels.
-        planned: Whose fold it is.
-        labels: The emotions in index order.
+    """Count how often each cluster of a finished step occurs in each emotion of the training rows.
 
     Returns:
         One entry per scale, small numbers of clusters first.

@@ -10,7 +10,7 @@ from typing import Any
 from accelerate import PartialState
 from datasets import ClassLabel, Dataset
 
-from ..checkpoints import load_feature_extractor
+from ..checkpoints import load_emotion_model, load_feature_extractor, seen_speakers
 from ..data.columns import split_word
 from ..data.corpora import LeftOut
 from ..data.labels import replace_column
@@ -19,11 +19,10 @@ from ..data.table import Corpus, read_corpora
 from ..environment import describe_environment
 from ..errors import RequestError
 from ..files import json_of, jsonl_of, write_known
-from ..heard import heard_by_model
-from ..inference.loading import load_emotion_model
 from ..protocols.leakage import Untouched, maybe_heard
 from ..protocols.speakers import is_unknown
 from ..report.build import FoldResult, build_report, write_report
+from ..run_folder.layout import METRICS_FILE, PREDICTIONS_FILE, RunFolder
 from .steps import predict, write_left_out
 
 MAYBE_HEARD = "The model does not say all whom it has heard: test speakers may be among them."
@@ -62,7 +61,7 @@ def evaluate_model(
         raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
     names = load_emotion_model(str(model)).config.emotions
     load_feature_extractor(model)  # all of the model is read here: a damaged one is refused before the corpus is read
-    heard = heard_by_model(model)
+    heard = seen_speakers(model)
     with PartialState().main_process_first():
         found = read_corpora([dict(corpus)], labels=labels)
     table = _with_labels_of(found.table, names, labels)
@@ -93,9 +92,9 @@ def evaluate_model(
     if output_dir is not None and PartialState().is_main_process:
         folder = Path(output_dir)
         # As in a run, so that `gmp-atl compare` reads it too.
-        place = folder / "model" / "seed-0" / "fold-01"
+        place = RunFolder(folder).fold("model", 0, 1)
         metrics = {"model": str(model), "command": command, "temperature": None}
-        write_known(place, {"predictions.jsonl": jsonl_of(rows), "metrics.json": json_of(metrics)})
+        write_known(place.path, {PREDICTIONS_FILE: jsonl_of(rows), METRICS_FILE: json_of(metrics)})
         write_left_out(folder, left_out)
         write_report(report, folder)
     PartialState().wait_for_everyone()

@@ -7,16 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accelerate import PartialState
 
 from ..errors import RequestError
-from ..run_folder.step_folder import read_json, write_json
-from .steps import DEV_LOGITS_FILE, TRAINING_FILE
-
-if TYPE_CHECKING:
-    from .fold_plan import PlannedFold
+from ..files import read_json, write_json
+from ..run_folder.layout import DEV_LOGITS_FILE, TRAINING_FILE
+from ..run_folder.step_folder import StepFolder
 
 CANDIDATES = "candidates"
 SEARCH_FILE = "search.json"
@@ -24,15 +22,13 @@ SEARCH_FILE = "search.json"
 
 @dataclass(frozen=True)
 class Candidate:
-    """One combination of settings.
-
-    Args:
-        overrides: Dotted path to value, what sets it apart from the others.
-        train: Trains with it into the folder given, and goes on where it was cut off.
-    """
+    """One combination of settings."""
 
     overrides: Mapping[str, Any]
+    """Dotted path to value, what sets it apart from the others."""
+
     train: Callable[[Path], None]
+    """Trains with it into the folder given, and goes on where it was cut off."""
 
 
 def train_candidates(folder: Path, candidates: Sequence[Candidate]) -> None:
@@ -73,15 +69,7 @@ def _other_logits(number: int) -> str:
 
 
 def dev_logits_of(folder: Path, overrides: Mapping[str, Any]) -> Path:
-    """The development logits of one candidate, chosen or not.
-
-    Args:
-        folder: A finished fine-tuning that has searched.
-        overrides: The candidate's.
-
-    Returns:
-        The file.
-    """
+    """The file with the development logits of one candidate, chosen or not, of a finished fine-tuning."""
     found = read_json(folder / SEARCH_FILE)
     number = [each["overrides"] for each in found["candidates"]].index(dict(overrides))
     return folder / (DEV_LOGITS_FILE if number == found["chosen"] else _other_logits(number))
@@ -130,15 +118,7 @@ def choose_for_all(folders: Sequence[Path]) -> tuple[dict[str, Any], list[int]]:
 
 
 def refuse_nobody_to_choose(search: Mapping[str, Sequence[Any]], without: Sequence[int]) -> None:
-    """Refuse a search in folds that have no development speakers.
-
-    Args:
-        search: The recipe's.
-        without: Numbers of the folds without development speakers.
-
-    Raises:
-        RequestError: Names a fold and what to change.
-    """
+    """Refuse a search if there are folds without development speakers, given by their numbers."""
     if search and without:
         raise RequestError(
             f"`search` has {', '.join(search)}, and fold {without[0]} has no development speakers",
@@ -147,9 +127,9 @@ def refuse_nobody_to_choose(search: Mapping[str, Sequence[Any]], without: Sequen
         )
 
 
-def describe_choices(variant: str, folds: Sequence[PlannedFold]) -> str | None:
+def describe_choices(variant: str, finetunes: Sequence[StepFolder]) -> str | None:
     """Say how often each combination was chosen in the finished folds of a variant; None before the first."""
-    files = [planned.finetune.resolve() / SEARCH_FILE for planned in folds if planned.finetune.finished]
+    files = [step.resolve() / SEARCH_FILE for step in finetunes if step.finished]
     found = [read_json(file) for file in files if file.is_file()]
     if not found:
         return None

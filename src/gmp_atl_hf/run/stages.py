@@ -30,13 +30,6 @@ MODEL_CLASSES: Mapping[StageName, type[GMPATLPreTrainedModel]] = {
     "finetune": HubertForGMPATL,
 }
 
-STEP_NAMES: Mapping[str, str] = {
-    "multitask": "1-multitask",
-    "pseudo-labels": "2-pseudo-labels",
-    "retrain": "3-retrain",
-    "finetune": "4-finetune",
-}
-
 # Our choice throughout: the paper's training settings are not known. The rates and lengths are those of its closest
 # published relatives (P-TAPT, FLEA), scaled to one GPU.
 DEFAULT_ARGUMENTS: Mapping[StageName, Mapping[str, Any]] = {
@@ -47,15 +40,7 @@ DEFAULT_ARGUMENTS: Mapping[StageName, Mapping[str, Any]] = {
 
 
 def stage_arguments(recipe: Method, stage: StageName) -> dict[str, Any]:
-    """Training arguments of a stage, without what belongs to one fold: folder, seed, dates.
-
-    Args:
-        recipe: That of a variant, or one candidate of its search.
-        stage: Which training.
-
-    Returns:
-        `GMPATLTrainingArguments` fields, JSON types.
-    """
+    """`GMPATLTrainingArguments` fields of a stage as JSON types, without what belongs to one fold."""
     given = getattr(recipe.stages, stage).arguments
     data: dict[str, Any] = {"max_seconds": recipe.data.max_seconds}
     if stage != "retrain" and recipe.data.augment != "none":  # frame labels are those of the clip as it was recorded
@@ -66,16 +51,13 @@ def stage_arguments(recipe: Method, stage: StageName) -> dict[str, Any]:
 def stage_model_fields(
     recipe: Method, stage: StageName, labels: list[str], scales: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
-    """Configuration fields of a stage's model, on top of the backbone's own.
+    """`GMPATLConfig` fields of a stage's model as JSON types, on top of the backbone's own.
 
     Args:
-        recipe: That of a variant, or one candidate of its search.
+        recipe: A variant's own recipe.
         stage: Which training.
         labels: Emotions in the table's order.
         scales: Pseudo-label column → clusters, for retraining.
-
-    Returns:
-        `GMPATLConfig` fields, JSON types.
     """
     common = dict(recipe.model)
     if stage == "retrain":
@@ -91,16 +73,7 @@ def stage_model_fields(
 
 
 def make_arguments(output_dir: Path, seed: int, settings: Mapping[str, Any], evaluate: bool) -> GMPATLTrainingArguments:
-    """Training arguments of one training.
-
-    Args:
-        output_dir: Where checkpoints to resume from go.
-        seed: Seed of everything random.
-        settings: As `stage_arguments` gives them.
-        evaluate: Whether there are development speakers; without them the last step is kept.
-
-    Returns:
-        The arguments.
+    """Make the arguments of one training from what `stage_arguments` gave; without an evaluation the last step is kept.
 
     Raises:
         RequestError: A value that transformers refuses.
@@ -129,7 +102,7 @@ def check_stage_settings(recipe: Method, backbone_config: Mapping[str, Any], lab
     """Refuse stage settings that would only fail once training starts.
 
     Args:
-        recipe: That of a variant, or one candidate of its search.
+        recipe: A variant's own recipe.
         backbone_config: The backbone's configuration fields.
         labels: Emotions in the table's order; None before the corpus is read: their number is not looked at then.
 

@@ -1,12 +1,11 @@
-"""The method: one function per step, inputs in, one folder out, nothing else touched."""
+"""The steps of the method: one function each, which writes into one folder and touches nothing else."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..checkpoints import load_feature_extractor, load_model, quiet_transformers
+from ..checkpoints import load_feature_extractor, load_model, quiet_transformers, seen_speakers
 from ..data.corpora import LeftOut
 from ..errors import DivergenceError
-from ..files import is_whole, json_of, jsonl_of, remember, write_jsonl, write_known
-from ..heard import heard_by_codebooks, heard_by_model
+from ..files import is_whole, json_of, jsonl_of, read_json, remember, write_jsonl, write_known
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
 from ..numerics import deterministic
 from ..protocols.leakage import NOTHING_TESTED, Untouched
@@ -30,72 +28,14 @@ from ..pseudo_labels.features import hidden_state_extraction, open_cache
 from ..pseudo_labels.kmeans import MultiScaleKMeans
 from ..pseudo_labels.label_file import COPY_FILE, LABELS_FILE, add_label_columns, copy_for_mapping, map_labels
 from ..recipe.sections import PseudoLabelSpec
-from ..run_folder.step_folder import STARTED_FILE, read_json
+from ..run_folder.layout import DEV_LOGITS_FILE, LEFT_OUT_FILE, TRAINING_FILE
+from ..run_folder.step_folder import STARTED_FILE
 from ..training.callbacks import StopAtStep
 from ..training.trainer import GMPATLTrainer
 from .stages import make_arguments
+from .training import Training
 
 CHECKPOINTS = "checkpoints"
-TRAINING_FILE = "training.json"
-DEV_LOGITS_FILE = "dev_logits.jsonl"
-
-
-@dataclass(frozen=True)
-class Training:
-    """All that one training needs.
-
-    Args:
-        model_class: Which of the three models.
-        start: Folder or Hub id of the weights to start from.
-        config_from: Folder or Hub id of the backbone: its configuration, not the last stage's, is the base.
-        fields: `GMPATLConfig` fields on top of it.
-        arguments: `GMPATLTrainingArguments` fields.
-        train: Rows to train on.
-        dev: Rows to choose the epoch on; None trains to the end.
-        seed: Seed of everything random.
-        stop_at: Last optimiser step, or None for the whole length.
-        description: What the progress bar says.
-        codebooks: Folder of the codebooks that frame labels come from, for retraining.
-        untouched: What will be tested: nothing of it may be in any of the above.
-        front_end_cache: Folder of the front-end cache; None computes the front end in every epoch.
-        also_heard: Whom a teacher has heard.
-        trainer: Makes the trainer; None for `GMPATLTrainer`.
-    """
-
-    model_class: type[GMPATLPreTrainedModel]
-    start: str | Path
-    config_from: str | Path
-    fields: Mapping[str, Any]
-    arguments: Mapping[str, Any]
-    train: datasets.Dataset
-    dev: datasets.Dataset | None
-    seed: int
-    stop_at: int | None = None
-    description: str | None = None
-    codebooks: Path | None = None
-    untouched: Untouched = NOTHING_TESTED
-    front_end_cache: Path | None = None
-    also_heard: tuple[str, ...] = ()
-    trainer: Callable[..., GMPATLTrainer] | None = None
-
-    def heard(self) -> list[str]:
-        """Whom the trained model will have heard, after making sure that nobody of the test is among them.
-
-        Raises:
-            RequestError: Names the test speaker or recording, and what would hear them.
-        """
-        self.untouched.refuse_rows(self.train, "training")
-        self.untouched.refuse_rows(self.dev, "choosing the epoch")
-        heard = {*self.train["speaker"], *(self.dev["speaker"] if self.dev is not None else ()), *self.also_heard}
-        for checkpoint in dict.fromkeys((self.start, self.config_from)):
-            before = heard_by_model(checkpoint)
-            self.untouched.refuse_speakers(before, f"the checkpoint {checkpoint} has heard")
-            heard.update(before)
-        if self.codebooks is not None:
-            clustered = heard_by_codebooks(self.codebooks)
-            self.untouched.refuse_speakers(clustered, f"the codebooks in {self.codebooks} were fitted on")
-            heard.update(clustered)
-        return sorted(heard)
 
 
 def train(folder: Path, task: Training) -> None:
@@ -110,7 +50,7 @@ def train(folder: Path, task: Training) -> None:
         task: What to train.
     """
     state = PartialState()
-    heard = task.heard()
+    seen = task.seen_speakers()
     if (folder / TRAINING_FILE).is_file() and is_whole(folder):
         # Cut off while the checkpoints were being deleted, of which some may be half gone.
         if state.is_main_process:
@@ -119,20 +59,21 @@ def train(folder: Path, task: Training) -> None:
         return
     if state.is_main_process:
         (folder / TRAINING_FILE).unlink(missing_ok=True)  # damaged since
-    model = load_model(task.model_class, task.start, task.seed, task.fields, config_from=task.config_from)
-    feature_extractor = load_feature_extractor(task.config_from)
-    arguments = make_arguments(folder / CHECKPOINTS, task.seed, task.arguments, evaluate=task.dev is not None)
+    start, backbone = task.start.locate(), task.backbone.locate()
+    model = load_model(task.model_class, start, task.seed, task.fields, config_from=backbone)
+    feature_extractor = load_feature_extractor(backbone)
+    arguments = make_arguments(folder / CHECKPOINTS, task.seed, task.settings, evaluate=task.dev is not None)
     # Looked up before there is a trainer: the first process to make one makes the folder.
     checkpoint = _last_checkpoint(folder / CHECKPOINTS)
     callbacks: list[TrainerCallback] = [_HashCheckpoint()]
     if task.stop_at is not None:
         callbacks.append(StopAtStep(task.stop_at))
-    with quiet_transformers(), deterministic(state.device):
+    with quiet_transformers(), deterministic(state.device), _labelled(task, folder) as (train_rows, dev_rows):
         trainer = (task.trainer or GMPATLTrainer)(
             model,
             arguments,
-            task.train,
-            task.dev,
+            train_rows,
+            dev_rows,
             feature_extractor,
             callbacks=callbacks,
             description=task.description,
@@ -140,10 +81,10 @@ def train(folder: Path, task: Training) -> None:
         )
         trainer.train(resume_from_checkpoint=checkpoint)
         dev_logits = None
-        if task.dev is not None and "labels" in model.target_names:
-            dev_logits = np.asarray(trainer.predict(task.dev).predictions)
+        if dev_rows is not None and "labels" in model.target_names:
+            dev_logits = np.asarray(trainer.predict(dev_rows).predictions)
     if state.is_main_process:
-        model.config.seen_speakers = heard
+        model.config.seen_speakers = seen
         with quiet_transformers():
             model.save_pretrained(folder)
         feature_extractor.save_pretrained(folder)
@@ -157,6 +98,16 @@ def train(folder: Path, task: Training) -> None:
         write_known(folder, {TRAINING_FILE: json_of(_summary(trainer.state))})
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     state.wait_for_everyone()
+
+
+@contextmanager
+def _labelled(task: Training, scratch: Path) -> Iterator[tuple[datasets.Dataset, datasets.Dataset | None]]:
+    """Training and development rows with their frame labels, where the training needs any."""
+    if task.labels is None:
+        yield task.train, task.dev
+        return
+    with pseudo_labels_of(task.labels.resolve(), scratch) as put_labels:
+        yield put_labels(task.train), None if task.dev is None else put_labels(task.dev)
 
 
 class _HashCheckpoint(TrainerCallback):
@@ -230,11 +181,11 @@ def make_pseudo_labels(
         front_end_cache: Folder of the front-end cache; None computes the front end once more.
 
     Raises:
-        RequestError: A test speaker would be clustered or labelled, or the model has heard one.
+        RequestError: A test speaker would be clustered or labelled, or the model has seen one.
     """
     untouched.refuse_rows(train, "k-means")
     untouched.refuse_rows(dev, "frame labelling")
-    untouched.refuse_speakers(heard_by_model(checkpoint), f"the checkpoint {checkpoint} has heard")
+    untouched.refuse_speakers(seen_speakers(checkpoint), f"the checkpoint {checkpoint} has heard")
     device = PartialState().device
     model = load_model(model_class, checkpoint, spec.seed).to(device)
     extractor = load_feature_extractor(checkpoint)
@@ -283,7 +234,7 @@ def predict(
         checkpoint: Folder of the model.
         table: Rows to predict.
         batch_size: Clips per device and batch; it does not change the scores.
-        untouched: What the model must not have heard: the test speakers, unless they are shared and that is allowed.
+        untouched: What the model must not have seen: the test speakers, unless they are shared and that is allowed.
         description: What the progress bar of the front end says; None for no bar.
         front_end_cache: Folder of the front-end cache; None computes the front end.
 
@@ -291,9 +242,9 @@ def predict(
         Rows of `predictions.jsonl`, in the table's order.
 
     Raises:
-        RequestError: The model has heard a speaker whom it is to be tested on.
+        RequestError: The model has seen a speaker whom it is to be tested on.
     """
-    untouched.refuse_speakers(heard_by_model(checkpoint), f"the model {checkpoint} has heard")
+    untouched.refuse_speakers(seen_speakers(checkpoint), f"the model {checkpoint} has heard")
     model = load_model(HubertForGMPATL, checkpoint, seed=0, whole=True)
     settings = {"per_device_eval_batch_size": batch_size, "disable_tqdm": description is None}
     # The trainer makes its output folder even if it writes nothing: this one is there already.
@@ -331,4 +282,4 @@ def predict(
 def write_left_out(folder: Path, left_out: Iterable[LeftOut]) -> None:
     """Write `left_out.jsonl`: every recording that was left out, with its reason."""
     rows = [{"file": one.file, "reason": one.reason} for one in left_out]
-    write_known(folder, {"left_out.jsonl": jsonl_of(rows)})
+    write_known(folder, {LEFT_OUT_FILE: jsonl_of(rows)})

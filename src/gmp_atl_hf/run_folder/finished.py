@@ -10,22 +10,14 @@ from typing import Any
 from ..errors import RequestError
 from ..evaluation.results import AlignedPredictions, FoldResult, align, choose_block, is_speaker_independent
 from ..files import read_json, read_jsonl
-
-REPORT_FILE = "report.json"
+from .layout import REPORT_FILE, FoldFolder, RunFolder
 
 
 @dataclass(frozen=True)
 class TestedVariant:
-    """One variant of a run, as it was tested.
+    """One variant of a run as it was tested: its part of the report, and the predictions that its numbers cover.
 
-    Args:
-        name: `run:variant`, for tables.
-        labels: Emotions in index order.
-        results: Test predictions of the seeds and folds that its numbers cover.
-        block: The same as arrays.
-        summary: Its part of the run's report.
-        protocol: The run's protocol.
-        stamps: What stands beside every number of the run.
+    `name` is `run:variant`, `labels` are in index order, and `block` holds the results as arrays.
     """
 
     name: str
@@ -49,9 +41,6 @@ def read_variant(run: str, given: str | None = None) -> TestedVariant:
         run: Folder of the run, with `:variant` behind it; without, its first variant is meant.
         given: Variant to take where `run` names none.
 
-    Returns:
-        The variant.
-
     Raises:
         RequestError: There is no such run or variant, or nothing of it has been tested.
     """
@@ -71,7 +60,7 @@ def read_variant(run: str, given: str | None = None) -> TestedVariant:
     results = []
     for seed in summary["seeds"]:
         for fold in summary["folds"]:
-            place = folder / variant / f"seed-{seed}" / f"fold-{fold:02d}"
+            place = RunFolder(folder).fold(variant, seed, fold)
             results.append(FoldResult(seed, fold, *_predictions(place)))
     seeds, folds, _ = choose_block(results, summary["seeds"])
     block = align(results, seeds, folds, report["labels"])
@@ -81,17 +70,7 @@ def read_variant(run: str, given: str | None = None) -> TestedVariant:
 
 
 def variants_of(run: str) -> list[str]:
-    """Name the variants of a run, whether tested or not.
-
-    Args:
-        run: Folder of the run, with or without `:variant`.
-
-    Returns:
-        Their names in the order of the report.
-
-    Raises:
-        RequestError: There is no such run.
-    """
+    """Name the variants of a run, tested or not, in the order of the report; `run` may end in `:variant`."""
     return list(_read_report(_split(run)[0])["variants"])
 
 
@@ -104,7 +83,7 @@ def _split(run: str) -> tuple[Path, str | None]:
 
 
 def _read_report(folder: Path) -> dict[str, Any]:
-    file = folder / REPORT_FILE
+    file = RunFolder(folder).report
     if not file.is_file():
         raise RequestError(
             f"there is no report in {folder}",
@@ -121,6 +100,5 @@ def _read_report(folder: Path) -> dict[str, Any]:
     return report
 
 
-def _predictions(folder: Path) -> tuple[list[dict[str, Any]], float | None]:
-    temperature = read_json(folder / "metrics.json").get("temperature")
-    return read_jsonl(folder / "predictions.jsonl"), temperature
+def _predictions(fold: FoldFolder) -> tuple[list[dict[str, Any]], float | None]:
+    return read_jsonl(fold.predictions), read_json(fold.metrics).get("temperature")

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from ..errors import RequestError, is_read_only
+from .step_folder import Processes
 
 try:
     import fcntl
@@ -23,28 +24,13 @@ except ImportError:  # Windows: nothing is locked there
 LOCK_FILE = ".lock"
 
 
-class Processes(Protocol):
-    """What the lock needs to know of `accelerate.PartialState`."""
-
-    @property
-    def is_main_process(self) -> bool:
-        """Whether this process locks for all."""
-
-    @property
-    def num_processes(self) -> int:
-        """How many there are."""
-
-
 @contextmanager
 def only_run_in(folder: Path, processes: Processes) -> Iterator[None]:
     """Keep other runs out of a folder while the block lasts.
 
     The system lets go of the lock when the process ends, however it ends, so nothing has to be cleared by hand. Of
-    several processes of one launch the main one locks; the others hear of a refusal and refuse as well.
-
-    Args:
-        folder: The run's folder; if it is not there it is made, and taken away again if nothing else came into it.
-        processes: The processes of this run.
+    several processes of one launch the main one locks; the others are told of a refusal and refuse as well. A folder
+    that is not there is made, and taken away again if nothing else came into it.
 
     Raises:
         RequestError: Another run is working there.

@@ -19,24 +19,35 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import RequestError
-from ..files import HASHES_FILE, check_files, hashes_of, is_half_written, remove_half_written, seal, sync
-from ..files import STEP_FILE as STEP_FILE
-from ..files import read_json as read_json
-from ..files import write_json as write_json
+from ..files import (
+    HASHES_FILE,
+    STEP_FILE,
+    check_files,
+    hashes_of,
+    is_half_written,
+    read_json,
+    remove_half_written,
+    seal,
+    sync,
+    write_json,
+)
 
 FORMAT_VERSION = 1
 """Part of every key; raised when what a step writes changes its meaning."""
 
 STARTED_FILE = "started.json"
+
+UNFINISHED = ".unfinished"
+"""Ends the name of the folder in which a step works until it is done."""
+
 _ABSENT = "nothing"
 
 
 class Processes(Protocol):
-    """What a step needs to know of `accelerate.PartialState`."""
+    """What a run's folder needs to know of `accelerate.PartialState`; the main process writes."""
 
-    @property
-    def is_main_process(self) -> bool:
-        """Whether this process writes."""
+    is_main_process: bool
+    num_processes: int
 
     def wait_for_everyone(self) -> None:
         """Wait until all processes are here."""
@@ -73,13 +84,13 @@ class StepFolder:
     Args:
         path: The folder, relative or absolute.
         inputs: All that the step depends on, JSON types only.
-        manner: How it is done, where another manner would do as well but half a step cannot be continued in it: the
-            number of processes of a training. A finished step stays finished whatever its manner.
+        launch: How it is launched, where another launch would do as well but cannot continue half a step: the number of
+            processes of a training. A finished step stays finished, however it was launched.
     """
 
     path: Path
     inputs: Mapping[str, Any]
-    manner: Mapping[str, Any] = field(default_factory=dict)
+    launch: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -89,7 +100,7 @@ class StepFolder:
     @property
     def working(self) -> Path:
         """The folder in which an unfinished step works."""
-        return self.path.with_name(self.path.name + ".unfinished")
+        return self.path.with_name(self.path.name + UNFINISHED)
 
     @property
     def finished(self) -> bool:
@@ -109,13 +120,13 @@ class StepFolder:
         return "files" in read_json(self.resolve() / STEP_FILE)
 
     def refuse_contradiction(self) -> None:
-        """Refuse a finished step that was made from other inputs, and half a one that was begun in another manner.
+        """Refuse a finished step that was made from other inputs, and half a one that was launched otherwise.
 
         Raises:
             RequestError: Names the first changed fields, or the folder if somebody else's files are in it.
         """
         if not self.finished:
-            self._refuse_other_manner()
+            self._refuse_other_launch()
             if self.path.exists() and not self._only_points:
                 raise RequestError(
                     f"{self.path} is in the way: it was not made by a run",
@@ -137,11 +148,11 @@ class StepFolder:
             "choose another --output-dir, change the setting back, or delete that folder to repeat the step",
         )
 
-    def _refuse_other_manner(self) -> None:
+    def _refuse_other_launch(self) -> None:
         begun = self._begun()
-        if begun.get("key") == self.key and begun.get("manner", {}) != dict(self.manner):
+        if begun.get("key") == self.key and begun.get("manner", {}) != dict(self.launch):
             raise RequestError(
-                f"{self.working} was begun otherwise: " + "; ".join(differences(begun.get("manner", {}), self.manner)),
+                f"{self.working} was begun otherwise: " + "; ".join(differences(begun.get("manner", {}), self.launch)),
                 "a half-finished step is continued as it was begun: each process has a batch of its own",
                 "start as many processes as before, or delete that folder to begin the step anew",
             )
@@ -180,7 +191,7 @@ class StepFolder:
                 shutil.rmtree(working)
             (working / STEP_FILE).unlink(missing_ok=True)  # cut off while it got its name
             if not working.is_dir():
-                write_json(working / STARTED_FILE, {"key": self.key, "manner": self.manner, "started": _now()})
+                write_json(working / STARTED_FILE, {"key": self.key, "manner": self.launch, "started": _now()})
         processes.wait_for_everyone()
         begun = time.perf_counter()
         try:
@@ -203,7 +214,7 @@ class StepFolder:
             "format_version": FORMAT_VERSION,
             "key": self.key,
             "inputs": self.inputs,
-            "manner": self.manner,
+            "manner": self.launch,
             "started": started,
             "finished": _now(),
             "seconds_since_last_start": round(time.perf_counter() - begun, 3),

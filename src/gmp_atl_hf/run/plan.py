@@ -1,0 +1,204 @@
+"""What a run is to do: checked and planned before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from ..batching.feature_store import refuse_no_folder
+from ..checkpoints import describe_backbone, speakers_seen_by
+from ..data.fingerprints import Recordings, combine
+from ..data.table import Corpus, read_corpora
+from ..errors import RequestError
+from ..protocols.fold import Fold
+from ..protocols.leakage import Untouched, maybe_heard
+from ..protocols.protocol import Protocol
+from ..recipe.method import Method
+from ..recipe.recipe import Recipe
+from ..run_folder.layout import RunFolder
+from .fold_plan import PlannedFold, Planner, known_genders
+from .processes import join_processes
+from .search import refuse_nobody_to_choose
+from .stages import check_stage_settings
+
+SHUFFLED_STAMP = (
+    "Labels of training and development recordings were shuffled within each speaker: this shows chance, "
+    "not the method."
+)
+MAYBE_SEEN_STAMP = "The backbone does not say all whom it has heard: test speakers may be among them."
+
+Backbones = Mapping[str, Mapping[str, Any]]
+"""Variant → what its backbone is, from `describe_backbone`."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """All that one call of `run_recipe` is to do.
+
+    Args:
+        recipe: The recipe.
+        folder: Folder of the run.
+        command: The command behind the numbers.
+        processes: The processes of this launch.
+        variants: Each variant's method.
+        corpus: The table and what was left out of it.
+        protocol: What makes folds of it.
+        folds: All of its folds.
+        asked: Numbers of those to run.
+        stamps: What must stand beside every number.
+        notes: What this corpus cannot have.
+        recordings: The recordings as they were when the plan was made.
+        planner: Plans further folds, such as that of the final model.
+        planned: Every variant, seed and fold, asked for or not, since all that is finished is reported.
+    """
+
+    recipe: Recipe
+    folder: RunFolder
+    command: str
+    processes: PartialState
+    variants: Mapping[str, Method]
+    corpus: Corpus
+    protocol: Protocol
+    folds: Sequence[Fold]
+    asked: frozenset[int]
+    stamps: Sequence[str]
+    notes: Sequence[str]
+    recordings: Recordings
+    planner: Planner
+    planned: Sequence[PlannedFold]
+
+    @property
+    def labels(self) -> list[str]:
+        """Emotions in index order."""
+        return list(self.corpus.table.features["emotion"].names)
+
+    def of(self, variant: str, seed: int) -> list[PlannedFold]:
+        """The folds of one variant and seed."""
+        return [each for each in self.planned if each.variant == variant and each.seed == seed]
+
+    def test_key(self, planned: PlannedFold) -> str:
+        """What a fold's predictions depend on: the model and the rows tested."""
+        return f"{planned.finetune.key}-{combine(self.recordings.fingerprints, planned.test['id'])}"
+
+
+def plan_run(
+    recipe: Recipe, output_dir: Path, folds: Sequence[int] | None = None, command: str = "run_recipe"
+) -> RunPlan:
+    """Check and plan a run of some folds, numbered from 1, or of all.
+
+    Raises:
+        RequestError: The request is wrong, or something finished in the folder contradicts it.
+    """
+    if output_dir.is_file():
+        raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
+    folder, processes = RunFolder(output_dir), join_processes()
+    variants = _variants(recipe)
+    described = {str(each.backbone): describe_backbone(each.backbone) for each in variants.values()}
+    backbones = {name: described[str(each.backbone)] for name, each in variants.items()}
+    _check_stages(variants, backbones, None)
+    corpus = _read_corpus(recipe, folder, processes)
+    protocol = Protocol(**vars(recipe.protocol))
+    every_fold = protocol.folds(corpus.table)
+    asked = _asked(folds, every_fold, protocol)
+    stamps = _stamps(variants, backbones, [fold for fold in every_fold if fold.number in asked])
+    notes = _notes(variants, corpus, every_fold)
+    _check_stages(variants, backbones, corpus.table.features["emotion"].names)
+    refuse_nobody_to_choose(recipe.search, [f.number for f in every_fold if f.number in asked and not f.dev])
+    recordings = Recordings(corpus.table)
+    planner = Planner(
+        folder, corpus.table, recordings.fingerprints, backbones, recipe.backbone, processes.num_processes
+    )
+    planned = [
+        planner.plan(name, each, seed, fold)
+        for seed in recipe.seeds
+        for fold in every_fold
+        for name, each in variants.items()
+    ]
+    for step in (step for each in planned for step in each.steps):
+        step.folder.refuse_contradiction()
+    return RunPlan(
+        recipe=recipe,
+        folder=folder,
+        command=command,
+        processes=processes,
+        variants=variants,
+        corpus=corpus,
+        protocol=protocol,
+        folds=every_fold,
+        asked=asked,
+        stamps=stamps,
+        notes=notes,
+        recordings=recordings,
+        planner=planner,
+        planned=planned,
+    )
+
+
+def _variants(recipe: Recipe) -> dict[str, Method]:
+    """Each variant's method, refused if it could not be run or tested."""
+    recipe.check_field_names()
+    variants = {name: recipe.method(name) for name in recipe.variant_names}
+    for name, each in variants.items():
+        if isinstance(each.data.front_end_cache, str):
+            refuse_no_folder(Path(each.data.front_end_cache))
+        if each.stages.finetune.skip:
+            raise RequestError(
+                f"variant {name} skips the fine-tuning", "a stage that can be tested on emotions", "skip other stages"
+            )
+    return variants
+
+
+def _check_stages(variants: Mapping[str, Method], backbones: Backbones, labels: list[str] | None) -> None:
+    for name, each in variants.items():
+        backbone = backbones[name]
+        for candidate in each.candidates():
+            check_stage_settings(candidate, backbone.get("config", backbone.get("scratch", {})), labels)
+
+
+def _read_corpus(recipe: Recipe, folder: RunFolder, processes: PartialState) -> Corpus:
+    entries = []
+    for spec in recipe.corpus:
+        root = spec.root
+        if root is None and spec.name == "demo":
+            root = str(folder.corpus)
+        options = {"short_clips": recipe.data.short_clips, **spec.options}
+        entries.append({"name": spec.name, "root": root, **options})
+    # The demo corpus is made on first use; one process makes it, the others then find it.
+    with processes.main_process_first():
+        return read_corpora(entries, labels=recipe.labels, index=folder.path)
+
+
+def _asked(numbers: Sequence[int] | None, folds: Sequence[Fold], protocol: Protocol) -> frozenset[int]:
+    there = frozenset(fold.number for fold in folds)
+    for number in numbers or ():
+        if number not in there:
+            raise RequestError(f"there is no fold {number}", f"folds 1 to {len(folds)} of {protocol.kind}", "--folds 1")
+    return there if numbers is None else frozenset(numbers)
+
+
+def _stamps(variants: Mapping[str, Method], backbones: Backbones, folds: Iterable[Fold]) -> list[str]:
+    """Refuse backbones that have seen a test speaker; what must stand beside every number."""
+    stamps = [SHUFFLED_STAMP] if any(each.data.shuffle_labels for each in variants.values()) else []
+    tested = {speaker for fold in folds if fold.speaker_independent for speaker in fold.test}
+    for name, each in variants.items():
+        seen = speakers_seen_by(backbones[name])
+        Untouched(frozenset(tested)).refuse_speakers(seen, f"the backbone {each.backbone} of {name} has heard")
+        if maybe_heard(seen, tested):
+            stamps.append(MAYBE_SEEN_STAMP)
+    return list(dict.fromkeys(stamps))
+
+
+def _notes(variants: Mapping[str, Method], corpus: Corpus, folds: Sequence[Fold]) -> list[str]:
+    """What this corpus cannot have, said once and not in every fold."""
+    notes = []
+    genders = known_genders(corpus.table)
+    if genders < 2 and any(not each.stages.multitask.skip for each in variants.values()):
+        which = "one gender only" if genders else "no genders"
+        notes.append(f"The corpus has {which}, so the gender part of the multi-task training is off.")
+    if not any(fold.dev for fold in folds):
+        notes.append("No development speakers: the number of epochs is fixed, and scores are not calibrated.")
+    return notes
