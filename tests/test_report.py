@@ -14,7 +14,7 @@ import pytest
 
 from gmp_atl_hf.evaluation.metrics import emotion_metrics
 from gmp_atl_hf.evaluation.statistics import sign_flip_test, speaker_bootstrap
-from gmp_atl_hf.report.build import COMPARISON_REMARK, FoldResult, build_report, write_report
+from gmp_atl_hf.report.build import COMPARISON_REMARK, FoldResult, build_report, is_written, write_report
 from gmp_atl_hf.report.figures import can_draw
 from gmp_atl_hf.report.markdown import percent, protocol_line, render_console, render_markdown
 
@@ -348,6 +348,21 @@ def test_pictures_of_the_former_report_go_and_other_files_stay(
     assert {*(tmp_path / "figures").iterdir()} == {own, *(path for path in written if path.parent.name == "figures")}
     assert not (tmp_path / "figures" / "confusion-1-gmp-atl.png").exists()
     assert (tmp_path / "figures" / "confusion-1-direct.svg").is_file()
+
+
+def test_a_report_that_is_there_whole_need_not_be_drawn_again(
+    tmp_path: Path, full: dict[str, Any], pictures: None
+) -> None:
+    assert not is_written(full, tmp_path)
+    write_report(full, tmp_path)
+    assert is_written(full, tmp_path)
+    assert not is_written({**full, "command": "another"}, tmp_path)
+    picture = tmp_path / "figures/variants.svg"
+    picture.write_bytes(picture.read_bytes() + b" ")
+    assert not is_written(full, tmp_path)
+    write_report(full, tmp_path)
+    picture.unlink()
+    assert not is_written(full, tmp_path)
 
 
 def test_a_report_that_cannot_be_rendered_leaves_the_former_one_alone(tmp_path: Path, full: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from ..evaluation.comparison import COMPARISON_REMARK, compare_variants
 from ..evaluation.results import FoldResult, check_results, is_speaker_independent
 from ..evaluation.summary import NOT_SPEAKER_INDEPENDENT, RESAMPLES, variant_notes, variant_summary
-from ..files import write_known
+from ..files import is_whole, write_known
 from .details import TrainingDiagnostics
 from .figures import NO_MATPLOTLIB, can_draw, draw_pictures
 from .html import render_html
@@ -124,9 +124,8 @@ def write_report(
     drawable = can_draw()
     pictures = draw_pictures(report, details or TrainingDiagnostics()) if drawable else []
     paths_of = {picture.place: (picture.title, f"figures/{picture.name}.png") for picture in pictures}
-    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     contents = {
-        "report.json": text.encode(),
+        "report.json": _json(report),
         "report.md": render_markdown(report, paths_of).encode(),
         "report.html": render_html(report, pictures, None if drawable else NO_MATPLOTLIB).encode(),
     }
@@ -138,6 +137,17 @@ def write_report(
             (Path(folder) / relative).unlink(missing_ok=True)
     write_known(Path(folder), contents)
     return [Path(folder) / relative for relative in contents]
+
+
+def is_written(report: Mapping[str, Any], folder: Path) -> bool:
+    """Whether a folder has this very report, whole and with its pictures, so that nothing need be drawn again."""
+    place = folder / "report.json"
+    shown = bool(pictures_of(folder)) or not can_draw()
+    return shown and is_whole(folder) and place.is_file() and place.read_bytes() == _json(report)
+
+
+def _json(report: Mapping[str, Any]) -> bytes:
+    return (json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def pictures_of(folder: Path) -> set[str]:

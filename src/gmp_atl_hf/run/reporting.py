@@ -8,7 +8,7 @@ from typing import Any
 from ..data.audio import SAMPLING_RATE
 from ..errors import is_read_only
 from ..files import check_files, read_json, read_jsonl
-from ..report.build import FoldResult, build_report, write_report
+from ..report.build import FoldResult, build_report, is_written, write_report
 from ..report.markdown import render_console
 from ..run_folder.layout import ENVIRONMENT_FILE
 from .details import collect_details
@@ -61,7 +61,8 @@ def report_run(worker: Worker) -> dict[str, Any]:
     folder = plan.folder.path
     if worker.processes.is_main_process:
         try:
-            write_report(report, folder, collect_details(plan))
+            if worker.made or not is_written(report, folder):
+                write_report(report, folder, collect_details(plan))
             if plan.recipe.final:
                 describe_final_model(plan)
         except OSError as error:
