@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from gmp_atl_hf.batching.length_batches import length_batches
 from gmp_atl_hf.data.audio import read_clip
+from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL, HubertForGMPATLMultiTask
 from gmp_atl_hf.pseudo_labels import frame_sample as sampling
@@ -256,6 +257,34 @@ def test_processes_share_the_very_frames_that_one_would_draw(
         assert sample.runs == whole.runs
         for layer in (1, 2):
             assert torch.equal(sample.features[layer], whole.features[layer][: None if index == 0 else 0])
+
+
+@pytest.mark.parametrize(
+    ("error", "elsewhere"),
+    [(RequestError("9 frames", "10", "more audio"), RequestError), (OSError("disk full"), RuntimeError)],
+)
+def test_what_fails_in_the_main_process_fails_in_all(
+    error: Exception, elsewhere: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[object] = []
+
+    def broadcast(message: list[object], from_process: int) -> None:
+        if sent:
+            message[:] = sent
+        else:
+            sent.extend(message)
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("accelerate.utils.broadcast_object_list", broadcast)
+    monkeypatch.setattr(ProcessGroup, "wait", lambda self: None)
+    with pytest.raises(type(error)):
+        ProcessGroup(0, 2).on_main(fail)
+    with pytest.raises(elsewhere):
+        ProcessGroup(1, 2).on_main(fail)
+    with pytest.raises(type(error)):
+        ProcessGroup().on_main(fail)
 
 
 def test_every_frame_is_as_likely_as_every_other_and_there_are_exactly_as_many_as_asked_for() -> None:

@@ -10,13 +10,13 @@ import torch
 from safetensors import safe_open
 from transformers import AutoFeatureExtractor, AutoModel, HubertModel
 
-from gmp_atl_hf.checkpoints import SHIPPED_BACKBONES, describe_backbone, load_model, locate, seen_speakers
+from gmp_atl_hf.checkpoints import describe_backbone, load_model, locate, seen_speakers
 from gmp_atl_hf.data.audio import SAMPLING_RATE
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count, hop_length, receptive_field
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
 from gmp_atl_hf.pretraining.recipe import PretrainRecipe
 
-MINI = SHIPPED_BACKBONES / "mini"
+MINI = Path(locate("mini"))
 REPORT = json.loads((MINI / "pretraining.json").read_text(encoding="utf-8"))
 CARD = (MINI / "README.md").read_text(encoding="utf-8")
 
@@ -89,3 +89,13 @@ def test_the_card_has_the_figures_of_the_run() -> None:
     for name in ("LibriSpeech", "CC BY 4.0", "Picovoice", "Apache-2.0", "rhasspy", "CC0"):
         assert name in CARD
     assert (MINI / "curves.png").is_file()
+
+
+def test_a_folder_with_an_adapter_goes_before_the_encoder_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mini").mkdir()
+    assert Path(locate("mini")) == MINI, "an empty folder is no model"
+    Path("mini", "adapter_config.json").write_text("{}", encoding="utf-8")
+    assert locate("mini") == "mini"

@@ -239,5 +239,12 @@ def test_float32_on_a_gpu_is_no_tf32():
         with no_tf32(torch.device("cuda")):
             assert conv.fp32_precision == "ieee"
         assert conv.fp32_precision == "tf32"
+        one, other = no_tf32(torch.device("cuda")), no_tf32(torch.device("cuda"))  # as in two threads
+        one.__enter__()
+        other.__enter__()
+        one.__exit__(None, None, None)
+        assert conv.fp32_precision == "ieee", "who ends first ends it for the others"
+        other.__exit__(None, None, None)
+        assert conv.fp32_precision == "tf32"
     finally:
         conv.fp32_precision = before

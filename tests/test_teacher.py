@@ -70,6 +70,15 @@ def finished(folders: dict[str, Path], speech: Path, tmp_path_factory: pytest.Te
     return folder
 
 
+def test_a_place_that_keeps_no_states_is_refused_at_once(
+    folders: dict[str, Path], speech: Path, tmp_path: Path
+) -> None:
+    recipe = lesson(speech, folders["whisper"]) | {"teacher_states": str(speech)}
+    with pytest.raises(RequestError, match="`teacher_states` is"):
+        pretrain(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_teacher_has_a_frame_for_each_of_the_students(family: str, folders: dict[str, Path]) -> None:
     teacher = Teacher(teacher_facts(str(folders[family])), [0, 2], torch.device("cpu"))

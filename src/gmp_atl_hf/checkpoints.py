@@ -28,8 +28,6 @@ from .ranges import refuse_absurd_numbers
 Model = TypeVar("Model", bound=GMPATLPreTrainedModel)
 
 CONFIG_CLASSES: Mapping[str, type[PreTrainedConfig]] = {each.model_type: each for each in (HubertConfig, GMPATLConfig)}
-SHIPPED_BACKBONES = Path(__file__).resolve().parent / "backbones"
-"""Encoders that come with the package, by the names of their folders."""
 
 ADAPTER_MODEL_CONFIG = "gmp_atl_config.json"
 """Beside an adapter, the configuration of the model that it was trained in. Not `config.json`: transformers would look

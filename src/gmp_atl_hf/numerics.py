@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
 
 _BACKENDS: Any = torch.backends
+_lock = Lock()
+_in_use: dict[int, tuple[int, str]] = {}  # blocks in which a backend is in float32, and its setting before
 
 CUBLAS_WORKSPACE = ":4096:8"
 """Fixed workspaces of cuBLAS, 24 MiB on each GPU; without them products may differ from run to run."""
@@ -65,11 +68,19 @@ def deterministic(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _in_float32(*backends: Any) -> Iterator[None]:
-    before = [backend.fp32_precision for backend in backends]
-    for backend in backends:
-        backend.fp32_precision = "ieee"
+    """The setting is one for all threads: the first block notes it, and the last one that ends sets it back."""
+    with _lock:
+        for backend in backends:
+            blocks, before = _in_use.get(id(backend), (0, backend.fp32_precision))
+            _in_use[id(backend)] = blocks + 1, before
+            backend.fp32_precision = "ieee"
     try:
         yield
     finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
+        with _lock:
+            for backend in backends:
+                blocks, before = _in_use.pop(id(backend))
+                if blocks > 1:
+                    _in_use[id(backend)] = blocks - 1, before
+                else:
+                    backend.fp32_precision = before

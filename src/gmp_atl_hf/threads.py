@@ -91,5 +91,5 @@ def one_thread_each(work: Callable[[Item], Result], items: Sequence[Item]) -> li
 
 def portions(items: Sequence[Item]) -> list[Sequence[Item]]:
     """Cuts a sequence into one run of neighbours per torch thread; at least one run, even of nothing."""
-    size = max(-(-len(items) // torch.get_num_threads()), 1)
+    size = max(-(-len(items) // torch_threads()), 1)
     return [items[start : start + size] for start in range(0, max(len(items), 1), size)]

@@ -87,17 +87,17 @@ def _checksum(features: ConvFeatures) -> bytes:
     return zlib.crc32(np.ascontiguousarray(features).data, start).to_bytes(CHECKSUM_BYTES, "little")
 
 
-def refuse_no_folder(folder: Path) -> None:
-    """Refuse, before any work, a place for a cache that is a file, a device, or cannot be written to."""
+def refuse_no_folder(folder: Path, setting: str, fix: str) -> None:
+    """Refuse, before any work, a setting's place for a cache that is a file, a device, or cannot be written to."""
     try:
         there = next(parent for parent in (folder, *folder.absolute().parents) if os.path.lexists(parent))
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"0")
     except (OSError, ValueError) as error:
         raise RequestError(
-            f"`data.front_end_cache` is {os.fspath(folder)!r}, where nothing can be kept: {error}",
+            f"`{setting}` is {os.fspath(folder)!r}, where nothing can be kept: {error}",
             "a folder to write to, or one that can be made",
-            "front_end_cache: true keeps it in the run's folder; false does without",
+            fix,
         ) from error
 
 

@@ -83,7 +83,9 @@ def load_corpus(
         RequestError: When the corpus cannot be read as asked.
 
     Example:
-        >>> table = load_corpus("emodb", "data/emodb", labels={"happiness": "happy", "boredom": None, …})
+        >>> table = load_corpus(  # doctest: +SKIP
+        ...     "emodb", "data/emodb", labels={"anger": "angry", "happiness": "happy", "boredom": None}
+        ... )
     """
     handling = {"short_clips": short_clips, "unreadable": unreadable, "check_audio": check_audio}
     entry = {"name": name, "root": root, "corpus_name": corpus_name, **handling, **options}

@@ -175,7 +175,7 @@ class SpeechEmotionClassifier:
     def _score_all(self, reader: Reader, bar: Any) -> None:
         """Batches are read while others are computed; on a CPU several at once, if there are several."""
         scorer, seconds, total = self._scorer, self.batch_seconds, bar.total
-        if scorer.side_by_side and (threads := torch.get_num_threads()) > 1:
+        if scorer.side_by_side and (threads := torch_threads()) > 1:
             # In fewer batches than that, one thread would end long before another.
             seconds = min(seconds, max(1.0, total / (BATCHES_PER_THREAD * threads)))
 

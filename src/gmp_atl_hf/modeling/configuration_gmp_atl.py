@@ -24,9 +24,10 @@ SHIPPED: dict[str, str] = {}
 
 
 def shipped_folder(name: str | os.PathLike[str]) -> str:
-    """Folder of an encoder that comes with the package; any other name, and a folder that is there, stays as it is."""
+    """Folder of an encoder that comes with the package; any other name, and a folder with a model, stays as it is."""
     name = os.fspath(name)
-    return name if os.access(f"{name}/config.json", os.F_OK) else SHIPPED.get(name, name)
+    there = any(os.access(f"{name}/{file}", os.F_OK) for file in ("config.json", "adapter_config.json"))
+    return name if there else SHIPPED.get(name, name)
 
 
 def find_checkpoint(name: str | os.PathLike[str]) -> str:

@@ -23,7 +23,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_gmp_atl import GMPATLConfig
 from .frames_gmp_atl import crop_frames, frame_count, length_mask
 
-HEAD_KEYS = [r"^(emotion_|gender_)?classifier\.", r"^pooling\.", r"^frame_heads\."]
+HEAD_KEYS = [r"^(emotion_|gender_)?classifier\.", r"^pooling\.", r"^(frame|state)_heads\."]
 """Tensors of heads, which a model of another kind leaves out when it is loaded."""
 
 

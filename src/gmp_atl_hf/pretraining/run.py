@@ -14,6 +14,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import HubertConfig, HubertModel
 
+from ..batching.feature_store import refuse_no_folder
 from ..checkpoints import (
     describe_backbone,
     load_feature_extractor,
@@ -139,6 +140,9 @@ class _Pretraining:
 
     def _check_settings(self) -> None:
         check_pretraining_names(self.recipe)
+        if self.recipe.teacher_states is not None:
+            fix = "leave it out: the run's folder keeps them"
+            refuse_no_folder(Path(self.recipe.teacher_states), "teacher_states", fix)
         shapes = encoder_shapes(GMPATLConfig(**self.base))
         for number, spec in enumerate(self.recipe.iterations, start=1):
             try:

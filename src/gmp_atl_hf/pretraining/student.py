@@ -58,7 +58,6 @@ class HubertForTeacherRegression(GMPATLPreTrainedModel):
     """
 
     target_names = ("frame_states",)
-    _keys_to_ignore_on_load_unexpected = [r"^(emotion_|gender_)?classifier\.", r"^pooling\.", r"^frame_heads\."]
 
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -55,23 +55,28 @@ class ProcessGroup:
         return total.to(values.device)
 
     def on_main(self, work: Callable[[], None]) -> None:
-        """Does the work in the main process while the others wait; what it refuses is refused in all of them."""
-        refused = None
+        """Does the work in the main process while the others wait; what fails there fails in all of them."""
+        trouble: Exception | None = None
         if self.is_main:
             try:
                 work()
-            except RequestError as error:
-                refused = error
+            except Exception as error:
+                trouble = error
         if self.count > 1:
             from accelerate.utils import broadcast_object_list
 
-            message = [None if refused is None else (refused.found, refused.expected, refused.fix)]
+            refused = trouble if isinstance(trouble, RequestError) else None
+            words = () if refused is None else (refused.found, refused.expected, refused.fix)
+            message: list[Any] = [trouble is None, words]
             broadcast_object_list(message, from_process=0)
-            refused = None if message[0] is None else RequestError(*message[0])
-            if refused is not None:
+            fine, words = message
+            if not fine:
                 self.wait()  # a process that leaves while another one still listens ends it with a signal
-        if refused is not None:
-            raise refused
+            if not fine and trouble is None:
+                failed = RuntimeError("the main process could not go on; its own message says why")
+                trouble = RequestError(*words) if words else failed
+        if trouble is not None:
+            raise trouble
 
 
 SINGLE_PROCESS = ProcessGroup()

@@ -144,7 +144,8 @@ def _variants(recipe: Recipe) -> dict[str, Method]:
     variants = {name: recipe.method(name) for name in recipe.variant_names}
     for name, each in variants.items():
         if isinstance(each.data.front_end_cache, str):
-            refuse_no_folder(Path(each.data.front_end_cache))
+            fix = "front_end_cache: true keeps it in the run's folder; false does without"
+            refuse_no_folder(Path(each.data.front_end_cache), "data.front_end_cache", fix)
         if each.stages.finetune.skip:
             raise RequestError(
                 f"variant {name} skips the fine-tuning", "a stage that can be tested on emotions", "skip other stages"

@@ -31,9 +31,9 @@ def named_files(
         RequestError: Codes are given for a group that the pattern does not have.
 
     Example:
-        >>> for one in named_files(audio_files(root), r"(?P<who>\d\d)(?P<what>[WF])", "03W"):
-        ...     if isinstance(one, LeftOut):
-        ...         yield one
+        >>> [(_, named)] = named_files([Path("03w.wav")], r"(?P<who>\d\d)(?P<what>[WF])", "03W", {"what": "WF"})
+        >>> named
+        {'who': '03', 'what': 'W'}
     """
     compiled = re.compile(pattern, re.IGNORECASE)
     unknown = [group for group in codes or {} if group not in compiled.groupindex]
