@@ -19,7 +19,16 @@ from gmp_atl_hf.card.usage import write_usage
 from gmp_atl_hf.cli.console import explain_file_error
 from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.files import STEP_FILE, check_files, read_json, read_jsonl, remove_half_written, write_known
+from gmp_atl_hf.files import (
+    STEP_FILE,
+    check_files,
+    is_whole,
+    read_json,
+    read_jsonl,
+    remember,
+    remove_half_written,
+    write_known,
+)
 from gmp_atl_hf.run import steps
 from gmp_atl_hf.run_folder.step_folder import StepFolder
 from kills import run_until
@@ -333,3 +342,12 @@ def test_the_example_of_the_card_puts_no_recording_into_the_temporary_folder(
     row = {"file": usage["file"], "audio": {"path": str(recording), "bytes": None}}
     write_usage(finished / "model", row, usage["emotion"], usage["trained_on"])
     assert read_json(finished / "model/usage.json")["output"].count("\n") == 3
+
+
+def test_a_folder_that_is_hashed_again_does_not_hash_its_earlier_list(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_text("weights")
+    remember(tmp_path, tmp_path.iterdir())
+    (tmp_path / "config.json").write_text("{}")
+    remember(tmp_path, tmp_path.iterdir())
+    write_known(tmp_path, {"training.json": "{}"})
+    assert is_whole(tmp_path)

@@ -101,6 +101,7 @@ POINTS: list[tuple[str, dict[str, Any]]] = [
     ("around_the_file", {"ending": "3-retrain.unfinished/training.json", "written": True}),
     ("after_step", {"stage": "4-finetune", "step": 4}),
     ("after_step", {"stage": "4-finetune", "step": 8}),  # one evaluation of patience is used up
+    ("around_the_file", {"ending": "4-finetune.unfinished/training.json", "written": False}),
     ("while_checkpoints_are_deleted", {"stage": "4-finetune"}),
     ("around_the_file", {"ending": "fold-01/metrics.json", "written": False}),
     ("around_the_file", {"ending": "model/README.md", "written": False}),

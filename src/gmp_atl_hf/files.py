@@ -162,7 +162,8 @@ def write_known(folder: Path, contents: Mapping[str, str | bytes]) -> None:
 
 def remember(folder: Path, files: Iterable[Path]) -> None:
     """Write the hashes of files into the `hashes.json` of their folder: it says from now on that they are finished."""
-    write_json(folder / HASHES_FILE, {"files": {name: [digest] for name, digest in hashes_of(folder, files).items()}})
+    others = (file for file in files if file != folder / HASHES_FILE)  # an earlier list is no part of the new one
+    write_json(folder / HASHES_FILE, {"files": {name: [digest] for name, digest in hashes_of(folder, others).items()}})
 
 
 def hashes_of(folder: Path, files: Iterable[Path]) -> dict[str, str]:

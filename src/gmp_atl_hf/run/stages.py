@@ -54,7 +54,7 @@ def stage_model_fields(
     """`GMPATLConfig` fields of a stage's model as JSON types, on top of the backbone's own.
 
     Args:
-        recipe: A variant's own recipe.
+        recipe: A variant's method.
         stage: Which training.
         labels: Emotions in the table's order.
         scales: Pseudo-label column → clusters, for retraining.
@@ -102,7 +102,7 @@ def check_stage_settings(recipe: Method, backbone_config: Mapping[str, Any], lab
     """Refuse stage settings that would only fail once training starts.
 
     Args:
-        recipe: A variant's own recipe.
+        recipe: A variant's method.
         backbone_config: The backbone's configuration fields.
         labels: Emotions in the table's order; None before the corpus is read: their number is not looked at then.
 

@@ -1,7 +1,7 @@
 """A corpus that needs no download: four acted emotions, spoken by espeak-ng.
 
 For trying the whole recipe on a laptop, for tests and for teaching. It is synthetic: loudness is deliberately no cue,
-and no figure obtained on it says anything about human speech. `demo_speech.py` names the sources of the prosody.
+and no figure obtained on it says anything about human speech. `speech.py` names the sources of the prosody.
 
 `corpus: {name: demo}` synthesises it at the first use, in about half a minute. Layout:
 
