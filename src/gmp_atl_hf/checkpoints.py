@@ -74,9 +74,9 @@ class Adapter:
         except (OSError, ValueError, TypeError, AttributeError) as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise RequestError(f"the adapter {checkpoint} cannot be read: {reason}", "a whole adapter") from error
-        if not base:
+        if not base or str(base) == checkpoint:
             raise RequestError(
-                f"the adapter {checkpoint} does not say which model it belongs to",
+                f"the adapter {checkpoint} does not say which model it belongs to (it says {base!r})",
                 "base_model_name_or_path in adapter_config.json",
                 "write the folder or Hub id of that model there, or merge_and_unload() before saving",
             )

@@ -20,8 +20,10 @@ from .fingerprints import file_state
 
 INDEX_FILE = "corpus-index.json"
 
+# Raised whenever the same file would be decoded, measured or digested otherwise.
+_FORMAT = 1
 # Others may decode the same file to other samples.
-_DECODER = f"gmp_atl_hf {__version__}, libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
+_DECODER = f"format {_FORMAT}, gmp_atl_hf {__version__}, libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
 # Path, size, time of last change of the content and of anything; for recordings in memory: SHA-256, size, 0, 0.
 _Key = tuple[str, int, int, int]
 
