@@ -23,7 +23,8 @@ INDEX_FILE = "corpus-index.json"
 # Raised whenever the same file would be decoded, measured or digested otherwise.
 _FORMAT = 1
 # Others may decode the same file to other samples.
-_DECODER = f"format {_FORMAT}, gmp_atl_hf {__version__}, libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
+_LIBRARIES = f"libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
+_DECODER = f"format {_FORMAT}, gmp_atl_hf {__version__}, {_LIBRARIES}"
 # Path, size, time of last change of the content and of anything; for recordings in memory: SHA-256, size, 0, 0.
 _Key = tuple[str, int, int, int]
 
