@@ -32,5 +32,5 @@ def find_recipe(path: str | os.PathLike[str]) -> Path:
     raise RequestError(
         f"there is no recipe {name}" + (" (it is a folder)" if file.is_dir() else ""),
         f"a YAML file, or {known_names(known)}" if known else "a YAML file",
-        did_you_mean(file.stem, known),
+        did_you_mean(file.stem, known) or "correct the path; a relative path starts where the command is run",
     )

@@ -40,7 +40,8 @@ def read(root: Path | None, speaker: str | None = None) -> Iterator[Recording | 
         raise RequestError(
             "the corpus folder was not told where to find the speakers",
             "the speaker of every recording: folds are made of speakers, so that no voice is trained and tested on",
-            r"speaker: parent for <emotion>/<speaker>/x.wav, or a regular expression over the path such as "
+            r"speaker: parent (in the shell: --options speaker=parent) for <emotion>/<speaker>/x.wav, or a regular "
+            r"expression over the path such as "
             r"speaker: '(?P<speaker>[^/_]+)_\d+\.wav$' for happy/anna_07.wav; or use a list of recordings (name: csv)",
         )
     pattern = None if speaker == "parent" else _compiled(speaker)
