@@ -182,6 +182,8 @@ def read_config(
         if (adapter := Adapter.find(str(place) if place.is_dir() else checkpoint)) is not None:
             return adapter.config or read_config(adapter.base, called, expected, fix)
         if place.is_dir() and not (place / "config.json").is_file():
+            inside = place / "model"
+            fix = f"give its model, {inside}" if (inside / "config.json").is_file() else fix
             raise RequestError(f"{called} {checkpoint} is no model: it has no config.json", expected, fix)
     named = f"config.json of {called} {checkpoint}" if place.is_dir() else f"{called} {checkpoint}"
     with explained(f"{named} cannot be read", expected, fix):
