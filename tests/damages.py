@@ -12,7 +12,7 @@ from runs import digests
 
 
 def _flip(file: Path) -> None:
-    content = bytearray(file.read_bytes())
+    content = bytearray(file.read_bytes()) or bytearray(1)  # an empty file gets a byte
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
 
