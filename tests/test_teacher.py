@@ -20,8 +20,11 @@ from transformers import (
 from gmp_atl_hf.batching.speed import change_sound
 from gmp_atl_hf.checkpoints import load_model, seen_speakers
 from gmp_atl_hf.cli.verbs import main
+from gmp_atl_hf.data.table import read_corpora
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
+from gmp_atl_hf.pretraining.filters import mel_filters
+from gmp_atl_hf.pretraining.positions import position_means
 from gmp_atl_hf.pretraining.student import HubertForTeacherRegression, StudentTrainer
 from gmp_atl_hf.pretraining.teachers import CHUNK_SECONDS, Teacher, teacher_facts
 from pretrainings import pretrain, pretrain_dict, write_speech
@@ -308,3 +311,72 @@ def test_sound_changes_and_nothing_moves_in_time() -> None:
         assert changed.shape == wave.shape and changed.dtype == np.float32 and np.isfinite(changed).all()
         assert abs(int(np.abs(changed).argmax()) - 8_000) <= 1 and not np.array_equal(changed, wave)
     assert not change_sound(np.zeros(401, dtype=np.float32), np.random.default_rng(0)).any()
+
+
+def two_lessons(speech: Path, folder: Path) -> dict[str, Any]:
+    """The front end alone, then the teacher's layers on top of it."""
+    recipe = lesson(speech, folder)
+    whole = recipe["iterations"][0]
+    alone = {**whole, "layers": [0], "student_layers": 0, "start": "scratch", "learning_rate": 1e-2}
+    return {**recipe, "filters": "mel", "iterations": [alone, {**whole, "max_steps": 1}]}
+
+
+def test_a_front_end_learns_alone_before_the_teachers_layers_come_on_top(
+    folders: dict[str, Path], speech: Path, tmp_path: Path
+) -> None:
+    first, second = pretrain(two_lessons(speech, folders["whisper"]), tmp_path)["iterations"]
+    assert first["log"][-1]["eval_loss"] < first["log"][1]["eval_loss"] or first["updates"] < 3
+    assert set(first["cosines"]) == {"teacher_layer0"} and set(second["cosines"]) == {"teacher_layer2"}
+    alone = load_model(HubertForTeacherRegression, tmp_path / "iteration-1/2-training", seed=0)
+    start = load_model(HubertForTeacherRegression, tmp_path / "iteration-2/1-teacher-states/start", seed=0)
+    assert len(alone.hubert.encoder.layers) == 0 and len(start.hubert.encoder.layers) == STUDENT["num_hidden_layers"]
+    learned = alone.hubert.state_dict()
+    assert learned and all(torch.equal(start.hubert.state_dict()[name], learned[name]) for name in learned)
+    # What leaves the front end is what enters the teacher's first layer, and not a linear map of it.
+    assert all(head.linear is None for head in alone.state_heads.values())
+    assert HubertModel.from_pretrained(tmp_path / "model").config.num_hidden_layers == STUDENT["num_hidden_layers"]
+
+
+def test_mel_filters_pass_their_own_band_and_come_in_pairs(folders: dict[str, Path]) -> None:
+    filters = mel_filters(64, 240)[:, 0]
+    spectra = torch.fft.rfft(filters, 16_000).abs()
+    peaks = spectra.argmax(1)[::2]
+    assert (peaks.diff() > 0).all() and abs(int(peaks[0]) - 100) < 30 and abs(int(peaks[-1]) - 7_600) < 30
+    torch.testing.assert_close((filters[::2] * filters[1::2]).sum(1), torch.zeros(32), atol=1e-4, rtol=0)
+    torch.testing.assert_close(filters.norm(dim=1), torch.ones(64))
+
+
+def test_what_a_whisper_state_says_of_its_place_is_taken_away(
+    folders: dict[str, Path], speech: Path, tmp_path: Path
+) -> None:
+    table = read_corpora([{**lesson(speech, folders["whisper"])["corpus"], "root": str(speech)}]).table
+    teacher = Teacher(teacher_facts(str(folders["whisper"])), [0, 2], torch.device("cpu"))
+    waveform = np.random.default_rng(0).standard_normal(CHUNK_SECONDS * 16_000).astype(np.float32) * 0.1
+    before, plain = teacher.states(waveform), teacher.key(2)
+    teacher.take_away(*position_means(tmp_path, teacher, table))
+    after = teacher.states(waveform)
+    positions = teacher.encoder.embed_positions.weight[: len(before[0])]
+    wanted = before[0] - (positions - positions.mean(0))
+    # Of layer 0 the positions are a term of the sum; the rest of a place's mean is the chance of who spoke there.
+    assert (after[0] - wanted).square().mean() < 0.1 * (before[0] - wanted).square().mean()
+    assert teacher.key(2) != plain
+    [kept] = tmp_path.glob("positions-*.safetensors")
+    kept.touch()
+    assert position_means(tmp_path, Teacher(teacher.facts, [0, 2], torch.device("cpu")), table)[1].keys() == {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([{"student_layers": 0, "start": "scratch", "layers": [0]}], "in the last iteration"),
+        ([{"student_layers": 1}, {}], "start teacher"),
+        ([{"student_layers": 1, "objective": "clusters", "start": "scratch"}, {}], "objective clusters"),
+    ],
+)
+def test_student_layers_that_lead_nowhere_are_refused(
+    changes: list[dict[str, Any]], words: str, folders: dict[str, Path], speech: Path, tmp_path: Path
+) -> None:
+    recipe = lesson(speech, folders["whisper"])
+    recipe["iterations"] = [{**recipe["iterations"][0], **each} for each in changes]
+    with pytest.raises(RequestError, match=words):
+        pretrain(recipe, tmp_path / "run")

@@ -31,7 +31,7 @@ _SECONDS = _Range(f"seconds, above 0 and at most {MOST_SECONDS:,.0f}", lambda va
 _SHARE = _Range("0 to 1", lambda value: 0 <= value <= 1)
 _BELOW_1 = _Range("0 or more, and below 1", lambda value: 0 <= value < 1)
 _WIDTH = _Range("1 to 65536", lambda value: 1 <= value <= 65_536)
-_DEPTH = _Range("1 to 1000", lambda value: 1 <= value <= 1_000)
+_DEPTH = _Range("0 to 1000", lambda value: 0 <= value <= 1_000)
 
 _RANGES: Mapping[_Range, str] = {
     # Trainings

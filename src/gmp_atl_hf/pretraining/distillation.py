@@ -19,6 +19,7 @@ from ..pseudo_labels.cluster import cluster_and_label
 from ..pseudo_labels.kmeans import MultiScaleKMeans
 from ..training.trainer import GMPATLTrainer
 from .copying import copied_layers, refuse_unlike_layers
+from .positions import position_means
 from .recipe import IterationSpec
 from .student import HubertForTeacherRegression, StudentTrainer
 from .teacher_states import TeacherStates, state_column
@@ -36,7 +37,7 @@ class Distillation:
         spec: The iteration.
         student: The student's configuration.
         facts: The teacher.
-        layers: Its layers, from 1.
+        layers: Its layers, from 1, 0 for what enters the first.
         bf16: Whether it computes in bfloat16.
     """
 
@@ -80,6 +81,7 @@ class Distillation:
             "bf16": self.bf16,
             "objective": self.spec.objective,
             "start": self.spec.start,
+            **({"positions": "removed"} if self.facts.is_whisper else {}),
         }
 
     @property
@@ -97,7 +99,10 @@ class Distillation:
 
     def compute_states(self, folder: Path, tables: Mapping[str, datasets.Dataset]) -> TeacherStates:
         """Compute the teacher's states of tables (text of the progress bar → rows), or find them in a folder."""
-        states = TeacherStates(folder, Teacher(self.facts, self.layers, PartialState().device, self.bf16))
+        teacher = Teacher(self.facts, self.layers, PartialState().device, self.bf16)
+        if teacher.knows_places:
+            teacher.take_away(*position_means(folder, teacher, datasets.concatenate_datasets([*tables.values()])))
+        states = TeacherStates(folder, teacher)
         for description, table in tables.items():
             states.fill(table, description)
         return states
@@ -127,7 +132,11 @@ class Distillation:
         """
         if not PartialState().is_main_process:
             return
-        model = load_model(self.model_class, begin, seed, fields, config_from=config_from)
+        model = load_model(self.model_class, config_from, seed, fields)
+        if begin != config_from:
+            # It may have fewer layers.
+            learned = load_model(HubertForTeacherRegression, begin, seed).hubert.state_dict()
+            assert not model.hubert.load_state_dict(learned, strict=False).unexpected_keys
         if self.copied:
             layers = copied_layers(self.facts, states.teacher.encoder, self.copied)
             unknown = model.hubert.load_state_dict(layers, strict=False).unexpected_keys

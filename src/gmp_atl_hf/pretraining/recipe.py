@@ -42,23 +42,28 @@ class IterationSpec:
 
     Args:
         features: `mfcc`, the `hidden-states` of the iteration before, or those of a `teacher`.
-        layers: Transformer layers of the hidden states, from 1, or from the top as -1, -2, ….
+        layers: Transformer layers of the hidden states, from 1, or from the top as -1, -2, …; of a teacher also 0,
+            what enters its first layer.
         clusters: Numbers of clusters, one frame head each.
         start: `scratch` begins with the untrained backbone, as HuBERT does; `previous` goes on from the iteration
-            before, which costs less; `teacher` takes over the teacher's first layers, where they have the student's
-            shape.
+            before, which costs less; `teacher` goes on from it, too, if there is one, with the teacher's first layers
+            in place of its own, where they have the student's shape.
         teacher: Hub id or folder of another speech encoder: Whisper, HuBERT, WavLM, wav2vec 2.0 or data2vec.
         objective: What is learned of a teacher: `clusters` of its states, or by `regression` the states themselves.
+        student_layers: Number of transformer layers that the student has in this iteration; None for all. With 0 and
+            `layers: [0]` the front end alone learns to give the teacher's layers what they are used to, at a fraction
+            of the cost.
         copied_rate: Learning rate of what was taken over from the teacher, as a share of that of the rest.
         arguments: Every further key: `GMPATLTrainingArguments` fields.
     """
 
     features: Literal["mfcc", "hidden-states", "teacher"] = "hidden-states"
-    layers: tuple[int, ...] = field(default=(-3,), metadata={"non_empty": True, "unique": True, "not_zero": True})
+    layers: tuple[int, ...] = field(default=(-3,), metadata={"non_empty": True, "unique": True})
     clusters: tuple[int, ...] = field(default=(100,), metadata={"non_empty": True, "unique": True, "at_least": 2})
     start: Literal["scratch", "previous", "teacher"] = "scratch"
     teacher: str | None = None
     objective: Literal["clusters", "regression"] = "clusters"
+    student_layers: int | None = field(default=None, metadata={"at_least": 0})
     copied_rate: float = field(default=0.2, metadata={"above": 0})
     arguments: Mapping[str, Any] = field(default_factory=dict, metadata={"rest": True})
 
@@ -72,6 +77,8 @@ class PretrainRecipe(RecipeFile):
         corpus: The speech: any readers, also without emotions (`columns: {emotion: null}`).
         data: Which part of the speech is used.
         backbone: `HubertConfig` fields to start from, or a HuBERT to go on with.
+        filters: What the first convolution of a new backbone begins with: `random` numbers, or band-pass filters on the
+            `mel` scale.
         model: `GMPATLConfig` fields: masks and frame heads.
         arguments: `GMPATLTrainingArguments` fields of all iterations.
         iterations: In their order; the first one's features are `mfcc` unless the backbone is a checkpoint.
@@ -92,6 +99,7 @@ class PretrainRecipe(RecipeFile):
     corpus: tuple[CorpusSpec, ...] = field(metadata={"non_empty": True, "unique": True})
     data: SpeechSpec = field(default_factory=SpeechSpec)
     backbone: str | Mapping[str, Any] = field(default_factory=dict, metadata=BACKBONE)
+    filters: Literal["random", "mel"] = "random"
     model: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)
     iterations: tuple[IterationSpec, ...] = field(
@@ -106,8 +114,27 @@ class PretrainRecipe(RecipeFile):
         super().__post_init__()
         for number, spec in enumerate(self.iterations):
             _refuse_half_a_teacher(spec, f"iterations.{number}")
+        for number, (one, after) in enumerate(zip(self.iterations, self.iterations[1:], strict=False), start=1):
+            if one.student_layers is not None and after.features != "teacher":
+                raise RequestError(
+                    f"`iterations.{number}.features` is {after.features}, behind an iteration with student_layers",
+                    "features: teacher, which puts the other layers on top",
+                    _TEACHER_EXAMPLE,
+                )
+        if (layers := self.iterations[-1].student_layers) is not None:
+            raise RequestError(
+                f"`iterations.{len(self.iterations) - 1}.student_layers` is {layers} in the last iteration",
+                "a last iteration with all layers, which is what is kept",
+                "leave it out there",
+            )
         first = self.iterations[0]
         if isinstance(self.backbone, str):
+            if self.filters != "random":
+                raise RequestError(
+                    f"`filters` is {self.filters}, and the backbone {self.backbone} has filters of its own",
+                    "HubertConfig fields as `backbone`",
+                    "leave `filters` out",
+                )
             return
         if first.features == "hidden-states":
             raise RequestError(
@@ -142,14 +169,26 @@ def check_pretraining_names(recipe: PretrainRecipe) -> None:
 def _refuse_half_a_teacher(spec: IterationSpec, where: str) -> None:
     """Refuse an iteration whose teacher is missing or not used."""
     if spec.features == "teacher":
+        if spec.student_layers is not None and (spec.objective != "regression" or spec.start == "teacher"):
+            raise RequestError(
+                f"`{where}.student_layers` is {spec.student_layers}, with objective {spec.objective} and start "
+                f"{spec.start}",
+                "objective regression, and start scratch or previous",
+                "iterations: [{…, objective: regression, layers: [0], student_layers: 0}, {…, start: teacher}]",
+            )
         if spec.teacher is None:
             raise RequestError(
                 f"`{where}.features` is teacher, and there is none", "`teacher`: a Hub id or folder", _TEACHER_EXAMPLE
             )
         return
-    asked = (("teacher", spec.teacher), ("start", spec.start), ("objective", spec.objective))
+    asked = (
+        ("teacher", spec.teacher),
+        ("start", spec.start),
+        ("objective", spec.objective),
+        ("student_layers", spec.student_layers),
+    )
     for name, value in asked:
-        if (name == "teacher" and value is not None) or value in ("teacher", "regression"):
+        if (name in ("teacher", "student_layers") and value is not None) or value in ("teacher", "regression"):
             raise RequestError(
                 f"`{where}.{name}` is {value}, but its features are {spec.features}",
                 "features: teacher",

@@ -43,6 +43,7 @@ from ..run_folder.step_folder import StepFolder
 from ..training.checks import check_training_arguments
 from .curves import describe_labels, draw_curves, label_agreement, masked_accuracy
 from .distillation import START_FOLDER, Distillation
+from .filters import begin_with_mel_filters
 from .mfcc import LAYER, make_mfcc_labels
 from .recipe import IterationSpec, PretrainRecipe, check_pretraining_names
 from .speech import divide_speech
@@ -57,6 +58,8 @@ DEFAULT_ARGUMENTS: Mapping[str, Any] = {
     "batch_seconds": 60.0,
 }
 """Rate, warm-up share and decay of HuBERT base (fairseq); the length and the batch are for two CPU cores."""
+
+_FILTERS = {"random": None, "mel": begin_with_mel_filters}
 
 REPORT_FILE = "report.json"
 CURVES_FILE = "curves.png"
@@ -180,8 +183,10 @@ class _Pretraining:
         with self.state.main_process_first():
             return read_corpora(entries, index=self.output_dir)
 
-    def _fields(self, scales: Mapping[str, int]) -> dict[str, Any]:
-        return {**MODEL_CLASSES["retrain"].method_defaults, **self.recipe.model, "frame_scales": dict(scales)}
+    def _fields(self, scales: Mapping[str, int], layers: int | None = None) -> dict[str, Any]:
+        """`GMPATLConfig` fields of an iteration, with as many layers as the student has in it."""
+        fields = {**MODEL_CLASSES["retrain"].method_defaults, **self.recipe.model, "frame_scales": dict(scales)}
+        return fields if layers is None else {**fields, "num_hidden_layers": layers}
 
     def _arguments(self, spec: IterationSpec) -> dict[str, Any]:
         length = {"max_seconds": self.recipe.data.max_seconds}
@@ -199,6 +204,8 @@ class _Pretraining:
     def start(self) -> StepFolder:
         """The untrained backbone."""
         inputs = {"step": "backbone", "config": self.base, "seed": self.recipe.seed}
+        if self.recipe.filters != "random":
+            inputs["filters"] = self.recipe.filters
         return StepFolder(self.output_dir / "backbone", inputs)
 
     @property
@@ -231,7 +238,7 @@ class _Pretraining:
             regression = distillation is not None and distillation.regression
             if distillation is not None and regression:
                 scales = distillation.widths
-            start = before if spec.start == "previous" else backbone
+            start = backbone if spec.start == "scratch" else before
             inputs: dict[str, Any] = {
                 "step": "frame-labels",
                 "data": data,
@@ -243,7 +250,7 @@ class _Pretraining:
                 "seed": recipe.seed,
             }
             if distillation is not None:
-                inputs |= {"start": start, "model": self._fields(scales)}
+                inputs |= {"start": start, "model": self._fields(scales, spec.student_layers)}
             labels = StepFolder(folder / ("1-teacher-states" if regression else "1-frame-labels"), inputs)
             arguments = self._arguments(spec)
             training = StepFolder(
@@ -252,7 +259,7 @@ class _Pretraining:
                     "step": "training",
                     "labels": labels.key,
                     "start": start,
-                    "model": self._fields(scales),
+                    "model": self._fields(scales, spec.student_layers),
                     "arguments": arguments,
                     "seed": recipe.seed,
                     **({"copied_rate": spec.copied_rate} if spec.start == "teacher" else {}),
@@ -275,7 +282,7 @@ class _Pretraining:
             self.corpus.index.save()
         if "scratch" in self.backbone and not self.start.finished:
             with self.start.work(self.state) as folder:
-                save_scratch_backbone(self.base, self.recipe.seed, folder)
+                save_scratch_backbone(self.base, self.recipe.seed, folder, _FILTERS[self.recipe.filters])
         for iteration in self.iterations:
             self._label(iteration)
             self._train(iteration)
@@ -314,11 +321,8 @@ class _Pretraining:
                 states = self._compute_states(iteration)
                 if not distillation.regression:
                     distillation.make_labels(folder, states, train, dev, recipe.sample_frames, recipe.seed, description)
-                if distillation.regression or distillation.copied:
-                    fields = self._fields(iteration.scales)
-                    distillation.make_start(
-                        folder, states, train, self._start(iteration), self.begin, fields, recipe.seed
-                    )
+                fields = self._fields(iteration.scales, spec.student_layers)
+                distillation.make_start(folder, states, train, self._start(iteration), self.begin, fields, recipe.seed)
             elif spec.features == "mfcc":
                 config = GMPATLConfig(**self.base)
                 make_mfcc_labels(folder, config, how, train, dev, description)
@@ -339,13 +343,12 @@ class _Pretraining:
                 labelled = self._compute_states(iteration).add_paths
             else:
                 labelled = stack.enter_context(pseudo_labels_of(labels, folder))
-            begun = distillation is not None and (distillation.regression or distillation.copied > 0)
             task = Training(
                 step="training",
                 model_class=iteration.model_class,
-                start=Weights(labels / START_FOLDER if begun else self._start(iteration)),
+                start=Weights(labels / START_FOLDER if distillation is not None else self._start(iteration)),
                 backbone=Weights(self.begin),
-                fields=self._fields(iteration.scales),
+                fields=self._fields(iteration.scales, iteration.spec.student_layers),
                 arguments=iteration.arguments,
                 data={},  # the key is that of the iteration
                 train=labelled(self.speech.train),
@@ -371,7 +374,7 @@ class _Pretraining:
         return iteration.distillation.compute_states(folder, tables)
 
     def _start(self, iteration: _Iteration) -> str | Path:
-        return self._before(iteration) if iteration.spec.start == "previous" else self.begin
+        return self.begin if iteration.spec.start == "scratch" else self._before(iteration)
 
     def _before(self, iteration: _Iteration) -> str | Path:
         return self.begin if iteration.number == 1 else self.iterations[iteration.number - 2].training.path

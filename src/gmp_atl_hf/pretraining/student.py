@@ -20,14 +20,20 @@ from ..training.trainer import GMPATLTrainer
 
 
 class StateHead(nn.Module):
-    """A linear map from the student to one layer of the teacher, whose dimensions have mean 0 and variance 1."""
+    """A map from the student to one layer of the teacher, whose dimensions are given mean 0 and variance 1.
+
+    Args:
+        hidden_size: Width of the student.
+        width: Width of the teacher.
+        in_place: Whether the student's state is to be the teacher's, and not only to tell it by a linear map.
+    """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, hidden_size: int, width: int) -> None:
+    def __init__(self, hidden_size: int, width: int, in_place: bool = False) -> None:
         super().__init__()
-        self.linear = nn.Linear(hidden_size, width)
+        self.linear = None if in_place else nn.Linear(hidden_size, width)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
 
@@ -42,7 +48,10 @@ class StateHead(nn.Module):
             clips: (frames,) int64 row that each frame belongs to.
             num_clips: Rows in the batch.
         """
-        predicted = self.linear(hidden).float()
+        if self.linear is None:
+            predicted = (hidden.float() - self.mean) / self.deviation
+        else:
+            predicted = self.linear(hidden).float()
         target = (states.float() - self.mean) / self.deviation
         cosines = functional.cosine_similarity(predicted, target, dim=-1)
         losses = (predicted - target).abs().mean(-1) + 1 - cosines
@@ -54,15 +63,26 @@ class StateHead(nn.Module):
 class HubertForTeacherRegression(GMPATLPreTrainedModel):
     """The encoder with one linear head for each layer of the teacher, named in `frame_scales` with its width.
 
-    As DistilHuBERT (Chang et al. 2022) predicts its teacher, with the cosine in place of its log-sigmoid.
+    As DistilHuBERT (Chang et al. 2022) predicts its teacher, with the cosine in place of its log-sigmoid. Without any
+    transformer layer, what would enter the first one is to be the teacher's state itself where both are equally wide,
+    so that the teacher's layers can be put on top.
     """
 
     target_names = ("frame_states",)
 
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)
-        widths = config.frame_scales or {}
-        self.state_heads = nn.ModuleDict({name: StateHead(config.hidden_size, n) for name, n in widths.items()})
+        widths, front_end_alone = config.frame_scales or {}, config.num_hidden_layers == 0
+        if front_end_alone and config.do_stable_layer_norm:
+            # This layer norm comes behind the last layer, not before the first one.
+            encoder: Any = self.hubert.encoder
+            encoder.layer_norm = nn.Identity()
+        self.state_heads = nn.ModuleDict(
+            {
+                name: StateHead(config.hidden_size, width, front_end_alone and width == config.hidden_size)
+                for name, width in widths.items()
+            }
+        )
         self.dropout = nn.Dropout(config.final_dropout)
         self.post_init()  # type: ignore[no-untyped-call]
 

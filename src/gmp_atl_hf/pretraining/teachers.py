@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,12 +83,12 @@ class TeacherFacts:
         return tuple(speakers_seen_by({"config": said}))
 
     def resolve_layer(self, layer: int) -> int:
-        """1-based layer of a possibly negative one; a `RequestError` if there is none."""
-        resolved = layer if layer > 0 else self.layers + 1 + layer
-        if layer == 0 or not 1 <= resolved <= self.layers:
+        """1-based layer of a possibly negative one, 0 of the first one's input; a `RequestError` if there is none."""
+        resolved = layer if layer >= 0 else self.layers + 1 + layer
+        if resolved > self.layers or (layer < 0 and resolved < 1):
             raise RequestError(
                 f"layer {layer} of the teacher {self.name}, which has {self.layers}",
-                f"1 to {self.layers}, or -1 to -{self.layers} from the top",
+                f"1 to {self.layers}, -1 to -{self.layers} from the top, or 0 for what enters the first",
                 f"layers: [{self.layers}]",
             )
         return resolved
@@ -179,11 +179,27 @@ class Teacher:
         self.blocks = parent.layers = parent.layers[: max(1, *self.layers)]
         self.encoder.requires_grad_(False).eval().to(device)
         self._seen = threading.local()
+        self._places: tuple[str, dict[int, Tensor]] | None = None
         for index, block in enumerate(self.blocks):
             if index + 1 in self.layers:
                 block.register_forward_hook(lambda _, __, output, layer=index + 1: self._keep(layer, output))
         if 0 in self.layers:
             self.blocks[0].register_forward_pre_hook(lambda _, inputs: self._keep(0, inputs[0]))
+
+    @property
+    def knows_places(self) -> bool:
+        """Whether absolute positions are part of its states, and not only what lies around a frame."""
+        return self.facts.is_whisper
+
+    def take_away(self, key: str, means: Mapping[int, Tensor]) -> None:
+        """Give states from now on less what belongs to their place in the chunk, see `positions`.
+
+        Args:
+            key: What the means depend on, as SHA-256 in hexadecimal.
+            means: Layer → (places, width) float32, as many places as a chunk has.
+        """
+        # Their mean stays: what the teacher's next layer expects of its input, at no place in particular.
+        self._places = key, {layer: (mean - mean.mean(0)).to(self.device) for layer, mean in means.items()}
 
     def key(self, layer: int) -> str:
         """SHA-256, in hexadecimal, of all that a layer's states depend on, besides the recording."""
@@ -198,6 +214,8 @@ class Teacher:
         }
         for changing in ("_name_or_path", "transformers_version"):
             settings["config"].pop(changing, None)
+        if self._places is not None:
+            settings["positions"] = self._places[0]
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         prefix = "layers." if self.facts.is_whisper else "encoder.layers."
         for name, tensor in self.encoder.state_dict().items():
@@ -217,7 +235,10 @@ class Teacher:
             autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
             with autocast, no_tf32(self.device):
                 states = self._run(inputs)
-            parts.append({layer: each[0, : grid.count(stop - start)].float() for layer, each in states.items()})
+            frames = {layer: each[0, : grid.count(stop - start)].float() for layer, each in states.items()}
+            for layer, places in ({} if self._places is None else self._places[1]).items():
+                frames[layer] = frames[layer] - places[: len(frames[layer])]
+            parts.append(frames)
         return {layer: torch.cat([part[layer] for part in parts]) for layer in self.layers}
 
     def _inputs(self, waveform: npt.NDArray[np.float32]) -> Tensor:
