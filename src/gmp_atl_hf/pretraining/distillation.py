@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 from accelerate import PartialState
 
 from ..checkpoints import load_feature_extractor, load_model, quiet_transformers, seen_speakers
@@ -144,9 +143,7 @@ class Distillation:
         if isinstance(model, HubertForTeacherRegression):
             for layer, (mean, deviation) in states.statistics(train, seed).items():
                 head: Any = model.state_heads[state_column(layer)]
-                with torch.no_grad():
-                    head.mean.copy_(mean)
-                    head.deviation.copy_(deviation)
+                head.standardise(mean, deviation)
         model.config.seen_speakers = sorted({*seen_speakers(begin), *self.facts.heard})
         with quiet_transformers():
             model.save_pretrained(folder / START_FOLDER)

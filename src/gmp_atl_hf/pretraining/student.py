@@ -37,6 +37,15 @@ class StateHead(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
 
+    def standardise(self, mean: Tensor, deviation: Tensor) -> None:
+        """Take (width,) statistics of the teacher's states, none of them zero."""
+        if self.linear is None:
+            # Dimensions that hardly ever move count for little in the teacher's own units, and so they do here.
+            deviation = deviation.clamp(min=0.2 * float(deviation.median()))
+        with torch.no_grad():
+            self.mean.copy_(mean)
+            self.deviation.copy_(deviation)
+
     def sums(self, hidden: Tensor, states: Tensor, clips: Tensor, num_clips: int) -> PartSums:
         """Mean absolute error plus one minus the cosine of each frame, added up for each clip.
 
