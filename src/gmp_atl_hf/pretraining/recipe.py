@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
 from ..errors import RequestError
@@ -48,7 +48,8 @@ class IterationSpec:
         start: `scratch` begins with the untrained backbone, as HuBERT does; `previous` goes on from the iteration
             before, which costs less; `teacher` goes on from it, too, if there is one, with the teacher's first layers
             in place of its own, where they have the student's shape.
-        teacher: Hub id or folder of another speech encoder: Whisper, HuBERT, WavLM, wav2vec 2.0 or data2vec.
+        teacher: Hub id or folder of another speech encoder: Whisper, HuBERT, WavLM, wav2vec 2.0 or data2vec. None in a
+            recipe: that of the iteration before.
         objective: What is learned of a teacher: `clusters` of its states, or by `regression` the states themselves.
         student_layers: Number of transformer layers that the student has in this iteration; None for all. With 0 and
             `layers: [0]` the front end alone learns to give the teacher's layers what they are used to, at a fraction
@@ -112,8 +113,13 @@ class PretrainRecipe(RecipeFile):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        known: list[IterationSpec] = []
         for number, spec in enumerate(self.iterations):
+            if known and spec.features == "teacher" and spec.teacher is None:
+                spec = replace(spec, teacher=known[-1].teacher)
             _refuse_half_a_teacher(spec, f"iterations.{number}")
+            known.append(spec)
+        object.__setattr__(self, "iterations", tuple(known))
         for number, (one, after) in enumerate(zip(self.iterations, self.iterations[1:], strict=False), start=1):
             if one.student_layers is not None and after.features != "teacher":
                 raise RequestError(

@@ -1,0 +1,105 @@
+"""The encoders that come with the package: their size, their frames, how they load, and what their cards say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoFeatureExtractor, AutoModel, HubertModel
+
+from gmp_atl_hf.checkpoints import load_model, locate, seen_speakers
+from gmp_atl_hf.data.audio import SAMPLING_RATE
+from gmp_atl_hf.modeling.configuration_gmp_atl import SHIPPED
+from gmp_atl_hf.modeling.frames_gmp_atl import frame_count, hop_length, receptive_field
+from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
+from gmp_atl_hf.pretraining.recipe import PretrainRecipe
+
+MOST_BYTES = {"mini": 12_000_000, "small": 24_000_000}
+RECIPES = {"mini": "pretrain-mini-mfcc", "small": "pretrain-small"}
+
+every_encoder = pytest.mark.parametrize("name", sorted(MOST_BYTES))
+
+
+def folder_of(name: str) -> Path:
+    return Path(locate(name))
+
+
+def card_of(name: str) -> str:
+    return (folder_of(name) / "README.md").read_text(encoding="utf-8")
+
+
+def report_of(name: str) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((folder_of(name) / "pretraining.json").read_text(encoding="utf-8"))
+    return report
+
+
+def encoder_of(name: str) -> HubertModel:
+    return AutoModel.from_pretrained(folder_of(name), dtype=torch.float32).eval()
+
+
+def test_each_of_them_is_tested_here() -> None:
+    assert set(SHIPPED) == set(MOST_BYTES)
+
+
+@every_encoder
+def test_it_is_small(name: str) -> None:
+    assert sum(file.stat().st_size for file in folder_of(name).iterdir()) <= MOST_BYTES[name]
+    millions = sum(parameter.numel() for parameter in encoder_of(name).parameters()) / 1e6
+    assert f"{millions:.1f} million parameters" in card_of(name)
+
+
+@every_encoder
+def test_it_makes_the_frames_of_its_big_relatives(name: str) -> None:
+    config = encoder_of(name).config
+    assert hop_length(config.conv_stride) == 320
+    assert receptive_field(config.conv_kernel, config.conv_stride) == 400
+    for samples in (400, 719, 720, 16_000):
+        expected = frame_count(samples, (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2))
+        assert frame_count(samples, config.conv_kernel, config.conv_stride) == expected
+    assert AutoFeatureExtractor.from_pretrained(folder_of(name)).sampling_rate == SAMPLING_RATE
+
+
+@every_encoder
+def test_it_ships_in_half_precision_and_is_trained_in_full(name: str) -> None:
+    with safe_open(folder_of(name) / "model.safetensors", framework="pt") as stored:
+        assert {stored.get_tensor(each).dtype for each in stored.keys()} == {torch.float16}  # noqa: SIM118
+    model = load_model(HubertForGMPATL, name, seed=0, fields={"id2label": {"0": "a", "1": "b"}})
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@every_encoder
+def test_it_says_whom_it_has_heard_and_none_of_them_is_of_an_emotional_corpus(name: str) -> None:
+    heard, report = seen_speakers(locate(name)), report_of(name)
+    taught = any("teacher" in entry for entry in report["iterations"])
+    assert {"plain-speech/kerstin", "plain-speech/nathalie", "plain-speech/unknown"} < set(heard)
+    assert {speaker.partition("/")[0] for speaker in heard} == {"plain-speech", *(["unknown"] if taught else [])}
+    assert len(heard) == sum(report["speech"][part]["speakers"] for part in ("train", "dev")) + taught
+
+
+@every_encoder
+def test_the_recipe_on_the_page_is_the_one_it_was_made_by(name: str) -> None:
+    recipe, config = PretrainRecipe.from_yaml(RECIPES[name]), encoder_of(name).config
+    assert not isinstance(recipe.backbone, str)
+    for field, value in recipe.backbone.items():
+        assert getattr(config, field) == value, field
+    for entry, spec in zip(report_of(name)["iterations"], recipe.iterations, strict=True):
+        assert (entry["features"], entry["start"]) == (spec.features, spec.start)
+        assert entry["log"][-1]["epoch"] == pytest.approx(spec.arguments["num_train_epochs"], abs=0.05)
+
+
+@every_encoder
+def test_the_card_has_the_figures_of_the_run(name: str) -> None:
+    report, card = report_of(name), card_of(name)
+    for entry in report["iterations"]:
+        assert f"{entry['updates']:,}" in card
+        for column, cosine in entry.get("cosines", {}).items():
+            assert f"{cosine:.2f}" in card, column
+    for part in ("train", "dev"):
+        assert f"{report['speech'][part]['hours']:.2f} h" in card
+    for word in ("LibriSpeech", "CC BY 4.0", "Picovoice", "Apache-2.0", "rhasspy", "CC0"):
+        assert word in card
+    assert (folder_of(name) / "curves.png").is_file()
