@@ -16,11 +16,14 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 from accelerate import PartialState
 from torch import Tensor
+from tqdm.auto import tqdm
 
+from ..batching.feature_cache import fail_together
 from ..data.audio import SAMPLING_RATE, read_clip
 from ..data.fingerprints import recording_hashes
 from ..files import write_whole
@@ -51,12 +54,26 @@ def position_means(folder: Path, teacher: Teacher, table: datasets.Dataset) -> t
     facts["layers"] = [teacher.key(layer) for layer in teacher.layers]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     place = folder / f"positions-{key[:16]}.safetensors"
-    if PartialState().is_main_process and not place.is_file():
-        means = _compute(teacher, table, rows)
-        write_whole(place, safetensors.torch.save({str(layer): mean for layer, mean in means.items()}))
-    PartialState().wait_for_everyone()
-    found = safetensors.torch.load_file(place)
-    return key, {layer: found[str(layer)] for layer in teacher.layers}
+    with fail_together("compute the mean state of each place"):
+        if PartialState().is_main_process and _read(place, teacher) is None:
+            means = _compute(teacher, table, rows)
+            write_whole(place, safetensors.torch.save({str(layer): mean for layer, mean in means.items()}))
+    found = _read(place, teacher)
+    if found is None:
+        raise RuntimeError(f"{place} was there a moment ago and is not any more")
+    return key, found
+
+
+def _read(place: Path, teacher: Teacher) -> dict[int, Tensor] | None:
+    """Means that were kept; None when there are none, or damaged ones (with a message)."""
+    if not place.is_file():
+        return None
+    try:
+        found = safetensors.torch.load_file(place)
+        return {layer: found[str(layer)] for layer in teacher.layers}
+    except (safetensors.SafetensorError, KeyError) as error:
+        tqdm.write(f"{place} is damaged ({error}): it is computed again")
+        return None
 
 
 def _order(table: datasets.Dataset, names: Sequence[str]) -> list[int]:
