@@ -92,7 +92,7 @@ def probe_model(
         layer and C chosen within the training speakers of each fold, and `chosen`; the protocol and the rest.
 
     Raises:
-        RequestError: The encoder, the corpus or the protocol is not there, or the encoder has heard a test speaker.
+        RequestError: The encoder, the corpus or the protocol is not there, or the encoder has seen a test speaker.
     """
     import numpy as np
     import torch
@@ -100,9 +100,8 @@ def probe_model(
     from ..data.table import read_corpora
     from ..evaluation.probe import ProbeFold, probe_layers, score
     from ..pretraining.teachers import Teacher, teacher_facts
-    from ..protocols.leakage import Untouched, maybe_heard
+    from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
     from ..protocols.protocol import Protocol
-    from ..run.plan import MAYBE_SEEN_STAMP
 
     if not c > 0:
         raise RequestError(f"C is {c}", "a number above 0", f"--c {C}")
@@ -115,8 +114,8 @@ def probe_model(
     table = found.table
     cut = Protocol(protocol or found.info.protocol or "leave-one-speaker-out", folds)
     parts = cut.folds(table)
-    untouched = Untouched(frozenset(name for fold in parts for name in fold.test if fold.speaker_independent))
-    untouched.refuse_speakers(facts.heard, f"the encoder {model} has heard")
+    held_out = HeldOut(frozenset(name for fold in parts for name in fold.test if fold.speaker_independent))
+    held_out.refuse_speakers(facts.heard, f"the encoder {model} has seen")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     features = utterance_features(table, Teacher(facts, wanted, device), progress)
     answers, speakers = np.asarray(table["emotion"]), list(table["speaker"])
@@ -129,7 +128,7 @@ def probe_model(
         "command": command,
         "corpus": {"name": found.info.name, "recordings": len(table), "labels": names},
         "protocol": cut.describe(table),
-        "stamps": [MAYBE_SEEN_STAMP] if maybe_heard(facts.heard, set(speakers)) else [],
+        "stamps": [MAYBE_SEEN_STAMP] if maybe_seen(facts.heard, set(speakers)) else [],
         "left_out": len(found.left_out),
         "c": c,
         "layers": [
