@@ -46,10 +46,20 @@ def test_the_example_can_be_read_at_a_glance_and_uses_public_names_only() -> Non
     lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 35
     assert [line for line in lines if "import" in line] == [
-        "import sys",
-        "from transformers import set_seed",
+        "from transformers import HfArgumentParser, set_seed",
         "import gmp_atl_hf as gmp",
     ]
+
+
+def test_the_example_explains_its_arguments_and_trains_nothing_then(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(EXAMPLE))
+    assert "folder for all that is made" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_page_shows_the_example_as_it_is() -> None:
