@@ -207,6 +207,10 @@ def test_a_missing_column_is_answered_with_the_columns_there_are_and_the_nearest
     assert "no column 'emotion'" in error.found
     assert "file, emotions, speaker" in error.found
     assert "{emotion: emotions}" in str(error.fix)
+    assert "--options 'columns={emotion: emotions}'" in str(error.fix)
+    for heading in ("path", "File Name", "audio-path"):  # not like `file` at all, but what such columns are called
+        (clips / "other.csv").write_text(f"speaker,{heading},emotion\nx,a/1.wav,sad\n")
+        assert f"columns={{file: {heading}}}" in str(refused("csv", clips / "other.csv").fix)
     assert "'sex'" in refused("csv", manifest, columns={"emotion": "emotions", "gender": "sex"}).found
     assert "did you mean `speaker`" in str(refused("csv", manifest, columns={"speakers": "x"}).fix)
 

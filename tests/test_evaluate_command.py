@@ -56,7 +56,10 @@ def test_new_speakers_are_tested_and_the_numbers_are_those_of_the_predictions(
     assert summary["uar_ci95"] is not None and summary["gender_gap"]["ci95"] is not None
     assert summary["calibration"]["ece"] is not None
     assert report["stamps"] == []
-    assert "tested once on folder: 6 speakers" in report["protocol"]["sentence"]
+    assert report["name"] == "run/model on folder"
+    assert report["protocol"]["sentence"].startswith(
+        "the finished model run/model, trained on 4 speakers of folder, tested once on folder: 6 speakers"
+    )
     assert read_json(tmp_path / "out/report.json") == report
     assert (tmp_path / "out/report.html").is_file()
 
@@ -99,6 +102,8 @@ def test_words_of_the_corpus_are_mapped_and_strange_ones_refused(
     assert "--labels boredom=null" in error
     assert main([*words, "--labels", "wrath=ire", "neutral=neutral", "boredom=null"]) == 2
     assert "--labels wrath=null" in capsys.readouterr().err
+    assert main([*words, "--labels", "wrath=angr", "neutral=neutral", "boredom=null"]) == 2
+    assert "--labels wrath=anger, or wrath=null" in capsys.readouterr().err
     assert main([*words, "--labels", "wrath=anger", "neutral=neutral", "boredom=null", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     summary = report["variants"]["model"]

@@ -16,12 +16,13 @@ from ..data.corpora import LeftOut
 from ..data.spelling import spelling
 from ..data.table import Corpus, read_corpora
 from ..environment import describe_environment
-from ..errors import RequestError
+from ..errors import RequestError, nearest
 from ..files import json_of, jsonl_of, write_known
 from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
 from ..protocols.speakers import is_unknown
+from ..report.blocks import counted
 from ..report.build import FoldResult, build_report, write_report
-from ..run_folder.layout import METRICS_FILE, PREDICTIONS_FILE, RunFolder
+from ..run_folder.layout import METRICS_FILE, MODEL, PREDICTIONS_FILE, RunFolder
 from .steps import predict, write_left_out
 
 
@@ -71,7 +72,7 @@ def evaluate_model(
         left_out += others
     rows = predict(model, table, batch_size, _refuse_seen(table, seen, model))
     report = build_report(
-        name=f"{Path(model).name} on {found.info.name}",
+        name=f"{_called(model)} on {found.info.name}",
         variants={"model": [FoldResult(0, 1, rows)]},
         labels=names,
         protocol=_protocol(model, found, table, split, seen),
@@ -131,7 +132,9 @@ def _with_labels_of(table: Dataset, names: Sequence[str], labels: Mapping[str, s
         raise RequestError(
             f"the corpus has {', '.join(f'{name} ({count[name]})' for name in strange)}, which the model does not tell",
             f"the model's labels: {', '.join(names)}",
-            f"--labels {word}=null, or {word}={names[0]} if it is the same, and so on",
+            f"--labels {word}={near}, or {word}=null to drop it"
+            if (near := nearest(strange[0], names))
+            else f"--labels {word}=null, or {word}={names[0]} if it is the same, and so on",
         )
     numbers = [names.index(own[number]) for number in table["emotion"]]
     return replace_column(table, "emotion", numbers, feature=ClassLabel(names=list(names)))
@@ -152,21 +155,30 @@ def _of_split(table: Dataset, split: str) -> tuple[Dataset, list[LeftOut]]:
     return _keep(table, rows, f"not in the split {split}")
 
 
+def _called(model: str | Path) -> str:
+    """The model's name, with that of its run where it lies in one: there every model is called `model`."""
+    path = Path(model)
+    name = path.resolve().name if path.is_dir() else path.name
+    return f"{path.resolve().parent.name}/{name}" if name == MODEL else name
+
+
 def _protocol(
     model: str | Path, found: Corpus, table: Dataset, split: str | None, seen: Sequence[str]
 ) -> dict[str, Any]:
     speakers = len(set(table["speaker"]))
     part = "" if split is None else f", its {split} part"
-    named = [speaker for speaker in seen if not is_unknown(speaker)]
-    others = len(set(named) - set(table["speaker"]))
-    trained = f"trained with {others} other speakers" if named else "trained on speakers that are not known"
+    named = {speaker for speaker in seen if not is_unknown(speaker)} - set(table["speaker"])
+    # By corpus: the voices that an encoder was pre-trained on are none of the corpus that the model was trained on.
+    counts = Counter(speaker.rpartition("/")[0] for speaker in sorted(named))
+    groups = [f"{counted(number, 'speaker')} of {corpus}" for corpus, number in counts.items()]
     if named and len(named) < len(seen):
-        trained += " and with people whom nobody has named"
+        groups.append("people whom nobody has named")
+    trained = f"trained on {' and '.join(groups) or 'speakers that are not known'}"
     return {
         "kind": "evaluate",
         "model": str(model),
         "sentence": (
-            f"the finished model {Path(model).name}, {trained}, tested once on {found.info.name}{part}: "
+            f"the finished model {_called(model)}, {trained}, tested once on {found.info.name}{part}: "
             f"{speakers} speakers, none of whom it is known to have been trained on."
         )
         + (" All recordings are of one emotion, so UAR is the recall of it." if len(set(table["emotion"])) < 2 else ""),
