@@ -1,13 +1,13 @@
-"""The four steps by hand, with the settings and scores of `gmp-atl run demo`: python examples/four_steps.py FOLDER."""
+"""The four steps by hand, with the settings and scores of `gmp-atl run demo`."""
 
-import sys
-
-from transformers import set_seed
+from transformers import HfArgumentParser, set_seed
 
 import gmp_atl_hf as gmp
 
-out, *sizes = sys.argv[1:] or ["out"]  # sizes, for a quick look: `out 6 1 1 1 1`
-voices, sentences, *epochs = map(int, sizes or (56, 7, 2, 3, 4))
+parser = HfArgumentParser(description=__doc__)
+parser.add_argument("out", nargs="?", default="out", help="folder for all that is made")
+parser.add_argument("sizes", nargs="*", type=int, default=(56, 7, 2, 3, 4), help="voices, sentences, epochs of 1, 3, 4")
+out, (voices, sentences, *epochs) = vars(parser.parse_args()).values()
 table = gmp.load_corpus("demo", f"{out}/corpus", speakers=voices, sentences=sentences)
 parts = gmp.Protocol("given").folds(table)[0].select(table)  # no speaker is in two of train, dev and test
 labels, extractor, cache = gmp.label_maps(table), gmp.load_feature_extractor("mini"), f"{out}/front-end"

@@ -1,4 +1,4 @@
-"""Speed perturbation: what it does to a clip, what decides it, and what never hears it."""
+"""Speed perturbation: what it does to a clip, what decides it, and what never gets it."""
 
 from __future__ import annotations
 

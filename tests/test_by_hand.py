@@ -46,10 +46,20 @@ def test_the_example_can_be_read_at_a_glance_and_uses_public_names_only() -> Non
     lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 35
     assert [line for line in lines if "import" in line] == [
-        "import sys",
-        "from transformers import set_seed",
+        "from transformers import HfArgumentParser, set_seed",
         "import gmp_atl_hf as gmp",
     ]
+
+
+def test_the_example_explains_its_arguments_and_trains_nothing_then(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(EXAMPLE))
+    assert "folder for all that is made" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_page_shows_the_example_as_it_is() -> None:
@@ -212,9 +222,9 @@ def trainer_of(folder: Path, train: Dataset, dev: Dataset | None, held_out: Data
 @pytest.mark.parametrize(
     ("train", "dev", "seen", "said"),
     [
-        ((0, 3), (2,), None, "training would hear the test speaker tones/3"),
-        ((0, 1), (2, 3), None, "choosing the epoch would hear the test speaker tones/3"),
-        ((0, 1), (2,), ["tones/3"], "the model has heard the test speaker tones/3"),
+        ((0, 3), (2,), None, "training would use the test speaker tones/3"),
+        ((0, 1), (2, 3), None, "choosing the epoch would use the test speaker tones/3"),
+        ((0, 1), (2,), ["tones/3"], "the model has seen the test speaker tones/3"),
     ],
 )
 def test_a_held_out_speaker_is_nobody_s_before_the_test(
@@ -233,7 +243,7 @@ def test_a_held_out_speaker_is_nobody_s_before_the_test(
 def test_a_held_out_recording_is_nobody_s_under_another_name(table: Dataset, tmp_path: Path) -> None:
     held_out = of_speakers(table, 3)
     renamed = held_out.select([0]).map(lambda row: {"speaker": "tones/0"})
-    with pytest.raises(RequestError, match=f"training would hear the test recording {held_out[0]['id']}"):
+    with pytest.raises(RequestError, match=f"training would use the test recording {held_out[0]['id']}"):
         trainer_of(tmp_path, concatenate_datasets([of_speakers(table, 0), renamed]), None, held_out)
     nameless = held_out.remove_columns("speaker")
     with pytest.raises(RequestError, match="the test recording"):
@@ -250,7 +260,7 @@ def test_while_training_goes_on_held_out_rows_are_not_even_looked_at(table: Data
                 getattr(trainer, look)(held_out)
 
         trainer.add_callback(Peek())
-        with pytest.raises(RequestError, match="choosing the epoch would hear the test speaker tones/3"):
+        with pytest.raises(RequestError, match="choosing the epoch would use the test speaker tones/3"):
             trainer.train()
     trainer = trainer_of(tmp_path, of_speakers(table, 0, 1), of_speakers(table, 2), held_out)
     trainer.train()
@@ -286,7 +296,7 @@ def test_calibration_refuses_rows_of_the_training_and_of_the_test(table: Dataset
     trainer = trainer_of(tmp_path, train, None, held_out)
     with pytest.raises(RequestError, match=f"calibration would use the training recording {train[0]['id']}"):
         trainer.calibrate(concatenate_datasets([of_speakers(table, 2), train.select([0])]))
-    with pytest.raises(RequestError, match="calibration would hear the test speaker tones/3"):
+    with pytest.raises(RequestError, match="calibration would use the test speaker tones/3"):
         trainer.calibrate(held_out)
     unlabelled = of_speakers(table, 2).map(lambda row: {"emotion": None})
     with pytest.raises(RequestError, match="0 recordings with an emotion"):

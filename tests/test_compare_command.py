@@ -129,6 +129,11 @@ def test_the_table_has_both_sides_the_test_and_the_remark(tmp_path: Path, capsys
     for words in ("run:gmp-atl", "run:direct", "smallest possible p: 0.031", "exact sign-flip test", "demo/s5",
                   "share training data", "group-k-fold, 3 folds.", "Command: gmp-atl compare"):  # fmt: skip
         assert words in said
+    assert said.count("group-k-fold, 3 folds.") == said.count("Protocol: ") == 1
+    two = write_run(tmp_path / "two", {"gmp-atl": 0.7}, sentence="another one.")
+    assert main(["compare", str(run), str(two)]) == 0
+    two_protocols = capsys.readouterr().out
+    assert "First: group-k-fold, 3 folds." in two_protocols and "Other: another one." in two_protocols
     assert "None" not in said and "nan" not in said
 
 

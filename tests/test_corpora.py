@@ -207,6 +207,10 @@ def test_a_missing_column_is_answered_with_the_columns_there_are_and_the_nearest
     assert "no column 'emotion'" in error.found
     assert "file, emotions, speaker" in error.found
     assert "{emotion: emotions}" in str(error.fix)
+    assert "--options 'columns={emotion: emotions}'" in str(error.fix)
+    for heading in ("path", "File Name", "audio-path"):  # not like `file` at all, but what such columns are called
+        (clips / "other.csv").write_text(f"speaker,{heading},emotion\nx,a/1.wav,sad\n")
+        assert f"columns={{file: {heading}}}" in str(refused("csv", clips / "other.csv").fix)
     assert "'sex'" in refused("csv", manifest, columns={"emotion": "emotions", "gender": "sex"}).found
     assert "did you mean `speaker`" in str(refused("csv", manifest, columns={"speakers": "x"}).fix)
 
@@ -281,14 +285,14 @@ def test_a_dataset_without_file_names_gets_row_numbers_or_a_column(tmp_path):
     corpus = read_corpus("hub", tmp_path / "saved", columns=MAPPING)
     assert rows(corpus, "file") == [("000000",), ("000001",), ("000002",)]
     corpus = read_corpus("hub", tmp_path / "saved", columns=MAPPING | {"file": "utterance"})
-    assert not any("heard whole" in problem for problem in corpus.problems)
+    assert not any("read whole" in problem for problem in corpus.problems)
     assert rows(corpus, "file") == [("u1",), ("u2",), ("u3",)]
 
 
 def test_places_in_a_file_that_a_dataset_has_are_told_not_to_be_read(tmp_path):
     audio_dataset(["a.wav"], Start=["0.1"], End=["0.2"]).save_to_disk(str(tmp_path / "saved"))
     corpus = read_corpus("hub", tmp_path / "saved", columns=MAPPING)
-    assert any("every row is heard whole" in problem for problem in corpus.problems)
+    assert any("every row is read whole" in problem for problem in corpus.problems)
 
 
 def test_a_local_parquet_folder_is_read_as_load_dataset_reads_it(tmp_path, monkeypatch):

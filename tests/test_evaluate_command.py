@@ -1,4 +1,4 @@
-"""`gmp-atl evaluate`: a finished model on a corpus that it has not heard."""
+"""`gmp-atl evaluate`: a finished model on a corpus that it was not trained on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six speakers that the model has never heard."""
+    """Six speakers that the model was not trained on."""
     return write_corpus(tmp_path_factory.mktemp("others"), speakers=("f7", "f8", "f9", "m7", "m8", "m9"))
 
 
@@ -56,12 +56,15 @@ def test_new_speakers_are_tested_and_the_numbers_are_those_of_the_predictions(
     assert summary["uar_ci95"] is not None and summary["gender_gap"]["ci95"] is not None
     assert summary["calibration"]["ece"] is not None
     assert report["stamps"] == []
-    assert "tested once on folder: 6 speakers" in report["protocol"]["sentence"]
+    assert report["name"] == "run/model on folder"
+    assert report["protocol"]["sentence"].startswith(
+        "the finished model run/model, trained on 4 speakers of folder, tested once on folder: 6 speakers"
+    )
     assert read_json(tmp_path / "out/report.json") == report
     assert (tmp_path / "out/report.html").is_file()
 
 
-def test_a_speaker_that_the_model_has_heard_is_refused_by_name(
+def test_a_speaker_that_the_model_has_seen_is_refused_by_name(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_corpus(tmp_path / "same")
@@ -69,12 +72,12 @@ def test_a_speaker_that_the_model_has_heard_is_refused_by_name(
     words += ["--options", f"speaker={json.dumps(SPEAKER_PATTERN)}"]
     assert main(words) == 2
     error = capsys.readouterr().err
-    assert "has heard the test speaker folder/f1 (and 3 more speakers)" in error
-    assert "--unheard-only" in error
-    assert main([*words, "--unheard-only", "--json", "--output-dir", str(tmp_path / "out")]) == 0
+    assert "has seen the test speaker folder/f1 (and 3 more speakers)" in error
+    assert "--unseen-only" in error
+    assert main([*words, "--unseen-only", "--json", "--output-dir", str(tmp_path / "out")]) == 0
     report = json.loads(capsys.readouterr().out)
     assert set(report["variants"]["model"]["per_speaker"]) == {"folder/f3", "folder/m3"}
-    assert report["left_out"] == {"the model has heard the speaker": 24}
+    assert report["left_out"] == {"the model has seen the speaker": 24}
     listed = read_lines(tmp_path / "out/left_out.jsonl")
     tested = read_lines(tmp_path / "out/model/seed-0/fold-01/predictions.jsonl")
     assert len({one["file"] for one in listed}) == 24
@@ -99,6 +102,8 @@ def test_words_of_the_corpus_are_mapped_and_strange_ones_refused(
     assert "--labels boredom=null" in error
     assert main([*words, "--labels", "wrath=ire", "neutral=neutral", "boredom=null"]) == 2
     assert "--labels wrath=null" in capsys.readouterr().err
+    assert main([*words, "--labels", "wrath=angr", "neutral=neutral", "boredom=null"]) == 2
+    assert "--labels wrath=anger, or wrath=null" in capsys.readouterr().err
     assert main([*words, "--labels", "wrath=anger", "neutral=neutral", "boredom=null", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     summary = report["variants"]["model"]

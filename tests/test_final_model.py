@@ -126,7 +126,7 @@ def test_the_model_of_a_single_fold_was_tested_itself_and_says_so(tmp_path: Path
     recipe = given_split(root, variants=["direct"], stages__finetune__num_train_epochs=1, data__shuffle_labels=True)
     run(recipe, tmp_path / "run")
     card = (tmp_path / "run/model/README.md").read_text()
-    assert "this very model on speakers that it has never heard" in card
+    assert "this very model on unseen speakers" in card
     assert "shuffled" in card
     tested = read_json(tmp_path / "run/report.json")["variants"]["direct"]["utterances"]
     assert f" The {tested} test utterances of the figures above are among them, and were not trained on." in card

@@ -453,7 +453,7 @@ def test_a_disk_that_fills_up_meanwhile_is_named(tmp_path: Path, monkeypatch: py
 def test_the_bar_says_what_is_computed_and_where_it_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache_in(tmp_path).fill(TABLE, "1-multitask")
     said = capsys.readouterr().err
-    assert "1-multitask: front end, kept in" in said
+    assert "1-multitask: front end:" in said
     assert f"{len(TABLE)}/{len(TABLE)}" in said
     cache_in(tmp_path).fill(TABLE, "1-multitask")
     assert capsys.readouterr().err == "", "nothing is left to compute"

@@ -14,7 +14,7 @@ from runs import SPEAKER_PATTERN, SPLIT, given_split, run, write_corpus, write_r
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A finished run of two variants, and people whom its model has not heard."""
+    """A finished run of two variants, and people whom its model was not trained on."""
     folder = tmp_path_factory.mktemp("full")
     root = write_corpus(folder / "corpus", split=SPLIT, takes=1)
     others = write_corpus(folder / "others", speakers=("f8", "m9"), takes=1)

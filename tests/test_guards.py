@@ -18,15 +18,14 @@ from gmp_atl_hf.data.table import read_corpora
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.files import write_known
 from gmp_atl_hf.protocols.fold import Fold
-from gmp_atl_hf.protocols.leakage import NOTHING_TESTED, Untouched, maybe_heard
+from gmp_atl_hf.protocols.leakage import MAYBE_SEEN_STAMP, NO_TEST_SET, HeldOut, maybe_seen
 from gmp_atl_hf.pseudo_labels.codebook import codebook_speakers
 from gmp_atl_hf.run import fold_plan as plan
 from gmp_atl_hf.run import perform, temperature
-from gmp_atl_hf.run.plan import MAYBE_SEEN_STAMP
 from runs import SPLIT, given_split, read_json, read_lines, recipe_dict, run, write_corpus, write_recipe
 
 TESTED = [f"folder/{name}" for name, part in SPLIT.items() if part == "test"]
-HEARD = [f"folder/{name}" for name, part in SPLIT.items() if part != "test"]
+SEEN = [f"folder/{name}" for name, part in SPLIT.items() if part != "test"]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,7 @@ def test_a_test_speaker_in_training_stops_the_run(
 ) -> None:
     leak(monkeypatch, lambda parts: {**parts, "train": datasets.concatenate_datasets([parts["train"], parts["test"]])})
     for variant in ("gmp-atl", "direct"):
-        with pytest.raises(RequestError, match="training would hear the test speaker folder/f3 .* before being tested"):
+        with pytest.raises(RequestError, match="training would use the test speaker folder/f3 .* before being tested"):
             run(given_split(corpus, variants=[variant], final=False), tmp_path / variant)
         assert not list((tmp_path / variant).rglob("predictions.jsonl"))
 
@@ -70,7 +69,7 @@ def test_one_test_recording_under_another_name_of_its_speaker_stops_the_run(
         return {**parts, "train": datasets.concatenate_datasets([parts["train"], renamed])}
 
     leak(monkeypatch, change)
-    with pytest.raises(RequestError, match=r"training would hear the test recording folder/.*\.wav"):
+    with pytest.raises(RequestError, match=r"training would use the test recording folder/.*\.wav"):
         run(given_split(corpus, variants=["direct"], final=False), tmp_path / "run")
 
 
@@ -78,7 +77,7 @@ def test_a_test_speaker_in_the_choice_of_the_epoch_stops_the_run(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leak(monkeypatch, lambda parts: {**parts, "dev": parts["test"]})
-    with pytest.raises(RequestError, match="choosing the epoch would hear the test speaker folder/f3"):
+    with pytest.raises(RequestError, match="choosing the epoch would use the test speaker folder/f3"):
         run(given_split(corpus, variants=["direct"], final=False), tmp_path / "run")
 
 
@@ -101,7 +100,7 @@ def test_a_test_speaker_in_k_means_or_its_labels_stops_the_run(
 
     monkeypatch.setattr(plan, "select", remembered)
     monkeypatch.setattr(plan, "make_pseudo_labels", leaking)
-    with pytest.raises(RequestError, match=f"{words} would hear the test speaker folder/f3"):
+    with pytest.raises(RequestError, match=f"{words} would use the test speaker folder/f3"):
         run(given_split(corpus, variants=["tapt"], final=False), tmp_path / "run")
 
 
@@ -132,7 +131,7 @@ def test_a_test_speaker_in_calibration_stops_the_run(
         return [*rows, {**rows[0], "id": leaked}] if path.name == "dev_logits.jsonl" else rows
 
     monkeypatch.setattr(temperature, "read_jsonl", leaking)
-    with pytest.raises(RequestError, match=f"calibration would hear the test recording {leaked}"):
+    with pytest.raises(RequestError, match=f"calibration would use the test recording {leaked}"):
         run(given_split(corpus, variants=["direct"], final=False), tmp_path / "run")
 
 
@@ -141,16 +140,16 @@ def test_development_speakers_of_other_folds_calibrate_nothing_that_they_are_tes
 ) -> None:
     honest = perform.development_temperature
 
-    def leaking(one: Any, folds: Any, untouched: Untouched) -> Any:
+    def leaking(one: Any, folds: Any, held_out: HeldOut) -> Any:
         everything = [each for each in one.planned if each.folder.metrics.is_file() or each in folds]
-        return honest(one, everything, untouched)
+        return honest(one, everything, held_out)
 
     monkeypatch.setattr(perform, "development_temperature", leaking)
-    with pytest.raises(RequestError, match=r"calibration would hear the test recording"):
+    with pytest.raises(RequestError, match=r"calibration would use the test recording"):
         run(recipe_dict(write_corpus(tmp_path / "corpus"), variants=["direct"], final=False), tmp_path / "run")
 
 
-def test_a_model_that_has_heard_a_test_speaker_is_not_tested(
+def test_a_model_that_has_seen_a_test_speaker_is_not_tested(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = plan.train
@@ -161,19 +160,19 @@ def test_a_model_that_has_heard_a_test_speaker_is_not_tested(
         write_known(folder, {"config.json": json.dumps({**config, "seen_speakers": ["folder/m3"]})})
 
     monkeypatch.setattr(plan, "train", foreign)
-    with pytest.raises(RequestError, match=r"4-finetune has heard the test speaker folder/m3"):
+    with pytest.raises(RequestError, match=r"4-finetune has seen the test speaker folder/m3"):
         run(given_split(corpus, variants=["direct"], final=False), tmp_path / "run")
 
 
 # ---- what artefacts say of themselves ------------------------------------------------------------------------------
 
 
-def test_models_codebooks_and_splits_say_whom_they_have_heard(finished: Path) -> None:
+def test_models_codebooks_and_splits_say_whom_they_have_seen(finished: Path) -> None:
     fold = finished / "gmp-atl/seed-0/fold-01"
     for step in ("1-multitask", "3-retrain", "4-finetune"):
-        assert seen_speakers(fold / step) == sorted(HEARD)
-    assert codebook_speakers(fold / "2-pseudo-labels") == sorted(n for n in HEARD if SPLIT[n[-2:]] == "train")
-    assert seen_speakers(finished / "model") == sorted(HEARD)
+        assert seen_speakers(fold / step) == sorted(SEEN)
+    assert codebook_speakers(fold / "2-pseudo-labels") == sorted(n for n in SEEN if SPLIT[n[-2:]] == "train")
+    assert seen_speakers(finished / "model") == sorted(SEEN)
     assert seen_speakers(finished / "backbone/seed-0") == []
 
 
@@ -186,12 +185,12 @@ def test_a_model_of_ours_makes_no_backbone_for_folds_that_test_its_speakers(
         file = write_recipe(tmp_path / "recipe.yaml", recipe)
         assert main(["run", str(file), "--output-dir", str(tmp_path / "run")]) == 2
         error = capsys.readouterr().err
-        assert "has heard the test speaker folder/f1" in error
+        assert "has seen the test speaker folder/f1" in error
         assert str(finished / folder) in error
         assert not (tmp_path / "run").exists()
 
 
-def test_it_does_make_one_for_other_speakers_and_what_comes_out_has_heard_both(
+def test_it_does_make_one_for_other_speakers_and_what_comes_out_has_seen_both(
     finished: Path, corpus: Path, tmp_path: Path
 ) -> None:
     recipe = given_split(corpus, backbone=str(finished / "model"), variants=["direct"])
@@ -200,11 +199,11 @@ def test_it_does_make_one_for_other_speakers_and_what_comes_out_has_heard_both(
     other = given_split(corpus, backbone=str(finished / "model"), variants=["direct"])
     other["corpus"]["corpus_name"] = "others"
     run(other, tmp_path / "other")
-    expected = {*HEARD, *(name.replace("folder/", "others/") for name in HEARD)}
+    expected = {*SEEN, *(name.replace("folder/", "others/") for name in SEEN)}
     assert seen_speakers(tmp_path / "other/model") == sorted(expected)
 
 
-def test_a_backbone_that_does_not_say_whom_it_has_heard_stamps_every_number(
+def test_a_backbone_that_does_not_say_whom_it_has_seen_stamps_every_number(
     finished: Path, corpus: Path, tmp_path: Path
 ) -> None:
     silent = tmp_path / "silent"
@@ -217,7 +216,7 @@ def test_a_backbone_that_does_not_say_whom_it_has_heard_stamps_every_number(
     (silent / "config.json").write_text(json.dumps(config), encoding="utf-8")
     report = run(given_split(corpus, backbone=str(silent), variants=["direct"], final=False), tmp_path / "run")
     assert report["stamps"] == [MAYBE_SEEN_STAMP]
-    assert seen_speakers(tmp_path / "run/direct/seed-0/fold-01/4-finetune") == sorted([*HEARD, "unknown"])
+    assert seen_speakers(tmp_path / "run/direct/seed-0/fold-01/4-finetune") == sorted([*SEEN, "unknown"])
 
 
 # ---- corpora that cannot keep the promise --------------------------------------------------------------------------
@@ -313,18 +312,18 @@ def test_a_person_in_both_corpora_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_the_guard_knows_speakers_and_recordings() -> None:
-    untouched = Untouched(frozenset({"c/a", "c/b10", "c/b9"}), frozenset({"c/1"}))
-    untouched.refuse_speakers(["c/x"], "the model has heard")
-    untouched.refuse_recordings(["c/2"], "training")
-    with pytest.raises(RequestError, match=r"the model has heard the test speaker c/b9 \(and 1 more speakers\)"):
-        untouched.refuse_speakers(["c/b10", "c/b9"], "the model has heard")
-    with pytest.raises(RequestError, match="training would hear the test recording c/1"):
-        untouched.refuse_recordings(["c/1"], "training")
-    NOTHING_TESTED.refuse_speakers(["c/a"], "anything has heard")
+    held_out = HeldOut(frozenset({"c/a", "c/b10", "c/b9"}), frozenset({"c/1"}))
+    held_out.refuse_speakers(["c/x"], "the model has seen")
+    held_out.refuse_recordings(["c/2"], "training")
+    with pytest.raises(RequestError, match=r"the model has seen the test speaker c/b9 \(and 1 more speakers\)"):
+        held_out.refuse_speakers(["c/b10", "c/b9"], "the model has seen")
+    with pytest.raises(RequestError, match="training would use the test recording c/1"):
+        held_out.refuse_recordings(["c/1"], "training")
+    NO_TEST_SET.refuse_speakers(["c/a"], "anything has seen")
 
 
 @pytest.mark.parametrize(
-    ("heard", "tested", "maybe"),
+    ("seen", "tested", "maybe"),
     [
         ([], ["c/a"], False),
         (["c/b"], ["c/a"], False),
@@ -333,5 +332,5 @@ def test_the_guard_knows_speakers_and_recordings() -> None:
         (["unknown"], ["c/a"], True),
     ],
 )
-def test_unknown_speakers_may_be_anybody_of_their_corpus(heard: list[str], tested: list[str], maybe: bool) -> None:
-    assert maybe_heard(heard, tested) is maybe
+def test_unknown_speakers_may_be_anybody_of_their_corpus(seen: list[str], tested: list[str], maybe: bool) -> None:
+    assert maybe_seen(seen, tested) is maybe

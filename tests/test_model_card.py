@@ -85,7 +85,7 @@ Needs `torch` from 2\.11 on, `transformers` from 5\.17 on and `soundfile`; (.*\n
 
 Not learned, left out of the corpus: sadness\.
 
-## How good it is on speakers it has never heard
+## How good it is on unseen speakers
 
 \| WAR % \| UAR % \| 95 % interval of UAR \| macro F1 % \| UAR by chance % \|
 \| --: \| --: \| --: \| --: \| --: \|
@@ -151,7 +151,7 @@ The paper claims WAR 80\.0 % and UAR 82\.0 % on IEMOCAP\. Nothing in this card w
 ## Limits, and what not to do with it
 
 - An emotion is not a fact about a person\. (.*\n)+- .*acted.*
-- It has heard 6 speakers\. (.*\n)+- Do not decide about people with it: (.*\n)+
+- It was trained on 6 speakers\. (.*\n)+- Do not decide about people with it: (.*\n)+
 ## Computing
 
 Last run on \d+ CPU cores .* 12 trainings and clusterings of this variant took .*
@@ -317,10 +317,10 @@ def test_every_label_of_the_corpus_is_accounted_for(crossed: Path) -> None:
 
 def test_figures_of_shared_speakers_do_not_pass_for_those_of_strangers(crossed: Path) -> None:
     facts = read_run(crossed)
-    assert "never heard" in render_card(facts)
+    assert "unseen speakers" in render_card(facts)
     protocol = {**facts.report["protocol"], "speaker_independent": False}
     card = render_card(replace(facts, report={**facts.report, "protocol": protocol}))
-    assert "never heard" not in card
+    assert "unseen speakers" not in card
     assert "## How good it is\n" in card
-    assert "say nothing about people the model has not heard" in card
-    assert "| Test speakers | heard in training as well, or not known | left out or changed on purpose" in card
+    assert "say nothing about people the model has not seen" in card
+    assert "| Test speakers | seen in training as well, or not known | left out or changed on purpose" in card

@@ -87,10 +87,10 @@ def test_an_uploaded_recording_gets_the_classifiers_scores_and_a_timeline(client
     assert len(re.findall("<g>", drawn)) >= 6
 
 
-def test_a_short_recording_is_heard_as_a_whole(client: Any, tmp_path: Path) -> None:
+def test_a_short_recording_is_scored_as_a_whole(client: Any, tmp_path: Path) -> None:
     label, said = listen(client, write_audio(tmp_path / "short.flac", 8_000, rate=8_000), 3.0)
     assert len(label["confidences"]) == 4
-    assert "heard as a whole" in said and "<svg" not in said
+    assert "scored as a whole" in said and "<svg" not in said
 
 
 def test_a_bad_file_is_named_without_the_servers_folders(client: Any, tmp_path: Path) -> None:

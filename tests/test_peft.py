@@ -1,4 +1,4 @@
-"""LoRA adapters: trained, saved and loaded as other models are, and never without the speakers they have heard."""
+"""LoRA adapters: trained, saved and loaded as other models are, and never without the speakers they were trained on."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import subprocess
@@ -150,6 +151,19 @@ def test_wrong_requests_end_with_status_2_before_a_model_is_loaded(
         assert (status, out) == (2, ""), words
         assert err.startswith("gmp-atl: error: ")
         assert message in err
+
+
+def test_a_place_that_takes_no_files_is_named_by_the_name_asked_for(
+    run: Run, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(dir: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", f"{dir}/tmpx")
+
+    monkeypatch.setattr("gmp_atl_hf.cli.arguments.TemporaryFile", refuse)
+    status, out, err = run(recordings / "b.wav", "--output", tmp_path / "x.csv")
+    assert (status, out) == (2, "")
+    assert f"--output {tmp_path / 'x.csv'} cannot be written (Read-only file system)" in err
+    assert "fix: choose another place" in err and "tmpx" not in err
 
 
 def test_a_wrong_model_device_or_batch_ends_with_status_2(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gmp_atl_hf.errors import RequestError, did_you_mean, known_names
+from gmp_atl_hf.pretraining.recipe import PretrainRecipe
 from gmp_atl_hf.recipe.checks import MODEL_OWNED, MODEL_UNUSED, RUN_OWNED
 from gmp_atl_hf.recipe.convert import describe
 from gmp_atl_hf.recipe.overrides import parse_override
@@ -330,6 +331,12 @@ def test_a_recipe_that_is_not_there_names_those_that_are(tmp_path: Path) -> None
         find_recipe("dmo")
     with pytest.raises(RequestError, match="it is a folder"):
         find_recipe(tmp_path)
+    with pytest.raises(RequestError) as caught:
+        Recipe.from_yaml("unknown")
+    assert "emodb" in str(caught.value) and "pretrain-" not in str(caught.value)
+    with pytest.raises(RequestError) as caught:
+        PretrainRecipe.from_yaml("unknown")
+    assert "pretrain-mini" in str(caught.value) and "emodb" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,13 @@ def make(path: Path, inputs: dict[str, Any] | None = None, content: str = "done"
     return step
 
 
+def test_a_file_that_cannot_be_written_is_known_by_its_own_name(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 250)  # the temporary name is longer than names may be
+    with pytest.raises(OSError) as caught:
+        write_whole(path, "text")
+    assert caught.value.filename == str(path)
+
+
 def test_a_finished_step_has_its_results_its_inputs_and_its_times(tmp_path: Path) -> None:
     step = make(tmp_path / "run" / "1-multitask")
     assert step.finished

@@ -237,6 +237,9 @@ def test_a_missing_folder_is_answered_with_what_belongs_there(tmp_path):
 
 
 def test_a_folder_without_recordings_is_refused(tmp_path):
+    empty = refused("emodb", tmp_path)
+    assert empty.found == f"the folder {tmp_path} is empty" and "03a01Fa.wav" in str(empty.expected)
+    (tmp_path / "notes.txt").write_text("x")
     assert "found no recordings" in refused("emodb", tmp_path).found
 
 
@@ -244,6 +247,7 @@ def test_wrong_names_are_answered_with_the_nearest_right_ones():
     register([clip("1")])
     assert "did you mean `emodb`" in str(refused("emo-db").fix)
     assert "did you mean `loud`" in str(refused("mine", lout=True).fix)
+    assert refused("mine", lout=True).found == "the corpus 'mine' has no option 'lout'"
     assert "did you mean `short_clips`" in str(refused("mine", short_clip="pad").fix)
     assert {"csv", "demo", "emodb", "folder", "hub", "mine"} <= set(corpus_names())
     with pytest.raises(RequestError, match="without a name"):

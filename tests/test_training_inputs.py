@@ -11,7 +11,7 @@ import pytest
 
 from gmp_atl_hf.batching.conv_features import PRECISION
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL, HubertForGMPATLMultiTask
-from gmp_atl_hf.protocols.leakage import Untouched
+from gmp_atl_hf.protocols.leakage import HeldOut
 from gmp_atl_hf.run.training import Training, Weights
 from gmp_atl_hf.run_folder.step_folder import StepFolder
 
@@ -45,11 +45,11 @@ OTHERS: dict[str, Any] = {
     "train": ROWS.select([]),
     "dev": ROWS,
     "description": "a bar",
-    "untouched": Untouched(frozenset({"c/b"})),
+    "held_out": HeldOut(frozenset({"c/b"})),
     "also_seen": ("c/c",),
     "trainer": print,
 }
-FREE = {"model_class", "max_steps", "train", "dev", "description", "untouched", "also_seen", "trainer"}
+FREE = {"model_class", "max_steps", "train", "dev", "description", "held_out", "also_seen", "trainer"}
 
 
 def test_every_field_is_looked_at() -> None:

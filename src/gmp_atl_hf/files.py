@@ -45,10 +45,10 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
     Unless `durable`, the content may reach the disk after the name, so that a power failure leaves an empty file. What
     a checksum of its own protects, and is made again in no time, can do without the waiting.
     """
+    # Process and thread keep two that write the same file from renaming each other's half.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Process and thread keep two that write the same file from renaming each other's half.
-        temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
         try:
             yield temporary
             if durable:
@@ -61,7 +61,8 @@ def whole_file(path: Path, durable: bool = True) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        if error.errno is not None and error.filename is None:  # a full disk does not say which file it has no room for
+        # A full disk does not say which file it has no room for, and nobody knows the temporary name.
+        if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
 

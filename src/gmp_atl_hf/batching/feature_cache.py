@@ -85,7 +85,7 @@ class FrontEndCache:
         # The other processes need about as much at the same time.
         self._refuse_full_disk(table.select(missing)["num_samples"], state.num_processes)
         layers = self.front_end.layers_on(self.device)
-        title = f"{description}: front end, kept in {self.store.folder}"
+        title = f"{description}: front end"
         shown = description is not None and state.is_main_process
         with tqdm(total=len(missing), desc=title, unit="clip", disable=not shown) as bar:
             for row, waveform in self._waveforms(table, missing, workers):

@@ -26,11 +26,11 @@ _CROSS_VALIDATED = (
     "The figures are those of the cross-validation. This very model was then trained once more on every speaker and "
     "has itself not been tested: no speaker was left to test it on."
 )
-_ONE_FOLD = "The figures are those of this very model on speakers that it has never heard."
-_SEEDS = "The figures are means over several seeds, on speakers never heard; this model is that of the first seed."
+_ONE_FOLD = "The figures are those of this very model on unseen speakers."
+_SEEDS = "The figures are means over several seeds, on unseen speakers; this model is that of the first seed."
 _SHARED = (
     "The figures are of test recordings that were not trained on, but of speakers who were, or who are not known: they "
-    "say nothing about people the model has not heard."
+    "say nothing about people the model has not seen."
 )
 _FIRST_SEED = " They are means over several seeds; this model is that of the first."
 _ACTED = ("cafe", "crema-d", "cremad", "emodb", "emovo", "esd", "iemocap", "meld", "nemo", "ravdess", "savee", "tess")
@@ -83,7 +83,7 @@ def render_card(
         metadata=_metadata(facts, model_id, licence),
         code=code.replace(MODEL_ID, model_id or "path/or/hub-id"),
         figure=figure,
-        heading="How good it is" + (" on speakers it has never heard" if facts.speaker_independent else ""),
+        heading="How good it is" + (" on unseen speakers" if facts.speaker_independent else ""),
         sources=_label_sources(mapping, labels),
         dropped=sorted(name for name, label in (mapping or {}).items() if label is None),
         protocol=protocol_line(report),
@@ -91,7 +91,7 @@ def render_card(
         notes=[note for note in report["notes"] if note.startswith(f"{facts.variant}:")],
         counts=_counts(summary, labels),
         comparisons=[_comparison(one) for one in report["comparisons"] if one["first"] == facts.variant],
-        heard=_heard(facts),
+        trained_on=_trained_on(facts),
         languages=_languages(corpus),
         method=method_settings(facts),
         speech=_kind_of_speech(corpus["name"]),
@@ -100,8 +100,8 @@ def render_card(
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 
-def _heard(facts: RunFacts) -> str:
-    """How many people the weights have heard, those of the encoder's own training included where it says them."""
+def _trained_on(facts: RunFacts) -> str:
+    """How many people the weights were trained on, those of the encoder's own training included where it says them."""
     seen = facts.config.seen_speakers
     if seen is None:
         return f"speakers of {facts.report['corpus']['name']}"

@@ -52,8 +52,8 @@ def method_settings(facts: RunFacts) -> list[Setting]:
 
 def _test_speakers(facts: RunFacts) -> Setting:
     if not facts.speaker_independent:
-        return Setting("Test speakers", "heard in training as well, or not known", ABLATION)
-    value = "never heard in training, clustering, choice of the epoch or calibration"
+        return Setting("Test speakers", "seen in training as well, or not known", ABLATION)
+    value = "never seen in training, clustering, choice of the epoch or calibration"
     return Setting("Test speakers", value, SUMMARIES)
 
 
@@ -63,7 +63,7 @@ def _encoder(facts: RunFacts) -> str:
     # A folder's name says nothing to anyone else, and may say too much.
     known = isinstance(backbone, str) and not backbone.startswith((".", "/", "~")) and backbone.count("/") == 1
     if isinstance(backbone, str) and locate(backbone) != backbone:
-        source = "which comes with the package gmp_atl_hf (CC BY 4.0; its card there names who made what it has heard)"
+        source = "which comes with the package gmp_atl_hf (CC BY 4.0; its card there names whose speech it is made of)"
         return f"HuBERT, {size}, from `{backbone}`, {source}"
     if isinstance(backbone, Mapping):
         return f"HuBERT, {size}, from scratch (no pre-training)"

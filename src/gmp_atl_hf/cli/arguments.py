@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from ..errors import RequestError
@@ -49,7 +49,14 @@ def corpus_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def refuse_unwritable(file: Path, option: str = "") -> None:
     """Refuse a file that cannot be written before hours of work, not after."""
-    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
+    if not file.parent.is_dir():
         raise RequestError(
             f"{option}{file} cannot be written", f"a folder {file.parent} to write to", f"mkdir -p {file.parent}"
         )
+    try:
+        with TemporaryFile(dir=file.parent):  # rights alone do not tell: root has them in places that take no files
+            pass
+    except OSError as error:
+        found = f"{option}{file} cannot be written ({error.strerror})"
+        fix = "choose another place, or change what is allowed there"
+        raise RequestError(found, "a folder that may be written to", fix) from error

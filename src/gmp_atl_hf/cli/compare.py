@@ -63,7 +63,9 @@ def format_comparison(comparison: dict[str, Any]) -> str:
     if len(people) > _SHOWN:
         lines.append(f"and {len(people) - _SHOWN} more (--json has all of them)")
     lines += ["", comparison["remark"], *(f"Note: {note}" for note in comparison["notes"])]
-    for side, name in ((first, "First"), (other, "Other")):
-        lines.append(f"{name}: {side['protocol']}")
+    if first["protocol"] == other["protocol"]:
+        lines.append(f"Protocol: {first['protocol']}")
+    else:
+        lines += [f"First: {first['protocol']}", f"Other: {other['protocol']}"]
     lines.append(f"Command: {comparison['command']}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`gmp-atl evaluate`: test a finished model on a corpus, and refuse speakers that it has heard."""
+"""`gmp-atl evaluate`: test a finished model on a corpus, and refuse speakers that it was trained on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         labels_help="emotion in the corpus = emotion of the model; null drops it (needed where the words differ)",
     )
     parser.add_argument(
-        "--unheard-only", action="store_true", help="leave out the speakers that the model has heard, and list them"
+        *("--unseen-only", "--unheard-only"),  # the second is its former name
+        action="store_true",
+        help="leave out the speakers that the model was trained on, and list them",
     )
     parser.add_argument("--split", choices=("train", "dev", "test"), help="only this part of the corpus' own split")
     parser.add_argument(
@@ -38,7 +40,7 @@ def perform(arguments: argparse.Namespace) -> int:
         arguments.model,
         corpus,
         labels=labels or None,
-        unheard_only=arguments.unheard_only,
+        unseen_only=arguments.unseen_only,
         split=arguments.split,
         batch_size=arguments.batch_size,
         output_dir=arguments.output_dir,

@@ -57,7 +57,7 @@ VERBS: dict[str, Verb] = {
     "corpora": Verb("list the corpora that can be read by name", corpora.add_arguments, corpora.perform),
     "prepare": Verb("read a corpus and say what is in it", prepare.add_arguments, prepare.perform),
     "evaluate": Verb(
-        "test a model on a corpus that it has not heard", evaluate.add_arguments, evaluate.perform, together=True
+        "test a model on a corpus that it was not trained on", evaluate.add_arguments, evaluate.perform, together=True
     ),
     "compare": Verb("two runs or variants, paired over speakers", compare.add_arguments, compare.perform),
     "predict": Verb("emotions of recordings, by a trained model", predict.add_arguments, predict.perform),

@@ -162,3 +162,10 @@ def _wrong_values(table: Dataset) -> list[str]:
             f"num_samples is below {MINIMUM_SAMPLES} (one frame) in {len(short)} rows, the first is row {short[0]}"
         )
     return wrong
+
+
+def replace_column(table: Dataset, name: str, values: Sequence[object], feature: object | None = None) -> Dataset:
+    """A new table with other values in a column, at the same place; of another type where `feature` is given."""
+    order = table.column_names
+    feature = feature or table.features[name]
+    return table.remove_columns(name).add_column(name, list(values), feature=feature).select_columns(order)

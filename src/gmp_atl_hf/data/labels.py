@@ -104,10 +104,3 @@ def label_maps(table: Dataset) -> dict[str, Any]:
 def maps_of(names: Sequence[str]) -> dict[str, Any]:
     """`id2label` and `label2id` of emotions in their order."""
     return {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
-
-
-def replace_column(table: Dataset, name: str, values: Sequence[object], feature: object | None = None) -> Dataset:
-    """A new table with other values in a column, at the same place; of another type where `feature` is given."""
-    order = table.column_names
-    feature = feature or table.features[name]
-    return table.remove_columns(name).add_column(name, list(values), feature=feature).select_columns(order)

@@ -28,6 +28,8 @@ from .corpora.base import ANOTHER_COPY
 from .corpora.from_file import guarded, is_corpus_file
 from .spelling import is_missing, spelling, tidy_text
 
+_GIVE_ROOT = "give the corpus' folder (in a recipe: corpus.root)"
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -53,6 +55,8 @@ def list_recordings(
     people = reader.info.name if reader.info.own_speakers else called
     _check_options(reader, options)
     folder = _existing_root(reader.info, root)
+    if reader.info.needs_root and folder is not None and _is_empty(folder):
+        raise RequestError(f"the folder {folder} is empty", reader.info.layout, _GIVE_ROOT)
     read = guarded(reader.read, name) if is_corpus_file(name) else reader.read
     recordings, left_out, remarks = _sort(reader.info.name, read(folder, **options))
     recordings = [_tidy(called, people, recording) for recording in recordings]
@@ -63,7 +67,7 @@ def list_recordings(
         first = left_out[0] if left_out else None
         why = f"; {len(left_out)} were left out, the first ({first.file}): {first.reason}" if first else ""
         where = f" in {folder}" if folder is not None else ""
-        fix = "give the corpus' folder (in a recipe: corpus.root)"
+        fix = _GIVE_ROOT
         if is_corpus_file(name):
             what = "yields nothing at all" if gives_nothing else "fits none of the names"
             fix += f"; or correct the reader, which {what}"
@@ -125,14 +129,14 @@ def _check_options(reader: CorpusReader, options: Mapping[str, Any]) -> None:
         if option not in known:
             general = ["labels", "short_clips", "unreadable", "check_audio", "corpus_name"]
             raise RequestError(
-                f"the corpus {reader.info.name} has no option {option!r}",
+                f"the corpus {reader.info.name!r} has no option {option!r}",
                 f"one of {', '.join(known)}" if known else "no options",
                 did_you_mean(option, [*known, *general], f"take {option!r} out"),
             )
     for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:
             raise RequestError(
-                f"the corpus {reader.info.name} needs {option}",
+                f"the corpus {reader.info.name!r} needs {option}",
                 reader.info.layout,
                 f"give {option} (in a recipe: corpus.{option})",
             )
@@ -145,10 +149,16 @@ def _existing_root(info: CorpusInfo, root: str | os.PathLike[str] | None) -> Pat
         return folder
     where = f" (to be had from {info.homepage})" if info.homepage else ""
     raise RequestError(
-        f"no folder was given for the corpus {info.name}" if folder is None else f"there is nothing at {folder}",
+        f"no folder was given for the corpus {info.name!r}" if folder is None else f"there is nothing at {folder}",
         f"{info.name}{where}: {info.layout}",
         "give its path (in a recipe: corpus.root); a relative path starts where the command is run",
     )
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether this is a folder that can be opened and has nothing in it."""
+    there = next(os.walk(folder), None)
+    return there is not None and not (there[1] or there[2])
 
 
 def _check_item(corpus: str, item: object) -> None:

@@ -14,11 +14,11 @@ from tqdm.auto import tqdm
 
 from ..errors import RequestError
 from .audio import MINIMUM_SAMPLES, SAMPLING_RATE
-from .columns import COLUMNS, make_table, validate_table
+from .columns import COLUMNS, make_table, replace_column, validate_table
 from .corpora import CorpusInfo, LeftOut, Recording, corpus_names
 from .corpus_index import CorpusIndex
 from .duplicates import AudioDigest, describe_duplicates, shared_recordings
-from .labels import LabelMap, alike, apply_label_map, check_label_map, replace_column
+from .labels import LabelMap, alike, apply_label_map, check_label_map
 from .listing import Listed, first_few, list_recordings, refuse_duplicates, with_prefix
 from .segments import cut_segment
 from .spelling import tidy_text

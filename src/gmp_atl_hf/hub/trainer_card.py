@@ -76,7 +76,7 @@ def trainer_card(model: GMPATLPreTrainedModel, state: TrainerState, args: Traini
         f"Labels: {', '.join(model.config.emotions)}." if emotions else "",
         f"```python\n{CODE.replace(MODEL_ID, repo_id)}```" if classifies else "",
         f"{state.global_step} optimiser steps, seed {args.seed}. {known}".strip(),
-        "Nothing here says how good the model is on speakers that it has not heard: it was pushed by its trainer, "
+        "Nothing here says how good the model is on speakers that it was not trained on: it was pushed by its trainer, "
         "without a test. `gmp-atl run` tests a model and `gmp-atl push` sends it with a whole card.",
         "An emotion is not a fact about a person. Do not decide about people with this model.",
     ]

@@ -46,7 +46,7 @@ class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipelin
         self.extractor = cast(Any, self.feature_extractor)
         if self.extractor.sampling_rate != SAMPLING_RATE:
             raise RequestError(
-                f"the model hears {self.extractor.sampling_rate} Hz",
+                f"the model takes {self.extractor.sampling_rate} Hz",
                 f"a model of {SAMPLING_RATE} Hz, as HuBERT and its relatives are",
                 'pipeline("audio-classification")',
             )

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
-from .leakage import Untouched
+from .leakage import HeldOut
 from .speakers import natural_order
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ class Fold:
         """
         return select(table, self)
 
-    def untouched(self, test: Dataset) -> Untouched:
+    def held_out(self, test: Dataset) -> HeldOut:
         """What nothing may touch before the test: its recordings and, where speakers are not shared, its speakers."""
-        return Untouched(frozenset(self.test if self.speaker_independent else ()), frozenset(test["id"]))
+        return HeldOut(frozenset(self.test if self.speaker_independent else ()), frozenset(test["id"]))
 
     def to_json(self) -> dict[str, Any]:
         """The content of `split.json`: `{fold, train, dev, test}`, plain numbers, lists and strings.
@@ -110,7 +110,7 @@ def refuse_shared_speakers(parts: Mapping[str, tuple[str, ...]], where: str) -> 
             more = f" (and {len(shared) - 1} more speakers)" if len(shared) > 1 else ""
             raise RequestError(
                 f"speaker {shared[0]}{more} is in {one} and in {other} of {where}",
-                "every speaker in one part only, so that the test is on voices never heard in training",
+                "every speaker in one part only, so that the test is on voices never seen in training",
                 "move the speaker's recordings to one part, or use a protocol that splits by speaker (group-k-fold); "
                 "to follow published folds all the same, protocol.allow_shared_speakers: true stamps every number",
             )

@@ -13,12 +13,12 @@ from .speakers import is_unknown, natural_order
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_FIX = "use what has heard no test speaker: make it again without them, or test on other speakers"
+_FIX = "use what has seen no test speaker: make it again without them, or test on other speakers"
 
 
 @dataclass(frozen=True)
-class Untouched:
-    """What a fold is tested on, which nothing may have heard.
+class HeldOut:
+    """What a fold is tested on, which nothing may have seen.
 
     Args:
         speakers: The test speakers; none where a fold shares speakers and says so.
@@ -29,10 +29,10 @@ class Untouched:
     ids: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, table: Dataset | None) -> Untouched:
+    def of(cls, table: Dataset | None) -> HeldOut:
         """What nothing may touch when these rows are the test: its recordings and its speakers, all of them."""
         if table is None:
-            return NOTHING_TESTED
+            return NO_TEST_SET
         speakers, ids = ({*table[name]} if name in table.column_names else () for name in ("speaker", "id"))
         return cls(frozenset(speakers), frozenset(ids))
 
@@ -47,7 +47,7 @@ class Untouched:
         self.refuse_rows(train, "training")
         for table in dev:
             self.refuse_rows(table, "choosing the epoch")
-        self.refuse_speakers(seen_speakers or (), "the model has heard")
+        self.refuse_speakers(seen_speakers or (), "the model has seen")
 
     def refuse_calibration(self, table: Dataset, train: Dataset | None) -> None:
         """Refuse rows to calibrate on that belong to the test or were trained on.
@@ -56,7 +56,7 @@ class Untouched:
             RequestError: Names the first test speaker, test recording or training recording among them.
         """
         self.refuse_rows(table, "calibration")
-        learnt = sorted(Untouched.of(train).ids & Untouched.of(table).ids)
+        learnt = sorted(HeldOut.of(train).ids & HeldOut.of(table).ids)
         if learnt:
             raise RequestError(
                 f"calibration would use the training recording {learnt[0]}{_more(learnt, 'recordings')}",
@@ -77,7 +77,7 @@ class Untouched:
         if table is None or not (self.speakers or self.ids):
             return
         if "speaker" in table.column_names:
-            self.refuse_speakers(table["speaker"], f"{use} would hear", " before being tested")
+            self.refuse_speakers(table["speaker"], f"{use} would use", " before being tested")
         if "id" in table.column_names:
             self.refuse_recordings(table["id"], use)
 
@@ -90,7 +90,7 @@ class Untouched:
         leaked = sorted(self.ids.intersection(ids))
         if leaked:
             raise RequestError(
-                f"{use} would hear the test recording {leaked[0]}{_more(leaked, 'recordings')}",
+                f"{use} would use the test recording {leaked[0]}{_more(leaked, 'recordings')}",
                 "test recordings that nothing touches before the test",
                 _FIX,
             )
@@ -100,7 +100,7 @@ class Untouched:
 
         Args:
             speakers: Whom it was made from.
-            what: What it is, as in "the backbone models/x has heard".
+            what: What it is, as in "the backbone models/x has seen".
             when: Ends the sentence.
 
         Raises:
@@ -111,24 +111,26 @@ class Untouched:
         if leaked:
             raise RequestError(
                 f"{what} the test speaker {leaked[0]}{_more(leaked, 'speakers')}{when}",
-                "test speakers that nothing has heard before the test",
+                "test speakers that nothing has seen before the test",
                 _FIX,
             )
 
 
-NOTHING_TESTED = Untouched()
+NO_TEST_SET = HeldOut()
 """For models that have no test of their own."""
 
+MAYBE_SEEN_STAMP = "Not everybody whom the model was trained on is known: test speakers may be among them."
 
-def maybe_heard(heard: Iterable[str], tested: Iterable[str]) -> bool:
+
+def maybe_seen(seen: Iterable[str], tested: Iterable[str]) -> bool:
     """Whether one of the tested speakers may be among the unknown ones that a model has seen.
 
     Args:
-        heard: Speakers that the model has seen; `<corpus>/unknown` stands for people of a corpus that nobody has named,
+        seen: Speakers that the model has seen; `<corpus>/unknown` stands for people of a corpus that nobody has named,
             and `unknown` alone for people of any corpus.
         tested: Test speakers.
     """
-    unknown = {speaker.rpartition("/")[0] for speaker in heard if is_unknown(speaker)}
+    unknown = {speaker.rpartition("/")[0] for speaker in seen if is_unknown(speaker)}
     return "" in unknown or any(speaker.rpartition("/")[0] in unknown for speaker in tested)
 
 

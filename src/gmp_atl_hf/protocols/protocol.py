@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RequestError
 from .development import development_speakers
 from .fold import PARTS, Fold, select
-from .settings import KINDS, ProtocolSettings
+from .settings import ProtocolSettings
 from .speakers import Speakers, is_unknown, natural_order
 from .splitters import SPLITTERS, TrainTestSplit, refuse_unknown_speakers
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["KINDS", "PARTS", "Fold", "Protocol", "select"]
+__all__ = ["PARTS", "Fold", "Protocol", "select"]
 
 FEWEST = 3
 """Fewer speakers than this leave nobody for development: the number of epochs is fixed and nothing is calibrated."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..data.protocol_kinds import KINDS
 from ..errors import RequestError, did_you_mean
-
-KINDS = ("leave-one-speaker-out", "leave-one-session-out", "group-k-fold", "given", "cross-corpus")
 
 _CORPORA = {"quiet": True, "non_empty": True, "unique": True}
 
@@ -15,7 +14,7 @@ _CORPORA = {"quiet": True, "non_empty": True, "unique": True}
 class ProtocolSettings:
     """Who is in train, development and test; `Protocol` says what each setting means.
 
-    That test speakers are unheard is stated in the paper, all the rest is our choice. The metadata are those of
+    That test speakers are unseen is stated in the paper, all the rest is our choice. The metadata are those of
     `recipe.convert`: `key` is the name in a recipe.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..data.labels import replace_column
+from ..data.columns import replace_column
 from .fold import Fold
 
 if TYPE_CHECKING:

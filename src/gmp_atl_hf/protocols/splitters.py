@@ -123,7 +123,7 @@ def cross_corpus(settings: ProtocolSettings, table: Dataset, speakers: Speakers)
     if shared:
         raise RequestError(
             f"cross-corpus: the speaker {shared[0]} is on both sides ({len(shared)} are)",
-            "corpora of different people, so that nobody tested is heard before",
+            "corpora of different people, so that nobody tested is seen before",
             "other corpora, or kind: leave-one-speaker-out or group-k-fold on both together; a reader of your own "
             "whose people are others in each folder says so: CorpusInfo(…, own_speakers=False)",
         )

@@ -44,7 +44,7 @@ MODEL_OWNED: Mapping[str, str] = {
     "label2id": _FROM_LABELS,
     "frame_scales": "use `pseudo_labels.layers` and `pseudo_labels.clusters`",
     "logit_temperature": "leave it out: it is fitted on development speakers",
-    "seen_speakers": "leave it out: the run records whom a model has heard",
+    "seen_speakers": "leave it out: the run records whom a model was trained on",
     "architectures": "leave it out: the stage decides which model it trains",
     "transformers_version": "leave it out: saving a model writes it",
 }

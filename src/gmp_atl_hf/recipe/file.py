@@ -74,7 +74,7 @@ class RecipeFile:
         Raises:
             RequestError: As for `from_dict`; also for a file that is missing or no YAML.
         """
-        file = find_recipe(path)
+        file = find_recipe(path, pretraining=cls._example.startswith("pretrain-"))
         try:
             text = file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:

@@ -16,8 +16,12 @@ def packaged_recipes() -> dict[str, Path]:
     return {} if folder is None else {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 
-def find_recipe(path: str | os.PathLike[str]) -> Path:
+def find_recipe(path: str | os.PathLike[str], pretraining: bool | None = None) -> Path:
     """Find a recipe file by its path, or a packaged one by its name.
+
+    Args:
+        path: The path or name.
+        pretraining: Whether only recipes of pre-trainings, or only others, are offered when there is none.
 
     Raises:
         RequestError: With the known names when there is neither.
@@ -29,6 +33,8 @@ def find_recipe(path: str | os.PathLike[str]) -> Path:
     name = os.fspath(path)
     if name in known:
         return known[name]
+    if pretraining is not None:
+        known = {one: file for one, file in known.items() if one.startswith("pretrain-") is pretraining}
     raise RequestError(
         f"there is no recipe {name}" + (" (it is a folder)" if file.is_dir() else ""),
         f"a YAML file, or {known_names(known)}" if known else "a YAML file",

@@ -43,7 +43,7 @@ class DataSpec:
     """How recordings are given to the training.
 
     Args:
-        max_seconds: Longest piece of a clip in training, in seconds; None for whole clips. Tests hear whole clips.
+        max_seconds: Longest piece of a clip in training, in seconds; None for whole clips. Tests use whole clips.
             Our choice; the paper does not say.
         augment: `speed` plays clips 0.9 to 1.1 times as fast in the trainings on emotions, drawn anew in every epoch;
             no front-end cache then. Our choice: none.

@@ -1,4 +1,4 @@
-"""A finished model tested on a corpus that it was not trained on; speakers that it has heard are refused."""
+"""A finished model tested on a corpus that it was not trained on; speakers that it has seen are refused."""
 
 from __future__ import annotations
 
@@ -11,21 +11,19 @@ from accelerate import PartialState
 from datasets import ClassLabel, Dataset
 
 from ..checkpoints import load_emotion_model, load_feature_extractor, seen_speakers
-from ..data.columns import split_word
+from ..data.columns import replace_column, split_word
 from ..data.corpora import LeftOut
-from ..data.labels import replace_column
 from ..data.spelling import spelling
 from ..data.table import Corpus, read_corpora
 from ..environment import describe_environment
-from ..errors import RequestError
+from ..errors import RequestError, nearest
 from ..files import json_of, jsonl_of, write_known
-from ..protocols.leakage import Untouched, maybe_heard
+from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
 from ..protocols.speakers import is_unknown
+from ..report.blocks import counted
 from ..report.build import FoldResult, build_report, write_report
-from ..run_folder.layout import METRICS_FILE, PREDICTIONS_FILE, RunFolder
+from ..run_folder.layout import METRICS_FILE, MODEL, PREDICTIONS_FILE, RunFolder
 from .steps import predict, write_left_out
-
-MAYBE_HEARD = "The model does not say all whom it has heard: test speakers may be among them."
 
 
 def evaluate_model(
@@ -33,7 +31,7 @@ def evaluate_model(
     corpus: Mapping[str, Any],
     *,
     labels: Mapping[str, str | None] | None = None,
-    unheard_only: bool = False,
+    unseen_only: bool = False,
     split: str | None = None,
     batch_size: int = 8,
     output_dir: str | Path | None = None,
@@ -45,7 +43,7 @@ def evaluate_model(
         model: Folder or Hub id.
         corpus: As in a recipe: `name`, `root` and the reader's options.
         labels: Emotion in the corpus → emotion of the model, or None to drop it.
-        unheard_only: Leave out speakers that the model has heard instead of refusing them.
+        unseen_only: Leave out speakers that the model has seen instead of refusing them.
         split: Only this part of the corpus' own split.
         batch_size: Clips per device and batch.
         output_dir: Where to write the report and the predictions; None for nowhere.
@@ -55,13 +53,13 @@ def evaluate_model(
         The report, as that of a run with one variant, one seed and one fold.
 
     Raises:
-        RequestError: The corpus has labels that the model does not tell, or speakers that it has heard.
+        RequestError: The corpus has labels that the model does not tell, or speakers that it has seen.
     """
     if output_dir is not None and Path(output_dir).is_file():
         raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
     names = load_emotion_model(str(model)).config.emotions
     load_feature_extractor(model)  # all of the model is read here: a damaged one is refused before the corpus is read
-    heard = seen_speakers(model)
+    seen = seen_speakers(model)
     with PartialState().main_process_first():
         found = read_corpora([dict(corpus)], labels=labels)
     table = _with_labels_of(found.table, names, labels)
@@ -69,19 +67,19 @@ def evaluate_model(
     if split is not None:
         table, others = _of_split(table, split)
         left_out += others
-    if unheard_only:
-        table, others = _unheard(table, heard, model)
+    if unseen_only:
+        table, others = _unseen(table, seen, model)
         left_out += others
-    rows = predict(model, table, batch_size, _refuse_heard(table, heard, model))
+    rows = predict(model, table, batch_size, _refuse_seen(table, seen, model))
     report = build_report(
-        name=f"{Path(model).name} on {found.info.name}",
+        name=f"{_called(model)} on {found.info.name}",
         variants={"model": [FoldResult(0, 1, rows)]},
         labels=names,
-        protocol=_protocol(model, found, table, split, heard),
+        protocol=_protocol(model, found, table, split, seen),
         folds_total=1,
         seeds=[0],
         command=command,
-        stamps=[MAYBE_HEARD] if maybe_heard(heard, set(table["speaker"])) else [],
+        stamps=[MAYBE_SEEN_STAMP] if maybe_seen(seen, set(table["speaker"])) else [],
         notes=[f"Labels: {', '.join(f'{a} → {b or chr(8211)}' for a, b in labels.items())}."] if labels else [],
         left_out=Counter(one.reason for one in left_out),
         corpus={"name": found.info.name, "homepage": found.info.homepage, "licence": found.info.licence,
@@ -101,26 +99,26 @@ def evaluate_model(
     return report
 
 
-def _unheard(table: Dataset, heard: Sequence[str], model: str | Path) -> tuple[Dataset, list[LeftOut]]:
-    """The rows of speakers whom the model has not heard, and the others as left out."""
-    spelt = {spelling(speaker) for speaker in heard}
+def _unseen(table: Dataset, seen: Sequence[str], model: str | Path) -> tuple[Dataset, list[LeftOut]]:
+    """The rows of speakers whom the model has not seen, and the others as left out."""
+    spelt = {spelling(speaker) for speaker in seen}
     kept = [row for row, speaker in enumerate(table["speaker"]) if spelling(speaker) not in spelt]
     if not kept:
         raise RequestError(
-            f"{model} has heard every speaker of this corpus", "somebody it has not heard", "another corpus"
+            f"{model} has seen every speaker of this corpus", "somebody it has not seen", "another corpus"
         )
-    return _keep(table, kept, "the model has heard the speaker")
+    return _keep(table, kept, "the model has seen the speaker")
 
 
-def _refuse_heard(table: Dataset, heard: Sequence[str], model: str | Path) -> Untouched:
-    """Refuse speakers whom the model has heard; the test rows, for the prediction to guard."""
-    untouched = Untouched(frozenset(table["speaker"]), frozenset(table["id"]))
+def _refuse_seen(table: Dataset, seen: Sequence[str], model: str | Path) -> HeldOut:
+    """Refuse speakers whom the model has seen; the test rows, for the prediction to guard."""
+    held_out = HeldOut(frozenset(table["speaker"]), frozenset(table["id"]))
     try:
-        untouched.refuse_speakers(heard, f"{model} has heard")
+        held_out.refuse_speakers(seen, f"{model} has seen")
     except RequestError as error:
-        fix = "--unheard-only tests on the others; or give another corpus"
+        fix = "--unseen-only tests on the others; or give another corpus"
         raise RequestError(error.found, error.expected, fix) from error
-    return untouched
+    return held_out
 
 
 def _with_labels_of(table: Dataset, names: Sequence[str], labels: Mapping[str, str | None] | None) -> Dataset:
@@ -134,7 +132,9 @@ def _with_labels_of(table: Dataset, names: Sequence[str], labels: Mapping[str, s
         raise RequestError(
             f"the corpus has {', '.join(f'{name} ({count[name]})' for name in strange)}, which the model does not tell",
             f"the model's labels: {', '.join(names)}",
-            f"--labels {word}=null, or {word}={names[0]} if it is the same, and so on",
+            f"--labels {word}={near}, or {word}=null to drop it"
+            if (near := nearest(strange[0], names))
+            else f"--labels {word}=null, or {word}={names[0]} if it is the same, and so on",
         )
     numbers = [names.index(own[number]) for number in table["emotion"]]
     return replace_column(table, "emotion", numbers, feature=ClassLabel(names=list(names)))
@@ -155,22 +155,31 @@ def _of_split(table: Dataset, split: str) -> tuple[Dataset, list[LeftOut]]:
     return _keep(table, rows, f"not in the split {split}")
 
 
+def _called(model: str | Path) -> str:
+    """The model's name, with that of its run where it lies in one: there every model is called `model`."""
+    path = Path(model)
+    name = path.resolve().name if path.is_dir() else path.name
+    return f"{path.resolve().parent.name}/{name}" if name == MODEL else name
+
+
 def _protocol(
-    model: str | Path, found: Corpus, table: Dataset, split: str | None, heard: Sequence[str]
+    model: str | Path, found: Corpus, table: Dataset, split: str | None, seen: Sequence[str]
 ) -> dict[str, Any]:
     speakers = len(set(table["speaker"]))
     part = "" if split is None else f", its {split} part"
-    named = [speaker for speaker in heard if not is_unknown(speaker)]
-    others = len(set(named) - set(table["speaker"]))
-    trained = f"trained with {others} other speakers" if named else "of which it is not known whom it has heard"
-    if named and len(named) < len(heard):
-        trained += " and with people whom nobody has named"
+    named = {speaker for speaker in seen if not is_unknown(speaker)} - set(table["speaker"])
+    # By corpus: the voices that an encoder was pre-trained on are none of the corpus that the model was trained on.
+    counts = Counter(speaker.rpartition("/")[0] for speaker in sorted(named))
+    groups = [f"{counted(number, 'speaker')} of {corpus}" for corpus, number in counts.items()]
+    if named and len(named) < len(seen):
+        groups.append("people whom nobody has named")
+    trained = f"trained on {' and '.join(groups) or 'speakers that are not known'}"
     return {
         "kind": "evaluate",
         "model": str(model),
         "sentence": (
-            f"the finished model {Path(model).name}, {trained}, tested once on {found.info.name}{part}: "
-            f"{speakers} speakers, none of whom it is known to have heard."
+            f"the finished model {_called(model)}, {trained}, tested once on {found.info.name}{part}: "
+            f"{speakers} speakers, none of whom it is known to have been trained on."
         )
         + (" All recordings are of one emotion, so UAR is the recall of it." if len(set(table["emotion"])) < 2 else ""),
     }

@@ -19,7 +19,7 @@ from ..data.fingerprints import combine
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..protocols.fold import Fold, select
-from ..protocols.leakage import Untouched
+from ..protocols.leakage import HeldOut
 from ..protocols.shuffled_labels import shuffle_labels
 from ..pseudo_labels.feature_stream import frames_of
 from ..pseudo_labels.kmeans import column_name
@@ -57,7 +57,7 @@ class PlannedFold:
         train: Rows to train on.
         test: Rows to test on.
         batch_size: Clips per batch of the test.
-        untouched: What of the test nothing may touch before.
+        held_out: What of the test nothing may touch before.
         front_end_cache: That of the test; None computes the front end.
     """
 
@@ -69,7 +69,7 @@ class PlannedFold:
     train: datasets.Dataset
     test: datasets.Dataset
     batch_size: int
-    untouched: Untouched
+    held_out: HeldOut
     front_end_cache: Path | None = None
 
     @property
@@ -106,7 +106,7 @@ class Planner:
     def plan(
         self,
         variant: str,
-        recipe: Method,
+        method: Method,
         seed: int,
         fold: Fold,
         name: str | None = None,
@@ -116,7 +116,7 @@ class Planner:
 
         Args:
             variant: Name of the variant.
-            recipe: The variant's method.
+            method: The variant's method.
             seed: Seed of the run.
             fold: Its speakers.
             name: In place of the fold's number, in the name of its folder.
@@ -126,7 +126,7 @@ class Planner:
             RequestError: The fold's training rows have fewer frames than clusters are asked for.
         """
         folder = self.run.fold(variant, seed, name or fold.number)
-        return _FoldPlan(self, variant, recipe, seed, fold, folder, stops or {}).make()
+        return _FoldPlan(self, variant, method, seed, fold, folder, stops or {}).make()
 
 
 def known_genders(rows: datasets.Dataset) -> int:
@@ -141,20 +141,20 @@ class _FoldPlan:
         self,
         planner: Planner,
         variant: str,
-        recipe: Method,
+        method: Method,
         seed: int,
         fold: Fold,
         folder: FoldFolder,
         stops: Mapping[str, int],
     ) -> None:
-        self.planner, self.recipe, self.seed, self.fold, self.stops = planner, recipe, seed, fold, stops
+        self.planner, self.method, self.seed, self.fold, self.stops = planner, method, seed, fold, stops
         self.variant, self.folder = variant, folder
         self.label = f"{variant} · seed {seed} · {folder.path.name}"
-        table = shuffle_labels(planner.table, fold, seed) if recipe.data.shuffle_labels else planner.table
+        table = shuffle_labels(planner.table, fold, seed) if method.data.shuffle_labels else planner.table
         parts = select(table, fold)
         self.train, self.test = parts["train"], parts["test"]
         self.dev = parts["dev"] if len(parts["dev"]) else None
-        self.untouched = fold.untouched(self.test)
+        self.held_out = fold.held_out(self.test)
         self.labels: list[str] = table.features["emotion"].names
         self.backbone = planner.backbones[variant]
         self.steps: dict[str, PlannedStep] = {}
@@ -163,12 +163,12 @@ class _FoldPlan:
         """Plan every step that the recipe performs."""
         if "scratch" in self.backbone:
             self._backbone_step()
-        for stage in self.recipe.stages.performed:
+        for stage in self.method.stages.performed:
             if stage == "retrain":
                 self._label_step()
             self._training_step(stage)
         # Nobody knows yet which candidate is tested: with the cache only if all leave the front end as it is.
-        caches = [self._front_end_cache("finetune", each) for each in self.recipe.candidates()]
+        caches = [self._front_end_cache("finetune", each) for each in self.method.candidates()]
         return PlannedFold(
             variant=self.variant,
             seed=self.seed,
@@ -177,8 +177,8 @@ class _FoldPlan:
             steps=tuple(self.steps.values()),
             train=self.train,
             test=self.test,
-            batch_size=stage_arguments(self.recipe, "finetune").get("per_device_eval_batch_size", 8),
-            untouched=self.untouched,
+            batch_size=stage_arguments(self.method, "finetune").get("per_device_eval_batch_size", 8),
+            held_out=self.held_out,
             front_end_cache=None if None in caches else caches[0],
         )
 
@@ -189,22 +189,22 @@ class _FoldPlan:
         if start in self.steps:
             step = self.steps[start].folder
             return Weights(step, {"step": start, "key": step.key})
-        return Weights(str(self.recipe.backbone), self.backbone)
+        return Weights(str(self.method.backbone), self.backbone)
 
-    def _front_end_cache(self, start: str, recipe: Method) -> Path | None:
+    def _front_end_cache(self, start: str, method: Method) -> Path | None:
         """Folder of the front-end cache for a model whose front end is still the backbone's; None for any other.
 
         A front end that was trained is that of one stage of one fold and seed: nobody would find its features again.
         """
-        wanted = recipe.data.front_end_cache
-        if wanted is False or recipe.data.augment != "none":
+        wanted = method.data.front_end_cache
+        if wanted is False or method.data.augment != "none":
             return None
         while start != "backbone":
             stage = next(each for each in STAGE_NAMES if each == start)
-            arguments = stage_arguments(recipe, stage)
+            arguments = stage_arguments(method, stage)
             if not (arguments.get("freeze_feature_encoder", True) or arguments.get("freeze_encoder", False)):
                 return None
-            start = recipe.stages.start_of(stage)
+            start = method.stages.start_of(stage)
         return self.planner.run.front_end if wanted is True else Path(str(wanted))
 
     def _data_inputs(self) -> dict[str, Any]:
@@ -219,7 +219,7 @@ class _FoldPlan:
             # Speakers do not tell then which recordings are for development.
             inputs["dev_rows"] = combine(self.planner.fingerprints, self.dev["id"] if self.dev is not None else [])
         # The permutation follows from the run's seed.
-        return {**inputs, "labels_dealt_with_seed": self.seed} if self.recipe.data.shuffle_labels else inputs
+        return {**inputs, "labels_dealt_with_seed": self.seed} if self.method.data.shuffle_labels else inputs
 
     def _add(
         self,
@@ -234,7 +234,7 @@ class _FoldPlan:
     # ---- the steps -----------------------------------------------------------------------------------------------
 
     def _backbone_step(self) -> None:
-        fields, seed = self.recipe.backbone, self.seed
+        fields, seed = self.method.backbone, self.seed
         assert not isinstance(fields, str)
         path = self.planner.run.backbone(seed, None if fields == self.planner.common_backbone else self.variant)
         inputs = {"step": BACKBONE, "config": self.backbone["scratch"], "seed": seed}
@@ -244,37 +244,37 @@ class _FoldPlan:
         path = self.folder.step(stage)
         label = f"{self.label} · {path.name}"
         inputs: dict[str, Any]
-        if stage == "finetune" and self.recipe.search:
+        if stage == "finetune" and self.method.search:
             inputs, perform = self._searched_training(stage, label)
         else:
-            task = self._training(stage, self.recipe, label)
+            task = self._training(stage, self.method, label)
             inputs, perform = task.inputs(), _performing(task)
         # Each process has a batch of its own, so they decide which clips an update sees.
         self._add(stage, path, inputs, perform, {"processes": self.planner.processes})
 
     def _searched_training(self, stage: StageName, label: str) -> tuple[dict[str, Any], Callable[[Path], None]]:
-        grid, candidates = self.recipe.grid, []
+        grid, candidates = self.method.grid, []
         tried: dict[str, Any] = {}  # by number: a changed field is then named by its path
-        for number, (overrides, recipe) in enumerate(zip(grid, self.recipe.candidates(), strict=True)):
-            task = self._training(stage, recipe, f"{label} · {number + 1} of {len(grid)}")
+        for number, (overrides, method) in enumerate(zip(grid, self.method.candidates(), strict=True)):
+            task = self._training(stage, method, f"{label} · {number + 1} of {len(grid)}")
             tried[str(number)] = task.inputs()
             candidates.append(Candidate(overrides, _performing(task)))
         searched = {"step": STEP_NAMES[stage], "chosen_by": "development UAR", "candidates": tried}
         return searched, lambda folder: train_candidates(folder, candidates)
 
-    def _training(self, stage: StageName, recipe: Method, description: str) -> Training:
-        fields = stage_model_fields(recipe, stage, self.labels, self._scales() if stage == "retrain" else None)
+    def _training(self, stage: StageName, method: Method, description: str) -> Training:
+        fields = stage_model_fields(method, stage, self.labels, self._scales() if stage == "retrain" else None)
         if stage == "multitask" and known_genders(self.train) < 2:
             fields["emotion_weight"] = 1.0  # of one gender there is nothing to learn
-        arguments, max_steps = stage_arguments(recipe, stage), None
-        if stage == "finetune" and recipe.stages.finetune.same_updates_as_all:
-            trainings: dict[str, Any] = {each: stage_arguments(recipe, each) for each in STAGE_NAMES}
+        arguments, max_steps = stage_arguments(method, stage), None
+        if stage == "finetune" and method.stages.finetune.same_updates_as_all:
+            trainings: dict[str, Any] = {each: stage_arguments(method, each) for each in STAGE_NAMES}
             arguments["same_updates_as"] = trainings
             max_steps = sum(map(self._updates, trainings.values()))
         return Training(
             step=STEP_NAMES[stage],
             model_class=MODEL_CLASSES[stage],
-            start=self._weights(recipe.stages.start_of(stage)),
+            start=self._weights(method.stages.start_of(stage)),
             backbone=self._weights("backbone"),
             fields=fields,
             arguments=arguments,
@@ -285,27 +285,27 @@ class _FoldPlan:
             seed=self.seed,
             stop_at=self.stops.get(stage),
             labels=self.steps["pseudo-labels"].folder if stage == "retrain" else None,
-            front_end_cache=self._front_end_cache(stage, recipe),
+            front_end_cache=self._front_end_cache(stage, method),
             description=description,
-            untouched=self.untouched,
+            held_out=self.held_out,
         )
 
     def _label_step(self) -> None:
-        spec = self.recipe.pseudo_labels
-        source, train_rows, dev_rows, untouched = self._weights(spec.source), self.train, self.dev, self.untouched
+        spec = self.method.pseudo_labels
+        source, train_rows, dev_rows, held_out = self._weights(spec.source), self.train, self.dev, self.held_out
         self._refuse_too_few_frames()
         path = self.folder.step("pseudo-labels")
         description = f"{self.label} · {path.name}"
         inputs = {"step": path.name, "data": self._data_inputs(), "source": source.identity}
         inputs |= {name: value for name, value in asdict(spec).items() if name not in inputs}
-        cache = self._front_end_cache(spec.source, self.recipe)
+        cache = self._front_end_cache(spec.source, self.method)
         if cache is not None:
             inputs["front_end"] = PRECISION
 
         def perform(folder: Path) -> None:
             checkpoint, model_class = source.locate(), MODEL_CLASSES["multitask"]
             make_pseudo_labels(
-                folder, model_class, checkpoint, spec, train_rows, dev_rows, description, untouched, cache
+                folder, model_class, checkpoint, spec, train_rows, dev_rows, description, held_out, cache
             )
 
         self._add("pseudo-labels", path, inputs, perform)
@@ -315,11 +315,11 @@ class _FoldPlan:
         return GMPATLConfig(**{name: value for name, value in config.items() if name != "model_type"})
 
     def _scales(self) -> dict[str, int]:
-        config, spec = self._config(), self.recipe.pseudo_labels
+        config, spec = self._config(), self.method.pseudo_labels
         return {column_name(config.resolve_layer(layer), k): k for layer in spec.layers for k in spec.clusters}
 
     def _refuse_too_few_frames(self) -> None:
-        spec, config = self.recipe.pseudo_labels, self._config()
+        spec, config = self.method.pseudo_labels, self._config()
         clusters, sample = max(spec.clusters), spec.sample_frames
         counts = frames_of(self.train, config)
         frames = sum(counts)

@@ -108,7 +108,7 @@ class Worker:
                 planned.finetune.resolve(),
                 planned.test,
                 planned.batch_size,
-                planned.untouched,
+                planned.held_out,
                 f"{planned.variant} · seed {planned.seed} · {folder.name} · test",
                 planned.front_end_cache,
             )
@@ -165,7 +165,7 @@ def _metrics(plan: RunPlan, planned: PlannedFold, rows: Sequence[Mapping[str, An
         "utterances": len(rows),
         "command": plan.command,
         "stamps": [*plan.stamps, *([] if planned.fold.speaker_independent else [NOT_SPEAKER_INDEPENDENT])],
-        "temperature": development_temperature(plan, [planned], planned.untouched),
+        "temperature": development_temperature(plan, [planned], planned.held_out),
         **emotion_metrics(references, [number[row["predicted"]] for row in rows], len(number)),
     }
 

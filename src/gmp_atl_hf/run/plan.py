@@ -15,7 +15,7 @@ from ..data.fingerprints import Recordings, combine
 from ..data.table import Corpus, read_corpora
 from ..errors import RequestError
 from ..protocols.fold import Fold
-from ..protocols.leakage import Untouched, maybe_heard
+from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
 from ..protocols.protocol import Protocol
 from ..recipe.method import Method
 from ..recipe.recipe import Recipe
@@ -29,7 +29,6 @@ SHUFFLED_STAMP = (
     "Labels of training and development recordings were shuffled within each speaker: this shows chance, "
     "not the method."
 )
-MAYBE_SEEN_STAMP = "The backbone does not say all whom it has heard: test speakers may be among them."
 
 Backbones = Mapping[str, Mapping[str, Any]]
 """Variant → what its backbone is, from `describe_backbone`."""
@@ -187,8 +186,8 @@ def _stamps(variants: Mapping[str, Method], backbones: Backbones, folds: Iterabl
     tested = {speaker for fold in folds if fold.speaker_independent for speaker in fold.test}
     for name, each in variants.items():
         seen = speakers_seen_by(backbones[name])
-        Untouched(frozenset(tested)).refuse_speakers(seen, f"the backbone {each.backbone} of {name} has heard")
-        if maybe_heard(seen, tested):
+        HeldOut(frozenset(tested)).refuse_speakers(seen, f"the backbone {each.backbone} of {name} has seen")
+        if maybe_seen(seen, tested):
             stamps.append(MAYBE_SEEN_STAMP)
     return list(dict.fromkeys(stamps))
 

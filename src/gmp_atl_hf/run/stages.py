@@ -39,31 +39,31 @@ DEFAULT_ARGUMENTS: Mapping[StageName, Mapping[str, Any]] = {
 }
 
 
-def stage_arguments(recipe: Method, stage: StageName) -> dict[str, Any]:
+def stage_arguments(method: Method, stage: StageName) -> dict[str, Any]:
     """`GMPATLTrainingArguments` fields of a stage as JSON types, without what belongs to one fold."""
-    given = getattr(recipe.stages, stage).arguments
-    data: dict[str, Any] = {"max_seconds": recipe.data.max_seconds}
-    if stage != "retrain" and recipe.data.augment != "none":  # frame labels are those of the clip as it was recorded
-        data["augment"] = recipe.data.augment
+    given = getattr(method.stages, stage).arguments
+    data: dict[str, Any] = {"max_seconds": method.data.max_seconds}
+    if stage != "retrain" and method.data.augment != "none":  # frame labels are those of the clip as it was recorded
+        data["augment"] = method.data.augment
     return _plain({**DEFAULT_ARGUMENTS[stage], **data, **given})
 
 
 def stage_model_fields(
-    recipe: Method, stage: StageName, labels: list[str], scales: Mapping[str, int] | None = None
+    method: Method, stage: StageName, labels: list[str], scales: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
     """`GMPATLConfig` fields of a stage's model as JSON types, on top of the backbone's own.
 
     Args:
-        recipe: A variant's method.
+        method: A variant's method.
         stage: Which training.
         labels: Emotions in the table's order.
         scales: Pseudo-label column → clusters, for retraining.
     """
-    common = dict(recipe.model)
+    common = dict(method.model)
     if stage == "retrain":
         # A recipe that turns SpecAugment down does not mean the masks whose frames retraining has to predict.
         common = {name: value for name, value in common.items() if name not in MODEL_CLASSES[stage].method_defaults}
-    fields = {**MODEL_CLASSES[stage].method_defaults, **common, **getattr(recipe.stages, stage).model}
+    fields = {**MODEL_CLASSES[stage].method_defaults, **common, **getattr(method.stages, stage).model}
     # Losses know no temperature, and one that a checkpoint was calibrated to is not that of its successor.
     fields["logit_temperature"] = 1.0
     fields |= maps_of(labels)
@@ -98,11 +98,11 @@ def make_arguments(output_dir: Path, seed: int, settings: Mapping[str, Any], eva
         ) from error
 
 
-def check_stage_settings(recipe: Method, backbone_config: Mapping[str, Any], labels: list[str] | None) -> None:
+def check_stage_settings(method: Method, backbone_config: Mapping[str, Any], labels: list[str] | None) -> None:
     """Refuse stage settings that would only fail once training starts.
 
     Args:
-        recipe: A variant's method.
+        method: A variant's method.
         backbone_config: The backbone's configuration fields.
         labels: Emotions in the table's order; None before the corpus is read: their number is not looked at then.
 
@@ -111,16 +111,16 @@ def check_stage_settings(recipe: Method, backbone_config: Mapping[str, Any], lab
     """
     base = {name: value for name, value in backbone_config.items() if name not in ("model_type", "architectures")}
     shapes = encoder_shapes(GMPATLConfig(**base))
-    for stage in recipe.stages.performed:
+    for stage in method.stages.performed:
         try:
-            config = GMPATLConfig(**{**base, **stage_model_fields(recipe, stage, labels or [])})
+            config = GMPATLConfig(**{**base, **stage_model_fields(method, stage, labels or [])})
             if stage == "retrain" and config.frame_targets == "masked" and not config.masks_time:
                 raise ValueError("no frame would be masked, so there would be nothing to predict")
-            for layer in recipe.pseudo_labels.layers if stage == "retrain" else ():
+            for layer in method.pseudo_labels.layers if stage == "retrain" else ():
                 config.resolve_layer(layer)
             if encoder_shapes(config) != shapes:
                 raise ValueError("fields under `model` change the shape of the encoder, which its weights then not fit")
-            arguments = make_arguments(Path("unused"), 0, stage_arguments(recipe, stage), evaluate=True)
+            arguments = make_arguments(Path("unused"), 0, stage_arguments(method, stage), evaluate=True)
             emotions = len(arguments.class_weights or ()) if labels is None else len(labels)
             check_training_arguments(arguments, stage == "retrain", emotions)
         except RequestError as error:

@@ -22,7 +22,7 @@ from ..errors import DivergenceError
 from ..files import is_whole, json_of, jsonl_of, read_json, remember, write_jsonl, write_known
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
 from ..numerics import deterministic
-from ..protocols.leakage import NOTHING_TESTED, Untouched
+from ..protocols.leakage import NO_TEST_SET, HeldOut
 from ..pseudo_labels.cluster import cluster_and_label
 from ..pseudo_labels.features import hidden_state_extraction, open_cache
 from ..pseudo_labels.kmeans import MultiScaleKMeans
@@ -162,7 +162,7 @@ def make_pseudo_labels(
     train: datasets.Dataset,
     dev: datasets.Dataset | None,
     description: str,
-    untouched: Untouched = NOTHING_TESTED,
+    held_out: HeldOut = NO_TEST_SET,
     front_end_cache: Path | None = None,
 ) -> None:
     """Step 2: cluster hidden states of the training speakers and label every frame of training and development rows.
@@ -177,15 +177,15 @@ def make_pseudo_labels(
         train: Training rows; clusters see nothing else.
         dev: Development rows, labelled for logging only.
         description: What the progress bars say.
-        untouched: What will be tested: nothing of it may be clustered or labelled.
+        held_out: What will be tested: nothing of it may be clustered or labelled.
         front_end_cache: Folder of the front-end cache; None computes the front end once more.
 
     Raises:
         RequestError: A test speaker would be clustered or labelled, or the model has seen one.
     """
-    untouched.refuse_rows(train, "k-means")
-    untouched.refuse_rows(dev, "frame labelling")
-    untouched.refuse_speakers(seen_speakers(checkpoint), f"the checkpoint {checkpoint} has heard")
+    held_out.refuse_rows(train, "k-means")
+    held_out.refuse_rows(dev, "frame labelling")
+    held_out.refuse_speakers(seen_speakers(checkpoint), f"the checkpoint {checkpoint} has seen")
     device = PartialState().device
     model = load_model(model_class, checkpoint, spec.seed).to(device)
     extractor = load_feature_extractor(checkpoint)
@@ -224,7 +224,7 @@ def predict(
     checkpoint: str | Path,
     table: datasets.Dataset,
     batch_size: int,
-    untouched: Untouched = NOTHING_TESTED,
+    held_out: HeldOut = NO_TEST_SET,
     description: str | None = None,
     front_end_cache: Path | None = None,
 ) -> list[dict[str, Any]]:
@@ -234,7 +234,7 @@ def predict(
         checkpoint: Folder of the model.
         table: Rows to predict.
         batch_size: Clips per device and batch; it does not change the scores.
-        untouched: What the model must not have seen: the test speakers, unless they are shared and that is allowed.
+        held_out: What the model must not have seen: the test speakers, unless they are shared and that is allowed.
         description: What the progress bar of the front end says; None for no bar.
         front_end_cache: Folder of the front-end cache; None computes the front end.
 
@@ -244,7 +244,7 @@ def predict(
     Raises:
         RequestError: The model has seen a speaker whom it is to be tested on.
     """
-    untouched.refuse_speakers(seen_speakers(checkpoint), f"the model {checkpoint} has heard")
+    held_out.refuse_speakers(seen_speakers(checkpoint), f"the model {checkpoint} has seen")
     model = load_model(HubertForGMPATL, checkpoint, seed=0, whole=True)
     settings = {"per_device_eval_batch_size": batch_size, "disable_tqdm": description is None}
     # The trainer makes its output folder even if it writes nothing: this one is there already.

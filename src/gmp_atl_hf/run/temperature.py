@@ -10,7 +10,7 @@ import numpy as np
 
 from ..evaluation.calibration import fit_temperature
 from ..files import check_files, read_jsonl
-from ..protocols.leakage import NOTHING_TESTED, Untouched
+from ..protocols.leakage import NO_TEST_SET, HeldOut
 from ..run_folder.layout import DEV_LOGITS_FILE
 from .fold_plan import PlannedFold
 from .plan import RunPlan
@@ -18,14 +18,14 @@ from .search import choose_for_all, dev_logits_of
 
 
 def development_temperature(
-    plan: RunPlan, folds: Sequence[PlannedFold], untouched: Untouched = NOTHING_TESTED
+    plan: RunPlan, folds: Sequence[PlannedFold], held_out: HeldOut = NO_TEST_SET
 ) -> float | None:
     """Fit the temperature on development logits, each scored by its own fold's model.
 
     Args:
         plan: The run.
         folds: One fold or several, their fine-tuning done.
-        untouched: What will be scored at this temperature, besides the test of each fold: development speakers of one
+        held_out: What will be scored at this temperature, besides the test of each fold: development speakers of one
             fold are the test of another.
 
     Returns:
@@ -40,9 +40,9 @@ def development_temperature(
     rows = []
     for planned in folds:
         own = _dev_rows(planned.finetune.resolve(), shared)
-        for tested in (planned.untouched, untouched):
+        for tested in (planned.held_out, held_out):
             tested.refuse_recordings((row["id"] for row in own), "calibration")
-            tested.refuse_speakers((speaker_of[row["id"]] for row in own), "calibration would hear")
+            tested.refuse_speakers((speaker_of[row["id"]] for row in own), "calibration would use")
         rows += own
     if not rows:
         return None

@@ -12,7 +12,7 @@ import datasets
 from ..batching.conv_features import PRECISION
 from ..checkpoints import seen_speakers
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
-from ..protocols.leakage import NOTHING_TESTED, Untouched
+from ..protocols.leakage import NO_TEST_SET, HeldOut
 from ..pseudo_labels.codebook import codebook_speakers
 from ..run_folder.step_folder import StepFolder
 from ..training.trainer import GMPATLTrainer
@@ -64,7 +64,7 @@ class Training:
         train: Rows to train on.
         dev: Rows to choose the epoch on; None trains to the end.
         description: What the progress bar says.
-        untouched: What will be tested: nothing of it may be in any of the above.
+        held_out: What will be tested: nothing of it may be in any of the above.
         also_seen: Whom a teacher has seen.
         trainer: Makes the trainer; None for `GMPATLTrainer`.
     """
@@ -84,7 +84,7 @@ class Training:
     train: datasets.Dataset = field(metadata=NOT_KEYED)
     dev: datasets.Dataset | None = field(metadata=NOT_KEYED)
     description: str | None = field(default=None, metadata=NOT_KEYED)
-    untouched: Untouched = field(default=NOTHING_TESTED, metadata=NOT_KEYED)
+    held_out: HeldOut = field(default=NO_TEST_SET, metadata=NOT_KEYED)
     also_seen: tuple[str, ...] = field(default=(), metadata=NOT_KEYED)
     trainer: Callable[..., GMPATLTrainer] | None = field(default=None, metadata=NOT_KEYED)
 
@@ -109,16 +109,16 @@ class Training:
         Raises:
             RequestError: Names the test speaker or recording, and what would see them.
         """
-        self.untouched.refuse_rows(self.train, "training")
-        self.untouched.refuse_rows(self.dev, "choosing the epoch")
+        self.held_out.refuse_rows(self.train, "training")
+        self.held_out.refuse_rows(self.dev, "choosing the epoch")
         seen = {*self.train["speaker"], *(self.dev["speaker"] if self.dev is not None else ()), *self.also_seen}
         for checkpoint in dict.fromkeys((self.start.locate(), self.backbone.locate())):
             before = seen_speakers(checkpoint)
-            self.untouched.refuse_speakers(before, f"the checkpoint {checkpoint} has heard")
+            self.held_out.refuse_speakers(before, f"the checkpoint {checkpoint} has seen")
             seen.update(before)
         if self.labels is not None:
             codebooks = self.labels.resolve()
             clustered = codebook_speakers(codebooks)
-            self.untouched.refuse_speakers(clustered, f"the codebooks in {codebooks} were fitted on")
+            self.held_out.refuse_speakers(clustered, f"the codebooks in {codebooks} were fitted on")
             seen.update(clustered)
         return sorted(seen)

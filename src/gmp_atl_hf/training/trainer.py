@@ -30,7 +30,7 @@ from ..evaluation.calibration import fit_logit_temperature
 from ..modeling.losses_gmp_atl import IGNORED
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import no_tf32
-from ..protocols.leakage import Untouched
+from ..protocols.leakage import HeldOut
 from ..protocols.speakers import UNKNOWN, speakers_in
 from .arguments import GMPATLTrainingArguments, adapt_arguments, complete_arguments
 from .bfloat16_on_cpu import math_attention_for_cpu_bf16
@@ -105,7 +105,7 @@ class GMPATLTrainer(Trainer):
         parameters = {**kwargs, **metrics, "processing_class": processing_class}
         check_trainer(base, args, train_dataset, eval_dataset, parameters)
         adapt_arguments(args, base, own_collator=data_collator is not None)
-        self.held_out = Untouched.of(held_out)
+        self.held_out = HeldOut.of(held_out)
         self.held_out.refuse_training(train_dataset, tables_of(eval_dataset).values(), base.config.seen_speakers)
         if train_dataset is not None:
             train_in_float32(base)

@@ -124,7 +124,7 @@ def score(classifier: SpeechEmotionClassifier, audio: str, window: float) -> tup
     windows = [Scored(one.start, one.end, one.scores) for one in prediction.windows or []]
     if len(windows) < 2:
         note = (
-            f"The recording is no longer than {window:g} s, so it was heard as a whole; there is no course over time."
+            f"The recording is no longer than {window:g} s, so it was scored as a whole; there is no course over time."
         )
         return prediction.scores, f"<p style='opacity: 0.6'>{escape(note)}</p>"
     return prediction.scores, timeline_svg(windows, classifier.labels)

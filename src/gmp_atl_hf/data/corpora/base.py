@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...errors import RequestError
 from ..audio import AUDIO_SUFFIXES, is_leftover
+from ..protocol_kinds import PROTOCOLS
 
 UNKNOWN_SPEAKER = "unknown"
 """What a reader gives as the speaker of a recording whose speaker is not known; may be many people."""
@@ -23,9 +24,6 @@ _FOREIGN_SOUND = frozenset(
 _DOCUMENTS = frozenset(
     {".csv", ".doc", ".docx", ".json", ".jsonl", ".md", ".ods", ".odt", ".pdf", ".rtf", ".tsv", ".txt", ".xls", ".xlsx"}
 )
-
-PROTOCOLS = ("leave-one-speaker-out", "leave-one-session-out", "group-k-fold", "given")
-"""What may suit a corpus; `data.protocol` has one more, which needs two corpora."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,16 @@ from .tables import heading
 NEEDED = ("emotion", "speaker")
 OPTIONAL = ("gender", "session", "split")
 
+_USUAL: Mapping[str, tuple[str, ...]] = {
+    "file": ("path", "filename", "file_path", "wav", "audio", "audio_path", "recording", "clip", "name"),
+    "audio": ("speech", "sound", "wav", "file"),
+    "emotion": ("label", "class", "category", "target", "emo"),
+    "speaker": ("spk", "actor", "subject", "person", "client_id", "voice"),
+    "gender": ("sex",),
+    "split": ("part", "subset", "partition", "set"),
+}
+"""What columns are called in other people's tables, to suggest one."""
+
 _WHY_SPEAKER = " (folds are made of speakers, so that no voice is both trained and tested on)"
 
 
@@ -48,10 +58,12 @@ def column_of_field(
         if there is not None:
             found[field] = there
         elif field in needed or mapping.get(field) is not None:
-            near = nearest(column, available)
+            usual = (heading(name, available) for name in _USUAL.get(field, ()))
+            near = nearest(column, available) or next(filter(None, usual), None)
+            mapped = f"{{{field}: {near or '<one of its columns>'}}}"
             raise RequestError(
                 f"{where} has no column {column!r} to read the {field} from; its columns are {', '.join(available)}",
                 f"a column for each of {', '.join(needed)}" + (_WHY_SPEAKER if field == "speaker" else ""),
-                f"columns: {{{field}: {near or '<one of its columns>'}}}",
+                f"columns: {mapped} (in the shell: --options 'columns={mapped}')",
             )
     return found

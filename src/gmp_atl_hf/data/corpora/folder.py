@@ -38,7 +38,7 @@ def read(root: Path | None, speaker: str | None = None) -> Iterator[Recording | 
     """
     if not speaker:
         raise RequestError(
-            "the corpus folder was not told where to find the speakers",
+            "the corpus 'folder' was not told where to find the speakers",
             "the speaker of every recording: folds are made of speakers, so that no voice is trained and tested on",
             r"speaker: parent (in the shell: --options speaker=parent) for <emotion>/<speaker>/x.wav, or a regular "
             r"expression over the path such as "

@@ -115,7 +115,7 @@ def _recordings(place: str, split: str, part: Any, columns: Mapping[str, str | N
     )
     audio = found.pop("audio")
     if heading("start", part.column_names) and heading("end", part.column_names):
-        yield Remark(f"the columns start and end of {place} are not read: every row is heard whole")
+        yield Remark(f"the columns start and end of {place} are not read: every row is read whole")
     if not isinstance(part.features[audio], Audio):
         raise RequestError(
             f"the column {audio!r} of {place} holds {part.features[audio]}, not audio",

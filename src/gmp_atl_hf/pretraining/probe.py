@@ -1,0 +1,127 @@
+"""How much emotion the layers of a frozen speech encoder carry, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from ..data.audio import read_clip
+from ..data.table import read_corpora
+from ..errors import RequestError
+from ..evaluation.probe import CHOICES, C, ProbeFold, probe_layers, score
+from ..protocols.fold import Fold
+from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
+from ..protocols.protocol import Protocol
+from ..threads import prefetch
+from .teachers import Teacher, teacher_facts
+
+
+def probe_model(
+    model: str | Path,
+    corpus: Mapping[str, Any],
+    *,
+    labels: Mapping[str, str | None] | None = None,
+    layers: Sequence[int] | None = None,
+    protocol: str | None = None,
+    folds: int | None = None,
+    c: float | None = None,
+    command: str = "probe_model(…)",
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Judge the layers of a frozen speech encoder: mean and deviation over the frames, then a linear classifier.
+
+    Args:
+        model: Folder, Hub id or the name of a shipped encoder: a HuBERT, one of our models, Whisper, WavLM, wav2vec 2.0
+            or data2vec.
+        corpus: As in a recipe: `name`, `root` and the reader's options.
+        labels: Emotion in the corpus → emotion, or None to drop it.
+        layers: Layers from 1, negative ones from the top, 0 for what enters the first; None for all.
+        protocol: Kind of protocol; None for the one that suits the corpus.
+        folds: Number of folds of `group-k-fold`.
+        c: C of the support vector machine, where it is fixed; None for 0.001.
+        command: The command behind the numbers.
+        progress: Show a bar.
+
+    Returns:
+        `layers`: for each `layer`, `uar`, `war` and `uar_ci95` at the fixed C, as fractions; `nested`: the same with
+        layer and C chosen within the training speakers of each fold, and `chosen`; the protocol and the rest.
+
+    Raises:
+        RequestError: The encoder, the corpus or the protocol is not there, or the encoder has seen a test speaker.
+    """
+    c = C if c is None else c
+    if not c > 0:
+        raise RequestError(f"C is {c}", "a number above 0", f"--c {C}")
+    facts = teacher_facts(str(model))
+    if layers is None:
+        wanted = list(range(facts.layers + 1))
+    else:
+        wanted = [layer if layer == 0 else facts.resolve_layer(layer) for layer in dict.fromkeys(layers)]
+    found = read_corpora([dict(corpus)], labels=labels)
+    table = found.table
+    cut = Protocol(protocol or found.info.protocol or "leave-one-speaker-out", folds)
+    parts = cut.folds(table)
+    held_out = HeldOut(frozenset(name for fold in parts for name in fold.test if fold.speaker_independent))
+    held_out.refuse_speakers(facts.heard, f"the encoder {model} has seen")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    features = utterance_features(table, Teacher(facts, wanted, device), progress)
+    answers, speakers = np.asarray(table["emotion"]), list(table["speaker"])
+    names = table.features["emotion"].names
+    rows = [ProbeFold(*_rows(table, fold)) for fold in parts]
+    result = probe_layers(features, answers, speakers, rows, c, CHOICES)
+    people = speakers if all(fold.speaker_independent for fold in parts) else None
+    return {
+        "model": str(model),
+        "command": command,
+        "corpus": {"name": found.info.name, "recordings": len(table), "labels": names},
+        "protocol": cut.describe(table),
+        "stamps": [MAYBE_SEEN_STAMP] if maybe_seen(facts.heard, set(speakers)) else [],
+        "left_out": len(found.left_out),
+        "c": c,
+        "layers": [
+            {"layer": layer, **score(said, answers, people, len(names))} for layer, said in result.layers.items()
+        ],
+        "nested": None
+        if result.nested is None
+        else {
+            **score(result.nested, answers, people, len(names)),
+            "chosen": [
+                {"fold": fold.number, "layer": layer, "c": one}
+                for fold, (layer, one) in zip(parts, result.chosen, strict=True)
+            ],
+        },
+    }
+
+
+def utterance_features(table: Dataset, encoder: Teacher, progress: bool = False) -> dict[int, np.ndarray]:
+    """Mean and standard deviation over the frames of each recording: layer → (recordings, 2 · width) float32."""
+    clips: Any = table.select_columns(["audio"])
+
+    def work(row: int) -> dict[int, np.ndarray]:
+        states = encoder.states(read_clip(clips[row]["audio"]))
+        both = {layer: [each.mean(0), each.std(0, correction=0)] for layer, each in states.items()}
+        return {layer: torch.cat(parts).cpu().numpy() for layer, parts in both.items()}
+
+    found: dict[int, list[np.ndarray]] = {layer: [] for layer in encoder.layers}
+    with closing(prefetch(work, range(len(table)), one_torch_thread=True)) as done:
+        for vectors in tqdm(done, total=len(table), desc="hidden states", unit="clip", disable=not progress):
+            for layer, vector in vectors.items():
+                found[layer].append(vector)
+    return {layer: np.stack(vectors) for layer, vectors in found.items()}
+
+
+def _rows(table: Dataset, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the table that a fold trains on, development speakers included, and that it tests."""
+    if fold.part_of is not None:
+        parts = np.asarray([fold.part_of[name] for name in table["id"]])
+    else:
+        place = {name: part for part in ("train", "dev", "test") for name in getattr(fold, part)}
+        parts = np.asarray([place[name] for name in table["speaker"]])
+    return np.flatnonzero(parts != "test"), np.flatnonzero(parts == "test")
