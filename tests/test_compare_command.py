@@ -227,7 +227,7 @@ def test_the_verdict_on_the_screen_has_every_corpus_the_mean_and_both_genders(
     for name in ("demo", "other", "mean over corpora", "female", "male"):
         assert name in starts
     for words in ("UAR of direct minus UAR of gmp-atl", "smallest visible", "not of further corpora", "−",
-                  "all patterns of signs", f"Runs: {two_corpora[0]}.", "Command: gmp-atl compare"):  # fmt: skip
+                  "all patterns of signs", f"runs: {two_corpora[0]}", "Command: gmp-atl compare"):  # fmt: skip
         assert words in said
     assert "None" not in said and "nan" not in said
 

@@ -132,6 +132,6 @@ def format_verdict(verdict: dict[str, Any]) -> str:
     lines += ["", *aligned(rows), "", f"Verdict: {verdict['how']['difference']}."]
     lines += [f"p: {verdict['how']['p']}.", f"Interval: {verdict['how']['ci95']}.", SMALLEST_VISIBLE_REMARK]
     lines += [verdict["remark"], *(f"Note: {note}" for note in verdict["notes"])]
-    lines += [f"{name}: {one['protocol']} Runs: {', '.join(one['runs'])}." for name, one in corpora.items()]
+    lines += [f"{name}: {one['protocol'].rstrip('.')}; runs: {', '.join(one['runs'])}" for name, one in corpora.items()]
     lines.append(f"Command: {verdict['command']}")
     return "\n".join(lines)

@@ -119,7 +119,7 @@ def _how(verdict: Mapping[str, Any]) -> dict[str, str]:
             f"fewer than {MIN_SPEAKERS} speakers of a corpus, or where test speakers were trained on"
         ),
         "smallest_visible_difference": (
-            f"the true difference that would have p below {ALPHA} with a chance of {POWER:.0%}: (t(1 − α/2) + "
+            f"the true difference that would have p below {ALPHA} with a chance of {100 * POWER:.0f} %: (t(1 − α/2) + "
             "t(power)) times the standard error of the difference, degrees of freedom by Satterthwaite; none where no "
             "pattern of signs has such a p"
         ),

@@ -12,8 +12,8 @@ from ..evaluation.power import ALPHA, POWER
 
 DASH = "–"
 SMALLEST_VISIBLE_REMARK = (
-    f"The smallest visible difference is the true one that such a test would have found with a chance of {POWER:.0%} "
-    f"(p below {ALPHA}), as far as these speakers tell; a smaller one can be there and not be seen."
+    "The smallest visible difference is the true one that such a test would have found with a chance of "
+    f"{100 * POWER:.0f} % (p below {ALPHA}), as far as these speakers tell; a smaller one can be there and not be seen."
 )
 METRIC_NAMES = {"war": "WAR", "uar": "UAR", "macro_f1": "macro F1"}
 

@@ -20,14 +20,16 @@ def forest_png(verdict: Mapping[str, Any]) -> bytes:
 def forest_figure(verdict: Mapping[str, Any]) -> Any:
     """Draw the difference in each corpus, over all of them and for each gender, with intervals and speakers.
 
-    The grey band around zero holds the differences that the verdict is too small to see.
+    The grey band around zero holds the differences that the mean over corpora is too uncertain to show.
     """
     rows = _rows(verdict)
     figure = new_figure(7.2, 2.0 + 0.4 * len(rows))
     axes = figure.add_subplot()
     visible = verdict["verdict"]["smallest_visible_difference"]
     if visible is not None:
-        axes.axvspan(-100 * visible, 100 * visible, color=FAINT, alpha=0.5, linewidth=0, label="too small to be seen")
+        axes.axvspan(
+            -100 * visible, 100 * visible, color=FAINT, alpha=0.5, linewidth=0, label="too small to be seen in the mean"
+        )
     axes.axvline(0, color=INK, linewidth=1.0)
     for place, (_, numbers, colour, marker, people) in enumerate(rows):
         axes.plot([100 * person for person in people], [place] * len(people), "|", color=GREY, markersize=7, alpha=0.7)
@@ -56,7 +58,7 @@ def forest_figure(verdict: Mapping[str, Any]) -> Any:
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     figure.legend(loc="outside upper left", ncols=3, handletextpad=0.5, columnspacing=1.4)
-    sentence = "; ".join(f"{name}: {one['protocol']}" for name, one in verdict["corpora"].items())
+    sentence = "; ".join(f"{name}: {one['protocol'].rstrip('.')}" for name, one in verdict["corpora"].items())
     footnote(figure, {"stamps": verdict["stamps"], "protocol": {"sentence": sentence}}, [verdict["how"]["difference"]])
     return figure
 
