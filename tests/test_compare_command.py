@@ -1,4 +1,4 @@
-"""`gmp-atl compare`: two runs or variants, paired over speakers."""
+"""`gmp-atl compare`: two runs or variants, or one verdict over several corpora, paired over speakers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from gmp_atl_hf.evaluation.metrics import emotion_metrics
 from gmp_atl_hf.evaluation.statistics import sign_flip_test
 from gmp_atl_hf.report.build import NOT_SPEAKER_INDEPENDENT, FoldResult, build_report, write_report
 from gmp_atl_hf.report.compare import compare_runs
+from gmp_atl_hf.report.verdict import compare_over_corpora
 
 LABELS = ["anger", "joy", "neutral"]
 SPEAKERS = [f"demo/s{number}" for number in range(6)]
@@ -172,3 +173,195 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path, first: str, other: str,
     write_run(tmp_path / "empty", {"gmp-atl": 0.9}, done=0)
     with pytest.raises(RequestError, match=words):
         compare_runs(str(tmp_path / first), str(tmp_path / other))
+
+
+# ---- one verdict over several runs -----------------------------------------------------------------------------------
+
+
+def rename_corpus(run: Path, corpus: str) -> Path:
+    """Put another corpus, with speakers of its own, into the predictions of a run."""
+    for file in run.rglob("predictions.jsonl"):
+        file.write_text(file.read_text(encoding="utf-8").replace('"demo/', f'"{corpus}/'), encoding="utf-8")
+    return run
+
+
+@pytest.fixture
+def two_corpora(tmp_path: Path) -> list[str]:
+    """Runs with two variants on `demo`, three labels and two seeds, and on `other`, five labels and one seed."""
+    variants = {"gmp-atl": 0.9, "direct": 0.5}
+    one = write_run(tmp_path / "one", {**variants, "tapt": 0.6}, seeds=(0, 1))
+    other = write_run(tmp_path / "two", variants, truth=1, labels=[*LABELS, "fear", "sadness"])
+    return [str(one), str(rename_corpus(other, "other"))]
+
+
+def verdict_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    assert main(["compare", *words, "--json"]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_verdict_is_the_mean_over_corpora_of_the_mean_over_speakers(
+    two_corpora: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = verdict_of([*two_corpora, "--variants", "gmp-atl", "direct"], capsys)
+    alone = [compare_runs(f"{run}:gmp-atl", ":direct") for run in two_corpora]
+    assert [one["mean_difference"] for one in found["corpora"].values()] == [one["mean_difference"] for one in alone]
+    assert list(found["corpora"]) == ["demo", "other"]
+    assert found["verdict"]["mean_difference"] == pytest.approx(np.mean([one["mean_difference"] for one in alone]))
+    assert (
+        found["verdict"]["p"]
+        == sign_flip_test(
+            [person["difference"] for one in alone for person in one["per_speaker"].values()]  # as many in both corpora
+        ).p
+    )
+    assert (found["verdict"]["n"], found["verdict"]["exact"], found["verdict"]["draws"]) == (12, True, None)
+    low, high = found["verdict"]["ci95"]
+    assert low < found["verdict"]["mean_difference"] < high
+    assert 0 < found["verdict"]["smallest_visible_difference"] < 1
+    assert {gender: one["n"] for gender, one in found["per_gender"].items()} == {"female": 6, "male": 6}
+    assert found["corpora"]["other"]["labels"] == [*LABELS, "fear", "sadness"]
+    assert (found["first"], found["other"], found["notes"], found["stamps"]) == ("gmp-atl", "direct", [], [])
+
+
+def test_the_verdict_on_the_screen_has_every_corpus_the_mean_and_both_genders(
+    two_corpora: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *two_corpora, "--variants", "direct", "gmp-atl"]) == 0
+    said = capsys.readouterr().out
+    starts = [line.split("  ")[0] for line in said.splitlines()]
+    for name in ("demo", "other", "mean over corpora", "female", "male"):
+        assert name in starts
+    for words in ("UAR of direct minus UAR of gmp-atl", "smallest visible", "not of further corpora", "−",
+                  "all patterns of signs", f"runs: {two_corpora[0]}", "Command: gmp-atl compare"):  # fmt: skip
+        assert words in said
+    assert "None" not in said and "nan" not in said
+
+
+def test_a_run_with_other_seeds_of_the_same_corpus_counts_as_further_seeds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variants = {"gmp-atl": 0.9, "direct": 0.5}
+    together = write_run(tmp_path / "together", variants, seeds=(0, 1, 2))
+    apart = [write_run(tmp_path / f"of-{seeds[0]}", variants, seeds=seeds) for seeds in ((0,), (1, 2))]
+    whole, parts = (
+        verdict_of([*map(str, runs), "--variants", "gmp-atl", "direct"], capsys) for runs in ([together], apart)
+    )
+    assert parts["verdict"] == whole["verdict"]
+    assert parts["corpora"]["demo"]["pooled_difference"] == whole["corpora"]["demo"]["pooled_difference"]
+    assert parts["corpora"]["demo"]["seeds"] == {"first": [0, 1, 2], "other": [0, 1, 2]}
+    assert "count as seeds of one run" in parts["notes"][0]
+
+
+def test_a_run_that_tests_several_corpora_counts_for_each_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", {"gmp-atl": 0.9, "direct": 0.5})
+    for file in run.glob("*/seed-0/fold-03/predictions.jsonl"):
+        file.write_text(file.read_text(encoding="utf-8").replace('"demo/', '"cafe/'), encoding="utf-8")
+    found = verdict_of([str(run), "--variants", "gmp-atl", "direct"], capsys)
+    assert {name: one["n"] for name, one in found["corpora"].items()} == {"demo": 4, "cafe": 2}
+
+
+def test_one_stamp_stands_above_the_whole_verdict(
+    two_corpora: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = write_run(tmp_path / "shared", {"gmp-atl": 0.9, "direct": 0.5}, speaker_independent=False)
+    words = [two_corpora[0], str(rename_corpus(shared, "shared")), "--variants", "gmp-atl", "direct"]
+    found = verdict_of(words, capsys)
+    assert found["stamps"] == [NOT_SPEAKER_INDEPENDENT] and found["verdict"]["ci95"] is None
+
+
+def test_the_forest_plot_is_a_png_and_always_the_same(
+    two_corpora: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    words = [*two_corpora, "--variants", "gmp-atl", "direct", "--picture"]
+    for name in ("a.png", "b.png"):
+        verdict_of([*words, str(tmp_path / name)], capsys)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_forest_plot_has_a_line_for_each_corpus_the_mean_and_each_gender(two_corpora: list[str]) -> None:
+    pytest.importorskip("matplotlib")
+    from gmp_atl_hf.report.forest import forest_figure
+
+    verdict = compare_over_corpora(two_corpora, "gmp-atl", "direct")
+    [axes] = forest_figure(verdict).axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == [
+        "demo\n6 speakers", "other\n6 speakers", "mean over corpora\n12 speakers", "female\n6 speakers",
+        "male\n6 speakers",
+    ]  # fmt: skip
+    marks = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"]
+    assert marks == pytest.approx([100 * verdict["verdict"]["mean_difference"]])
+
+
+def verdict_words(tmp_path: Path, case: str) -> list[str]:
+    """The runs and variants of a request for a verdict that cannot be met."""
+    variants = {"gmp-atl": 0.9, "direct": 0.5}
+    one = str(write_run(tmp_path / "one", {**variants, "tapt": 0.5}))
+    both = ["--variants", "gmp-atl", "direct"]
+    if case == "no variant":
+        return [one, str(write_run(tmp_path / "two", variants)), "--variants", "tapt", "no-gender"]
+    if case == "same variant":
+        return [one, "--variants", "direct", "direct"]
+    if case == "same seeds":
+        return [one, str(write_run(tmp_path / "two", variants, seeds=(0, 1))), *both]
+    if case == "twice":
+        return [one, one, *both]
+    if case == "other folds":
+        return [one, str(write_run(tmp_path / "two", variants, seeds=(1,), folds=2)), *both]
+    if case == "other labels":
+        return [one, str(write_run(tmp_path / "two", variants, seeds=(1,), labels=[*LABELS, "fear"])), *both]
+    if case == "shared speaker":
+        two = write_run(tmp_path / "two", variants)
+        for file in two.rglob("predictions.jsonl"):
+            file.write_text(file.read_text(encoding="utf-8").replace('"id": "demo/', '"id": "copy/'), encoding="utf-8")
+        return [one, str(two), *both]
+    if case == "names a variant":
+        return [f"{one}:tapt", *both]
+    if case == "nowhere":
+        return [one, str(tmp_path / "nowhere"), *both]
+    if case == "nothing tested":
+        return [str(write_run(tmp_path / "two", variants, done=0)), *both]
+    if case == "three runs":
+        return [one, one, one]
+    if case == "no picture of two":
+        return [one, ":direct", "--picture", "x.png"]
+    assert case == "no png"
+    return [one, *both, "--picture", "x.svg"]
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("no variant", "one has no variant no-gender"),
+        ("no variant", "two has no variant tapt"),
+        ("no variant", "fix: --variants gmp-atl direct"),
+        ("same variant", "direct on both sides"),
+        ("same seeds", "both have the corpus demo with the same seeds: 0"),
+        ("twice", "both have the corpus demo with the same seeds: 0"),
+        ("other folds", "has tested demo in other folds than"),
+        ("other labels", "tells anger, joy, neutral, fear on demo"),
+        ("shared speaker", "the speaker demo/s0 is in demo and in copy"),
+        ("names a variant", "names the variant tapt"),
+        ("nowhere", "there is no report in"),
+        ("nothing tested", "nothing of"),
+        ("three runs", "3 runs to compare"),
+        ("no picture of two", "--variants: the picture is that of its verdict"),
+        ("no png", "a file that ends in .png"),
+    ],
+)
+def test_a_verdict_that_cannot_be_given_is_refused(
+    tmp_path: Path, case: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *verdict_words(tmp_path, case)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_variants_of_a_run_tested_on_different_utterances_give_no_verdict(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"gmp-atl": 0.9, "direct": 0.5})
+    file = run / "direct" / "seed-0" / "fold-01" / "predictions.jsonl"
+    file.write_text("".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[1:]), encoding="utf-8")
+    with pytest.raises(RequestError, match="were tested on different utterances"):
+        compare_over_corpora([str(run)], "gmp-atl", "direct")

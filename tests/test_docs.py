@@ -275,6 +275,8 @@ def perform_gmp_atl(words: list[str], demo: Path) -> None:
         if words[0] == "compare":  # what a page has trained has one variant
             shutil.rmtree("runs", ignore_errors=True)
         put_runs(" ".join(words), demo)
+        if "--variants" in words:
+            give_each_run_its_corpus()
     try:
         assert main(words) == 0, shlex.join(words)
     except Loaded:
@@ -286,6 +288,16 @@ def put_runs(text: str, demo: Path) -> None:
     for folder in re.findall(r"runs/[a-z-]+", text):
         if not Path(folder).exists():
             shutil.copytree(demo, folder)
+
+
+def give_each_run_its_corpus() -> None:
+    """Name the corpus of each run, and with it its speakers, like the folder: all are copies of one run."""
+    for file in Path("runs").rglob("predictions.jsonl"):
+        rows = [json.loads(line) for line in read(file).splitlines()]
+        for row in rows:
+            row |= {key: f"{file.parts[1]}/{row[key].partition('/')[2]}" for key in ("id", "speaker")}
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        (file.parent / "hashes.json").unlink()
 
 
 def launch_parser() -> Any:

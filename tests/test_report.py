@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from gmp_atl_hf.evaluation.metrics import emotion_metrics
+from gmp_atl_hf.evaluation.power import smallest_visible_difference
 from gmp_atl_hf.evaluation.statistics import sign_flip_test, speaker_bootstrap
 from gmp_atl_hf.report.build import COMPARISON_REMARK, FoldResult, build_report, is_written, write_report
 from gmp_atl_hf.report.figures import can_draw
@@ -216,6 +217,27 @@ def test_the_first_variant_is_compared_with_each_other_over_speakers() -> None:
     assert comparison["remark"] == COMPARISON_REMARK and "share training data" in COMPARISON_REMARK
     assert (same["mean_difference"], same["p"], same["smallest_attainable_p"], same["ties"]) == (0, 1, 1, 6)
     assert COMPARISON_REMARK in render_console(report) and COMPARISON_REMARK in render_markdown(report)
+
+
+def test_beside_each_comparison_stands_the_smallest_difference_that_it_could_have_seen() -> None:
+    sides = {"gmp-atl": run([0, 1], [1, 2, 3, 4, 5, 6]), "direct": run([0, 1], [1, 2, 3, 4, 5, 6], skill=0.4)}
+    report = report_of(sides)
+    [comparison] = report["comparisons"]
+    differences = np.array([person["difference"] for person in comparison["per_speaker"].values()])
+    visible = smallest_visible_difference([differences])
+    assert visible is not None and comparison["smallest_visible_difference"] == visible
+    assert f"smallest visible difference {percent(visible)})" in render_console(report)
+    table = render_markdown(report).partition("## Comparisons")[2]
+    assert "| smallest visible difference |" in table and f"| {percent(visible)} |" in table
+    assert "a smaller one can be there and not be seen" in table
+    del comparison["smallest_visible_difference"]  # as in reports of earlier versions
+    assert "smallest visible difference –)" in render_console(report)
+
+
+def test_five_speakers_could_have_seen_no_difference() -> None:
+    report = report_of({"a": run([0], [1, 2, 3, 4, 5]), "b": run([0], [1, 2, 3, 4, 5], skill=0.4)})
+    assert report["comparisons"][0]["smallest_visible_difference"] is None
+    assert "smallest visible difference –)" in render_console(report)
 
 
 def test_a_speaker_tested_in_two_folds_is_one_speaker() -> None:

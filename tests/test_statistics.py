@@ -198,8 +198,8 @@ def test_the_interval_of_a_mean_agrees_with_scipy() -> None:
     values = np.random.default_rng(4).normal(0.1, 0.2, size=12)
     theirs = scipy.stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=1)
     low, high = theirs.confidence_interval
-    assert mean_bootstrap(values, samples=20_000) == pytest.approx((low, high), abs=0.01)
-    assert mean_bootstrap(values[:4]) is None
+    assert mean_bootstrap([values], samples=20_000) == pytest.approx((low, high), abs=0.01)
+    assert mean_bootstrap([values[:4]]) is None
 
 
 def test_a_speakers_own_interval_resamples_utterances_within_each_label() -> None:

@@ -1,11 +1,14 @@
-"""`gmp-atl compare`: two runs, or two variants of one, on the same test utterances, paired over speakers."""
+"""`gmp-atl compare`: two runs, or two variants of one or several, on the same test utterances, paired over speakers."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
+from ..errors import RequestError
+from ..files import write_whole
 from .console import DONE, say
 
 _SHOWN = 30
@@ -13,22 +16,58 @@ _SHOWN = 30
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("first", metavar="RUN_A[:VARIANT]", help="folder of a run (default: its first variant)")
     parser.add_argument(
-        "other",
-        metavar="RUN_B[:VARIANT]",
-        help="what to compare it with; :VARIANT alone is another variant of RUN_A",
+        "runs",
+        metavar="RUN[:VARIANT]",
+        nargs="+",
+        help="two runs (default: their first variants; :VARIANT alone is another variant of the first run), or, with "
+        "--variants, any number of folders",
     )
+    parser.add_argument(
+        "--variants",
+        metavar=("A", "B"),
+        nargs=2,
+        help="compare these two variants in every run: one verdict over all corpora",
+    )
+    parser.add_argument("--picture", metavar="FILE.png", help="draw the verdict of --variants as a forest plot")
     parser.add_argument("--json", action="store_true", help="print everything as JSON, each speaker included")
 
 
 def perform(arguments: argparse.Namespace) -> int:
-    """Compare two finished runs or variants; the unit is the speaker, after a mean over seeds."""
+    """Compare finished runs or variants; the unit is the speaker, after a mean over seeds."""
+    if arguments.variants is not None:
+        return _perform_verdict(arguments)
+    if len(arguments.runs) != 2:
+        raise RequestError(
+            f"{len(arguments.runs)} runs to compare",
+            "two of RUN[:VARIANT], or any number of folders with two variants that all of them have",
+            f"gmp-atl compare {' '.join(arguments.runs)} --variants gmp-atl direct",
+        )
+    if arguments.picture is not None:
+        raise RequestError("a picture of two runs", "--variants: the picture is that of its verdict", "--variants A B")
     from ..report.compare import compare_runs
 
-    comparison = compare_runs(arguments.first, arguments.other)
+    comparison = compare_runs(*arguments.runs)
     comparison["command"] = arguments.command
     say(json.dumps(comparison, indent=2, ensure_ascii=False) if arguments.json else format_comparison(comparison))
+    return DONE
+
+
+def _perform_verdict(arguments: argparse.Namespace) -> int:
+    picture = None if arguments.picture is None else Path(arguments.picture)
+    if picture is not None:
+        from .prepare import check_picture
+
+        check_picture(picture)
+    from ..report.verdict import compare_over_corpora
+
+    verdict = compare_over_corpora(arguments.runs, *arguments.variants)
+    verdict["command"] = arguments.command
+    if picture is not None:
+        from ..report.forest import forest_png
+
+        write_whole(picture, forest_png(verdict))
+    say(json.dumps(verdict, indent=2, ensure_ascii=False) if arguments.json else format_verdict(verdict))
     return DONE
 
 
@@ -68,4 +107,33 @@ def format_comparison(comparison: dict[str, Any]) -> str:
     else:
         lines += [f"First: {first['protocol']}", f"Other: {other['protocol']}"]
     lines.append(f"Command: {comparison['command']}")
+    return "\n".join(lines)
+
+
+def format_verdict(verdict: dict[str, Any]) -> str:
+    """Write what `compare_over_corpora` returned, with the `command`, for the screen."""
+    from ..report.blocks import SMALLEST_VISIBLE_REMARK, percent, tested_cells
+    from ..report.markdown import aligned
+
+    corpora = verdict["corpora"]
+    header = ["", verdict["first"], verdict["other"], "difference", "95 % interval", "p", "smallest possible p",
+              "smallest visible", "speakers", "seeds"]  # fmt: skip
+    rows = [header]
+    for name, one in corpora.items():
+        numbers = list(dict.fromkeys(len(seeds) for seeds in one["seeds"].values()))
+        rows.append(
+            [name, percent(one["first"]), percent(one["other"]), *tested_cells(one), " and ".join(map(str, numbers))]
+        )
+    means = [percent(sum(one[side] for one in corpora.values()) / len(corpora)) for side in ("first", "other")]
+    rows.append(["mean over corpora", *means, *tested_cells(verdict["verdict"]), ""])
+    for gender, one in verdict["per_gender"].items():
+        where = "" if len(one["corpora"]) == len(corpora) else f" ({', '.join(one['corpora'])})"
+        rows.append([f"{gender}{where}", "", "", *tested_cells(one), ""])
+    lines = [f"UAR of {verdict['first']} minus UAR of {verdict['other']} (percent and points, means over speakers)"]
+    lines += [f"*** {stamp} ***" for stamp in verdict["stamps"]]
+    lines += ["", *aligned(rows), "", f"Verdict: {verdict['how']['difference']}."]
+    lines += [f"p: {verdict['how']['p']}.", f"Interval: {verdict['how']['ci95']}.", SMALLEST_VISIBLE_REMARK]
+    lines += [verdict["remark"], *(f"Note: {note}" for note in verdict["notes"])]
+    lines += [f"{name}: {one['protocol'].rstrip('.')}; runs: {', '.join(one['runs'])}" for name, one in corpora.items()]
+    lines.append(f"Command: {verdict['command']}")
     return "\n".join(lines)

@@ -59,7 +59,7 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb(
         "test a model on a corpus that it was not trained on", evaluate.add_arguments, evaluate.perform, together=True
     ),
-    "compare": Verb("two runs or variants, paired over speakers", compare.add_arguments, compare.perform),
+    "compare": Verb("two variants of one run or more, paired over speakers", compare.add_arguments, compare.perform),
     "predict": Verb("emotions of recordings, by a trained model", predict.add_arguments, predict.perform),
     "pretrain": Verb("train a new HuBERT on plain speech", pretrain.add_arguments, pretrain.perform, together=True),
     "probe": Verb("judge the layers of a frozen speech encoder on a corpus", probe.add_arguments, probe.perform),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .metrics import FloatArray, uar
+from .power import smallest_visible_difference
 from .results import FoldResult, align, choose_block, contents_of, refuse_other_rows
 from .statistics import difference_bootstrap, mean_bootstrap, sign_flip_test, speaker_confusions
 
@@ -58,9 +59,9 @@ def compare_results(
     Folds and seeds of the two may differ, the utterances of a seed may not.
 
     Returns:
-        `mean_difference` (first minus other, mean over speakers) with its interval `ci95`, its `p`,
-        `smallest_attainable_p`, `exact`, `n` and `ties`; `pooled_difference` of the UARs over all utterances with
-        `pooled_ci95`, which may differ, since speakers with more utterances count more; `per_speaker` and `remark`.
+        What `paired_over_speakers` gives for the differences first minus other; `pooled_difference` of the UARs over
+        all utterances with `pooled_ci95`, which may differ, since speakers with more utterances count more;
+        `per_speaker` and `remark`.
 
     Raises:
         ValueError: If the sides have different speakers.
@@ -71,20 +72,12 @@ def compare_results(
     speakers = sorted(firsts)
     raw = np.array([firsts[speaker] - others[speaker] for speaker in speakers])
     differences: FloatArray = np.where(np.abs(raw) < TIE, 0.0, raw)
-    test = sign_flip_test(differences)
     pooled = [_confusions(side, labels) for side in (first, other)]
-    interval = mean_bootstrap(differences) if independent else None
     pooled_interval = difference_bootstrap(*pooled) if independent else None
     means = [float(uar(side.sum(axis=1)).mean()) for side in pooled]
     return {
         "metric": "uar",
-        "mean_difference": float(differences.mean()),
-        "ci95": None if interval is None else list(interval),
-        "p": test.p,
-        "smallest_attainable_p": test.smallest_attainable_p,
-        "exact": test.exact,
-        "n": test.n,
-        "ties": int(np.count_nonzero(differences == 0)),
+        **paired_over_speakers([differences], independent),
         "pooled_difference": means[0] - means[1],
         "pooled_ci95": None if pooled_interval is None else list(pooled_interval),
         "per_speaker": {
@@ -92,6 +85,38 @@ def compare_results(
             for speaker, difference in zip(speakers, differences, strict=True)
         },
         "remark": COMPARISON_REMARK,
+    }
+
+
+def paired_over_speakers(groups: Sequence[FloatArray], independent: bool = True) -> dict[str, Any]:
+    """Test the mean over groups, such as corpora, of the mean over speakers of a paired difference.
+
+    Signs are flipped speaker by speaker within each group. One group is the usual test of a mean over speakers.
+
+    Args:
+        groups: One difference per speaker, one float64 array (speakers,) per group; exact zeros are ties.
+        independent: Whether no test speaker was trained on; otherwise there is no interval.
+
+    Returns:
+        `mean_difference` with its interval `ci95`, its `p`, `smallest_attainable_p`, `exact`, `n` speakers, `ties`
+        among them, and `smallest_visible_difference`.
+
+    Raises:
+        ValueError: If there is no group, or one is empty.
+    """
+    visible = smallest_visible_difference(groups)  # refuses empty groups, too
+    # A speaker's share of the mean of means; flipping its sign flips that of the difference.
+    test = sign_flip_test(np.concatenate([group / (group.size * len(groups)) for group in groups]))
+    interval = mean_bootstrap(groups) if independent else None
+    return {
+        "mean_difference": float(np.mean([group.mean() for group in groups])),
+        "ci95": None if interval is None else list(interval),
+        "p": test.p,
+        "smallest_attainable_p": test.smallest_attainable_p,
+        "exact": test.exact,
+        "n": test.n,
+        "ties": int(sum(np.count_nonzero(group == 0) for group in groups)),
+        "smallest_visible_difference": visible,
     }
 
 

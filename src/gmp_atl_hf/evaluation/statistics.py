@@ -158,12 +158,23 @@ def difference_bootstrap(
     return _interval(_resampled_uar(first, weights) - _resampled_uar(other, weights))
 
 
-def mean_bootstrap(differences: npt.ArrayLike, samples: int = 2000, seed: int = 0) -> tuple[float, float] | None:
-    """Return the 95 % percentile interval of a mean over speakers, one value each; None for fewer than five."""
-    values = np.asarray(differences, dtype=np.float64).ravel()
-    if values.size < MIN_SPEAKERS:
+def mean_bootstrap(groups: Sequence[FloatArray], samples: int = 2000, seed: int = 0) -> tuple[float, float] | None:
+    """Return the 95 % percentile interval of a mean over groups of means over speakers; one group is a plain mean.
+
+    Args:
+        groups: One value per speaker, one float64 array (speakers,) per group; each group is resampled apart.
+        samples: Number of resamples.
+        seed: Seed of the first group's resampling; that of the next one is higher by one.
+
+    Returns:
+        Lower and upper bound; None where a group has fewer than five speakers.
+    """
+    if min(group.size for group in groups) < MIN_SPEAKERS:
         return None
-    return _interval(resample_weights(values.size, samples, seed) @ values / values.size)
+    means = [
+        resample_weights(group.size, samples, seed + place) @ group / group.size for place, group in enumerate(groups)
+    ]
+    return _interval(np.mean(means, axis=0))
 
 
 def gender_gap(

@@ -8,7 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..evaluation.power import ALPHA, POWER
+
 DASH = "–"
+SMALLEST_VISIBLE_REMARK = (
+    "The smallest visible difference is the true one that such a test would have found with a chance of "
+    f"{100 * POWER:.0f} % (p below {ALPHA}), as far as these speakers tell; a smaller one can be there and not be seen."
+)
 METRIC_NAMES = {"war": "WAR", "uar": "UAR", "macro_f1": "macro F1"}
 
 
@@ -173,14 +179,28 @@ def name_of_test(comparison: Mapping[str, Any]) -> str:
     return "exact sign-flip test" if comparison["exact"] else "sign-flip test, random draws"
 
 
+def smallest_visible(comparison: Mapping[str, Any]) -> str:
+    """Write the smallest difference that a comparison could have seen, in points, or a dash."""
+    # Reports of earlier versions do not have it.
+    return percent(comparison.get("smallest_visible_difference"))
+
+
+def tested_cells(tested: Mapping[str, Any]) -> list[str]:
+    """Give what a test over speakers found: difference, interval, p values, smallest visible difference, speakers."""
+    return [
+        points(tested["mean_difference"]),
+        interval(tested["ci95"], signed=True),
+        p_value(tested["p"]),
+        p_value(tested["smallest_attainable_p"]),
+        smallest_visible(tested),
+        str(tested["n"]),
+    ]
+
+
 def comparison_cells(comparison: Mapping[str, Any]) -> list[str]:
     """Give what is known of a difference, beside whose it is."""
     return [
-        points(comparison["mean_difference"]),
-        interval(comparison["ci95"], signed=True),
-        p_value(comparison["p"]),
-        p_value(comparison["smallest_attainable_p"]),
-        str(comparison["n"]),
+        *tested_cells(comparison),
         str(comparison["ties"]),
         name_of_test(comparison),
         points(comparison["pooled_difference"]),
@@ -193,6 +213,7 @@ COMPARISON_HEADER = (
     "95 % interval",
     "p",
     "smallest possible p",
+    "smallest visible difference",
     "speakers",
     "ties",
     "test",
@@ -220,7 +241,8 @@ def _comparisons(report: Mapping[str, Any]) -> Iterator[Element]:
         )
         yield Paragraph(
             comparisons[0]["remark"] + " Differences are in points. The test is that of the mean over speakers; the "
-            "pooled difference, in which speakers with more utterances count more, may be another."
+            "pooled difference, in which speakers with more utterances count more, may be another. "
+            + SMALLEST_VISIBLE_REMARK
         )
 
 

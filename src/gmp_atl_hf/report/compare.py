@@ -36,7 +36,7 @@ def compare_runs(first: str, other: str) -> dict[str, Any]:
             )
         other = f"{other}:{names[1]}"
     sides = [read_variant(first), read_variant(other)]
-    _refuse_unlike(*sides)
+    refuse_unlike(*sides)
     independent = all(side.speaker_independent for side in sides)
     result = compare_results(sides[0].results, sides[1].results, sides[0].labels, independent)
     notes = []
@@ -45,9 +45,7 @@ def compare_runs(first: str, other: str) -> dict[str, Any]:
         notes.append(
             f"The protocols differ ({kinds[0]} and {kinds[1]}): the models were trained on different speakers."
         )
-    numbers = [len(side.summary["seeds"]) for side in sides]
-    if numbers[0] != numbers[1]:
-        notes.append(f"The numbers of seeds differ ({numbers[0]} and {numbers[1]}); each side is a mean over its own.")
+    notes += note_on_seeds(*sides)
     return {
         "first": _side(sides[0]),
         "other": _side(sides[1]),
@@ -70,7 +68,15 @@ def _side(side: TestedVariant) -> dict[str, Any]:
     }
 
 
-def _refuse_unlike(first: TestedVariant, other: TestedVariant) -> None:
+def note_on_seeds(first: TestedVariant, other: TestedVariant) -> list[str]:
+    """Say where the sides are means over different numbers of seeds."""
+    numbers = [len(side.summary["seeds"]) for side in (first, other)]
+    if numbers[0] == numbers[1]:
+        return []
+    return [f"The numbers of seeds differ ({numbers[0]} and {numbers[1]}); each side is a mean over its own."]
+
+
+def refuse_unlike(first: TestedVariant, other: TestedVariant) -> None:
     """Only predictions of the same utterances, with the same truth, can be compared."""
     if first.name == other.name:
         raise RequestError(f"{first.name} on both sides", "two runs or two variants", f"{first.name} OTHER_RUN")

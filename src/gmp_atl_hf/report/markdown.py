@@ -23,6 +23,7 @@ from .blocks import (
     points,
     protocol_line,
     report_blocks,
+    smallest_visible,
 )
 
 __all__ = ["aligned", "percent", "protocol_line", "render_console", "render_markdown"]
@@ -98,7 +99,8 @@ def _comparison_sentence(comparison: Mapping[str, Any]) -> str:
     return (
         f"{comparison['first']} − {comparison['other']}: {points(comparison['mean_difference'])} points of UAR "
         f"(mean over speakers; pooled {pooled}), p = {p_value(comparison['p'])} (smallest possible {smallest}, "
-        f"{counted(comparison['n'], 'speaker')}, {name_of_test(comparison)})"
+        f"{counted(comparison['n'], 'speaker')}, {name_of_test(comparison)}; smallest visible difference "
+        f"{smallest_visible(comparison)})"
     )
 
 
