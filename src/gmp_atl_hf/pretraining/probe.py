@@ -16,7 +16,7 @@ from ..data.audio import read_clip
 from ..data.table import read_corpora
 from ..errors import RequestError
 from ..evaluation.probe import CHOICES, C, ProbeFold, probe_layers, score
-from ..protocols.fold import Fold
+from ..protocols.fold import rows_of_parts
 from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
 from ..protocols.protocol import Protocol
 from ..threads import prefetch
@@ -74,7 +74,10 @@ def probe_model(
     features = utterance_features(table, Teacher(facts, wanted, device), progress)
     answers, speakers = np.asarray(table["emotion"]), list(table["speaker"])
     names = table.features["emotion"].names
-    rows = [ProbeFold(*_rows(table, fold)) for fold in parts]
+    rows = []
+    for fold in parts:
+        part = {name: np.asarray(each, dtype=int) for name, each in rows_of_parts(table, fold).items()}
+        rows.append(ProbeFold(np.sort(np.concatenate([part["train"], part["dev"]])), part["test"]))
     result = probe_layers(features, answers, speakers, rows, c, CHOICES)
     people = speakers if all(fold.speaker_independent for fold in parts) else None
     return {
@@ -115,13 +118,3 @@ def utterance_features(table: Dataset, encoder: Teacher, progress: bool = False)
             for layer, vector in vectors.items():
                 found[layer].append(vector)
     return {layer: np.stack(vectors) for layer, vectors in found.items()}
-
-
-def _rows(table: Dataset, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the table that a fold trains on, development speakers included, and that it tests."""
-    if fold.part_of is not None:
-        parts = np.asarray([fold.part_of[name] for name in table["id"]])
-    else:
-        place = {name: part for part in ("train", "dev", "test") for name in getattr(fold, part)}
-        parts = np.asarray([place[name] for name in table["speaker"]])
-    return np.flatnonzero(parts != "test"), np.flatnonzero(parts == "test")

@@ -84,6 +84,11 @@ class Fold:
 
 def select(table: Dataset, fold: Fold) -> dict[str, Dataset]:
     """The rows of each part of a fold; see `Fold.select`."""
+    return {part: table.select(rows) for part, rows in rows_of_parts(table, fold).items()}
+
+
+def rows_of_parts(table: Dataset, fold: Fold) -> dict[str, list[int]]:
+    """The numbers of the rows of each part of a fold; raises as `Fold.select` does."""
     part_of = fold.part_of or {speaker: part for part in PARTS for speaker in getattr(fold, part)}
     column, what = ("speaker", "speaker") if fold.part_of is None else ("id", "recording")
     rows: dict[str, list[int]] = {part: [] for part in PARTS}
@@ -95,7 +100,7 @@ def select(table: Dataset, fold: Fold) -> dict[str, Dataset]:
                 "make the folds again from this table: protocol.folds(table)",
             )
         rows[part_of[name]].append(row)
-    return {part: table.select(rows[part]) for part in PARTS}
+    return rows
 
 
 def refuse_shared_speakers(parts: Mapping[str, tuple[str, ...]], where: str) -> None:
