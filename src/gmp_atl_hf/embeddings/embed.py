@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -198,16 +198,18 @@ class _Job:
 
     def write(self, rows: Sequence[tuple[Row, Item]], left_out: list[LeftOut]) -> EmbeddingReport:
         encoder, problems = Teacher(self.facts, [self.layer], self.device), []
-        with whole_file(self.output) as temporary, closing(self._writer(temporary, len(rows))) as writer:
-            for row in tqdm(
-                self._embedded(encoder, rows), total=len(rows), desc="embed", unit="clip", disable=not self.progress
-            ):
+        with (
+            whole_file(self.output) as temporary,
+            closing(self._writer(temporary, len(rows))) as writer,
+            closing(self._embedded(encoder, rows)) as done,
+        ):
+            for row in tqdm(done, total=len(rows), desc="embed", unit="clip", disable=not self.progress):
                 if row.error is not None:
                     problems.append(row.error)
                 writer.write(row)
         return EmbeddingReport(self.output, len(rows), problems, left_out, self.width)
 
-    def _embedded(self, encoder: Teacher, rows: Iterable[tuple[Row, Item]]) -> Iterator[Row]:
+    def _embedded(self, encoder: Teacher, rows: Iterable[tuple[Row, Item]]) -> Generator[Row, None, None]:
         shortest = max(MINIMUM_SAMPLES, self.facts.grid.field)  # of one frame
 
         def work(pair: tuple[Row, Item]) -> Row:
