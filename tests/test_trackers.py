@@ -36,7 +36,7 @@ def tracked(root: Path, report_to: Any = "tensorboard", **changes: Any) -> dict[
     if report_to is not None:
         stage["report_to"] = report_to
     other = {"name": "other", "base": "direct", "set": {"model.emotion_loss": "cross-entropy"}}
-    return recipe_dict(root, stages={"finetune": stage}, variants=["direct", other], seeds=[0, 1], **changes)
+    return recipe_dict(root, stages={"finetune": stage}, variants=["direct", other], seeds=[0, 1], final=False, **changes)
 
 
 class LineWriter:
@@ -97,30 +97,27 @@ def lines_of(folder: Path) -> list[list[Any]]:
     return [json.loads(line) for file in sorted(folder.iterdir()) for line in file.read_text().splitlines()]
 
 
-def test_every_training_has_a_log_of_its_own(tensorboard: None, tmp_path: Path) -> None:
-    run(tracked(write_corpus(tmp_path / "corpus", takes=1)), tmp_path / "mine")
+def test_every_training_has_a_log_and_a_name_of_its_own(
+    tensorboard: None, stand_in: type[StandIn], tmp_path: Path
+) -> None:
+    run(tracked(write_corpus(tmp_path / "corpus", takes=1), ["tensorboard", "stand-in"]), tmp_path / "mine")
     logs = tmp_path / "mine" / "_tensorboard"
     assert sorted(file.parent.relative_to(logs).as_posix() for file in logs.rglob("events*")) == sorted(NAMES)
+    assert sorted(map(str, stand_in.seen)) == sorted(f"mine/{name}" for name in NAMES)
     for name in NAMES:
         assert {"eval/uar", "train/loss"} <= {line[0] for line in lines_of(logs / name)}
         assert not (tmp_path / "mine" / name / "checkpoints").exists()
 
 
-def test_every_training_is_named_by_run_variant_seed_fold_and_step(stand_in: type[StandIn], tmp_path: Path) -> None:
-    root = write_corpus(tmp_path / "corpus", takes=1)
-    run(tracked(root, ["stand-in"]), tmp_path / "mine")
-    assert sorted(map(str, stand_in.seen)) == sorted(f"mine/{name}" for name in NAMES)
-
-
 def test_a_tracker_changes_no_key_and_no_result(stand_in: type[StandIn], tmp_path: Path) -> None:
     root = write_corpus(tmp_path / "corpus", takes=1)
     named = one(root, ["stand-in"], stages__finetune__run_name="x")
-    run(one(root, None), tmp_path / "mine", folds=1)
+    run(one(root, None), tmp_path / "mine", folds=[1])
     before, found = stamps(tmp_path / "mine"), results(tmp_path / "mine")
-    run(named, tmp_path / "mine", folds=1)
+    run(named, tmp_path / "mine", folds=[1])
     assert stand_in.seen == [] and results(tmp_path / "mine") == found
     assert all(stamps(tmp_path / "mine")[name] == when for name, when in before.items() if "/4-finetune/" in name)
-    run(named, tmp_path / "again", folds=1)
+    run(named, tmp_path / "again", folds=[1])
     assert results(tmp_path / "again") == found
     assert stand_in.seen == ["x/direct/seed-0/fold-01/4-finetune"]
 
@@ -132,12 +129,12 @@ def test_a_training_that_was_cut_off_goes_on_in_its_log(
     recipe = one(root, ["tensorboard", "stand-in"], stages__finetune__num_train_epochs=3)
     stand_in.stop_in_epoch = 1
     with pytest.raises(KeyboardInterrupt):
-        run(recipe, tmp_path / "mine", folds=1)
+        run(recipe, tmp_path / "mine", folds=[1])
     log = tmp_path / "mine" / "_tensorboard" / "direct" / "seed-0" / "fold-01" / "4-finetune"
     [before] = log.iterdir()
     logged = [step for name, _, step in lines_of(log) if name == "eval/uar"]
     stand_in.stop_in_epoch = None
-    run(recipe, tmp_path / "mine", folds=1)
+    run(recipe, tmp_path / "mine", folds=[1])
     after = [json.loads(line) for line in max(log.iterdir()).read_text().splitlines()]
     assert before.is_file() and len(list(log.iterdir())) == 2
     assert after[0] == ["purge", logged[-1] + 1, None]  # what had been logged since the checkpoint counts no more
@@ -147,7 +144,7 @@ def test_a_training_that_was_cut_off_goes_on_in_its_log(
 
 def test_a_training_that_begins_anew_hides_what_was_in_its_log(tensorboard: None, tmp_path: Path) -> None:
     root = write_corpus(tmp_path / "corpus", takes=1)
-    run(one(root), tmp_path / "mine", folds=1)
+    run(one(root), tmp_path / "mine", folds=[1])
     log = tmp_path / "mine" / "_tensorboard" / "direct" / "seed-0" / "fold-01" / "4-finetune"
     assert lines_of(log)[0] == ["purge", 0, None]
 
@@ -198,7 +195,7 @@ def test_tensorboard_itself_reads_the_logs(tmp_path: Path) -> None:
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="the extra tensorboard is not installed"
     )
-    run(one(write_corpus(tmp_path / "corpus", takes=1)), tmp_path / "mine", folds=1)
+    run(one(write_corpus(tmp_path / "corpus", takes=1)), tmp_path / "mine", folds=[1])
     log = tmp_path / "mine" / "_tensorboard" / "direct" / "seed-0" / "fold-01" / "4-finetune"
     events = accumulator.EventAccumulator(str(log))
     events.Reload()

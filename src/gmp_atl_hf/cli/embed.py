@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ..errors import RequestError
 from .arguments import add_corpus, corpus_of, pairs, writable_output
@@ -39,7 +40,7 @@ def perform(arguments: argparse.Namespace) -> int:
     from ..embeddings.embed import check_request, embed_corpus, embed_files
 
     check_request(output, arguments.pooling)
-    settings = {
+    settings: dict[str, Any] = {
         "layer": arguments.layer,
         "pooling": arguments.pooling,
         "device": arguments.device,
