@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .checkpoints import load_feature_extractor
     from .data.labels import label_maps
     from .data.table import load_corpus
+    from .embeddings.embed import embed_corpus, embed_files
     from .evaluation.evaluate_metric import SpeechEmotionMetric
     from .inference.classifier import SpeechEmotionClassifier
     from .modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification, HubertForGMPATLMultiTask
@@ -57,6 +58,8 @@ __all__ = [
     "SpeechEmotionMetric",
     "__version__",
     "attach_pseudo_labels",
+    "embed_corpus",
+    "embed_files",
     "extract_features",
     "label_maps",
     "load_corpus",
@@ -76,6 +79,8 @@ _MODULES = {
     "SpeechEmotionClassifier": "inference.classifier",
     "SpeechEmotionMetric": "evaluation.evaluate_metric",
     "attach_pseudo_labels": "pseudo_labels.attach",
+    "embed_corpus": "embeddings.embed",
+    "embed_files": "embeddings.embed",
     "extract_features": "pseudo_labels.features",
     "label_maps": "data.labels",
     "load_corpus": "data.table",

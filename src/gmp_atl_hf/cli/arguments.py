@@ -24,9 +24,11 @@ def add_recipe(parser: argparse.ArgumentParser, packaged: str, setting: str) -> 
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=shown)
 
 
-def add_corpus(parser: argparse.ArgumentParser, labels_help: str) -> None:
+def add_corpus(parser: argparse.ArgumentParser, labels_help: str, required: bool = True) -> None:
     """Declare `--corpus`, `--root`, `--options` and `--labels`."""
-    parser.add_argument("--corpus", metavar="NAME", required=True, help="a corpus reader, such as emodb, folder, csv")
+    parser.add_argument(
+        "--corpus", metavar="NAME", required=required, help="a corpus reader, such as emodb, folder, csv"
+    )
     parser.add_argument("--root", metavar="ROOT", help="the corpus folder or file")
     add_pairs(parser, "--options", "KEY=VALUE", "what a recipe gives under corpus, such as speaker=parent")
     add_pairs(parser, "--labels", "WORD=EMOTION", labels_help)
@@ -60,3 +62,19 @@ def refuse_unwritable(file: Path, option: str = "") -> None:
         found = f"{option}{file} cannot be written ({error.strerror})"
         fix = "choose another place, or change what is allowed there"
         raise RequestError(found, "a folder that may be written to", fix) from error
+
+
+def writable_output(output: Path, example: str, instead: str = "give the name of a file") -> Path:
+    """Refuse an `--output` that cannot be written before hours of work, not after.
+
+    Args:
+        output: What was given.
+        example: Name of a file that would do in a folder.
+        instead: What to do where it is a device or pipe.
+    """
+    if output.is_dir():
+        raise RequestError(f"--output {output} is a folder", "a file", f"--output {output / example}")
+    if output.exists() and not output.is_file():
+        raise RequestError(f"--output {output} is a device or pipe", "a file", instead)
+    refuse_unwritable(output, "--output ")
+    return output

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RequestError
 from ..files import write_whole
-from .arguments import add_model, refuse_unwritable
+from .arguments import add_model, writable_output
 from .console import DONE, FAILED, PROGRAM, complain, printable, say
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def perform(arguments: argparse.Namespace) -> int:
     """Score the emotions of recordings; status 1 if some could not be read; the others are scored all the same."""
-    output = None if arguments.output is None else _writable(Path(arguments.output))
+    output = None
+    if arguments.output is not None:
+        output = writable_output(Path(arguments.output), "predictions.jsonl", "leave --output out and use > or |")
     items = find_recordings(arguments.paths)
     from ..inference.classifier import SpeechEmotionClassifier
     from ..inference.windows import SlidingWindow
@@ -154,13 +156,3 @@ def _table(predictions: Sequence[Prediction], labels: Sequence[str]) -> str:
 def _format_of(output: Path | None) -> str:
     ending = "" if output is None else output.suffix[1:].lower()
     return ending if ending in FORMATS else "table"
-
-
-def _writable(output: Path) -> Path:
-    """Refuse a place that cannot be written to before hours of work, not after."""
-    if output.is_dir():
-        raise RequestError(f"--output {output} is a folder", "a file", f"--output {output / 'predictions.jsonl'}")
-    if output.exists() and not output.is_file():
-        raise RequestError(f"--output {output} is a device or pipe", "a file", "leave --output out and use > or |")
-    refuse_unwritable(output, "--output ")
-    return output

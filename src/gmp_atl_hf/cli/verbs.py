@@ -12,7 +12,23 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from ..environment import package_version
 from ..errors import DivergenceError, RequestError, did_you_mean, known_names
-from . import card, compare, corpora, env, evaluate, export, predict, prepare, pretrain, probe, push, recipes, run, ui
+from . import (
+    card,
+    compare,
+    corpora,
+    embed,
+    env,
+    evaluate,
+    export,
+    predict,
+    prepare,
+    pretrain,
+    probe,
+    push,
+    recipes,
+    run,
+    ui,
+)
 from .console import (
     DONE,
     FAILED,
@@ -63,6 +79,7 @@ VERBS: dict[str, Verb] = {
     "predict": Verb("emotions of recordings, by a trained model", predict.add_arguments, predict.perform),
     "pretrain": Verb("train a new HuBERT on plain speech", pretrain.add_arguments, pretrain.perform, together=True),
     "probe": Verb("judge the layers of a frozen speech encoder on a corpus", probe.add_arguments, probe.perform),
+    "embed": Verb("embeddings of a corpus or recordings, by a speech encoder", embed.add_arguments, embed.perform),
     "export": Verb("write a model as ONNX, for use without torch", export.add_arguments, export.perform),
     "ui": Verb("a page to listen to: microphone or upload, scores, emotion over time", ui.add_arguments, ui.perform),
     "push": Verb("send a run's model with card, figures and report to the Hub", push.add_arguments, push.perform),

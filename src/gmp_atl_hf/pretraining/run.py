@@ -34,7 +34,7 @@ from ..pseudo_labels.kmeans import column_name
 from ..recipe.sections import PseudoLabelSpec
 from ..report.figures import NO_MATPLOTLIB, can_draw
 from ..run.processes import join_processes
-from ..run.stages import MODEL_CLASSES, encoder_shapes, make_arguments
+from ..run.stages import MODEL_CLASSES, encoder_shapes, make_arguments, without_trackers
 from ..run.steps import make_pseudo_labels, pseudo_labels_of, train, write_left_out
 from ..run.training import Training, Weights
 from ..run_folder.layout import TRAINING_FILE
@@ -260,7 +260,7 @@ class _Pretraining:
                     "labels": labels.key,
                     "start": start,
                     "model": self._fields(scales, spec.student_layers),
-                    "arguments": arguments,
+                    "arguments": without_trackers(arguments),
                     "seed": recipe.seed,
                     **({"copied_rate": spec.copied_rate} if spec.start == "teacher" else {}),
                 },

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import HubertModel
+from transformers.integrations import is_mlflow_available, is_tensorboard_available, is_wandb_available
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..data.labels import maps_of
-from ..errors import RequestError
+from ..errors import RequestError, known_names
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import (
     GMPATLPreTrainedModel,
@@ -30,6 +32,13 @@ MODEL_CLASSES: Mapping[StageName, type[GMPATLPreTrainedModel]] = {
     "finetune": HubertForGMPATL,
 }
 
+TRACKERS: Mapping[str, Callable[[], bool]] = {
+    "tensorboard": is_tensorboard_available,
+    "wandb": is_wandb_available,
+    "mlflow": is_mlflow_available,
+}
+"""Trackers whose absence is told before anything is read."""
+
 # Our choice throughout: the paper's training settings are not known. The rates and lengths are those of its closest
 # published relatives (P-TAPT, FLEA), scaled to one GPU.
 DEFAULT_ARGUMENTS: Mapping[StageName, Mapping[str, Any]] = {
@@ -46,6 +55,15 @@ def stage_arguments(method: Method, stage: StageName) -> dict[str, Any]:
     if stage != "retrain" and method.data.augment != "none":  # frame labels are those of the clip as it was recorded
         data["augment"] = method.data.augment
     return _plain({**DEFAULT_ARGUMENTS[stage], **data, **given})
+
+
+def without_trackers(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What of training arguments a result depends on: who is told of it, and under which name, is no part of a key."""
+    return {
+        name: {stage: without_trackers(each) for stage, each in value.items()} if name == "same_updates_as" else value
+        for name, value in arguments.items()
+        if name not in ("report_to", "run_name")
+    }
 
 
 def stage_model_fields(
@@ -86,6 +104,7 @@ def make_arguments(output_dir: Path, seed: int, settings: Mapping[str, Any], eva
         fixed |= {"eval_strategy": "no", "load_best_model_at_end": False, "metric_for_best_model": None}
         fixed |= {"early_stopping_patience": None}
     try:
+        refuse_missing_trackers(settings.get("report_to", "none"))
         arguments = GMPATLTrainingArguments(**{**settings, **fixed})
         if not (arguments.bf16 or arguments.fp16):
             # Precision is part of a step's key: an environment or a launcher's default must not change it unseen.
@@ -96,6 +115,19 @@ def make_arguments(output_dir: Path, seed: int, settings: Mapping[str, Any], eva
             f"training arguments {json.dumps(dict(settings))}: {error}",
             "GMPATLTrainingArguments fields that fit together",
         ) from error
+
+
+def refuse_missing_trackers(report_to: Any) -> None:
+    """Refuse, by a `RequestError`, trackers that transformers does not know or that are not installed."""
+    for name in [report_to] if isinstance(report_to, str) else report_to or ():
+        if name in ("none", "all"):
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise RequestError(
+                f"report_to names {name!r}", known_names(INTEGRATION_TO_CALLBACK), "report_to: tensorboard"
+            )
+        if name in TRACKERS and not TRACKERS[name]():
+            raise RequestError(f"report_to: {name}, which is not installed", "its package", f"pip install {name}")
 
 
 def check_stage_settings(method: Method, backbone_config: Mapping[str, Any], labels: list[str] | None) -> None:

@@ -33,6 +33,7 @@ from ..run_folder.step_folder import STARTED_FILE
 from ..training.callbacks import StopAtStep
 from ..training.trainer import GMPATLTrainer
 from .stages import make_arguments
+from .tracking import Tracking
 from .training import Training
 
 CHECKPOINTS = "checkpoints"
@@ -63,6 +64,8 @@ def train(folder: Path, task: Training) -> None:
     model = load_model(task.model_class, start, task.seed, task.fields, config_from=backbone)
     feature_extractor = load_feature_extractor(backbone)
     arguments = make_arguments(folder / CHECKPOINTS, task.seed, task.settings, evaluate=task.dev is not None)
+    tracking = Tracking.of(folder, arguments.run_name)
+    tracking.name_run(arguments)
     # Looked up before there is a trainer: the first process to make one makes the folder.
     checkpoint = _last_checkpoint(folder / CHECKPOINTS)
     callbacks: list[TrainerCallback] = [_HashCheckpoint()]
@@ -79,10 +82,11 @@ def train(folder: Path, task: Training) -> None:
             description=task.description,
             front_end_cache=task.front_end_cache or False,
         )
-        trainer.train(resume_from_checkpoint=checkpoint)
         dev_logits = None
-        if dev_rows is not None and "labels" in model.target_names:
-            dev_logits = np.asarray(trainer.predict(dev_rows).predictions)
+        with tracking.follow(trainer, 0 if checkpoint is None else int(checkpoint.rpartition("-")[2])):
+            trainer.train(resume_from_checkpoint=checkpoint)
+            if dev_rows is not None and "labels" in model.target_names:
+                dev_logits = np.asarray(trainer.predict(dev_rows).predictions)
     if state.is_main_process:
         model.config.seen_speakers = seen
         with quiet_transformers():

@@ -16,6 +16,7 @@ from ..protocols.leakage import NO_TEST_SET, HeldOut
 from ..pseudo_labels.codebook import codebook_speakers
 from ..run_folder.step_folder import StepFolder
 from ..training.trainer import GMPATLTrainer
+from .stages import without_trackers
 
 
 def keyed(name: str, identity: Callable[[Any], Any] = lambda value: value) -> Mapping[str, Any]:
@@ -75,7 +76,7 @@ class Training:
     backbone: Weights = field(metadata=keyed("backbone", lambda weights: weights.identity))
     start: Weights = field(metadata=keyed("start", lambda weights: weights.identity))
     fields: Mapping[str, Any] = field(metadata=keyed("model"))
-    arguments: Mapping[str, Any] = field(metadata=keyed("arguments"))
+    arguments: Mapping[str, Any] = field(metadata=keyed("arguments", without_trackers))
     labels: StepFolder | None = field(default=None, metadata=keyed("pseudo_labels", lambda step: step.key))
     stop_at: int | None = field(default=None, metadata=keyed("stop_at"))
     front_end_cache: Path | None = field(default=None, metadata=keyed("front_end", lambda folder: PRECISION))

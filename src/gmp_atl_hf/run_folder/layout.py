@@ -22,6 +22,7 @@ BACKBONE = "backbone"
 CORPUS = "corpus"
 FIGURES = "figures"
 FRONT_END = "front-end"
+TENSORBOARD = "_tensorboard"  # no variant begins so
 RESERVED_NAMES = frozenset({MODEL, BACKBONE, CORPUS, FIGURES, FRONT_END})
 """Folders that a run has of its own; no variant may take their names."""
 
