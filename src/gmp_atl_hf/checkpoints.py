@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
-from torch import nn
 from transformers import HubertConfig, HubertModel, PreTrainedConfig, Wav2Vec2FeatureExtractor, set_seed
 from transformers.utils import cached_file, find_adapter_config_file, is_peft_available, logging
 
@@ -246,19 +245,14 @@ def _refuse_no_encoder(config: Any, what: str) -> None:
         HubertModel(config)
 
 
-def save_scratch_backbone(
-    fields: Mapping[str, Any], seed: int, folder: Path, begin: Callable[[nn.Module], None] | None = None
-) -> None:
-    """Write a randomly initialised backbone, from which every step starts; `begin` may change its front end."""
+def save_scratch_backbone(fields: Mapping[str, Any], seed: int, folder: Path) -> None:
+    """Write a randomly initialised backbone, from which every step starts."""
     if not PartialState().is_main_process:
         return
     config = scratch_config(fields)
     set_seed(seed)
-    model = HubertModel(config)
-    if begin is not None:
-        begin(model.feature_extractor)
     with quiet_transformers():
-        model.save_pretrained(folder)
+        HubertModel(config).save_pretrained(folder)
     default_feature_extractor(config).save_pretrained(folder)
 
 

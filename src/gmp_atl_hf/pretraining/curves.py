@@ -87,12 +87,12 @@ def draw_curves(report: Mapping[str, Any]) -> bytes:
         evaluations = [row for row in entry["log"] if "eval_loss" in row]
         steps = [row["step"] for row in evaluations]
         upper.plot(*zip(*training, strict=True), color="#888888", label="training")
-        upper.plot(steps, [row["eval_loss"] for row in evaluations], color="#1f5fa8", label="unheard speakers")
+        upper.plot(steps, [row["eval_loss"] for row in evaluations], color="#1f5fa8", label="held-out speakers")
         named = {
             name: f"{facts['clusters']:g} clusters (perplexity {facts['perplexity']:.0f})"
             for name, facts in entry.get("labels", {}).items()
         }
-        named |= {name: f"{name}, cosine × 100" for name in entry.get("cosines", {})}
+        named |= {name: f"{name}, cosine" for name in entry.get("cosines", {})}
         for name, label in named.items():
             lower.plot(steps, [100 * row[f"eval_accuracy_{name}"] for row in evaluations], label=label)
         source = {"mfcc": "MFCCs", "teacher": "a teacher"}.get(entry["features"], "hidden states")
@@ -104,7 +104,9 @@ def draw_curves(report: Mapping[str, Any]) -> bytes:
             one.legend(fontsize=7, frameon=False)
             one.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("loss")
-    axes[1][0].set_ylabel(f"{counted} right (%)")
+    taught = ["cosines" in entry for entry in iterations]
+    whole = "cosine with the teacher × 100" if all(taught) else f"{counted} right (%)"
+    axes[1][0].set_ylabel(f"{whole}, or cosine × 100" if any(taught) and not all(taught) else whole)
     buffer = io.BytesIO()
     canvas.print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()

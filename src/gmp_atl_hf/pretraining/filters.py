@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from accelerate import PartialState
+from torch import Tensor
+from transformers import HubertModel
 
+from ..checkpoints import quiet_transformers
 from ..data.audio import SAMPLING_RATE
 
 LOWEST_HZ, HIGHEST_HZ = 100.0, 7600.0
@@ -37,11 +42,16 @@ def mel_filters(number: int, length: int) -> Tensor:
     return (pairs / pairs.norm(dim=1, keepdim=True)).float()[:, None]
 
 
-def begin_with_mel_filters(front_end: nn.Module) -> None:
-    """Put `mel_filters` in place of what a HuBERT's front end would begin with, in its first convolution."""
-    first: nn.Conv1d = front_end.conv_layers[0].conv  # type: ignore[union-attr, index]
-    with torch.no_grad():
-        first.weight.copy_(mel_filters(first.out_channels, first.kernel_size[0]))
+def begin_with_mel_filters(folder: Path) -> None:
+    """Put `mel_filters` in place of the first convolution's weights in a saved backbone; called by all processes."""
+    if not PartialState().is_main_process:
+        return
+    with quiet_transformers():
+        model: Any = HubertModel.from_pretrained(folder)
+        first = model.feature_extractor.conv_layers[0].conv
+        with torch.no_grad():
+            first.weight.copy_(mel_filters(first.out_channels, first.kernel_size[0]))
+        model.save_pretrained(folder)
 
 
 def _mel(hertz: float) -> float:

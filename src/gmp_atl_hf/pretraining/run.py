@@ -59,8 +59,6 @@ DEFAULT_ARGUMENTS: Mapping[str, Any] = {
 }
 """Rate, warm-up share and decay of HuBERT base (fairseq); the length and the batch are for two CPU cores."""
 
-_FILTERS = {"random": None, "mel": begin_with_mel_filters}
-
 REPORT_FILE = "report.json"
 CURVES_FILE = "curves.png"
 MASKED_FILE = "masked_frames.json"
@@ -204,8 +202,7 @@ class _Pretraining:
     def start(self) -> StepFolder:
         """The untrained backbone."""
         inputs = {"step": "backbone", "config": self.base, "seed": self.recipe.seed}
-        if self.recipe.filters != "random":
-            inputs["filters"] = self.recipe.filters
+        inputs |= {} if self.recipe.filters == "random" else {"filters": self.recipe.filters}
         return StepFolder(self.output_dir / "backbone", inputs)
 
     @property
@@ -282,7 +279,9 @@ class _Pretraining:
             self.corpus.index.save()
         if "scratch" in self.backbone and not self.start.finished:
             with self.start.work(self.state) as folder:
-                save_scratch_backbone(self.base, self.recipe.seed, folder, _FILTERS[self.recipe.filters])
+                save_scratch_backbone(self.base, self.recipe.seed, folder)
+                if self.recipe.filters == "mel":
+                    begin_with_mel_filters(folder)
         for iteration in self.iterations:
             self._label(iteration)
             self._train(iteration)
