@@ -66,7 +66,7 @@ Scores = npt.NDArray[np.float64]
 
 
 def shape_of(name: str) -> dict[str, Any]:
-    """`HubertConfig` fields of a shape; `mini` is that of the encoder which comes with the package."""
+    """`HubertConfig` fields of a shape; `mini` and `small` are those of the encoders that come with the package."""
     if name in SHAPES:
         return SHAPES[name]
     stored = json.loads(Path(locate(name), "config.json").read_text("utf-8"))
@@ -228,7 +228,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="200 clips")
     parser.add_argument("--clips", type=int, help="this many clips (default: 24)")
-    parser.add_argument("--shape", choices=(*SHAPES, "mini"), default="base")
+    parser.add_argument("--shape", choices=(*SHAPES, "mini", "small"), default="base")
     parser.add_argument("--clip-seconds", type=float, help="all clips of this length (default: lengths as IEMOCAP's)")
     parser.add_argument("--model", help="a trained model in place of random weights; the stock side is left out")
     parser.add_argument("--recordings", help="a folder of recordings in place of noise")

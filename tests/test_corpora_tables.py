@@ -108,6 +108,9 @@ def test_msp_podcast_is_read_with_either_spelling_of_its_table(tmp_path: Path, t
 
 
 def test_msp_podcast_says_what_it_lacks(tmp_path: Path) -> None:
+    assert "is empty" in refused("msp-podcast", tmp_path).found
+    (tmp_path / "Audios").mkdir()
+    (tmp_path / "Audios" / "x.wav").touch()
     assert "no table of labels" in refused("msp-podcast", tmp_path).found
     (tmp_path / "labels_consensus.csv").write_text("FileName,EmoClass\nx.wav,A\n")
     assert "no column SpkrID, Gender, Split_Set" in refused("msp-podcast", tmp_path).found

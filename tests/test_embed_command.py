@@ -58,7 +58,7 @@ def test_every_family_is_embedded(family: str, tmp_path: Path, recordings: Path)
     assert [row["num_samples"] for row in rows] == [4_000, 7_000, 10_000]
     for row in rows:
         expected = states_of(model, row["file"], 6 if family == "mini" else 3).mean(0)
-        np.testing.assert_allclose(row["embedding"], expected, atol=1e-5)
+        np.testing.assert_allclose(row["embedding"], expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("pooling", embed.POOLINGS)
@@ -70,7 +70,7 @@ def test_a_layer_is_pooled_as_asked(pooling: str, layer: int, encoder: str, reco
     for row in rows:
         expected = POOLED[pooling](states_of(encoder, row["file"], resolved))
         assert expected.shape[-1] == report.width
-        np.testing.assert_allclose(row["embedding"], expected, atol=1e-5)
+        np.testing.assert_allclose(row["embedding"], expected, rtol=1e-4, atol=1e-4)
     schema = pq.read_schema(tmp_path / "x.parquet")
     noted = json.loads(schema.metadata[writers.METADATA_KEY.encode()])
     assert (noted["model"], noted["layer"], noted["pooling"]) == (encoder, resolved, pooling)
@@ -101,7 +101,7 @@ def test_a_corpus_brings_speakers_genders_and_emotions(encoder: str, tmp_path: P
     }
     for row in rows[::7]:
         expected = states_of(encoder, tmp_path / "corpus" / row["file"], 3).mean(0)
-        np.testing.assert_allclose(row["embedding"], expected, atol=1e-5)
+        np.testing.assert_allclose(row["embedding"], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_recording_that_cannot_be_read_has_a_row_and_a_word(

@@ -36,8 +36,8 @@ def tracked(root: Path, report_to: Any = "tensorboard", **changes: Any) -> dict[
     if report_to is not None:
         stage["report_to"] = report_to
     other = {"name": "other", "base": "direct", "set": {"model.emotion_loss": "cross-entropy"}}
-    changes |= {"stages": {"finetune": stage}, "variants": ["direct", other], "seeds": [0, 1], "final": False}
-    return recipe_dict(root, **changes)
+    given = {"stages": {"finetune": stage}, "variants": ["direct", other], "seeds": [0, 1], "final": False, **changes}
+    return recipe_dict(root, **given)
 
 
 class LineWriter:
