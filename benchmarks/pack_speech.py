@@ -86,7 +86,7 @@ def join(source: Path, target: Path, column: str) -> Path:
             rows.append(row)
             files.append(table.parent / row[column])
     if len(names := {row[column] for row in rows}) < len(rows):
-        raise SystemExit(f"{source}: {len(rows)} rows name {len(names)} recordings, so parts of two splittings are mixed")
+        raise SystemExit(f"{source}: {len(rows)} rows name {len(names)} recordings, from two splittings")
     write_corpus(target, rows, files, column)
     hours = f", {sum(float(row['duration']) for row in rows) / 3600:.2f} h" if "duration" in rows[0] else ""
     print(f"joined {len(tables)} parts: {len(rows)} recordings{hours}")

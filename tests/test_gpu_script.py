@@ -72,12 +72,6 @@ def test_a_finished_job_is_not_done_again(tmp_path: Path) -> None:
     assert '"benchmark": "kmeans"' in (tmp_path / "work-tiny" / "kept" / "kmeans.log").read_text("utf-8")
 
 
-@pytest.mark.slow
-def test_a_job_that_lacks_something_says_so_and_the_next_one_is_done(tmp_path: Path) -> None:
-    said = on_gpu(tmp_path / "work", "--device", "cpu", "--seconds", "25", "pretrain-mini", status=1)
-    assert "lacks the teacher" in said and "pretrain-mini: FAILED" in said
-
-
 def test_parts_of_speech_join_to_the_same_corpus(speech: Path, tmp_path: Path) -> None:
     pack("split", speech, tmp_path / "parts", "--mebibytes", "0.03")
     assert len(list((tmp_path / "parts").iterdir())) > 1
