@@ -411,6 +411,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, help="clips to draw from")
     parser.add_argument("--repeats", type=int, help="alternations; the medians are shown")
     parser.add_argument("--workers", type=int, default=0, help="loader processes of our side")
+    parser.add_argument("--cache-only", action="store_true", help="fill the cache, and train nothing")
     arguments = parser.parse_args()
     on_gpu = arguments.device == "cuda"
     arguments.clips_per_step = arguments.clips_per_step or (32 if on_gpu else 8)
@@ -426,19 +427,21 @@ def main() -> None:
         disk = sum(file.stat().st_size for file in bench.cache_folder.rglob("*.npy"))
         per_hour = disk / (bench.samples.sum() / SAMPLING_RATE / 3600) / 1e6
         print(f"cache: filled at {filling:.1f} s of audio per second, {per_hour:.0f} MB per hour of audio")
-        matrix_rate = bench.matrix_rate()
-        runs = compare(bench, arguments.repeats, warm=on_gpu or arguments.full)
-    sides = summarise(runs, matrix_rate)
-    show(sides)
+        trained = not arguments.cache_only
+        matrix_rate = bench.matrix_rate() if trained else 0.0
+        runs = compare(bench, arguments.repeats, warm=on_gpu or arguments.full) if trained else {}
+    sides = summarise(runs, matrix_rate) if trained else {}
+    if trained:
+        show(sides)
     packages = ("torch", "transformers", "accelerate", "numpy")
     result = {
         "benchmark": "training",
-        "ratio": sides["ours"]["ratio"],
+        **({"ratio": sides["ours"]["ratio"]} if trained else {}),
         "sides": sides,
         "turns": {name: [vars(each) for each in timed] for name, timed in runs.items()},
         "settings": vars(arguments),
         "cache": {"filled_audio_per_second": filling, "megabytes_per_hour": per_hour},
-        "matrix_teraflops": matrix_rate / 1e12,
+        **({"matrix_teraflops": matrix_rate / 1e12} if trained else {}),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
         "hardware": hardware(torch.device(arguments.device)),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from itertools import chain
@@ -23,7 +24,7 @@ from ..data.fingerprints import recording_hashes
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..pseudo_labels.codebook import FeatureSource
 from ..pseudo_labels.feature_stream import FeatureExtraction, Stream, frames_of
-from ..threads import prefetch
+from ..threads import READERS, prefetch
 from .teachers import Teacher
 
 STATISTICS_FRAMES = 20_000
@@ -87,12 +88,16 @@ class TeacherStates:
         title = f"{description}: what the teacher says"
         with (
             tqdm(total=seconds, desc=title, unit=" s of audio", disable=not shown) as bar,
-            closing(prefetch(work, missing, one_torch_thread=True)) as done,  # several clips at once are quicker
+            closing(prefetch(work, missing, self._threads(), one_torch_thread=True)) as done,
         ):
             total = 0
             for length in done:
                 total += length
                 bar.update(total // SAMPLING_RATE - bar.n)
+
+    def _threads(self) -> int:
+        """Clips at once: beside a GPU every core decodes and takes spectra; on a CPU the layers need the cores."""
+        return READERS if self.teacher.device.type == "cpu" else max(READERS, os.cpu_count() or 1)
 
     def add_paths(self, table: datasets.Dataset) -> datasets.Dataset:
         """Add a column `teacher_layer{L}` of paths per layer to rows whose states have been computed."""
