@@ -24,14 +24,14 @@ from ..files import whole_file
 from ..inference.devices import resolve_device
 from ..inference.reader import READING_ERRORS, describe_problem
 from ..inference.sources import Inputs, Item, expand_inputs
-from ..pretraining.teachers import Teacher, TeacherFacts, teacher_facts
+from ..pretraining.teachers import Teacher, TeacherFacts, mean_and_deviation, teacher_facts
 from ..threads import prefetch
 from ..version import __version__
 from .writers import NpzRows, ParquetRows, Row, Writer
 
 POOLINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda states: states.mean(0),
-    "statistics": lambda states: torch.cat([states.mean(0), states.std(0, correction=0)]),
+    "statistics": mean_and_deviation,
     "max": lambda states: states.amax(0),
     "none": lambda states: states,
 }
@@ -188,8 +188,7 @@ class _Job:
         path = Path(output)
         check_request(path, pooling)
         chosen, facts = resolve_device(device), teacher_facts(os.fspath(model))
-        resolved = 0 if layer == 0 else facts.resolve_layer(layer)
-        return _Job(facts, path, resolved, pooling, chosen, progress)
+        return _Job(facts, path, facts.resolve_layer(layer), pooling, chosen, progress)
 
     @property
     def width(self) -> int:

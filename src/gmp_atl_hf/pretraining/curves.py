@@ -104,9 +104,8 @@ def draw_curves(report: Mapping[str, Any]) -> bytes:
             one.legend(fontsize=7, frameon=False)
             one.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("loss")
-    taught = ["cosines" in entry for entry in iterations]
-    whole = "cosine with the teacher × 100" if all(taught) else f"{counted} right (%)"
-    axes[1][0].set_ylabel(f"{whole}, or cosine × 100" if any(taught) and not all(taught) else whole)
+    measures = ["cosine with the teacher × 100" if "cosines" in one else f"{counted} right (%)" for one in iterations]
+    axes[1][0].set_ylabel(", or ".join(dict.fromkeys(measures)))
     buffer = io.BytesIO()
     canvas.print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()

@@ -80,7 +80,7 @@ class Distillation:
             "bf16": self.bf16,
             "objective": self.spec.objective,
             "start": self.spec.start,
-            **({"positions": "removed"} if self.facts.is_whisper else {}),
+            **({"positions": "removed"} if self.facts.knows_places else {}),
         }
 
     @property
@@ -99,7 +99,7 @@ class Distillation:
     def compute_states(self, folder: Path, tables: Mapping[str, datasets.Dataset]) -> TeacherStates:
         """Compute the teacher's states of tables (text of the progress bar → rows), or find them in a folder."""
         teacher = Teacher(self.facts, self.layers, PartialState().device, self.bf16)
-        if teacher.knows_places:
+        if self.facts.knows_places:
             teacher.take_away(*position_means(folder, teacher, datasets.concatenate_datasets([*tables.values()])))
         states = TeacherStates(folder, teacher)
         for description, table in tables.items():

@@ -20,7 +20,7 @@ from ..protocols.fold import rows_of_parts
 from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
 from ..protocols.protocol import Protocol
 from ..threads import prefetch
-from .teachers import Teacher, teacher_facts
+from .teachers import Teacher, mean_and_deviation, teacher_facts
 
 
 def probe_model(
@@ -63,7 +63,7 @@ def probe_model(
     if layers is None:
         wanted = list(range(facts.layers + 1))
     else:
-        wanted = [layer if layer == 0 else facts.resolve_layer(layer) for layer in dict.fromkeys(layers)]
+        wanted = [facts.resolve_layer(layer) for layer in dict.fromkeys(layers)]
     found = read_corpora([dict(corpus)], labels=labels)
     table = found.table
     cut = Protocol(protocol or found.info.protocol or "leave-one-speaker-out", folds)
@@ -109,8 +109,7 @@ def utterance_features(table: Dataset, encoder: Teacher, progress: bool = False)
 
     def work(row: int) -> dict[int, np.ndarray]:
         states = encoder.states(read_clip(clips[row]["audio"]))
-        both = {layer: [each.mean(0), each.std(0, correction=0)] for layer, each in states.items()}
-        return {layer: torch.cat(parts).cpu().numpy() for layer, parts in both.items()}
+        return {layer: mean_and_deviation(each).cpu().numpy() for layer, each in states.items()}
 
     found: dict[int, list[np.ndarray]] = {layer: [] for layer in encoder.layers}
     with closing(prefetch(work, range(len(table)), one_torch_thread=True)) as done:

@@ -99,7 +99,7 @@ class _Iteration:
     spec: IterationSpec
     labels: StepFolder
     training: StepFolder
-    scales: Mapping[str, int]
+    fields: Mapping[str, Any]
     arguments: Mapping[str, Any]
     distillation: Distillation | None
 
@@ -235,6 +235,7 @@ class _Pretraining:
             regression = distillation is not None and distillation.regression
             if distillation is not None and regression:
                 scales = distillation.widths
+            fields = self._fields(scales, spec.student_layers)
             start = backbone if spec.start == "scratch" else before
             inputs: dict[str, Any] = {
                 "step": "frame-labels",
@@ -247,7 +248,7 @@ class _Pretraining:
                 "seed": recipe.seed,
             }
             if distillation is not None:
-                inputs |= {"start": start, "model": self._fields(scales, spec.student_layers)}
+                inputs |= {"start": start, "model": fields}
             labels = StepFolder(folder / ("1-teacher-states" if regression else "1-frame-labels"), inputs)
             arguments = self._arguments(spec)
             training = StepFolder(
@@ -256,14 +257,14 @@ class _Pretraining:
                     "step": "training",
                     "labels": labels.key,
                     "start": start,
-                    "model": self._fields(scales, spec.student_layers),
+                    "model": fields,
                     "arguments": without_trackers(arguments),
                     "seed": recipe.seed,
                     **({"copied_rate": spec.copied_rate} if spec.start == "teacher" else {}),
                 },
                 {"processes": self.state.num_processes},
             )
-            planned.append(_Iteration(number, spec, labels, training, scales, arguments, distillation))
+            planned.append(_Iteration(number, spec, labels, training, fields, arguments, distillation))
             before = {"key": training.key}
         return planned
 
@@ -320,8 +321,8 @@ class _Pretraining:
                 states = self._compute_states(iteration)
                 if not distillation.regression:
                     distillation.make_labels(folder, states, train, dev, recipe.sample_frames, recipe.seed, description)
-                fields = self._fields(iteration.scales, spec.student_layers)
-                distillation.make_start(folder, states, train, self._start(iteration), self.begin, fields, recipe.seed)
+                start = self._start(iteration)
+                distillation.make_start(folder, states, train, start, self.begin, iteration.fields, recipe.seed)
             elif spec.features == "mfcc":
                 config = GMPATLConfig(**self.base)
                 make_mfcc_labels(folder, config, how, train, dev, description)
@@ -347,7 +348,7 @@ class _Pretraining:
                 model_class=iteration.model_class,
                 start=Weights(labels / START_FOLDER if distillation is not None else self._start(iteration)),
                 backbone=Weights(self.begin),
-                fields=self._fields(iteration.scales, iteration.spec.student_layers),
+                fields=iteration.fields,
                 arguments=iteration.arguments,
                 data={},  # the key is that of the iteration
                 train=labelled(self.speech.train),
@@ -404,7 +405,7 @@ class _Pretraining:
                 "updates": training["updates"],
                 "log": training["log"],
             }
-            distillation = iteration.distillation
+            scales, distillation = iteration.fields["frame_scales"], iteration.distillation
             if distillation is not None:
                 entry["teacher"] = {
                     "name": distillation.facts.name,
@@ -413,14 +414,12 @@ class _Pretraining:
                 }
             if iteration.regression:
                 evaluations = [row for row in training["log"] if "eval_loss" in row]
-                entry["cosines"] = {
-                    name: evaluations[-1][f"eval_accuracy_{name}"] for name in iteration.scales if evaluations
-                }
+                entry["cosines"] = {name: evaluations[-1][f"eval_accuracy_{name}"] for name in scales if evaluations}
                 iterations.append(entry)
                 previous = None
                 continue
             entry["masked_frames_right"] = read_json(iteration.training.path / MASKED_FILE)
-            entry["labels"] = describe_labels(iteration.labels.path, iteration.scales)
+            entry["labels"] = describe_labels(iteration.labels.path, scales)
             if previous is not None:
                 entry["agreement_with_labels_before"] = label_agreement(previous.labels.path, iteration.labels.path)
             iterations.append(entry)

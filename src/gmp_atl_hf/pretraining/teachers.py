@@ -67,6 +67,11 @@ class TeacherFacts:
         return self.config.model_type not in CONVOLUTIONAL
 
     @property
+    def knows_places(self) -> bool:
+        """Whether absolute positions are part of its states, and not only what lies around a frame."""
+        return self.is_whisper
+
+    @property
     def layers(self) -> int:
         """Number of transformer layers."""
         return int(self.config.encoder_layers if self.is_whisper else self.config.num_hidden_layers)
@@ -186,11 +191,6 @@ class Teacher:
         if 0 in self.layers:
             self.blocks[0].register_forward_pre_hook(lambda _, inputs: self._keep(0, inputs[0]))
 
-    @property
-    def knows_places(self) -> bool:
-        """Whether absolute positions are part of its states, and not only what lies around a frame."""
-        return self.facts.is_whisper
-
     def take_away(self, key: str, means: Mapping[int, Tensor]) -> None:
         """Give states from now on less what belongs to their place in the chunk, see `positions`.
 
@@ -275,6 +275,11 @@ class Teacher:
         for block in self.blocks:
             output = block(hidden, None)
             hidden = output[0] if isinstance(output, tuple) else output
+
+
+def mean_and_deviation(states: Tensor) -> Tensor:
+    """(frames, width) → (2 · width,) mean and standard deviation over the frames."""
+    return torch.cat([states.mean(0), states.std(0, correction=0)])
 
 
 def _load_encoder(facts: TeacherFacts) -> nn.Module:
