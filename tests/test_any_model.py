@@ -190,7 +190,7 @@ def test_a_suggestion_follows_the_word(label: str, emotion: str | None) -> None:
         ("angr=anger", "did you mean `anger`"),
         ("bliss=neutral", "turn it round, --labels NEUTRAL=bliss"),
         ("anger=null,neutral=null,Sadness=null", "no label of .* means an emotion of the corpus"),
-        ("anger=true", "the label map says anger=True"),
+        ("anger=true", "the label map says anger=True\n"),
         ("anger=anger,anger=neutral", "gives 'anger' twice"),
     ],
 )
