@@ -252,10 +252,10 @@ def write_labels(folder: Path, labels: list[int]) -> None:
     pyarrow.parquet.write_table(table, folder / steps.LABELS_FILE)
 
 
-def test_the_encoder_says_whom_it_has_heard(finished: Path) -> None:
-    heard = seen_speakers(finished / "model")
-    assert heard == speakers_seen_by(describe_backbone(str(finished / "model")))
-    assert heard == [f"csv/s{speaker}" for speaker in range(5)]
+def test_the_encoder_says_whom_it_was_trained_on(finished: Path) -> None:
+    seen = seen_speakers(finished / "model")
+    assert seen == speakers_seen_by(describe_backbone(str(finished / "model")))
+    assert seen == [f"csv/s{speaker}" for speaker in range(5)]
 
 
 def test_an_encoder_of_another_precision_is_not_taken_for_this_one(finished: Path, speech: Path) -> None:

@@ -137,10 +137,10 @@ def test_the_student_gets_nearer_to_what_the_teacher_says(
 ) -> None:
     recipe = lesson(speech, folders["whisper"], num_train_epochs=20, learning_rate=5e-3)
     entry = pretrain(recipe, tmp_path)["iterations"][0]
-    heard = [row["eval_accuracy_teacher_layer2"] for row in entry["log"] if "eval_loss" in row]
-    assert entry["cosines"]["teacher_layer2"] == heard[-1] > max(heard[0], 0.3)
+    cosines = [row["eval_accuracy_teacher_layer2"] for row in entry["log"] if "eval_loss" in row]
+    assert entry["cosines"]["teacher_layer2"] == cosines[-1] > max(cosines[0], 0.3)
     assert HubertModel.from_pretrained(tmp_path / "model").config.hidden_size == 16
-    assert "unknown" in seen_speakers(tmp_path / "model")  # nobody knows whom the teacher has heard
+    assert "unknown" in seen_speakers(tmp_path / "model")  # nobody knows whom the teacher was trained on
 
 
 def test_a_student_begins_with_its_teachers_layers(finished: Path, folders: dict[str, Path]) -> None:
@@ -215,7 +215,7 @@ def without_weights(folder: Path) -> Path:
         (bert, {}, "is a 'bert' model"),
         (lambda folder: folder / "nowhere", {}, "cannot be read"),
         (lambda folder: make_teacher("hubert", folder, conv_stride=(5, 2, 2, 2, 2, 2, 1)), {}, "do not line up"),
-        (at_8_khz, {}, "hears 8000 samples a second"),
+        (at_8_khz, {}, "takes 8000 samples a second"),
         (with_other_spectra, {}, "makes 128"),
         (without_weights, {}, "holds no weights"),
         (lambda folder: make_teacher("whisper", folder), {"layers": [4]}, "layer 4 of the teacher"),

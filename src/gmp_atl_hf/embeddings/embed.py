@@ -115,7 +115,7 @@ def embed_corpus(
     """Write embeddings of a corpus, with speakers, genders and emotions, to a parquet or npz file.
 
     Args:
-        model: As for `embed_files`; whom the encoder has heard is not looked at.
+        model: As for `embed_files`; whom the encoder was trained on is not looked at.
         corpus: As in a recipe: `name`, `root` and the reader's options. Recordings that cannot be read are refused, or
             with `unreadable: drop` left out and listed; with `check_audio: false` they have a row with their error.
         output: As for `embed_files`, and so what is in it.

@@ -144,7 +144,7 @@ class Distillation:
             for layer, (mean, deviation) in states.statistics(train, seed).items():
                 head: Any = model.state_heads[state_column(layer)]
                 head.standardise(mean, deviation)
-        model.config.seen_speakers = sorted({*seen_speakers(begin), *self.facts.heard})
+        model.config.seen_speakers = sorted({*seen_speakers(begin), *self.facts.seen_speakers})
         with quiet_transformers():
             model.save_pretrained(folder / START_FOLDER)
         load_feature_extractor(config_from).save_pretrained(folder / START_FOLDER)

@@ -62,7 +62,7 @@ def mfcc_source() -> FeatureSource:
 def mfcc_frames(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.NDArray[np.float32]:
     """What is clustered, (frames, 39) float32: `mfccs`, each dimension with mean 0 and variance 1 over the clip.
 
-    The published recipe (fairseq's HuBERT example) does not do that. But a HuBERT with group norm cannot hear how loud
+    The published recipe (fairseq's HuBERT example) does not do that. But a HuBERT with group norm cannot tell how loud
     a recording is, so labels that depend on the level, the microphone or the voice's average could not be predicted,
     and they are not what it shall learn.
 

@@ -69,7 +69,7 @@ def probe_model(
     cut = Protocol(protocol or found.info.protocol or "leave-one-speaker-out", folds)
     parts = cut.folds(table)
     held_out = HeldOut(frozenset(name for fold in parts for name in fold.test if fold.speaker_independent))
-    held_out.refuse_speakers(facts.heard, f"the encoder {model} has seen")
+    held_out.refuse_speakers(facts.seen_speakers, f"the encoder {model} has seen")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     features = utterance_features(table, Teacher(facts, wanted, device), progress)
     answers, speakers = np.asarray(table["emotion"]), list(table["speaker"])
@@ -85,7 +85,7 @@ def probe_model(
         "command": command,
         "corpus": {"name": found.info.name, "recordings": len(table), "labels": names},
         "protocol": cut.describe(table),
-        "stamps": [MAYBE_SEEN_STAMP] if maybe_seen(facts.heard, set(speakers)) else [],
+        "stamps": [MAYBE_SEEN_STAMP] if maybe_seen(facts.seen_speakers, set(speakers)) else [],
         "left_out": len(found.left_out),
         "c": c,
         "layers": [

@@ -355,7 +355,7 @@ class _Pretraining:
                 dev=labelled(self.speech.dev),
                 seed=self.recipe.seed,
                 description=f"iteration {iteration.number}",
-                also_seen=() if distillation is None else distillation.facts.heard,
+                also_seen=() if distillation is None else distillation.facts.seen_speakers,
                 trainer=None if distillation is None else distillation.trainer,
             )
             train(folder, task)

@@ -82,7 +82,7 @@ class TeacherFacts:
         return int(self.config.d_model if self.is_whisper else self.config.hidden_size)
 
     @property
-    def heard(self) -> tuple[str, ...]:
+    def seen_speakers(self) -> tuple[str, ...]:
         """The speakers that it was trained on by its own account; `unknown` where it does not say."""
         said = {"model_type": GMPATLConfig.model_type, "seen_speakers": getattr(self.config, "seen_speakers", None)}
         return tuple(speakers_seen_by({"config": said}))
@@ -143,7 +143,7 @@ def teacher_facts(name: str) -> TeacherFacts:
                 _FIX,
             ) from error
     if extractor.sampling_rate != SAMPLING_RATE:
-        raise RequestError(f"the teacher {name} hears {extractor.sampling_rate} samples a second", _EXPECTED, _FIX)
+        raise RequestError(f"the teacher {name} takes {extractor.sampling_rate} samples a second", _EXPECTED, _FIX)
     inputs = config.num_mel_bins if whisper else 1
     if getattr(extractor, "feature_size", inputs) != inputs or whisper != hasattr(extractor, "n_fft"):
         raise RequestError(
