@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import RequestError, did_you_mean
+from ..errors import RequestError, did_you_mean, errors_of
 from .columns import gender_word, split_word
 from .corpora import (
     UNKNOWN_SPEAKER,
@@ -206,10 +206,8 @@ def _tidy(corpus: str, people: str, recording: Recording) -> Recording:
             "a speaker for every recording: folds are made of speakers, so that no voice is trained and tested on",
             "give each recording its speaker (UNKNOWN_SPEAKER where nobody knows), or take it out of the corpus",
         )
-    try:
+    with errors_of(f"{corpus}/{recording.file}"):
         gender, split = gender_word(recording.gender), split_word(recording.split)
-    except RequestError as error:
-        raise RequestError(f"{corpus}/{recording.file}: {error.found}", error.expected, error.fix) from error
     return replace(
         recording,
         gender=gender,

@@ -21,7 +21,7 @@ from transformers.audio_utils import mel_filter_bank, spectrogram, window_functi
 from ..data.audio import SAMPLING_RATE, read_clip
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
-from ..modeling.frames_gmp_atl import frame_count
+from ..modeling.frames_gmp_atl import frame_count, hop_length, receptive_field
 from ..pseudo_labels.cluster import cluster_and_label
 from ..pseudo_labels.codebook import FeatureSource
 from ..pseudo_labels.feature_stream import FeatureExtraction, Stream
@@ -148,10 +148,7 @@ def make_mfcc_labels(
 
 def _geometry(config: GMPATLConfig) -> tuple[int, int]:
     """Hop and receptive field of the model's frames, in samples."""
-    hop, field = 1, 1
-    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-        field += (kernel - 1) * hop
-        hop *= stride
+    hop, field = hop_length(config.conv_stride), receptive_field(config.conv_kernel, config.conv_stride)
     if hop % 2:
         raise RequestError(
             f"frames that are {hop} samples apart (the product of conv_stride)",

@@ -26,7 +26,7 @@ from ..data.audio import SAMPLING_RATE
 from ..data.fingerprints import Recordings, combine
 from ..data.table import Corpus, read_corpora
 from ..environment import describe_environment
-from ..errors import RequestError
+from ..errors import RequestError, errors_of
 from ..files import check_files, json_of, read_json, remove_half_written, write_json, write_known
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
@@ -168,10 +168,8 @@ class _Pretraining:
     def _distillation(self, number: int, spec: IterationSpec) -> Distillation | None:
         if spec.features != "teacher":
             return None
-        try:
+        with errors_of(f"iteration {number}"):
             return Distillation.of(spec, GMPATLConfig(**self.base), bool(self._arguments(spec).get("bf16")))
-        except RequestError as error:
-            raise RequestError(f"iteration {number}: {error.found}", error.expected, error.fix) from error
 
     def _read(self) -> Corpus:
         entries = [

@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 import numpy as np
 from accelerate import PartialState
+from scipy.special import softmax
 from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
@@ -265,8 +266,7 @@ def predict(
             logits = np.asarray(trainer.predict(table).predictions, dtype=np.float64)
         except DivergenceError as error:
             raise DivergenceError(f"the model {checkpoint}: {error.found}", error.expected, error.fix) from error
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    scores = exponentials / exponentials.sum(axis=1, keepdims=True)
+    scores = softmax(logits, axis=1)
     names = table.features["emotion"].names
     columns = table.select_columns(["id", "file", "speaker", "gender", "emotion"])
     return [
