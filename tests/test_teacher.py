@@ -23,6 +23,7 @@ from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.data.table import read_corpora
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
+from gmp_atl_hf.pretraining import distillation
 from gmp_atl_hf.pretraining.filters import mel_filters
 from gmp_atl_hf.pretraining.positions import position_means
 from gmp_atl_hf.pretraining.student import HubertForTeacherRegression, StudentTrainer
@@ -133,13 +134,16 @@ def test_another_teacher_layer_or_precision_has_another_key(folders: dict[str, P
 
 
 def test_the_student_gets_nearer_to_what_the_teacher_says(
-    folders: dict[str, Path], speech: Path, tmp_path: Path
+    folders: dict[str, Path], speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    loaded: list[Teacher] = []
+    monkeypatch.setattr(distillation, "Teacher", lambda *words: loaded.append(Teacher(*words)) or loaded[-1])
     recipe = lesson(speech, folders["whisper"], num_train_epochs=20, learning_rate=5e-3)
     entry = pretrain(recipe, tmp_path)["iterations"][0]
     cosines = [row["eval_accuracy_teacher_layer2"] for row in entry["log"] if "eval_loss" in row]
     assert entry["cosines"]["teacher_layer2"] == cosines[-1] > max(cosines[0], 0.3)
     assert HubertModel.from_pretrained(tmp_path / "model").config.hidden_size == 16
+    assert len(loaded) == 1  # the student finds what has been said without asking again
     assert "unknown" in seen_speakers(tmp_path / "model")  # nobody knows whom the teacher was trained on
 
 

@@ -401,18 +401,19 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
         >>> load_feature_extractor("mini").sampling_rate
         16000
     """
-    folder = Path(locate(checkpoint))
-    check_files(folder, "preprocessor_config.json")
-    if folder.is_dir() and not (folder / "preprocessor_config.json").is_file():
-        if (adapter := Adapter.find(str(folder))) is not None:
-            return load_feature_extractor(adapter.base)
-        # A checkpoint without one: HuBERT's convention is to normalise for layer-norm models only.
-        return default_feature_extractor(read_config(str(checkpoint)))
-    what = f"preprocessor_config.json of {checkpoint}"
+    name = "preprocessor_config.json"
+    check_files(Path(locate(checkpoint)), name)
+    what = f"{name} of {checkpoint}"
     expected = "the settings of a Wav2Vec2FeatureExtractor, or no such file at all"
     fix = "write it anew with Wav2Vec2FeatureExtractor.save_pretrained()"
     with explained(f"{what} cannot be used", expected, fix):
-        extractor = Wav2Vec2FeatureExtractor.from_pretrained(find_checkpoint(checkpoint))
+        place = find_checkpoint(checkpoint)
+        if cached_file(place, name, _raise_exceptions_for_missing_entries=False) is None:
+            if (adapter := Adapter.find(place)) is not None:
+                return load_feature_extractor(adapter.base)
+            # A checkpoint without one: HuBERT's convention is to normalise for layer-norm models only.
+            return default_feature_extractor(read_config(place))
+        extractor = Wav2Vec2FeatureExtractor.from_pretrained(place)
     right: Mapping[str, bool] = {
         "sampling_rate": extractor.sampling_rate == SAMPLING_RATE,
         "feature_size": extractor.feature_size == 1,

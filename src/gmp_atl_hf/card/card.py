@@ -211,7 +211,8 @@ def _comparison(one: Mapping[str, Any]) -> str:
     kind = "exact sign-flip test" if one["exact"] else "sign-flip test"
     return (
         f"{one['first']} − {one['other']}: {points(one['mean_difference'])} points of UAR per speaker, "
-        f"p = {one['p']:.3g} ({kind}, {one['n']} speakers, smallest possible p {one['smallest_attainable_p']:.3g}). {one['remark']}"
+        f"p = {one['p']:.3g} ({kind}, {one['n']} speakers, "
+        f"smallest possible p {one['smallest_attainable_p']:.3g}). {one['remark']}"
     )
 
 

@@ -116,3 +116,16 @@ def _frames(folder: Path, column: str) -> np.ndarray:
     check_files(folder, LABELS_FILE)
     values = pyarrow.parquet.read_table(folder / LABELS_FILE, columns=[column])[column]
     return np.asarray(values.combine_chunks().flatten())
+
+
+def summarise(report: Mapping[str, Any]) -> str:
+    """One line for each iteration, for the screen."""
+    lines = []
+    for entry in report["iterations"]:
+        if "cosines" in entry:
+            cosines = ", ".join(f"{name} {value:.3f}" for name, value in entry["cosines"].items())
+            lines.append(f"Iteration {entry['iteration']} (teacher): cosine with the teacher: {cosines}")
+            continue
+        accuracies = ", ".join(f"{name} {100 * value:.1f} %" for name, value in entry["masked_frames_right"].items())
+        lines.append(f"Iteration {entry['iteration']} ({entry['features']}): masked frames right: {accuracies}")
+    return "\n".join(lines)
