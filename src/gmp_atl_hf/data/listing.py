@@ -26,7 +26,7 @@ from .corpora import (
 )
 from .corpora.base import ANOTHER_COPY
 from .corpora.from_file import guarded, is_corpus_file
-from .spelling import is_missing, spelling, tidy_text
+from .spelling import first_few, is_missing, spelling, tidy_text
 
 _GIVE_ROOT = "give the corpus' folder (in a recipe: corpus.root)"
 
@@ -339,9 +339,3 @@ def _doubtful_speakers(recordings: Sequence[Recording]) -> list[str]:
 def with_prefix(corpus: str, left_out: Iterable[LeftOut]) -> list[LeftOut]:
     """Name what was left out by id, `<corpus>/<file>`."""
     return [LeftOut(_printable(f"{corpus}/{one.file}"), _printable(one.reason[:500])) for one in left_out]
-
-
-def first_few(names: Sequence[str], shown: int = 5) -> str:
-    """Join the first few names for a message, with the number of those not shown."""
-    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + rest

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE, read_audio
-from ..data.columns import GENDERS
+from ..data.columns import row_in_words
 from ..data.corpora import LeftOut
 from ..data.labels import LabelMap
 from ..data.table import read_corpora
@@ -154,15 +154,7 @@ class _TableRows(Sequence[tuple[Row, Item]]):
         if index >= len(self):
             raise IndexError(index)
         found = self.table[index]
-        gender = None if found["gender"] is None else GENDERS[found["gender"]]
-        row = Row(
-            id=found["id"],
-            file=found["file"],
-            speaker=found["speaker"],
-            gender=gender,
-            emotion=self.names[found["emotion"]],
-        )
-        return row, Item(found["id"], found["audio"])
+        return Row(**row_in_words(found, self.names)), Item(found["id"], found["audio"])
 
 
 @dataclass(frozen=True)

@@ -120,8 +120,6 @@ class _Pretraining:
 
     def __init__(self, recipe: PretrainRecipe, output_dir: Path, command: str) -> None:
         self.recipe, self.output_dir, self.command = recipe, output_dir, command
-        if output_dir.is_file():
-            raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
         self.state = join_processes()
         self.backbone = describe_backbone(recipe.backbone)
         fields: Mapping[str, Any] = self.backbone.get("scratch") or self.backbone["config"]

@@ -23,6 +23,7 @@ from ..protocols.speakers import is_unknown
 from ..report.blocks import counted
 from ..report.build import FoldResult, build_report, write_report
 from ..run_folder.layout import METRICS_FILE, MODEL, PREDICTIONS_FILE, RunFolder
+from ..run_folder.lock import refuse_file
 from .steps import predict, write_left_out
 
 
@@ -55,8 +56,8 @@ def evaluate_model(
     Raises:
         RequestError: The corpus has labels that the model does not tell, or speakers that it has seen.
     """
-    if output_dir is not None and Path(output_dir).is_file():
-        raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
+    if output_dir is not None:
+        refuse_file(Path(output_dir))
     names = load_emotion_model(str(model)).config.emotions
     load_feature_extractor(model)  # all of the model is read here: a damaged one is refused before the corpus is read
     seen = seen_speakers(model)

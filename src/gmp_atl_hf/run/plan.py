@@ -92,8 +92,6 @@ def plan_run(
     Raises:
         RequestError: The request is wrong, or something finished in the folder contradicts it.
     """
-    if output_dir.is_file():
-        raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
     folder, processes = RunFolder(output_dir), join_processes()
     variants = _variants(recipe)
     described = {str(each.backbone): describe_backbone(each.backbone) for each in variants.values()}

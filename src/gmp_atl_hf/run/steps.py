@@ -18,10 +18,11 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..checkpoints import load_feature_extractor, load_model, quiet_transformers, seen_speakers
+from ..data.columns import row_in_words
 from ..data.corpora import LeftOut
 from ..errors import DivergenceError
 from ..files import is_whole, json_of, jsonl_of, read_json, remember, write_jsonl, write_known
-from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
+from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
 from ..numerics import deterministic
 from ..protocols.leakage import NO_TEST_SET, HeldOut
 from ..pseudo_labels.cluster import cluster_and_label
@@ -271,11 +272,7 @@ def predict(
     columns = table.select_columns(["id", "file", "speaker", "gender", "emotion"])
     return [
         {
-            "id": row["id"],
-            "file": row["file"],
-            "speaker": row["speaker"],
-            "gender": None if row["gender"] is None else GENDERS[row["gender"]],
-            "emotion": names[row["emotion"]],
+            **row_in_words(row, names),
             "predicted": names[int(score.argmax())],
             "scores": {name: float(p) for name, p in zip(names, score, strict=True)},
         }
