@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from functools import cache
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -22,11 +21,8 @@ from ..data.audio import SAMPLING_RATE, read_clip
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count, hop_length, receptive_field
-from ..pseudo_labels.cluster import cluster_and_label
 from ..pseudo_labels.codebook import FeatureSource
 from ..pseudo_labels.feature_stream import FeatureExtraction, Stream
-from ..pseudo_labels.kmeans import MultiScaleKMeans
-from ..recipe.sections import PseudoLabelSpec
 from ..threads import prefetch
 
 LAYER = 0
@@ -127,23 +123,6 @@ def mfcc_extraction(config: GMPATLConfig) -> FeatureExtraction:
             yield from frames
 
     return FeatureExtraction(extract, mfcc_source(), DIMENSIONS, config)
-
-
-def make_mfcc_labels(
-    folder: Path,
-    config: GMPATLConfig,
-    spec: PseudoLabelSpec,
-    train: datasets.Dataset,
-    dev: datasets.Dataset,
-    description: str,
-) -> None:
-    """Cluster the MFCCs of the training rows and label every frame of training and development rows.
-
-    Written: `codebooks.safetensors`, `codebooks.json` and `labels.parquet` (id and one column per scale). Of `spec`
-    only the numbers of clusters and the sample are used.
-    """
-    kmeans = MultiScaleKMeans(spec.clusters, spec.seed)
-    cluster_and_label(folder, mfcc_extraction(config), kmeans, spec.sample_frames, train, dev, description)
 
 
 def _geometry(config: GMPATLConfig) -> tuple[int, int]:

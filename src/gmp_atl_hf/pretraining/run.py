@@ -31,11 +31,13 @@ from ..errors import RequestError, errors_of, read_only_is_fine
 from ..files import check_files, json_of, read_json, remove_half_written, write_json, write_known
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
-from ..pseudo_labels.kmeans import column_name
+from ..pseudo_labels.cluster import cluster_and_label
+from ..pseudo_labels.feature_stream import FeatureExtraction
+from ..pseudo_labels.kmeans import MultiScaleKMeans, column_name
 from ..recipe.sections import PseudoLabelSpec
 from ..report.figures import NO_MATPLOTLIB, can_draw
 from ..run.processes import join_processes
-from ..run.stages import MODEL_CLASSES, encoder_shapes, make_arguments, without_trackers
+from ..run.stages import MODEL_CLASSES, backbone_fields, encoder_shapes, make_arguments, without_trackers
 from ..run.steps import make_pseudo_labels, pseudo_labels_of, train, write_left_out
 from ..run.training import Training, Weights
 from ..run_folder.layout import TRAINING_FILE
@@ -45,7 +47,7 @@ from ..training.checks import check_training_arguments
 from .curves import describe_labels, draw_curves, label_agreement, masked_accuracy, summarise
 from .distillation import START_FOLDER, Distillation
 from .filters import begin_with_mel_filters
-from .mfcc import LAYER, make_mfcc_labels
+from .mfcc import LAYER, mfcc_extraction
 from .recipe import IterationSpec, PretrainRecipe, check_pretraining_names
 from .speech import divide_speech
 from .teacher_states import TeacherStates, add_paths
@@ -122,8 +124,7 @@ class _Pretraining:
         self.recipe, self.output_dir, self.command = recipe, output_dir, command
         self.state = join_processes()
         self.backbone = describe_backbone(recipe.backbone)
-        fields: Mapping[str, Any] = self.backbone.get("scratch") or self.backbone["config"]
-        self.base = {name: value for name, value in fields.items() if name not in ("model_type", "architectures")}
+        self.base = backbone_fields(self.backbone)
         self._check_settings()
         self.distillations = [
             self._distillation(number, spec) for number, spec in enumerate(recipe.iterations, start=1)
@@ -311,8 +312,6 @@ class _Pretraining:
         if iteration.labels.finished:
             return
         spec, recipe = iteration.spec, self.recipe
-        layers = (1,) if spec.features == "mfcc" else spec.layers
-        how = PseudoLabelSpec(layers, spec.clusters, "backbone", recipe.sample_frames, recipe.seed)
         description = f"iteration {iteration.number}"
         train, dev = self.speech.train, self.speech.dev
         distillation = iteration.distillation
@@ -321,16 +320,21 @@ class _Pretraining:
                 states = self._compute_states(iteration)
                 self._stores[iteration.number] = states.stores
                 if not distillation.regression:
-                    distillation.make_labels(folder, states, train, dev, recipe.sample_frames, recipe.seed, description)
+                    self._cluster(folder, states.extraction(distillation.student), spec, description)
                 start = self._start(iteration)
                 distillation.make_start(folder, states, train, start, self.begin, iteration.fields, recipe.seed)
             elif spec.features == "mfcc":
-                config = GMPATLConfig(**self.base)
-                make_mfcc_labels(folder, config, how, train, dev, description)
+                self._cluster(folder, mfcc_extraction(GMPATLConfig(**self.base)), spec, description)
             else:
+                how = PseudoLabelSpec(spec.layers, spec.clusters, "backbone", recipe.sample_frames, recipe.seed)
                 source = self._before(iteration)
                 model_class = HubertForGMPATLFrameClassification
                 make_pseudo_labels(folder, model_class, source, how, train, dev, description)
+
+    def _cluster(self, folder: Path, extraction: FeatureExtraction, spec: IterationSpec, description: str) -> None:
+        """Cluster features of another kind as step 2 of the method clusters hidden states."""
+        kmeans, frames = MultiScaleKMeans(spec.clusters, self.recipe.seed), self.recipe.sample_frames
+        cluster_and_label(folder, extraction, kmeans, frames, self.speech.train, self.speech.dev, description)
 
     def _train(self, iteration: _Iteration) -> None:
         if iteration.training.finished:

@@ -83,11 +83,9 @@ def evaluate_model(
         stamps=[MAYBE_SEEN_STAMP] if maybe_seen(seen, set(table["speaker"])) else [],
         notes=[f"Labels: {', '.join(f'{a} → {b or chr(8211)}' for a, b in labels.items())}."] if labels else [],
         left_out=Counter(one.reason for one in left_out),
-        corpus={"name": found.info.name, "homepage": found.info.homepage, "licence": found.info.licence,
-                "citation": found.info.citation, "language": found.info.language,
-                "recordings": len(table), "problems": found.problems},
+        corpus={**found.info.reported, "recordings": len(table), "problems": found.problems},
         environment=describe_environment(),
-    )  # fmt: skip
+    )
     if output_dir is not None and PartialState().is_main_process:
         folder = Path(output_dir)
         # As in a run, so that `gmp-atl compare` reads it too.

@@ -152,9 +152,8 @@ def _variants(recipe: Recipe) -> dict[str, Method]:
 
 def _check_stages(variants: Mapping[str, Method], backbones: Backbones, labels: list[str] | None) -> None:
     for name, each in variants.items():
-        backbone = backbones[name]
         for candidate in each.candidates():
-            check_stage_settings(candidate, backbone.get("config", backbone.get("scratch", {})), labels)
+            check_stage_settings(candidate, backbones[name], labels)
 
 
 def _read_corpus(recipe: Recipe, folder: RunFolder, processes: PartialState) -> Corpus:
