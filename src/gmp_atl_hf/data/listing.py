@@ -26,7 +26,7 @@ from .corpora import (
 )
 from .corpora.base import ANOTHER_COPY
 from .corpora.from_file import guarded, is_corpus_file
-from .spelling import first_few, is_missing, spelling, tidy_text
+from .spelling import first_few, is_missing, printable, spelling, tidy_text
 
 _GIVE_ROOT = "give the corpus' folder (in a recipe: corpus.root)"
 
@@ -98,7 +98,7 @@ def _sort(corpus: str, items: Iterable[Item]) -> tuple[list[Recording], list[Lef
         elif isinstance(item, Remark):
             remarks.append(item.text)
         elif odd := _no_text(item):
-            left_out.append(LeftOut(_printable(item.file), f"its {odd} is no valid text", item.path))
+            left_out.append(LeftOut(printable(item.file), f"its {odd} is no valid text", item.path))
         elif is_missing(item.emotion):
             left_out.append(LeftOut(item.file, "it has no emotion label", item.path))
         else:
@@ -188,14 +188,9 @@ def _no_text(recording: Recording) -> str | None:
     """Name a field that no file can hold: half of a pair of surrogates, or a file name in an unknown encoding."""
     for field in ("file", "path", "emotion", "speaker", "gender", "session", "split"):
         text = str(getattr(recording, field))
-        if not text.isascii() and text != _printable(text):
+        if not text.isascii() and text != printable(text):
             return field
     return None
-
-
-def _printable(text: str) -> str:
-    """Give the text with what cannot be encoded written as codes."""
-    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def _tidy(corpus: str, people: str, recording: Recording) -> Recording:
@@ -338,4 +333,4 @@ def _doubtful_speakers(recordings: Sequence[Recording]) -> list[str]:
 
 def with_prefix(corpus: str, left_out: Iterable[LeftOut]) -> list[LeftOut]:
     """Name what was left out by id, `<corpus>/<file>`."""
-    return [LeftOut(_printable(f"{corpus}/{one.file}"), _printable(one.reason[:500])) for one in left_out]
+    return [LeftOut(printable(f"{corpus}/{one.file}"), printable(one.reason[:500])) for one in left_out]

@@ -30,6 +30,11 @@ def spelling(name: str) -> str:
     return "/".join(tidy_text(part) for part in folded.split("/"))
 
 
+def printable(text: str) -> str:
+    """The text with what UTF-8 cannot hold, as in a file's name that is no valid text, written as codes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def first_few(names: Sequence[str], shown: int = 5, separator: str = ", ") -> str:
     """Join the first few names for a message, with the number of those not shown."""
     rest = f"{';' if separator == '; ' else ''} and {len(names) - shown} more" if len(names) > shown else ""
