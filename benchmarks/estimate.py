@@ -92,9 +92,9 @@ def rates(results: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> 
         labels = pick(results, "pseudo_labels", gpu, "base")
         if labels is not None:
             ten = labels["sizes"]["ten"]
-            # Its step hears all audio once to label it and a part of it to cluster it.
-            heard = ten["audio_seconds"] * (1 + min(1.0, heard_hours() * 3600 / ten["audio_seconds"]))
-            of["label"] = Fact(heard / ten["seconds"], "measured")
+            # Its step reads all audio once to label it and a part of it to cluster it.
+            seconds = ten["audio_seconds"] * (1 + min(1.0, sampled_hours() * 3600 / ten["audio_seconds"]))
+            of["label"] = Fact(seconds / ten["seconds"], "measured")
         elif "train" in of:
             # Forward alone, from the cache: a third of a training step's arithmetic.
             of["label"] = Fact(3 * of["train"].value, f"three times the training rate, {of['train'].how}")
@@ -103,8 +103,8 @@ def rates(results: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> 
     return found
 
 
-def heard_hours() -> float:
-    """Most audio that is heard to draw the frames to cluster."""
+def sampled_hours() -> float:
+    """Most audio that is read to draw the frames to cluster."""
     return EXTRACTED_FRAMES * PseudoLabelSpec().sample_frames / FRAMES_PER_HOUR
 
 
@@ -118,7 +118,7 @@ def hours_taken(hours: float, of: Mapping[str, Fact], devices: int, fit: Fact) -
     for stage, settings in DEFAULT_ARGUMENTS.items():
         epochs = settings["num_train_epochs"]
         taken[f"{stage}, {epochs} epochs"] = passes(epochs * hours, of["train"])
-    taken["frame labels"] = passes(hours + min(hours, heard_hours()), of["label"])
+    taken["frame labels"] = passes(hours + min(hours, sampled_hours()), of["label"])
     taken["k-means"] = Fact(fit.value / 3600, fit.how)
     return taken
 

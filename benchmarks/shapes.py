@@ -3,7 +3,7 @@
     python benchmarks/shapes.py SPEECH.csv [--seconds 240] [--shapes "192 x 6;256 x 4"]
 
 Each shape is trained for the same CPU seconds on clusters of MFCCs and then asked for the masked frames of speakers
-that it has not heard. Printed: parameters, updates, masked frames right, and audio seconds encoded per CPU second.
+that it was not trained on. Printed: parameters, updates, masked frames right, and audio seconds encoded per CPU second.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python benchmarks/training.py --full                            # more steps and alternations
     python benchmarks/training.py --full --device cuda --bf16       # on a GPU, add --shape large for the large model
 
-Both sides freeze the convolution front end, hear whole clips and see the same audio seconds per optimiser step on
+Both sides freeze the convolution front end, get whole clips and see the same audio seconds per optimiser step on
 average; lengths are like IEMOCAP's (log-normal, mean 4.5 s, 0.6 to 30 s). The stock side takes random clips and pads
 as its feature extractor does (base: zeros and no mask, large: with mask). Its waveforms are decoded beforehand and it
 keeps HuBERT's LayerDrop of 0.1, which leaves out a tenth of its layers; ours has neither advantage. Weights and audio
@@ -111,7 +111,7 @@ def noise_table(clips: int) -> datasets.Dataset:
 
 @dataclass(frozen=True)
 class Timed:
-    """One run of one side: wall and processor seconds of the loop, seconds of audio as heard and as computed."""
+    """One run of one side: wall and processor seconds of the loop, seconds of audio as read and as computed."""
 
     seconds: float
     cpu_seconds: float

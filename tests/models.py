@@ -123,13 +123,13 @@ def pad_rows(rows: Sequence[Tensor], filling: float) -> Tensor:
 @contextmanager
 def listen() -> Iterator[list[str]]:
     """Everything that transformers logs meanwhile; pytest's own capture misses it, as its handler is made at import."""
-    heard: list[str] = []
+    messages: list[str] = []
     handler = logging.Handler(logging.INFO + 1)
-    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("transformers")
     logger.addHandler(handler)
     try:
-        yield heard
+        yield messages
     finally:
         logger.removeHandler(handler)
 

@@ -105,7 +105,7 @@ def test_a_stream_is_cut_as_the_whole_would_be_and_little_of_it_is_held(total: i
     assert SlidingWindow(size, hop).count(total) == len(spans)
     weights = coverage_weights(spans)
     shares = sum((np.arange(total) >= start) & (np.arange(total) < end) for start, end in spans)
-    assert np.min(shares) >= 1  # nothing goes unheard
+    assert np.min(shares) >= 1  # nothing is skipped
     expected = [sum(1 / shares[start:end]) / total for start, end in spans]
     np.testing.assert_allclose(weights, expected, atol=1e-12)
 

@@ -349,9 +349,9 @@ def test_a_row_with_a_segment_hears_that_and_nothing_else(
     assert len({row["id"] for row in rows}) == 4
     assert rows[1]["file"] == f"long.{suffix}#t=0.5,1.25"
     for row, (first, last) in zip(rows, spans, strict=True):
-        heard = read_audio(row["audio"])
-        assert len(heard) == row["num_samples"]
-        assert (heard[: last - first] == whole[first : first + len(heard)][: last - first]).all()
+        read = read_audio(row["audio"])
+        assert len(read) == row["num_samples"]
+        assert (read[: last - first] == whole[first : first + len(read)][: last - first]).all()
 
 
 @pytest.mark.parametrize(

@@ -309,7 +309,7 @@ def test_what_is_made_of_recordings_is_not_sent_along_with_the_output_folder(tmp
 
 
 @pytest.mark.parametrize("reason", ["a front end that is trained", "switched off", "a collator of one's own"])
-def test_the_waveform_is_heard_in_every_epoch_with(reason: str, tmp_path: Path, decoded: list[int]) -> None:
+def test_the_waveform_is_read_in_every_epoch_with(reason: str, tmp_path: Path, decoded: list[int]) -> None:
     trained = reason == "a front end that is trained"
     model = small_model(HubertForGMPATL)
     collator = None

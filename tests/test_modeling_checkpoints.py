@@ -115,10 +115,10 @@ def test_weights_pass_from_step_to_step(backbone: Path, tmp_path: Path) -> None:
 
 def test_heads_of_another_step_are_left_behind_without_a_word(tmp_path: Path) -> None:
     build(HubertForGMPATLMultiTask, pooling="attention").save_pretrained(tmp_path)
-    with listen() as heard:
+    with listen() as messages:
         _, report = load(HubertForGMPATLFrameClassification, tmp_path)
     assert not report["unexpected_keys"]
-    said = "".join(heard)
+    said = "".join(messages)
     assert "frame_heads" in said  # new ones are reported, as for every class of transformers
     assert "UNEXPECTED" not in said and "classifier" not in said and "pooling" not in said
 
@@ -179,10 +179,10 @@ def test_a_plain_hubert_loads_with_layerdrop_off_and_no_remark_on_its_type(
     model_class: type[GMPATLPreTrainedModel], tmp_path: Path
 ) -> None:
     build_backbone(layerdrop=0.1).save_pretrained(tmp_path)
-    with listen() as heard:
+    with listen() as messages:
         model, _ = load(model_class, tmp_path)
     assert model.config.layerdrop == model.hubert.config.layerdrop == 0.0
-    (report,) = heard  # transformers' own list of what is new, and nothing else
+    (report,) = messages  # transformers' own list of what is new, and nothing else
     assert "MISSING" in report and "UNEXPECTED" not in report and "of type" not in report
 
 

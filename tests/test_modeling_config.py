@@ -123,9 +123,9 @@ def test_scales_are_not_shared_with_the_caller() -> None:
 
 def test_a_hubert_configuration_becomes_ours_with_layerdrop_off_and_without_a_word(tmp_path: Path) -> None:
     tiny_hubert_config("large", layerdrop=0.1, mask_time_prob=0.3).save_pretrained(tmp_path)
-    with listen() as heard:
+    with listen() as messages:
         config = GMPATLConfig.from_pretrained(tmp_path)
-    assert heard == []
+    assert messages == []
     assert config.layerdrop == 0.0
     assert (config.mask_time_prob, config.do_stable_layer_norm, config.hidden_size) == (0.3, True, 32)
     assert config.model_type == "gmp_atl"

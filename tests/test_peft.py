@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import pipeline
 
-from gmp_atl_hf.checkpoints import seen_speakers
+from gmp_atl_hf.checkpoints import load_feature_extractor, seen_speakers
 from gmp_atl_hf.data.audio import read_clip
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.hub import trainer_card as trainer_push
@@ -89,6 +89,25 @@ def test_an_adapter_is_loaded_with_its_speakers_and_scores_as_it_was_trained(tmp
     shown = {each["label"]: each["score"] for each in pipe(waves[0], top_k=None)}
     np.testing.assert_allclose([shown[label] for label in LABELS], expected[0], atol=1e-3)
     assert pipe.model.config.seen_speakers == ["other/old", "unknown"]
+
+
+def test_an_adapter_on_the_hub_has_the_feature_extractor_of_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved_model(tmp_path / "base")
+    feature_extractor(normalise=True).save_pretrained(tmp_path / "base")
+    peft.get_peft_model(
+        HubertForGMPATL.from_pretrained(tmp_path / "base"), peft.LoraConfig(target_modules=["q_proj"])
+    ).save_pretrained(tmp_path / "cache/models--some--adapter/snapshots/1")
+    (tmp_path / "cache/models--some--adapter/refs").mkdir()
+    (tmp_path / "cache/models--some--adapter/refs/main").write_text("1")
+    for missing in ("preprocessor_config.json", "gmp_atl_config.json"):  # the Hub has said so
+        note = tmp_path / "cache/models--some--adapter/.no_exist/1" / missing
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.touch()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert load_feature_extractor("some/adapter").do_normalize
 
 
 def test_the_head_of_a_plain_hubert_comes_with_its_adapter(tmp_path: Path) -> None:

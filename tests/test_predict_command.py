@@ -140,7 +140,7 @@ def test_wrong_requests_end_with_status_2_before_a_model_is_loaded(
         ([good, tmp_path / "void"], "void holds no recordings"),
         ([tmp_path / "texts"], "texts holds no recordings (1 other files)"),
         ([good, "--hop", 1], "no window"),
-        ([good, "--window", 1, "--hop", 2], "unheard"),
+        ([good, "--window", 1, "--hop", 2], "skipped"),
         ([good, "--window", "x"], "'x'"),
         ([good, "--format", "xml"], "'xml'"),
         ([good, "--output", tmp_path / "void"], "is a folder"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,24 @@ def test_a_finished_pretraining_has_nothing_left_to_do(
     after = stamps(finished)
     assert {name: after[name] for name in before} == before
     assert "nothing was left to do" in capsys.readouterr().out
+
+
+def test_a_finished_pretraining_on_a_read_only_disk_is_shown(
+    finished: Path, speech: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path, *_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    (report := finished / "report.json").write_text(report.read_text().replace("run_pretraining", "earlier"))
+    (finished / "hashes.json").unlink()
+    monkeypatch.setattr("gmp_atl_hf.run_folder.lock._lock", read_only)
+    monkeypatch.setattr("gmp_atl_hf.files.write_whole", read_only)
+    assert pretrain(pretrain_dict(speech), finished)["command"] == "run_pretraining(murmurs)"
+    assert "nothing was left to do" in capsys.readouterr().out
+    assert "earlier" in report.read_text()
+    (finished.parent / "another").mkdir()
+    with pytest.raises(OSError, match="Read-only file system"):
+        pretrain(pretrain_dict(speech), finished.parent / "another")
 
 
 @pytest.mark.parametrize("iteration", [1, 2])
@@ -252,10 +271,10 @@ def write_labels(folder: Path, labels: list[int]) -> None:
     pyarrow.parquet.write_table(table, folder / steps.LABELS_FILE)
 
 
-def test_the_encoder_says_whom_it_has_heard(finished: Path) -> None:
-    heard = seen_speakers(finished / "model")
-    assert heard == speakers_seen_by(describe_backbone(str(finished / "model")))
-    assert heard == [f"csv/s{speaker}" for speaker in range(5)]
+def test_the_encoder_says_whom_it_was_trained_on(finished: Path) -> None:
+    seen = seen_speakers(finished / "model")
+    assert seen == speakers_seen_by(describe_backbone(str(finished / "model")))
+    assert seen == [f"csv/s{speaker}" for speaker in range(5)]
 
 
 def test_an_encoder_of_another_precision_is_not_taken_for_this_one(finished: Path, speech: Path) -> None:

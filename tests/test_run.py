@@ -33,6 +33,7 @@ from runs import (
     run,
     write_corpus,
 )
+from test_verify_report import verify
 
 STEPS = ("1-multitask", "2-pseudo-labels", "3-retrain", "4-finetune")
 MODEL = {"config.json", "model.safetensors", "preprocessor_config.json", "step.json", "training.json"}
@@ -238,6 +239,21 @@ def test_the_report_has_what_is_promised(crossed: Path) -> None:
     text = (crossed / "report.md").read_text()
     assert "run_recipe(tones)" in text
     assert report["protocol"]["sentence"] in text
+
+
+def test_the_report_follows_from_the_predictions_by_the_example_without_this_package(
+    crossed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert verify(crossed, monkeypatch) == 0
+    shutil.copytree(crossed, tmp_path / "run")
+    file = tmp_path / "run/direct/seed-0/fold-02/predictions.jsonl"
+    first, *others = read_lines(file)
+    first["predicted"] = next(name for name in EMOTIONS if name != first["predicted"])
+    file.write_text("".join(json.dumps(row) + "\n" for row in (first, *others)), encoding="utf-8")
+    found = verify(tmp_path / "run", monkeypatch)
+    assert isinstance(found, str)
+    assert "direct uar pooled: " in found
+    assert "gmp-atl uar pooled: " not in found
 
 
 def test_recipe_yaml_makes_the_same_run_again(crossed: Path, corpus: Path) -> None:

@@ -107,17 +107,17 @@ def test_batches_by_seconds_are_even_and_hardly_padded(
     processes: int, accumulation: int, cropped_to: int | None
 ) -> None:
     samples = corpus_lengths()
-    heard = samples if cropped_to is None else np.minimum(samples, cropped_to)
+    used = samples if cropped_to is None else np.minimum(samples, cropped_to)
     for epoch in range(2):
         steps = epoch_of(
             processes, accumulation, epoch, samples=samples, batch_size=1, batch_seconds=80.0, max_samples=cropped_to
         )
         batches = [[key.row for key in batch] for step in steps for process in step for batch in process]
-        valid = np.array([heard[batch].sum() for batch in batches])
-        padded = np.array([heard[batch].max() * len(batch) for batch in batches])
+        valid = np.array([used[batch].sum() for batch in batches])
+        padded = np.array([used[batch].max() * len(batch) for batch in batches])
         assert 1 - valid.sum() / padded.sum() < 0.05
         front_end = sum(samples[batch].max() * len(batch) for batch in batches)
-        assert 1 - samples.sum() / front_end < 0.08, "the front end hears whole clips and pads them, too"
+        assert 1 - samples.sum() / front_end < 0.08, "the front end gets whole clips and pads them, too"
         seconds = valid / RATE
         assert abs(seconds.mean() - 80) < 2
         assert seconds.min() > 80 - 31 and seconds.max() < 80 + 31

@@ -72,12 +72,12 @@ def test_it_ships_in_half_precision_and_is_trained_in_full(name: str) -> None:
 
 
 @every_encoder
-def test_it_says_whom_it_has_heard_and_none_of_them_is_of_an_emotional_corpus(name: str) -> None:
-    heard, report = seen_speakers(locate(name)), report_of(name)
+def test_it_says_whom_it_was_trained_on_and_none_of_them_is_of_an_emotional_corpus(name: str) -> None:
+    seen, report = seen_speakers(locate(name)), report_of(name)
     taught = any("teacher" in entry for entry in report["iterations"])
-    assert {"plain-speech/kerstin", "plain-speech/nathalie", "plain-speech/unknown"} < set(heard)
-    assert {speaker.partition("/")[0] for speaker in heard} == {"plain-speech", *(["unknown"] if taught else [])}
-    assert len(heard) == sum(report["speech"][part]["speakers"] for part in ("train", "dev")) + taught
+    assert {"plain-speech/kerstin", "plain-speech/nathalie", "plain-speech/unknown"} < set(seen)
+    assert {speaker.partition("/")[0] for speaker in seen} == {"plain-speech", *(["unknown"] if taught else [])}
+    assert len(seen) == sum(report["speech"][part]["speakers"] for part in ("train", "dev")) + taught
 
 
 @every_encoder

@@ -254,7 +254,7 @@ def test_only_a_training_ends_a_calibration(tmp_path: Path) -> None:
     assert (model.config.logit_temperature, model.config.seen_speakers) == (1.0, ["tones/1", "unknown"])
 
 
-def test_a_plain_hubert_has_heard_nobody_of_a_test(tmp_path: Path) -> None:
+def test_a_plain_hubert_was_trained_on_nobody_of_a_test(tmp_path: Path) -> None:
     build_backbone().save_pretrained(tmp_path / "plain")
     model = HubertForGMPATL.from_pretrained(tmp_path / "plain", id2label={0: "anger", 1: "neutral", 2: "sadness"})
     table = TABLE.add_column("speaker", ["tones/1"] * len(TABLE))

@@ -289,7 +289,7 @@ def test_bf16_without_a_gpu_means_the_processors(tmp_path: Path) -> None:
     assert arguments.bf16 and arguments.use_cpu != torch.accelerator.is_available()
 
 
-def test_a_model_that_is_trained_further_says_whom_it_has_heard_since(tmp_path: Path) -> None:
+def test_a_model_that_is_trained_further_says_whom_it_was_trained_on_since(tmp_path: Path) -> None:
     nameless = speech_table(6)
     table = nameless.add_column("speaker", [f"tones/{number % 2}" for number in range(6)])
     model = small_model(HubertForGMPATL)

@@ -33,7 +33,7 @@ ADAPTER_MODEL_CONFIG = "gmp_atl_config.json"
 """Beside an adapter, the configuration of the model that it was trained in. Not `config.json`: transformers would look
 for a whole model beside it."""
 
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+_WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 _BACKBONE = "a HuBERT: a folder with config.json and weights, or its id on the Hub (which needs a network once)"
 _BACKBONE_FIX = (
@@ -65,15 +65,10 @@ class Adapter:
         described = find_adapter_config_file(checkpoint)
         if described is None:
             return None
-        try:
+        with explained(f"the adapter {checkpoint} cannot be read", "a whole adapter", _COPY):
             base = json.loads(Path(described).read_text("utf-8")).get("base_model_name_or_path")
             kept = cached_file(checkpoint, ADAPTER_MODEL_CONFIG, _raise_exceptions_for_missing_entries=False)
-            config = (
-                None if kept is None else GMPATLConfig.from_dict(json.loads(Path(kept).read_text(encoding="utf-8")))
-            )
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise RequestError(f"the adapter {checkpoint} cannot be read: {reason}", "a whole adapter") from error
+            config = None if kept is None else GMPATLConfig.from_dict(json.loads(Path(kept).read_text("utf-8")))
         if not base or str(base) == checkpoint:
             raise RequestError(
                 f"the adapter {checkpoint} does not say which model it belongs to (it says {base!r})",
@@ -146,23 +141,28 @@ def describe_backbone(backbone: str | Mapping[str, Any]) -> dict[str, Any]:
     config = read_config(backbone)
     folder = Path(locate(backbone))
     if folder.is_dir():
-        weights = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-        if weights is None:
-            raise RequestError(
-                f"the backbone folder {backbone} holds no weights",
-                " or ".join(WEIGHT_FILES),
-                "save_pretrained() writes them",
-            )
         check_files(folder)
         # Tried before a corpus is read, not after; the heads are thrown away.
         load_weights(HubertForGMPATL, backbone, GMPATLConfig.from_pretrained(folder))
-        # The name of a folder means nothing: its weights do.
-        identity: dict[str, Any] = {"weights": hash_weights(weights)}
-    else:
-        identity = {"hub_id": backbone, "revision": getattr(config, "_commit_hash", None)}
     extractor = load_feature_extractor(backbone)
     preparation = {"sampling_rate": extractor.sampling_rate, "do_normalize": extractor.do_normalize}
-    return {**identity, "config": _plain(config), "feature_extractor": preparation}
+    return {**identify_weights(backbone, config), "config": _plain(config), "feature_extractor": preparation}
+
+
+def identify_weights(checkpoint: str, config: Any) -> dict[str, Any]:
+    """What a checkpoint's weights are known by, JSON types: their hash in a folder, whose name means nothing."""
+    place = Path(locate(checkpoint))
+    if place.is_dir():
+        return {"weights": hash_weights(_weight_file(place))}
+    return {"hub_id": checkpoint, "revision": getattr(config, "_commit_hash", None)}
+
+
+def _weight_file(folder: Path) -> Path:
+    """The weights of a folder, or the list of the files that hold them; a `RequestError` where there are none."""
+    found = next((folder / name for name in _WEIGHT_FILES if (folder / name).is_file()), None)
+    if found is None:
+        raise RequestError(f"the folder {folder} holds no weights", " or ".join(_WEIGHT_FILES), _COPY)
+    return found
 
 
 def read_config(
@@ -304,10 +304,7 @@ def load_weights(model_class: type[Model], checkpoint: str | Path, config: GMPAT
         RequestError: The weights cannot be read, are no numbers, or do not fit the configuration.
     """
     place = Path(locate(checkpoint))
-    file = next((place / name for name in WEIGHT_FILES if (place / name).is_file()), None)
-    if place.is_dir() and file is None:
-        raise RequestError(f"the folder {checkpoint} holds no weights", " or ".join(WEIGHT_FILES), _COPY)
-    what = f"the weights of {checkpoint}" if file is None else str(file)
+    what = str(_weight_file(place)) if place.is_dir() else f"the weights of {checkpoint}"
     with explained(f"{what} cannot be loaded", "weights that belong to config.json", _COPY):
         loaded: Any = model_class.from_pretrained(
             place if place.is_dir() else checkpoint,
@@ -404,18 +401,19 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
         >>> load_feature_extractor("mini").sampling_rate
         16000
     """
-    folder = Path(locate(checkpoint))
-    check_files(folder, "preprocessor_config.json")
-    if folder.is_dir() and not (folder / "preprocessor_config.json").is_file():
-        if (adapter := Adapter.find(str(folder))) is not None:
-            return load_feature_extractor(adapter.base)
-        # A checkpoint without one: HuBERT's convention is to normalise for layer-norm models only.
-        return default_feature_extractor(read_config(str(checkpoint)))
-    what = f"preprocessor_config.json of {checkpoint}"
+    name = "preprocessor_config.json"
+    check_files(Path(locate(checkpoint)), name)
+    what = f"{name} of {checkpoint}"
     expected = "the settings of a Wav2Vec2FeatureExtractor, or no such file at all"
     fix = "write it anew with Wav2Vec2FeatureExtractor.save_pretrained()"
     with explained(f"{what} cannot be used", expected, fix):
-        extractor = Wav2Vec2FeatureExtractor.from_pretrained(find_checkpoint(checkpoint))
+        place = find_checkpoint(checkpoint)
+        if cached_file(place, name, _raise_exceptions_for_missing_entries=False) is None:
+            if (adapter := Adapter.find(place)) is not None:
+                return load_feature_extractor(adapter.base)
+            # A checkpoint without one: HuBERT's convention is to normalise for layer-norm models only.
+            return default_feature_extractor(read_config(place))
+        extractor = Wav2Vec2FeatureExtractor.from_pretrained(place)
     right: Mapping[str, bool] = {
         "sampling_rate": extractor.sampling_rate == SAMPLING_RATE,
         "feature_size": extractor.feature_size == 1,

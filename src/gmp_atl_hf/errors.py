@@ -91,3 +91,13 @@ def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = Non
 def is_read_only(error: OSError) -> bool:
     """Whether something could not be written because its place is read-only, or somebody else's."""
     return error.errno in _READ_ONLY
+
+
+@contextmanager
+def read_only_is_fine(finished: bool = True) -> Iterator[None]:
+    """Pass over what cannot be written in a read-only place where all is finished; what is left to do fails there."""
+    try:
+        yield
+    except OSError as error:
+        if not finished or not is_read_only(error):
+            raise

@@ -15,7 +15,7 @@ from ..files import write_whole
 from ..hub.example import CODE, MODEL_ID
 from ..hub.metadata import CARD_FILE, card_metadata
 from ..protocols.speakers import is_unknown
-from ..report.blocks import DASH, percent, protocol_line
+from ..report.blocks import DASH, percent, points, protocol_line
 from .facts import RunFacts, read_run
 from .method import method_settings
 
@@ -208,11 +208,11 @@ def _counts(summary: Mapping[str, Any], labels: Sequence[str]) -> dict[str, int]
 
 
 def _comparison(one: Mapping[str, Any]) -> str:
-    points = f"{100 * one['mean_difference']:+.1f}".replace("-", "−")
     kind = "exact sign-flip test" if one["exact"] else "sign-flip test"
     return (
-        f"{one['first']} − {one['other']}: {points} points of UAR per speaker, p = {one['p']:.3g} ({kind}, "
-        f"{one['n']} speakers, smallest possible p {one['smallest_attainable_p']:.3g}). {one['remark']}"
+        f"{one['first']} − {one['other']}: {points(one['mean_difference'])} points of UAR per speaker, "
+        f"p = {one['p']:.3g} ({kind}, {one['n']} speakers, "
+        f"smallest possible p {one['smallest_attainable_p']:.3g}). {one['remark']}"
     )
 
 

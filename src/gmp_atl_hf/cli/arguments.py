@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -86,6 +87,20 @@ def read_map(file: Path, option: str, line: str) -> dict[str, Any]:
 def corpus_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """The corpus as in a recipe."""
     return {"name": arguments.corpus, "root": arguments.root, **pairs(arguments.options)}
+
+
+def picture_of(arguments: argparse.Namespace) -> Path | None:
+    """Where `--picture` is to be; refused before any work where it cannot be drawn: no PNG file, or no matplotlib."""
+    if arguments.picture is None:
+        return None
+    path = Path(arguments.picture)
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise RequestError(f"the picture is to be {path}", "a file that ends in .png", "--picture corpus.png")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise RequestError(
+            "matplotlib is not installed", "matplotlib, to draw a picture", 'pip install "gmp-atl-hf[plots]"'
+        )
+    return path
 
 
 def refuse_unwritable(file: Path, option: str = "") -> None:

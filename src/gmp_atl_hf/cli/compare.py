@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
 from ..files import write_whole
+from .arguments import picture_of
 from .console import DONE, say
 
 _SHOWN = 30
@@ -54,11 +54,7 @@ def perform(arguments: argparse.Namespace) -> int:
 
 
 def _perform_verdict(arguments: argparse.Namespace) -> int:
-    picture = None if arguments.picture is None else Path(arguments.picture)
-    if picture is not None:
-        from .prepare import check_picture
-
-        check_picture(picture)
+    picture = picture_of(arguments)
     from ..report.verdict import compare_over_corpora
 
     verdict = compare_over_corpora(arguments.runs, *arguments.variants)

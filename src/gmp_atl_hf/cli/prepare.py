@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import RequestError
 from ..files import write_whole
-from .arguments import add_pairs, pairs
+from .arguments import add_pairs, pairs, picture_of
 from .console import DONE, say
 
 if TYPE_CHECKING:
@@ -36,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def perform(arguments: argparse.Namespace) -> int:
     """Read a corpus and say what is in it."""
     options = pairs(arguments.options)
-    picture = None if arguments.picture is None else Path(arguments.picture)
-    if picture is not None:
-        check_picture(picture)
+    picture = picture_of(arguments)
     from ..data.table import read_corpora  # loads datasets
 
     corpus = read_corpora([{**options, "name": arguments.name, "root": arguments.root}])
@@ -50,16 +45,6 @@ def perform(arguments: argparse.Namespace) -> int:
         text += f"\n\npicture: {picture}"
     say(text)
     return DONE
-
-
-def check_picture(path: Path) -> None:
-    """Refuse, before the corpus is read, a picture that cannot be drawn: no PNG file, or no matplotlib."""
-    if path.suffix.lower() != ".png" or path.is_dir():
-        raise RequestError(f"the picture is to be {path}", "a file that ends in .png", "--picture corpus.png")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise RequestError(
-            "matplotlib is not installed", "matplotlib, to draw a picture", 'pip install "gmp-atl-hf[plots]"'
-        )
 
 
 def format_corpus(corpus: Corpus, shown: int | None = _SHOWN) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import RequestError
 from ..files import write_whole
-from .arguments import add_corpus, corpus_of, label_map
+from .arguments import add_corpus, corpus_of, label_map, picture_of
 from .console import DONE, say
 
 
@@ -28,11 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def perform(arguments: argparse.Namespace) -> int:
     """Judge an encoder's layers on a corpus."""
-    picture = arguments.picture
-    if picture is not None:
-        from .prepare import check_picture
-
-        check_picture(Path(picture))
+    picture = picture_of(arguments)
     from ..pretraining.probe import probe_model
 
     report = probe_model(
@@ -47,7 +43,7 @@ def perform(arguments: argparse.Namespace) -> int:
         progress=True,
     )
     if picture is not None:
-        write_whole(Path(picture), draw_probe(report))
+        write_whole(picture, draw_probe(report))
     say(json.dumps(report, indent=2, ensure_ascii=False) if arguments.json else format_probe(report))
     return DONE
 

@@ -78,6 +78,13 @@ def make_table(columns: Mapping[str, Sequence[Any]], labels: Sequence[str]) -> D
     return Dataset(pa.Table.from_pydict({name: values[name] for name in COLUMNS}, schema=features.arrow_schema))
 
 
+def row_in_words(row: Mapping[str, Any], emotions: Sequence[str]) -> dict[str, Any]:
+    """What a row says of its recording, with the words for gender and emotion in place of their numbers."""
+    gender = None if row["gender"] is None else GENDERS[row["gender"]]
+    said = {name: row[name] for name in ("id", "file", "speaker")}
+    return {**said, "gender": gender, "emotion": emotions[row["emotion"]]}
+
+
 def gender_word(text: str | None) -> str | None:
     """Read any usual word or letter for a gender; None for "" and for words that say it is not known.
 

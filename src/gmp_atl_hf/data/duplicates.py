@@ -11,11 +11,10 @@ import numpy as np
 
 from .audio import FloatArray
 from .corpora import Recording
+from .spelling import first_few
 
 SILENCE = 10 ** (-80 / 20)
 """Peak below which a recording holds no speech: -80 dB of full scale, where 16 bits end."""
-
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,9 @@ def describe_duplicates(corpus: str, digests: Sequence[tuple[Recording, AudioDig
     silent = [recording.file for recording, audio in digests if audio.silent]
     problems = []
     if same:
-        problems.append(f"{corpus} has the same sound under several names: {_first_few(same, '; ')}")
+        problems.append(f"{corpus} has the same sound under several names: {first_few(same, separator='; ')}")
     if silent:
-        problems.append(f"{corpus} has silent recordings ({len(silent)}): {_first_few(silent, ', ')}")
+        problems.append(f"{corpus} has silent recordings ({len(silent)}): {first_few(silent)}")
     return problems
 
 
@@ -72,7 +71,7 @@ def shared_recordings(corpora: Iterable[Mapping[str, str]]) -> list[str]:
         for name, digest in digests.items():
             groups[digest].setdefault(number, name)
     same = [" = ".join(group.values()) for group in groups.values() if len(group) > 1]
-    return [f"{len(same)} recordings are in several corpora: {_first_few(same, '; ')}"] if same else []
+    return [f"{len(same)} recordings are in several corpora: {first_few(same, separator='; ')}"] if same else []
 
 
 def _describe_group(group: Sequence[Recording]) -> str:
@@ -80,10 +79,4 @@ def _describe_group(group: Sequence[Recording]) -> str:
     fields = {"emotions": "emotion", "speakers": "speaker", "parts of the given split": "split"}
     differ = [word for word, name in fields.items() if len({getattr(one, name) for one in group}) > 1]
     under = f" (under different {' and '.join(differ)})" if differ else ""
-    return _first_few([one.file for one in group], " = ") + under
-
-
-def _first_few(names: Sequence[str], separator: str) -> str:
-    left = len(names) - _SHOWN
-    and_more = f"{';' if separator == '; ' else ''} and {left} more" if left > 0 else ""
-    return separator.join(names[:_SHOWN]) + and_more
+    return first_few([one.file for one in group], separator=" = ") + under

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import RequestError, did_you_mean
+from ..errors import RequestError, did_you_mean, errors_of
 from .columns import gender_word, split_word
 from .corpora import (
     UNKNOWN_SPEAKER,
@@ -26,7 +26,7 @@ from .corpora import (
 )
 from .corpora.base import ANOTHER_COPY
 from .corpora.from_file import guarded, is_corpus_file
-from .spelling import is_missing, spelling, tidy_text
+from .spelling import first_few, is_missing, printable, spelling, tidy_text
 
 _GIVE_ROOT = "give the corpus' folder (in a recipe: corpus.root)"
 
@@ -98,7 +98,7 @@ def _sort(corpus: str, items: Iterable[Item]) -> tuple[list[Recording], list[Lef
         elif isinstance(item, Remark):
             remarks.append(item.text)
         elif odd := _no_text(item):
-            left_out.append(LeftOut(_printable(item.file), f"its {odd} is no valid text", item.path))
+            left_out.append(LeftOut(printable(item.file), f"its {odd} is no valid text", item.path))
         elif is_missing(item.emotion):
             left_out.append(LeftOut(item.file, "it has no emotion label", item.path))
         else:
@@ -188,14 +188,9 @@ def _no_text(recording: Recording) -> str | None:
     """Name a field that no file can hold: half of a pair of surrogates, or a file name in an unknown encoding."""
     for field in ("file", "path", "emotion", "speaker", "gender", "session", "split"):
         text = str(getattr(recording, field))
-        if not text.isascii() and text != _printable(text):
+        if not text.isascii() and text != printable(text):
             return field
     return None
-
-
-def _printable(text: str) -> str:
-    """Give the text with what cannot be encoded written as codes."""
-    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def _tidy(corpus: str, people: str, recording: Recording) -> Recording:
@@ -206,10 +201,8 @@ def _tidy(corpus: str, people: str, recording: Recording) -> Recording:
             "a speaker for every recording: folds are made of speakers, so that no voice is trained and tested on",
             "give each recording its speaker (UNKNOWN_SPEAKER where nobody knows), or take it out of the corpus",
         )
-    try:
+    with errors_of(f"{corpus}/{recording.file}"):
         gender, split = gender_word(recording.gender), split_word(recording.split)
-    except RequestError as error:
-        raise RequestError(f"{corpus}/{recording.file}: {error.found}", error.expected, error.fix) from error
     return replace(
         recording,
         gender=gender,
@@ -340,10 +333,4 @@ def _doubtful_speakers(recordings: Sequence[Recording]) -> list[str]:
 
 def with_prefix(corpus: str, left_out: Iterable[LeftOut]) -> list[LeftOut]:
     """Name what was left out by id, `<corpus>/<file>`."""
-    return [LeftOut(_printable(f"{corpus}/{one.file}"), _printable(one.reason[:500])) for one in left_out]
-
-
-def first_few(names: Sequence[str], shown: int = 5) -> str:
-    """Join the first few names for a message, with the number of those not shown."""
-    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + rest
+    return [LeftOut(printable(f"{corpus}/{one.file}"), printable(one.reason[:500])) for one in left_out]

@@ -1,8 +1,9 @@
-"""What looks the same is the same: spellings of one name or word, and the words for nothing."""
+"""Names and words: spellings that are the same, the words for nothing, and the first few of many."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 _MISSING = {"", "nan", "none", "null", "<na>", "n/a", "nat"}
 
@@ -27,3 +28,14 @@ def spelling(name: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return "/".join(tidy_text(part) for part in folded.split("/"))
+
+
+def printable(text: str) -> str:
+    """The text with what UTF-8 cannot hold, as in a file's name that is no valid text, written as codes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def first_few(names: Sequence[str], shown: int = 5, separator: str = ", ") -> str:
+    """Join the first few names for a message, with the number of those not shown."""
+    rest = f"{';' if separator == '; ' else ''} and {len(names) - shown} more" if len(names) > shown else ""
+    return separator.join(names[:shown]) + rest

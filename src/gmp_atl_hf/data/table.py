@@ -19,9 +19,9 @@ from .corpora import CorpusInfo, LeftOut, Recording, corpus_names
 from .corpus_index import CorpusIndex
 from .duplicates import AudioDigest, describe_duplicates, shared_recordings
 from .labels import LabelMap, alike, apply_label_map, check_label_map
-from .listing import Listed, first_few, list_recordings, refuse_duplicates, with_prefix
+from .listing import Listed, list_recordings, refuse_duplicates, with_prefix
 from .segments import cut_segment
-from .spelling import tidy_text
+from .spelling import first_few, tidy_text
 
 __all__ = ["COLUMNS", "Corpus", "concatenate", "load_corpus", "make_table", "read_corpora", "validate_table"]
 

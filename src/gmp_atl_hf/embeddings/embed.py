@@ -15,9 +15,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE, read_audio
-from ..data.columns import GENDERS
+from ..data.columns import row_in_words
 from ..data.corpora import LeftOut
 from ..data.labels import LabelMap
+from ..data.spelling import printable
 from ..data.table import read_corpora
 from ..errors import RequestError
 from ..files import whole_file
@@ -98,7 +99,7 @@ def embed_files(
     """
     job = _Job.make(model, output, layer, pooling, device, progress)
     items, _ = expand_inputs(files)
-    return job.write([(Row(id=_text(item.name), file=_text(item.name)), item) for item in items], [])
+    return job.write([(Row(id=printable(item.name), file=printable(item.name)), item) for item in items], [])
 
 
 def embed_corpus(
@@ -115,7 +116,7 @@ def embed_corpus(
     """Write embeddings of a corpus, with speakers, genders and emotions, to a parquet or npz file.
 
     Args:
-        model: As for `embed_files`; whom the encoder has heard is not looked at.
+        model: As for `embed_files`; whom the encoder was trained on is not looked at.
         corpus: As in a recipe: `name`, `root` and the reader's options. Recordings that cannot be read are refused, or
             with `unreadable: drop` left out and listed; with `check_audio: false` they have a row with their error.
         output: As for `embed_files`, and so what is in it.
@@ -154,15 +155,7 @@ class _TableRows(Sequence[tuple[Row, Item]]):
         if index >= len(self):
             raise IndexError(index)
         found = self.table[index]
-        gender = None if found["gender"] is None else GENDERS[found["gender"]]
-        row = Row(
-            id=found["id"],
-            file=found["file"],
-            speaker=found["speaker"],
-            gender=gender,
-            emotion=self.names[found["emotion"]],
-        )
-        return row, Item(found["id"], found["audio"])
+        return Row(**row_in_words(found, self.names)), Item(found["id"], found["audio"])
 
 
 @dataclass(frozen=True)
@@ -214,11 +207,11 @@ class _Job:
         def work(pair: tuple[Row, Item]) -> Row:
             row, item = pair
             if item.problem is not None:
-                return replace(row, error=_text(item.problem))
+                return replace(row, error=printable(item.problem))
             try:
                 waveform = read_audio(item.source)
             except READING_ERRORS as error:
-                return replace(row, error=_text(describe_problem(item.name, error)))
+                return replace(row, error=printable(describe_problem(item.name, error)))
             padded = np.pad(waveform, (0, max(0, shortest - len(waveform))))
             pooled = POOLINGS[self.pooling](encoder.states(padded)[self.layer])
             return replace(row, num_samples=len(waveform), embedding=pooled.cpu().numpy())
@@ -256,8 +249,3 @@ def check_request(output: Path, pooling: str) -> None:
             "a .parquet file, whose rows may have any number of frames",
             f"--output {output.with_suffix('.parquet')}",
         )
-
-
-def _text(name: str) -> str:
-    """A name as text that UTF-8 can hold; bytes that are none stay as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -105,7 +105,8 @@ class AudioClassifier:
                 f"{checkpoint} has the label {again[0]!r} twice", "labels with different names", "correct its id2label"
             )
         extractor = _load_extractor(checkpoint)
-        model = load_weights(AutoModelForAudioClassification, checkpoint, config, whole=True)
+        head: Any = AutoModelForAudioClassification  # picks the class that the configuration names
+        model = load_weights(head, checkpoint, config, whole=True)
         scales = config.problem_type == "regression" or len(labels) == 1 or {*map(spelling, labels)} <= DIMENSIONS
         seen = getattr(config, "seen_speakers", None) or ()
         return cls(checkpoint, model.to(device).eval(), extractor, labels, scales, tuple(seen))

@@ -48,7 +48,7 @@ class SlidingWindow:
             raise RequestError(f"hop is {hop}", "seconds, above 0", f"hop={window}")
         if hop > window:
             raise RequestError(
-                f"hop ({hop} s) is longer than window ({window} s): parts of the recording would go unheard",
+                f"hop ({hop} s) is longer than window ({window} s): parts of the recording would be skipped",
                 "a hop of at most the window",
                 f"hop={window}",
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +10,13 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow.parquet  # type: ignore[import-untyped]
+from scipy.stats import entropy
 
 from ..checkpoints import load_feature_extractor, load_model
 from ..files import check_files
 from ..modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification
 from ..pseudo_labels.label_file import LABELS_FILE
+from ..report.drawing import BLUE, GREY, new_figure, save, styled
 from ..run.stages import make_arguments
 from ..training.trainer import GMPATLTrainer
 
@@ -33,9 +34,8 @@ def describe_labels(folder: Path, scales: Mapping[str, int]) -> dict[str, dict[s
     described = {}
     for column, clusters in scales.items():
         counts = np.bincount(_frames(folder, column), minlength=clusters)
-        shares = counts[counts > 0] / counts.sum()
-        perplexity = float(np.exp(-(shares * np.log(shares)).sum()))
-        described[column] = {"clusters": clusters, "used": int((counts > 0).sum()), "perplexity": round(perplexity, 2)}
+        perplexity = round(float(np.exp(entropy(counts))), 2)
+        described[column] = {"clusters": clusters, "used": int((counts > 0).sum()), "perplexity": perplexity}
     return described
 
 
@@ -72,22 +72,23 @@ def masked_accuracy(training: Path, dev: datasets.Dataset, seed: int) -> dict[st
 
 def draw_curves(report: Mapping[str, Any]) -> bytes:
     """Draw loss and frame accuracy of every iteration over its updates, as PNG; needs the extra `plots`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with styled():
+        return save(_curves_figure(report), "png")
 
+
+def _curves_figure(report: Mapping[str, Any]) -> Any:
     iterations = report["iterations"]
     # What the trainings counted, and so what their log has.
     counted = "masked frames" if report["frame_targets"] == "masked" else "frames, masked or not,"
-    figure = Figure(figsize=(3.6 * len(iterations) + 0.6, 5.2), dpi=150, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(3.6 * len(iterations) + 0.6, 5.2)
     axes = figure.subplots(2, len(iterations), squeeze=False, sharey="row")
     for column, entry in enumerate(iterations):
         upper, lower = axes[0][column], axes[1][column]
         training = [(row["step"], row["loss"]) for row in entry["log"] if "loss" in row]
         evaluations = [row for row in entry["log"] if "eval_loss" in row]
         steps = [row["step"] for row in evaluations]
-        upper.plot(*zip(*training, strict=True), color="#888888", label="training")
-        upper.plot(steps, [row["eval_loss"] for row in evaluations], color="#1f5fa8", label="held-out speakers")
+        upper.plot(*zip(*training, strict=True), color=GREY, label="training")
+        upper.plot(steps, [row["eval_loss"] for row in evaluations], color=BLUE, label="held-out speakers")
         named = {
             name: f"{facts['clusters']:g} clusters (perplexity {facts['perplexity']:.0f})"
             for name, facts in entry.get("labels", {}).items()
@@ -97,18 +98,15 @@ def draw_curves(report: Mapping[str, Any]) -> bytes:
             lower.plot(steps, [100 * row[f"eval_accuracy_{name}"] for row in evaluations], label=label)
         source = {"mfcc": "MFCCs", "teacher": "a teacher"}.get(entry["features"], "hidden states")
         what = "states" if "cosines" in entry else "labels"
-        upper.set_title(f"iteration {entry['iteration']}: {what} from {source}", fontsize=9, loc="left")
+        upper.set_title(f"iteration {entry['iteration']}: {what} from {source}")
         lower.set_xlabel("updates")
         for one in (upper, lower):
-            one.grid(alpha=0.25)
-            one.legend(fontsize=7, frameon=False)
-            one.spines[["top", "right"]].set_visible(False)
+            one.grid()
+            one.legend(fontsize=7)
     axes[0][0].set_ylabel("loss")
     measures = ["cosine with the teacher × 100" if "cosines" in one else f"{counted} right (%)" for one in iterations]
     axes[1][0].set_ylabel(", or ".join(dict.fromkeys(measures)))
-    buffer = io.BytesIO()
-    canvas.print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
+    return figure
 
 
 def _frames(folder: Path, column: str) -> np.ndarray:
@@ -116,3 +114,16 @@ def _frames(folder: Path, column: str) -> np.ndarray:
     check_files(folder, LABELS_FILE)
     values = pyarrow.parquet.read_table(folder / LABELS_FILE, columns=[column])[column]
     return np.asarray(values.combine_chunks().flatten())
+
+
+def summarise(report: Mapping[str, Any]) -> str:
+    """One line for each iteration, for the screen."""
+    lines = []
+    for entry in report["iterations"]:
+        if "cosines" in entry:
+            cosines = ", ".join(f"{name} {value:.3f}" for name, value in entry["cosines"].items())
+            lines.append(f"Iteration {entry['iteration']} (teacher): cosine with the teacher: {cosines}")
+            continue
+        accuracies = ", ".join(f"{name} {100 * value:.1f} %" for name, value in entry["masked_frames_right"].items())
+        lines.append(f"Iteration {entry['iteration']} ({entry['features']}): masked frames right: {accuracies}")
+    return "\n".join(lines)

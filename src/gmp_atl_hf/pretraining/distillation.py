@@ -14,8 +14,6 @@ from accelerate import PartialState
 from ..checkpoints import load_feature_extractor, load_model, quiet_transformers, seen_speakers
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
-from ..pseudo_labels.cluster import cluster_and_label
-from ..pseudo_labels.kmeans import MultiScaleKMeans
 from ..training.trainer import GMPATLTrainer
 from .copying import copied_layers, refuse_unlike_layers
 from .positions import position_means
@@ -106,14 +104,6 @@ class Distillation:
             states.fill(table, description)
         return states
 
-    def make_labels(
-        self, folder: Path, states: TeacherStates, train: datasets.Dataset, dev: datasets.Dataset, sample_frames: int,
-        seed: int, description: str,
-    ) -> None:  # fmt: skip
-        """Cluster the teacher's states as step 2 of the method clusters its own; arguments as there."""
-        kmeans = MultiScaleKMeans(self.spec.clusters, seed)
-        cluster_and_label(folder, states.extraction(self.student), kmeans, sample_frames, train, dev, description)
-
     def make_start(
         self, folder: Path, states: TeacherStates, train: datasets.Dataset, begin: str | Path,
         config_from: str | Path, fields: Mapping[str, Any], seed: int,
@@ -144,7 +134,7 @@ class Distillation:
             for layer, (mean, deviation) in states.statistics(train, seed).items():
                 head: Any = model.state_heads[state_column(layer)]
                 head.standardise(mean, deviation)
-        model.config.seen_speakers = sorted({*seen_speakers(begin), *self.facts.heard})
+        model.config.seen_speakers = sorted({*seen_speakers(begin), *self.facts.seen_speakers})
         with quiet_transformers():
             model.save_pretrained(folder / START_FOLDER)
         load_feature_extractor(config_from).save_pretrained(folder / START_FOLDER)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from functools import cache
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -21,12 +20,9 @@ from transformers.audio_utils import mel_filter_bank, spectrogram, window_functi
 from ..data.audio import SAMPLING_RATE, read_clip
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
-from ..modeling.frames_gmp_atl import frame_count
-from ..pseudo_labels.cluster import cluster_and_label
+from ..modeling.frames_gmp_atl import frame_count, hop_length, receptive_field
 from ..pseudo_labels.codebook import FeatureSource
 from ..pseudo_labels.feature_stream import FeatureExtraction, Stream
-from ..pseudo_labels.kmeans import MultiScaleKMeans
-from ..recipe.sections import PseudoLabelSpec
 from ..threads import prefetch
 
 LAYER = 0
@@ -62,7 +58,7 @@ def mfcc_source() -> FeatureSource:
 def mfcc_frames(waveform: npt.NDArray[np.float32], config: GMPATLConfig) -> npt.NDArray[np.float32]:
     """What is clustered, (frames, 39) float32: `mfccs`, each dimension with mean 0 and variance 1 over the clip.
 
-    The published recipe (fairseq's HuBERT example) does not do that. But a HuBERT with group norm cannot hear how loud
+    The published recipe (fairseq's HuBERT example) does not do that. But a HuBERT with group norm cannot tell how loud
     a recording is, so labels that depend on the level, the microphone or the voice's average could not be predicted,
     and they are not what it shall learn.
 
@@ -129,29 +125,9 @@ def mfcc_extraction(config: GMPATLConfig) -> FeatureExtraction:
     return FeatureExtraction(extract, mfcc_source(), DIMENSIONS, config)
 
 
-def make_mfcc_labels(
-    folder: Path,
-    config: GMPATLConfig,
-    spec: PseudoLabelSpec,
-    train: datasets.Dataset,
-    dev: datasets.Dataset,
-    description: str,
-) -> None:
-    """Cluster the MFCCs of the training rows and label every frame of training and development rows.
-
-    Written: `codebooks.safetensors`, `codebooks.json` and `labels.parquet` (id and one column per scale). Of `spec`
-    only the numbers of clusters and the sample are used.
-    """
-    kmeans = MultiScaleKMeans(spec.clusters, spec.seed)
-    cluster_and_label(folder, mfcc_extraction(config), kmeans, spec.sample_frames, train, dev, description)
-
-
 def _geometry(config: GMPATLConfig) -> tuple[int, int]:
     """Hop and receptive field of the model's frames, in samples."""
-    hop, field = 1, 1
-    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-        field += (kernel - 1) * hop
-        hop *= stride
+    hop, field = hop_length(config.conv_stride), receptive_field(config.conv_kernel, config.conv_stride)
     if hop % 2:
         raise RequestError(
             f"frames that are {hop} samples apart (the product of conv_stride)",

@@ -42,7 +42,7 @@ def position_means(folder: Path, teacher: Teacher, table: datasets.Dataset) -> t
     Args:
         folder: Where the means are kept.
         teacher: Whose states.
-        table: Rows to hear, in the order of their hashes; clips are glued together, each used once unless there are
+        table: Rows to use, in the order of their hashes; clips are glued together, each used once unless there are
             too few.
 
     Returns:

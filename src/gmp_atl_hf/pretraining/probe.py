@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
@@ -16,6 +15,7 @@ from ..data.audio import read_clip
 from ..data.table import read_corpora
 from ..errors import RequestError
 from ..evaluation.probe import CHOICES, C, ProbeFold, probe_layers, score
+from ..inference.devices import resolve_device
 from ..protocols.fold import rows_of_parts
 from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
 from ..protocols.protocol import Protocol
@@ -69,9 +69,8 @@ def probe_model(
     cut = Protocol(protocol or found.info.protocol or "leave-one-speaker-out", folds)
     parts = cut.folds(table)
     held_out = HeldOut(frozenset(name for fold in parts for name in fold.test if fold.speaker_independent))
-    held_out.refuse_speakers(facts.heard, f"the encoder {model} has seen")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    features = utterance_features(table, Teacher(facts, wanted, device), progress)
+    held_out.refuse_speakers(facts.seen_speakers, f"the encoder {model} has seen")
+    features = utterance_features(table, Teacher(facts, wanted, resolve_device(None)), progress)
     answers, speakers = np.asarray(table["emotion"]), list(table["speaker"])
     names = table.features["emotion"].names
     rows = []
@@ -85,7 +84,7 @@ def probe_model(
         "command": command,
         "corpus": {"name": found.info.name, "recordings": len(table), "labels": names},
         "protocol": cut.describe(table),
-        "stamps": [MAYBE_SEEN_STAMP] if maybe_seen(facts.heard, set(speakers)) else [],
+        "stamps": [MAYBE_SEEN_STAMP] if maybe_seen(facts.seen_speakers, set(speakers)) else [],
         "left_out": len(found.left_out),
         "c": c,
         "layers": [

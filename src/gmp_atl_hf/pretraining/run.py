@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import HubertConfig, HubertModel
 
-from ..batching.feature_store import refuse_no_folder
+from ..batching.feature_store import FeatureStore, refuse_no_folder
 from ..checkpoints import (
     describe_backbone,
     load_feature_extractor,
@@ -26,28 +27,30 @@ from ..data.audio import SAMPLING_RATE
 from ..data.fingerprints import Recordings, combine
 from ..data.table import Corpus, read_corpora
 from ..environment import describe_environment
-from ..errors import RequestError
+from ..errors import RequestError, errors_of, read_only_is_fine
 from ..files import check_files, json_of, read_json, remove_half_written, write_json, write_known
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
-from ..pseudo_labels.kmeans import column_name
+from ..pseudo_labels.cluster import cluster_and_label
+from ..pseudo_labels.feature_stream import FeatureExtraction
+from ..pseudo_labels.kmeans import MultiScaleKMeans, column_name
 from ..recipe.sections import PseudoLabelSpec
 from ..report.figures import NO_MATPLOTLIB, can_draw
 from ..run.processes import join_processes
-from ..run.stages import MODEL_CLASSES, encoder_shapes, make_arguments, without_trackers
+from ..run.stages import MODEL_CLASSES, backbone_fields, encoder_shapes, make_arguments, without_trackers
 from ..run.steps import make_pseudo_labels, pseudo_labels_of, train, write_left_out
 from ..run.training import Training, Weights
 from ..run_folder.layout import TRAINING_FILE
 from ..run_folder.lock import only_run_in
 from ..run_folder.step_folder import StepFolder
 from ..training.checks import check_training_arguments
-from .curves import describe_labels, draw_curves, label_agreement, masked_accuracy
+from .curves import describe_labels, draw_curves, label_agreement, masked_accuracy, summarise
 from .distillation import START_FOLDER, Distillation
 from .filters import begin_with_mel_filters
-from .mfcc import LAYER, make_mfcc_labels
+from .mfcc import LAYER, mfcc_extraction
 from .recipe import IterationSpec, PretrainRecipe, check_pretraining_names
 from .speech import divide_speech
-from .teacher_states import TeacherStates
+from .teacher_states import TeacherStates, add_paths
 
 DEFAULT_ARGUMENTS: Mapping[str, Any] = {
     "freeze_feature_encoder": False,
@@ -119,12 +122,9 @@ class _Pretraining:
 
     def __init__(self, recipe: PretrainRecipe, output_dir: Path, command: str) -> None:
         self.recipe, self.output_dir, self.command = recipe, output_dir, command
-        if output_dir.is_file():
-            raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
         self.state = join_processes()
         self.backbone = describe_backbone(recipe.backbone)
-        fields: Mapping[str, Any] = self.backbone.get("scratch") or self.backbone["config"]
-        self.base = {name: value for name, value in fields.items() if name not in ("model_type", "architectures")}
+        self.base = backbone_fields(self.backbone)
         self._check_settings()
         self.distillations = [
             self._distillation(number, spec) for number, spec in enumerate(recipe.iterations, start=1)
@@ -134,6 +134,7 @@ class _Pretraining:
         self.recordings = Recordings(self.corpus.table)
         self.fingerprints = self.recordings.fingerprints
         self.iterations = self._plan()
+        self._stores: dict[int, Mapping[int, FeatureStore]] = {}  # iteration → where its teacher's states are
         for step in (*self.steps, self.model):
             step.refuse_contradiction()
 
@@ -168,10 +169,8 @@ class _Pretraining:
     def _distillation(self, number: int, spec: IterationSpec) -> Distillation | None:
         if spec.features != "teacher":
             return None
-        try:
+        with errors_of(f"iteration {number}"):
             return Distillation.of(spec, GMPATLConfig(**self.base), bool(self._arguments(spec).get("bf16")))
-        except RequestError as error:
-            raise RequestError(f"iteration {number}: {error.found}", error.expected, error.fix) from error
 
     def _read(self) -> Corpus:
         entries = [
@@ -274,10 +273,11 @@ class _Pretraining:
         """Do every step that is not finished, then write the encoder and the report."""
         left = [step for step in [*self.steps, self.model] if not step.finished]
         if self.state.is_main_process:
-            remove_half_written(self.output_dir)
-            write_known(self.output_dir, {"recipe.yaml": self.recipe.to_yaml()})
-            write_left_out(self.output_dir, [*self.corpus.left_out, *self.speech.left_out])
-            self.corpus.index.save()
+            with read_only_is_fine(not left):
+                remove_half_written(self.output_dir)
+                write_known(self.output_dir, {"recipe.yaml": self.recipe.to_yaml()})
+                write_left_out(self.output_dir, [*self.corpus.left_out, *self.speech.left_out])
+                self.corpus.index.save()
         if "scratch" in self.backbone and not self.start.finished:
             with self.start.work(self.state) as folder:
                 save_scratch_backbone(self.base, self.recipe.seed, folder)
@@ -297,12 +297,13 @@ class _Pretraining:
         environment = describe_environment() if left or not place.is_file() else read_json(place)["environment"]
         report = self._report(environment)
         if self.state.is_main_process:
-            write_known(self.output_dir, {REPORT_FILE: json_of(report)})
-            if can_draw():
-                write_known(self.output_dir, {CURVES_FILE: draw_curves(report)})
-            else:
-                tqdm.write(NO_MATPLOTLIB)
-            tqdm.write(_summary(report) if left else "All steps were finished before; nothing was left to do.")
+            with read_only_is_fine(not left):
+                write_known(self.output_dir, {REPORT_FILE: json_of(report)})
+                if can_draw():
+                    write_known(self.output_dir, {CURVES_FILE: draw_curves(report)})
+                else:
+                    tqdm.write(NO_MATPLOTLIB)
+            tqdm.write(summarise(report) if left else "All steps were finished before; nothing was left to do.")
             tqdm.write(f"Encoder: {self.output_dir / MODEL_FOLDER}, report: {self.output_dir / REPORT_FILE}")
         self.state.wait_for_everyone()
         return report
@@ -311,25 +312,29 @@ class _Pretraining:
         if iteration.labels.finished:
             return
         spec, recipe = iteration.spec, self.recipe
-        layers = (1,) if spec.features == "mfcc" else spec.layers
-        how = PseudoLabelSpec(layers, spec.clusters, "backbone", recipe.sample_frames, recipe.seed)
         description = f"iteration {iteration.number}"
         train, dev = self.speech.train, self.speech.dev
         distillation = iteration.distillation
         with iteration.labels.work(self.state) as folder, self.recordings.unchanged(folder):
             if distillation is not None:
                 states = self._compute_states(iteration)
+                self._stores[iteration.number] = states.stores
                 if not distillation.regression:
-                    distillation.make_labels(folder, states, train, dev, recipe.sample_frames, recipe.seed, description)
+                    self._cluster(folder, states.extraction(distillation.student), spec, description)
                 start = self._start(iteration)
                 distillation.make_start(folder, states, train, start, self.begin, iteration.fields, recipe.seed)
             elif spec.features == "mfcc":
-                config = GMPATLConfig(**self.base)
-                make_mfcc_labels(folder, config, how, train, dev, description)
+                self._cluster(folder, mfcc_extraction(GMPATLConfig(**self.base)), spec, description)
             else:
+                how = PseudoLabelSpec(spec.layers, spec.clusters, "backbone", recipe.sample_frames, recipe.seed)
                 source = self._before(iteration)
                 model_class = HubertForGMPATLFrameClassification
                 make_pseudo_labels(folder, model_class, source, how, train, dev, description)
+
+    def _cluster(self, folder: Path, extraction: FeatureExtraction, spec: IterationSpec, description: str) -> None:
+        """Cluster features of another kind as step 2 of the method clusters hidden states."""
+        kmeans, frames = MultiScaleKMeans(spec.clusters, self.recipe.seed), self.recipe.sample_frames
+        cluster_and_label(folder, extraction, kmeans, frames, self.speech.train, self.speech.dev, description)
 
     def _train(self, iteration: _Iteration) -> None:
         if iteration.training.finished:
@@ -340,7 +345,9 @@ class _Pretraining:
             stack.enter_context(self.recordings.unchanged(folder))
             labelled: Callable[[datasets.Dataset], datasets.Dataset]
             if iteration.regression:
-                labelled = self._compute_states(iteration).add_paths
+                # Where the labels were made by an earlier call, the teacher has to say once more where its states are.
+                stores = self._stores.get(iteration.number) or self._compute_states(iteration).stores
+                labelled = partial(add_paths, stores)
             else:
                 labelled = stack.enter_context(pseudo_labels_of(labels, folder))
             task = Training(
@@ -355,7 +362,7 @@ class _Pretraining:
                 dev=labelled(self.speech.dev),
                 seed=self.recipe.seed,
                 description=f"iteration {iteration.number}",
-                also_seen=() if distillation is None else distillation.facts.heard,
+                also_seen=() if distillation is None else distillation.facts.seen_speakers,
                 trainer=None if distillation is None else distillation.trainer,
             )
             train(folder, task)
@@ -445,15 +452,3 @@ class _Pretraining:
             "left_out": len(self.corpus.left_out) + len(speech.left_out),
             "iterations": iterations,
         }
-
-
-def _summary(report: Mapping[str, Any]) -> str:
-    lines = []
-    for entry in report["iterations"]:
-        if "cosines" in entry:
-            cosines = ", ".join(f"{name} {value:.3f}" for name, value in entry["cosines"].items())
-            lines.append(f"Iteration {entry['iteration']} (teacher): cosine with the teacher: {cosines}")
-            continue
-        accuracies = ", ".join(f"{name} {100 * value:.1f} %" for name, value in entry["masked_frames_right"].items())
-        lines.append(f"Iteration {entry['iteration']} ({entry['features']}): masked frames right: {accuracies}")
-    return "\n".join(lines)

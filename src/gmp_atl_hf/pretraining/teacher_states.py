@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -36,6 +36,14 @@ _SMALLEST_DEVIATION = 1e-3
 def state_column(layer: int) -> str:
     """Name of the table's column with the paths of a layer's states."""
     return f"teacher_layer{layer}"
+
+
+def add_paths(stores: Mapping[int, FeatureStore], table: datasets.Dataset) -> datasets.Dataset:
+    """Add a column `teacher_layer{L}` of paths per layer to rows whose states have been computed."""
+    names = recording_hashes(table)
+    for layer, store in stores.items():
+        table = table.add_column(state_column(layer), [str(store.path(name)) for name in names])
+    return table
 
 
 class TeacherStates:
@@ -98,13 +106,6 @@ class TeacherStates:
     def _threads(self) -> int:
         """Clips at once: beside a GPU every core decodes and takes spectra; on a CPU the layers need the cores."""
         return READERS if self.teacher.device.type == "cpu" else max(READERS, os.cpu_count() or 1)
-
-    def add_paths(self, table: datasets.Dataset) -> datasets.Dataset:
-        """Add a column `teacher_layer{L}` of paths per layer to rows whose states have been computed."""
-        names = recording_hashes(table)
-        for layer, store in self.stores.items():
-            table = table.add_column(state_column(layer), [str(store.path(name)) for name in names])
-        return table
 
     def statistics(self, table: datasets.Dataset, seed: int) -> dict[int, tuple[Tensor, Tensor]]:
         """Layer → (width,) float32 mean and deviation, none of them zero, over a sample of the table's frames."""

@@ -18,9 +18,9 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, HubertMode
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from ..checkpoints import (
-    WEIGHT_FILES,
     default_feature_extractor,
-    hash_weights,
+    explained,
+    identify_weights,
     locate,
     quiet_transformers,
     speakers_seen_by,
@@ -82,7 +82,7 @@ class TeacherFacts:
         return int(self.config.d_model if self.is_whisper else self.config.hidden_size)
 
     @property
-    def heard(self) -> tuple[str, ...]:
+    def seen_speakers(self) -> tuple[str, ...]:
         """The speakers that it was trained on by its own account; `unknown` where it does not say."""
         said = {"model_type": GMPATLConfig.model_type, "seen_speakers": getattr(self.config, "seen_speakers", None)}
         return tuple(speakers_seen_by({"config": said}))
@@ -117,12 +117,8 @@ def teacher_facts(name: str) -> TeacherFacts:
         RequestError: There is none, it is no speech encoder that can teach, or it needs another sampling rate.
     """
     place = locate(name)
-    try:
-        with quiet_transformers():
-            config: Any = AutoConfig.from_pretrained(place)
-    except Exception as error:  # of transformers, huggingface_hub and strict dataclasses: one class for each fault
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RequestError(f"the teacher {name} cannot be read: {reason}", _EXPECTED, _FIX) from error
+    with explained(f"the teacher {name} cannot be read", _EXPECTED, _FIX):
+        config: Any = AutoConfig.from_pretrained(place)
     if config.model_type not in FAMILIES:
         raise RequestError(f"the teacher {name} is a {config.model_type!r} model", _EXPECTED, _FIX)
     whisper = config.model_type == "whisper"
@@ -132,18 +128,11 @@ def teacher_facts(name: str) -> TeacherFacts:
             WhisperFeatureExtractor(feature_size=config.num_mel_bins) if whisper else default_feature_extractor(config)
         )
     else:
-        try:
-            with quiet_transformers():
-                extractor = AutoFeatureExtractor.from_pretrained(place)
-        except (OSError, ValueError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise RequestError(
-                f"the feature extractor of the teacher {name} cannot be read: {reason}",
-                "preprocessor_config.json",
-                _FIX,
-            ) from error
+        what = f"the feature extractor of the teacher {name} cannot be read"
+        with explained(what, "preprocessor_config.json", _FIX):
+            extractor = AutoFeatureExtractor.from_pretrained(place)
     if extractor.sampling_rate != SAMPLING_RATE:
-        raise RequestError(f"the teacher {name} hears {extractor.sampling_rate} samples a second", _EXPECTED, _FIX)
+        raise RequestError(f"the teacher {name} takes {extractor.sampling_rate} samples a second", _EXPECTED, _FIX)
     inputs = config.num_mel_bins if whisper else 1
     if getattr(extractor, "feature_size", inputs) != inputs or whisper != hasattr(extractor, "n_fft"):
         raise RequestError(
@@ -152,15 +141,8 @@ def teacher_facts(name: str) -> TeacherFacts:
             "a model and a feature extractor that belong together",
             "copy preprocessor_config.json from where the model comes from",
         )
-    if folder.is_dir():
-        weights = next((folder / each for each in WEIGHT_FILES if (folder / each).is_file()), None)
-        if weights is None:
-            raise RequestError(f"the teacher's folder {name} holds no weights", " or ".join(WEIGHT_FILES), _FIX)
-        identity: dict[str, Any] = {"weights": hash_weights(weights)}
-    else:
-        identity = {"hub_id": name, "revision": getattr(config, "_commit_hash", None)}
     grid = teacher_grid(config, extractor.hop_length if whisper else None)
-    return TeacherFacts(name, config, extractor, grid, identity)
+    return TeacherFacts(name, config, extractor, grid, identify_weights(name, config))
 
 
 class Teacher:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .drawing import INK, new_figure, save, styled
 
 if TYPE_CHECKING:
     from ..data.table import Corpus
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 COLOURS = {"female": "#e08e45", "male": "#2f6690", "unknown": "#9a9a9a"}
 """Told apart in black and white and by people who do not see red."""
 
-_INK = "#222222"
 _MOST_NAMES = 32
 _BINS = 40
 _SKEWED = 20
@@ -22,10 +22,11 @@ _SKEWED = 20
 
 def corpus_png(corpus: Corpus) -> bytes:
     """Draw what is in a corpus, as PNG; the same corpus gives the same bytes."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with styled():
+        return save(_corpus_figure(corpus), "png")
 
+
+def _corpus_figure(corpus: Corpus) -> Any:
     table = corpus.table
     genders = [("unknown" if one is None else ("female", "male")[one]) for one in table["gender"]]
     names = table.features["emotion"].names
@@ -34,29 +35,23 @@ def corpus_png(corpus: Corpus) -> bytes:
     seconds = np.asarray(table["num_samples"]) / 16_000
     present = [gender for gender in COLOURS if gender in genders]
 
-    with rc_context({"font.size": 8, "axes.edgecolor": "#888888", "text.color": _INK, "axes.labelcolor": _INK}):
-        figure = Figure(figsize=(7.2, 2.1 + 0.19 * max(len(names), 7)), dpi=200, layout="constrained")
-        canvas = FigureCanvasAgg(figure)
-        halves: Any = figure.subfigures(2, 1, height_ratios=[0.5 + 0.16 * max(len(names), 7), 1.35])
-        upper, lower = halves
-        left, right = upper.subplots(1, 2, width_ratios=[1.25, 1])
-        bottom = lower.subplots()
-        _emotions(left, Counter(zip(emotions, genders, strict=True)), names, present)
-        _lengths(right, seconds)
-        _speakers(bottom, Counter(speakers), dict(zip(speakers, genders, strict=True)))
-        for letter, axes in zip("abc", (left, right, bottom), strict=True):
-            axes.set_title(f"({letter}) {axes.get_title(loc='left')}", loc="left", fontsize=8, fontweight="bold")
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.tick_params(color="#888888", labelcolor=_INK)
-        who = f"{len(set(speakers))} speakers" if len(set(speakers)) > 1 else "1 speaker"
-        title = f"{corpus.info.name}: {len(table):,} recordings, {who}, {seconds.sum() / 3600:.2f} hours"
-        figure.suptitle(title, fontsize=9.5, x=0.008, ha="left", parse_math=False)
-        handles, labels = left.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, fontsize=8)
-        buffer = io.BytesIO()
-        # Without the software entry the bytes would change with matplotlib's version.
-        canvas.print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
+    figure = new_figure(7.2, 2.1 + 0.19 * max(len(names), 7))
+    halves: Any = figure.subfigures(2, 1, height_ratios=[0.5 + 0.16 * max(len(names), 7), 1.35])
+    upper, lower = halves
+    left, right = upper.subplots(1, 2, width_ratios=[1.25, 1])
+    bottom = lower.subplots()
+    _emotions(left, Counter(zip(emotions, genders, strict=True)), names, present)
+    _lengths(right, seconds)
+    _speakers(bottom, Counter(speakers), dict(zip(speakers, genders, strict=True)))
+    for letter, axes in zip("abc", (left, right, bottom), strict=True):
+        axes.set_title(f"({letter}) {axes.get_title(loc='left')}", fontsize=8)
+        axes.tick_params(labelsize=8)
+    who = f"{len(set(speakers))} speakers" if len(set(speakers)) > 1 else "1 speaker"
+    title = f"{corpus.info.name}: {len(table):,} recordings, {who}, {seconds.sum() / 3600:.2f} hours"
+    figure.suptitle(title, fontsize=9.5, x=0.008, ha="left")
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=3, fontsize=8)
+    return figure
 
 
 def _emotions(axes: Any, counts: Counter[tuple[str, str]], names: list[str], present: list[str]) -> None:
@@ -71,11 +66,11 @@ def _emotions(axes: Any, counts: Counter[tuple[str, str]], names: list[str], pre
         left += width
     for place, name in enumerate(order):
         axes.text(totals[name] + 0.012 * left.max(), place, f"{totals[name]:,}", va="center", fontsize=7)
-    axes.set_yticks(range(len(order)), order, parse_math=False)
+    axes.set_yticks(range(len(order)), order)
     axes.set_xlim(0, 1.12 * left.max())
     axes.set_xlabel("recordings")
     axes.tick_params(axis="y", length=0)
-    axes.set_title("emotions", loc="left")
+    axes.set_title("emotions")
 
 
 def _lengths(axes: Any, seconds: np.ndarray[Any, np.dtype[np.float64]]) -> None:
@@ -85,7 +80,7 @@ def _lengths(axes: Any, seconds: np.ndarray[Any, np.dtype[np.float64]]) -> None:
     longer = int((seconds > end).sum())
     axes.hist(seconds[seconds <= end], bins=_BINS, range=(0, end), color="#6c757d", linewidth=0)
     median = float(np.median(seconds))
-    axes.axvline(median, color=_INK, linewidth=0.9, linestyle=(0, (4, 2)))
+    axes.axvline(median, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
     words = f"median {median:.1f} s"
     if longer:
         words += f"\n{longer:,} longer than {end:.1f} s\n(longest {seconds.max():.1f} s)"
@@ -93,7 +88,7 @@ def _lengths(axes: Any, seconds: np.ndarray[Any, np.dtype[np.float64]]) -> None:
     axes.set_xlim(0, end)
     axes.set_xlabel("length in seconds")
     axes.set_ylabel("recordings")
-    axes.set_title("lengths", loc="left")
+    axes.set_title("lengths")
 
 
 def _speakers(axes: Any, counts: Counter[str], genders: dict[str, str]) -> None:
@@ -105,7 +100,7 @@ def _speakers(axes: Any, counts: Counter[str], genders: dict[str, str]) -> None:
     if len(order) <= _MOST_NAMES:
         short = [name.partition("/")[2] for name in order]
         turned = max(map(len, short)) * len(order) > 100
-        axes.set_xticks(range(len(order)), short, rotation=45 if turned else 0, parse_math=False, fontsize=7)
+        axes.set_xticks(range(len(order)), short, rotation=45 if turned else 0, fontsize=7)
         if turned:
             for label in axes.get_xticklabels():
                 label.set_ha("right")
@@ -120,4 +115,4 @@ def _speakers(axes: Any, counts: Counter[str], genders: dict[str, str]) -> None:
         axes.set_ylim(bottom=0.8)
     axes.set_xlim(-0.6, len(order) - 0.4)
     axes.set_ylabel("recordings")
-    axes.set_title("speakers", loc="left")
+    axes.set_title("speakers")

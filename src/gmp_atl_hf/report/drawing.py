@@ -24,6 +24,9 @@ SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, YELLOW)
 """Okabe and Ito's colours, which people who see few colours can tell apart (the yellow made darker for white paper)."""
 
 INK, GREY, FAINT = "#1a2433", "#5b6573", "#d7dbe0"
+GENDER_LOOK = {"female": (VERMILLION, "o"), "male": (BLUE, "s"), "unknown": (GREY, "D")}
+"""Colour and mark of a speaker."""
+
 DPI = 160
 
 _STYLE: Mapping[str, Any] = {

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .blocks import counted, interval, points
-from .drawing import BLUE, FAINT, GREY, INK, VERMILLION, footnote, new_figure, save, styled
-
-_GENDERS = {"female": (VERMILLION, "o"), "male": (BLUE, "s")}
+from .drawing import BLUE, FAINT, GENDER_LOOK, GREY, INK, footnote, new_figure, save, styled
 
 
 def forest_png(verdict: Mapping[str, Any]) -> bytes:
@@ -72,6 +70,6 @@ def _rows(verdict: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any], str,
     everybody = verdict["verdict"]
     rows.append((f"mean over corpora\n{counted(everybody['n'], 'speaker')}", everybody, INK, "D", []))
     for gender, one in verdict["per_gender"].items():
-        colour, marker = _GENDERS[gender]
+        colour, marker = GENDER_LOOK[gender]
         rows.append((f"{gender}\n{counted(one['n'], 'speaker')}", one, colour, marker, []))
     return rows

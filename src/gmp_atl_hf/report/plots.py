@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 
 from .blocks import METRIC_NAMES, percent
-from .drawing import BLUE, GREEN, GREY, INK, VERMILLION, footnote, new_figure, save, styled
+from .drawing import BLUE, GENDER_LOOK, GREEN, GREY, INK, VERMILLION, footnote, new_figure, save, styled
 
 MOST_NAMED = 45
 """Up to this many speakers have their names beside them; more would be a black column."""
-
-_GENDER_LOOK = {"female": (VERMILLION, "o"), "male": (BLUE, "s"), "unknown": (GREY, "D")}
 
 
 def confusion_png(report: Mapping[str, Any], variant: str) -> bytes:
@@ -120,7 +118,7 @@ def speakers_figure(report: Mapping[str, Any], variant: str) -> Any:
     figure = new_figure(6.4, 1.9 + (0.235 * len(speakers) if named else 6.0))
     axes = figure.add_subplot()
     for place, (_, values) in enumerate(speakers):
-        colour, marker = _GENDER_LOOK[values["gender"]]
+        colour, marker = GENDER_LOOK[values["gender"]]
         if values["uar_ci95"]:
             low, high = (100 * bound for bound in values["uar_ci95"])
             axes.plot([low, high], [place, place], color=colour, linewidth=2.0 if named else 0.6, alpha=0.45)
@@ -129,7 +127,7 @@ def speakers_figure(report: Mapping[str, Any], variant: str) -> Any:
     axes.axvline(100 * summary["uar"]["pooled"], color=INK, linewidth=1.0, label=f"all: {_uar(summary)} %")
     axes.axvline(100 * summary["chance_uar"], color=GREY, linestyle=(0, (2, 3)), linewidth=1.0, label="chance")
     for gender, group in summary["per_gender"].items():
-        colour, marker = _GENDER_LOOK[gender]
+        colour, marker = GENDER_LOOK[gender]
         word = gender if gender != "unknown" else "gender unknown"
         label = f"{word}: {percent(group['uar'])} %"
         axes.plot([], [], marker, color=colour, markersize=5.5, label=label)

@@ -23,6 +23,7 @@ from ..protocols.speakers import is_unknown
 from ..report.blocks import counted
 from ..report.build import FoldResult, build_report, write_report
 from ..run_folder.layout import METRICS_FILE, MODEL, PREDICTIONS_FILE, RunFolder
+from ..run_folder.lock import refuse_file
 from .any_model import AnyModel
 from .own_model import OwnModel
 from .steps import write_left_out
@@ -63,8 +64,8 @@ def evaluate_model(
     Raises:
         RequestError: The model cannot be tested, its labels and the corpus' do not fit, or it has seen a speaker.
     """
-    if output_dir is not None and Path(output_dir).is_file():
-        raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
+    if output_dir is not None:
+        refuse_file(Path(output_dir))
     tested = _open(model, labels, dimensions)
     with PartialState().main_process_first():
         found = read_corpora([dict(corpus)], labels=tested.corpus_labels)
@@ -89,11 +90,9 @@ def evaluate_model(
         stamps=([MAYBE_SEEN_STAMP] if maybe_seen(tested.seen, set(table["speaker"])) else []) + fitted.stamps,
         notes=tested.notes(fitted, rows),
         left_out=Counter(one.reason for one in left_out),
-        corpus={"name": found.info.name, "homepage": found.info.homepage, "licence": found.info.licence,
-                "citation": found.info.citation, "language": found.info.language,
-                "recordings": len(table), "problems": found.problems},
+        corpus={**found.info.reported, "recordings": len(table), "problems": found.problems},
         environment=describe_environment(),
-    )  # fmt: skip
+    )
     if output_dir is not None and PartialState().is_main_process:
         folder = Path(output_dir)
         # As in a run, so that `gmp-atl compare` reads it too.

@@ -28,7 +28,7 @@ from ..recipe.sections import STAGE_NAMES, StageName
 from ..run_folder.layout import BACKBONE, STEP_NAMES, FoldFolder, RunFolder
 from ..run_folder.step_folder import StepFolder
 from .search import Candidate, train_candidates
-from .stages import MODEL_CLASSES, stage_arguments, stage_model_fields
+from .stages import MODEL_CLASSES, backbone_fields, stage_arguments, stage_model_fields
 from .steps import make_pseudo_labels, train
 from .training import Training, Weights
 
@@ -311,8 +311,7 @@ class _FoldPlan:
         self._add("pseudo-labels", path, inputs, perform)
 
     def _config(self) -> GMPATLConfig:
-        config: Mapping[str, Any] = self.backbone["scratch"] if "scratch" in self.backbone else self.backbone["config"]
-        return GMPATLConfig(**{name: value for name, value in config.items() if name != "model_type"})
+        return GMPATLConfig(**backbone_fields(self.backbone))
 
     def _scales(self) -> dict[str, int]:
         config, spec = self._config(), self.method.pseudo_labels

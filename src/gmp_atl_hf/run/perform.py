@@ -10,7 +10,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..environment import describe_environment, with_earlier
-from ..errors import RequestError, is_read_only
+from ..errors import RequestError, read_only_is_fine
 from ..evaluation.metrics import emotion_metrics
 from ..files import STEP_FILE, json_of, jsonl_of, read_json, read_jsonl, remove_half_written, write_known
 from ..report.build import NOT_SPEAKER_INDEPENDENT
@@ -40,14 +40,11 @@ class Worker:
         """Write what is known before any work, and say what is unusual."""
         folder = self.plan.folder
         if self.processes.is_main_process:
-            try:
+            with read_only_is_fine():  # a finished run can still be shown, and the first step of any other says it
                 remove_half_written(folder.path, shared=folder.front_end)
                 write_known(folder.path, {RECIPE_FILE: self.plan.recipe.to_yaml()})
                 write_left_out(folder.path, self.plan.corpus.left_out)
                 self.plan.corpus.index.save()
-            except OSError as error:
-                if not is_read_only(error):
-                    raise  # otherwise a finished run can still be shown, and the first step of any other says it
         for problem in (*self.plan.corpus.problems, *self.plan.notes):
             self.say(f"Note: {problem}")
         for problem in self._damaged.values():

@@ -92,8 +92,6 @@ def plan_run(
     Raises:
         RequestError: The request is wrong, or something finished in the folder contradicts it.
     """
-    if output_dir.is_file():
-        raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
     folder, processes = RunFolder(output_dir), join_processes()
     variants = _variants(recipe)
     described = {str(each.backbone): describe_backbone(each.backbone) for each in variants.values()}
@@ -154,9 +152,8 @@ def _variants(recipe: Recipe) -> dict[str, Method]:
 
 def _check_stages(variants: Mapping[str, Method], backbones: Backbones, labels: list[str] | None) -> None:
     for name, each in variants.items():
-        backbone = backbones[name]
         for candidate in each.candidates():
-            check_stage_settings(candidate, backbone.get("config", backbone.get("scratch", {})), labels)
+            check_stage_settings(candidate, backbones[name], labels)
 
 
 def _read_corpus(recipe: Recipe, folder: RunFolder, processes: PartialState) -> Corpus:

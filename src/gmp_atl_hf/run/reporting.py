@@ -35,11 +35,7 @@ def make_report(worker: Worker) -> dict[str, Any]:
         notes=[*plan.notes, *_choices(worker)],
         left_out=Counter(one.reason for one in plan.corpus.left_out),
         corpus={
-            "name": info.name,
-            "homepage": info.homepage,
-            "licence": info.licence,
-            "citation": info.citation,
-            "language": info.language,
+            **info.reported,
             "recordings": len(table),
             "hours": round(sum(table["num_samples"]) / SAMPLING_RATE / 3600, 3),
             "speakers": len(set(table["speaker"])),

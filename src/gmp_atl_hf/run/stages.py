@@ -130,18 +130,24 @@ def refuse_missing_trackers(report_to: Any) -> None:
             raise RequestError(f"report_to: {name}, which is not installed", "its package", f"pip install {name}")
 
 
-def check_stage_settings(method: Method, backbone_config: Mapping[str, Any], labels: list[str] | None) -> None:
+def backbone_fields(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """`GMPATLConfig` fields of a backbone, from what `describe_backbone` gave."""
+    fields = backbone["scratch"] if "scratch" in backbone else backbone["config"]
+    return {name: value for name, value in fields.items() if name not in ("model_type", "architectures")}
+
+
+def check_stage_settings(method: Method, backbone: Mapping[str, Any], labels: list[str] | None) -> None:
     """Refuse stage settings that would only fail once training starts.
 
     Args:
         method: A variant's method.
-        backbone_config: The backbone's configuration fields.
+        backbone: What `describe_backbone` gave.
         labels: Emotions in the table's order; None before the corpus is read: their number is not looked at then.
 
     Raises:
         RequestError: Names the stage and what does not fit.
     """
-    base = {name: value for name, value in backbone_config.items() if name not in ("model_type", "architectures")}
+    base = backbone_fields(backbone)
     shapes = encoder_shapes(GMPATLConfig(**base))
     for stage in method.stages.performed:
         try:

@@ -12,15 +12,17 @@ from typing import Any
 import datasets
 import numpy as np
 from accelerate import PartialState
+from scipy.special import softmax
 from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..checkpoints import load_feature_extractor, load_model, quiet_transformers, seen_speakers
+from ..data.columns import row_in_words
 from ..data.corpora import LeftOut
 from ..errors import DivergenceError
 from ..files import is_whole, json_of, jsonl_of, read_json, remember, write_jsonl, write_known
-from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel, HubertForGMPATL
+from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
 from ..numerics import deterministic
 from ..protocols.leakage import NO_TEST_SET, HeldOut
 from ..pseudo_labels.cluster import cluster_and_label
@@ -265,8 +267,7 @@ def predict(
             logits = np.asarray(trainer.predict(table).predictions, dtype=np.float64)
         except DivergenceError as error:
             raise DivergenceError(f"the model {checkpoint}: {error.found}", error.expected, error.fix) from error
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    scores = exponentials / exponentials.sum(axis=1, keepdims=True)
+    scores = softmax(logits, axis=1)
     names = table.features["emotion"].names
     return [
         {
@@ -281,16 +282,8 @@ def predict(
 def tested_rows(table: datasets.Dataset) -> list[dict[str, Any]]:
     """What a row of `predictions.jsonl` says of a recording before anything is predicted, in the table's order."""
     names = table.features["emotion"].names
-    return [
-        {
-            "id": row["id"],
-            "file": row["file"],
-            "speaker": row["speaker"],
-            "gender": None if row["gender"] is None else GENDERS[row["gender"]],
-            "emotion": names[row["emotion"]],
-        }
-        for row in table.select_columns(["id", "file", "speaker", "gender", "emotion"])
-    ]
+    columns = table.select_columns(["id", "file", "speaker", "gender", "emotion"])
+    return [row_in_words(row, names) for row in columns]
 
 
 def write_left_out(folder: Path, left_out: Iterable[LeftOut]) -> None:

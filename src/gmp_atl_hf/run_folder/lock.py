@@ -33,12 +33,13 @@ def only_run_in(folder: Path, processes: Processes) -> Iterator[None]:
     that is not there is made, and taken away again if nothing else came into it.
 
     Raises:
-        RequestError: Another run is working there.
+        RequestError: Another run is working there, or it is a file.
     """
+    refuse_file(folder)
     held: IO[str] | None = None
     made: list[Path] = []
     problem: RequestError | None = None
-    if processes.is_main_process and fcntl is not None and not folder.is_file():
+    if processes.is_main_process and fcntl is not None:
         missing = folder.absolute()
         while not missing.exists():
             made.append(missing)
@@ -70,6 +71,12 @@ def only_run_in(folder: Path, processes: Processes) -> Iterator[None]:
             with suppress(OSError):  # not empty: the run has begun
                 for each in made:
                     each.rmdir()
+
+
+def refuse_file(folder: Path) -> None:
+    """Refuse, by a `RequestError`, a folder to write into that is a file."""
+    if folder.is_file():
+        raise RequestError(f"the output folder {folder} is a file", "a folder, or none yet", "--output-dir DIR")
 
 
 def _lock(path: Path) -> IO[str]:

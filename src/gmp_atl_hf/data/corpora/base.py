@@ -137,6 +137,11 @@ class CorpusInfo:
                 f"the corpus {self.name} has the protocol {self.protocol!r}", f"one of {', '.join(PROTOCOLS)}"
             )
 
+    @property
+    def reported(self) -> dict[str, str | None]:
+        """What a report says of the corpus."""
+        return {name: getattr(self, name) for name in ("name", "homepage", "licence", "citation", "language")}
+
     @classmethod
     def joint(cls, infos: Sequence[CorpusInfo]) -> CorpusInfo:
         """Give what is known about several corpora in one table."""
