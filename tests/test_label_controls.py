@@ -17,6 +17,7 @@ from gmp_atl_hf.pseudo_labels.controls import shuffle_frame_labels, write_oracle
 from gmp_atl_hf.pseudo_labels.feature_stream import frames_of
 from gmp_atl_hf.pseudo_labels.kmeans import MultiScaleKMeans
 from gmp_atl_hf.pseudo_labels.label_file import LABELS_FILE
+from runs import SPLIT, given_split, run, write_corpus
 from tables import SCALES, speech_table, training_config
 
 TRAIN, DEV = 37, 13
@@ -114,3 +115,14 @@ def test_oracle_labels_need_no_development_rows(tmp_path: Path) -> None:
     table: Dataset = speech_table(4).remove_columns(list(SCALES)).add_column("speaker", ["tones/0"] * 4)
     write_oracle_labels(tmp_path, training_config(), table, None)
     assert pq.read_table(tmp_path / LABELS_FILE)["id"].to_pylist() == table["id"]
+
+
+@pytest.mark.parametrize("control", ["shuffled", "oracle"])
+def test_the_card_of_a_control_says_so_before_anything_else(tmp_path: Path, control: str) -> None:
+    root = write_corpus(tmp_path / "corpus", split=SPLIT)
+    recipe = given_split(root, pseudo_labels__control=control)
+    run(recipe, tmp_path / "run")
+    card = (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
+    assert card.index("**This is a control, not the method: the") < card.index("Scores 3 emotions")
+    (row,) = [line for line in card.splitlines() if line.startswith("|") and "a control, not the method |" in line]
+    assert ("permuted over all frames" if control == "shuffled" else "the emotion of the clip at every frame") in row

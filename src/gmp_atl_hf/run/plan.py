@@ -30,12 +30,6 @@ SHUFFLED_STAMP = (
     "not the method."
 )
 
-CONTROLS: Mapping[str, str] = {
-    "shuffled": "the frame labels were permuted over all frames, so retraining could learn nothing from them but how "
-    "often each occurs",
-    "oracle": "the label of each frame was the emotion of its clip, which no clustering knows",
-}
-
 Backbones = Mapping[str, Mapping[str, Any]]
 """Variant → what its backbone is, from `describe_backbone`."""
 
@@ -198,19 +192,9 @@ def _stamps(variants: Mapping[str, Method], backbones: Backbones, folds: Iterabl
     return list(dict.fromkeys(stamps))
 
 
-def is_control(method: Method) -> bool:
-    """Whether retraining had frame labels that are not those of the method."""
-    return method.pseudo_labels.control != "none" and not method.stages.retrain.skip
-
-
-def control_note(variant: str, method: Method) -> str:
-    """What must be said of a variant that is a control."""
-    return f"{variant}: a control, not the method: {CONTROLS[method.pseudo_labels.control]}."
-
-
 def _notes(variants: Mapping[str, Method], corpus: Corpus, folds: Sequence[Fold]) -> list[str]:
     """What this corpus cannot have, said once and not in every fold."""
-    notes = [control_note(name, each) for name, each in variants.items() if is_control(each)]
+    notes = [f"{name}: {each.control}." for name, each in variants.items() if each.control]
     genders = known_genders(corpus.table)
     if genders < 2 and any(not each.stages.multitask.skip for each in variants.values()):
         which = "one gender only" if genders else "no genders"
