@@ -17,6 +17,7 @@ from ..errors import RequestError
 from ..protocols.fold import Fold
 from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
 from ..protocols.protocol import Protocol
+from ..pseudo_labels.normalization import groups_of
 from ..recipe.method import Method
 from ..recipe.recipe import Recipe
 from ..run_folder.layout import RunFolder
@@ -199,11 +200,13 @@ def _notes(variants: Mapping[str, Method], corpus: Corpus, folds: Sequence[Fold]
     if genders < 2 and any(not each.stages.multitask.skip for each in variants.values()):
         which = "one gender only" if genders else "no genders"
         notes.append(f"The corpus has {which}, so the gender part of the multi-task training is off.")
-    by_gender = any(
-        each.pseudo_labels.normalize == "gender" and not each.stages.retrain.skip for each in variants.values()
-    )
-    if by_gender and not genders:
-        notes.append("The corpus has no genders, so frames are normalised by the statistics of all training frames.")
+    labelled = [each.pseudo_labels for each in variants.values() if not each.stages.retrain.skip]
+    for by in sorted({spec.normalize for spec in labelled if spec.control != "oracle"} - {"none"}):
+        if nameless := groups_of(corpus.table, by).count(None):
+            notes.append(
+                f"{nameless} of {len(corpus.table)} recordings have no known {by}: their frames are normalised by the "
+                "statistics of all training frames."
+            )
     if not any(fold.dev for fold in folds):
         notes.append("No development speakers: the number of epochs is fixed, and scores are not calibrated.")
     return notes
