@@ -302,7 +302,7 @@ class _FoldPlan:
         train_rows, dev_rows, held_out = self.train, self.dev, self.held_out
         path = self.folder.step("pseudo-labels")
         description = f"{self.label} · {path.name}"
-        inputs = {"step": path.name, "data": self._data_inputs()}
+        inputs: dict[str, Any] = {"step": path.name, "data": self._data_inputs()}
         if spec.control == "oracle":
             config = self._config()
             # Nothing else of the settings matters, and of the model how many frames it makes.
