@@ -16,8 +16,10 @@ from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLMultiTask
 from gmp_atl_hf.pseudo_labels.attach import attach_pseudo_labels
+from gmp_atl_hf.pseudo_labels.averaging import averaged
 from gmp_atl_hf.pseudo_labels.codebook import FeatureSource
 from gmp_atl_hf.pseudo_labels.feature_stream import FeatureExtraction, Stream
+from gmp_atl_hf.pseudo_labels.features import extract_features
 from gmp_atl_hf.pseudo_labels.kmeans import MultiScaleKMeans
 from gmp_atl_hf.pseudo_labels.normalization import GroupStatistics, measure_groups
 from gmp_atl_hf.pseudo_labels.preparation import prepared
@@ -193,6 +195,14 @@ def test_a_model_s_clusters_are_normalised_saved_and_said(tmp_path: Path) -> Non
     apart = attach_pseudo_labels(dev, read, model, extractor)
     for column in kmeans.columns:
         assert list(apart[column]) == [together[row][column] for row in (2, 5)]
+    states = {row: own[2] for row, own in extract_features(model, dev, [-1], extractor)}
+    mean, deviation = torch.cat(list(states.values())).mean(0), torch.cat(list(states.values())).std(0, correction=0)
+    for row, own in states.items():
+        for column, labels in kmeans.predict(
+            averaged({2: (own - mean) / deviation}, {0.02: 0, 0.1: 2}), kmeans.source
+        ).items():
+            agreeing = np.mean(np.array(apart[column][row]) == labels.numpy())
+            assert agreeing > 0.97, "a development speaker is normalised by their own frames"
     plain = MultiScaleKMeans((3,)).fit_model(model, train, extractor, [-1], sample_frames=100)
     assert (
         plain.fingerprint
