@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +26,8 @@ from gmp_atl_hf.pseudo_labels.kmeans import MultiScaleKMeans
 from gmp_atl_hf.pseudo_labels.normalization import GroupStatistics, measure_groups
 from gmp_atl_hf.pseudo_labels.preparation import prepared
 from gmp_atl_hf.pseudo_labels.process_group import ProcessGroup
+from gmp_atl_hf.recipe.recipe import Recipe
+from gmp_atl_hf.run import plan
 from tables import SCALES, feature_extractor, small_model, speech_table, training_config
 
 LAYER, CHANNELS = 1, 4
@@ -220,3 +224,11 @@ def test_features_of_nobody_knows_whom_are_refused() -> None:
         MultiScaleKMeans((2,), normalize="speaker").fit({LAYER: torch.randn(9, 2)}, source, ["made/a"])
     with pytest.raises(RequestError, match="one of none, speaker, gender"):
         MultiScaleKMeans((2,), normalize="voice")  # type: ignore[arg-type]
+
+
+def test_recordings_without_a_group_are_counted_in_the_report() -> None:
+    corpus: Any = SimpleNamespace(table=rows_of("a", "b", "unknown"))
+    for by, expected in (("speaker", "1 of 3 recordings have no known speaker"), ("none", None)):
+        made = Recipe.from_dict({"name": "mine", "corpus": {"name": "demo"}, "pseudo_labels": {"normalize": by}})
+        notes = plan._notes({"gmp-atl": made.method("gmp-atl")}, corpus, [])
+        assert [note.partition(":")[0] for note in notes if "recordings" in note] == ([expected] if expected else [])
