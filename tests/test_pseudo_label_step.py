@@ -73,7 +73,7 @@ def alone(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def launch(given: Path, folder: Path, processes: int) -> None:
+def launch(given: Path, folder: Path, processes: int, *further: str) -> None:
     source = Path(gmp_atl_hf.__file__).parents[1]
     environment = {
         **os.environ,
@@ -81,7 +81,7 @@ def launch(given: Path, folder: Path, processes: int) -> None:
         "OMP_NUM_THREADS": "1",
     }
     options = ["--nproc_per_node", str(processes), "--standalone"]
-    command = [sys.executable, "-m", "torch.distributed.run", *options, str(SCRIPT), str(given), str(folder)]
+    command = [sys.executable, "-m", "torch.distributed.run", *options, str(SCRIPT), str(given), str(folder), *further]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         _, complained = process.communicate(timeout=180)
@@ -105,6 +105,36 @@ def test_two_processes_share_the_work_and_write_the_bytes_of_one(given: Path, al
     assert shares(tmp_path) == {"share-0-of-2": list(range(0, 41, 10)), "share-1-of-2": list(range(5, 41, 10))}
     assert digests(tmp_path, *RESULTS) == digests(alone, *RESULTS)
     assert files_of(tmp_path) == {*RESULTS, "hashes.json", *shares(tmp_path)}, "parts are left behind"
+
+
+@pytest.mark.slow
+@pytest.mark.two_processes
+def test_two_processes_measure_average_and_shuffle_as_one_does(given: Path, tmp_path: Path) -> None:
+    make_labels.make(given, tmp_path / "one", make_labels.SLOW_SPEC)
+    launch(given, tmp_path / "two", 2, "slow")
+    assert digests(tmp_path / "two", *RESULTS) == digests(tmp_path / "one", *RESULTS)
+    assert MultiScaleKMeans.load(tmp_path / "two").windows == (0.02, 0.1)
+
+
+def test_a_step_that_was_cut_off_measures_its_development_speakers_again(
+    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_labels.make(given, tmp_path / "whole", make_labels.SLOW_SPEC)
+    write, written = step.write_part, []
+
+    def stop(folder: Path, window: range, *rest: Any) -> None:
+        if len(written) == 7:
+            raise KeyboardInterrupt
+        written.append(window)
+        write(folder, window, *rest)
+
+    monkeypatch.setattr(step, "write_part", stop)
+    with pytest.raises(KeyboardInterrupt):
+        make_labels.make(given, tmp_path / "cut", make_labels.SLOW_SPEC)
+    monkeypatch.setattr(step, "write_part", write)
+    monkeypatch.setattr(step, "measure_groups", None)
+    make_labels.make(given, tmp_path / "cut", make_labels.SLOW_SPEC)
+    assert digests(tmp_path / "cut", *RESULTS) == digests(tmp_path / "whole", *RESULTS)
 
 
 def test_every_row_of_both_tables_is_labelled_in_their_order(given: Path, alone: Path) -> None:

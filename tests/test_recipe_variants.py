@@ -27,6 +27,8 @@ ABLATIONS = (
     "retrain-from-multitask",
     "cross-entropy",
     "frozen-encoder",
+    "shuffled-labels",
+    "oracle-labels",
 )
 
 # Variants
@@ -84,6 +86,41 @@ def test_each_ablation_changes_one_part_of_the_method() -> None:
         ]
         assert len(parts) + (one.pseudo_labels != whole.pseudo_labels) == 1
         assert replace(one, stages=whole.stages, pseudo_labels=whole.pseudo_labels) == whole
+
+
+def test_a_control_changes_nothing_but_the_frame_labels() -> None:
+    made = recipe(variants=["gmp-atl", "shuffled-labels", "oracle-labels"])
+    assert [made.method(name).pseudo_labels.control for name in made.variant_names] == ["none", "shuffled", "oracle"]
+
+
+def test_oracle_labels_need_no_model_to_take_them_from() -> None:
+    without = {"stages.multitask.skip": True}
+    made = recipe(variants=[{"name": "oracle", "base": "oracle-labels", "set": without}])
+    assert made.method("oracle").stages.performed == ("retrain", "finetune")
+    shuffled = {"name": "shuffled", "base": "shuffled-labels", "set": without}
+    assert "a model that exists" in str(refused({**SMALL, "variants": [shuffled]}))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "named"),
+    [
+        ("windows", [], "`pseudo_labels.windows` is empty"),
+        ("windows", [0.5, 0.5], "0.5 twice"),
+        ("windows", [0.03], "a window of 0.03 seconds"),
+        ("windows", 0.5, "pseudo_labels.windows: [0.5]"),
+        ("windows", [100], "at most 60"),
+        ("normalize", "voice", "speaker"),
+        ("control", "random", "shuffled"),
+    ],
+)
+def test_settings_of_frame_labels_that_mean_nothing_are_refused(setting: str, value: Any, named: str) -> None:
+    assert named in str(refused({**SMALL, "pseudo_labels": {setting: value}}))
+
+
+def test_a_stage_may_start_part_of_the_way() -> None:
+    made = recipe(variants=[{"name": "half-way", "set": {"stages.finetune.start_weight": 0.5}}])
+    assert made.method("half-way").stages.finetune.start_weight == 0.5
+    assert "at most 1" in str(refused({**SMALL, "stages": {"finetune": {"start_weight": 1.5}}}))
 
 
 def test_the_recipe_of_the_ablation_has_every_part_of_the_method_in_it() -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,7 +15,7 @@ from gmp_atl_hf import HubertForGMPATLMultiTask
 from gmp_atl_hf.checkpoints import load_model
 from gmp_atl_hf.pseudo_labels.features import encoder_hash
 from gmp_atl_hf.run import fold_plan as plan
-from runs import SPLIT, digests, files_of, given_split, read_json, run, write_corpus
+from runs import EMOTIONS, SPLIT, digests, files_of, given_split, read_json, run, write_corpus
 
 ABLATIONS = [
     "no-gender",
@@ -24,8 +25,16 @@ ABLATIONS = [
     "retrain-from-multitask",
     "cross-entropy",
     "frozen-encoder",
+    "shuffled-labels",
+    "oracle-labels",
 ]
-NAMES = ["gmp-atl", "direct", "tapt", "multitask-only", "direct-long", *ABLATIONS, "k4", "deeper"]
+CUSTOM = [
+    {"name": "k4", "base": "single-scale", "set": {"pseudo_labels.clusters": [4]}},
+    {"name": "deeper", "base": "multitask-only", "set": {"backbone.num_hidden_layers": 4}},
+    {"name": "quarter-way", "set": {"stages.finetune.start_weight": 0.25, "stages.finetune.freeze_encoder": True}},
+    {"name": "slow", "set": {"pseudo_labels.windows": [0.02, 0.06], "pseudo_labels.normalize": "speaker"}},
+]
+NAMES = ["gmp-atl", "direct", "tapt", "multitask-only", "direct-long", *ABLATIONS, *(one["name"] for one in CUSTOM)]
 
 
 @pytest.fixture(scope="module")
@@ -39,24 +48,20 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         stages__retrain__num_train_epochs=2,
         stages__retrain__model={"hidden_dropout": 0.3},
         stages__finetune__num_train_epochs=1.5,
-        variants=[
-            *NAMES[:-2],
-            {"name": "k4", "base": "single-scale", "set": {"pseudo_labels.clusters": [4]}},
-            {"name": "deeper", "base": "multitask-only", "set": {"backbone.num_hidden_layers": 4}},
-        ],
+        variants=[*NAMES[: -len(CUSTOM)], *CUSTOM],
     )
     folder = tmp_path_factory.mktemp("compared") / "run"
     performed: list[str] = []
 
     def noted(original: Any) -> Any:
-        def perform(path: Path, *args: Any) -> None:
+        def perform(path: Path, *args: Any, **named: Any) -> None:
             performed.append(path.relative_to(folder).as_posix().removesuffix(".unfinished"))
-            original(path, *args)
+            original(path, *args, **named)
 
         return perform
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("train", "make_pseudo_labels"):
+        for name in ("train", "make_pseudo_labels", "make_oracle_labels"):
             patch.setattr(plan, name, noted(getattr(plan, name)))
         report = run(recipe, folder)
     return {"folder": folder, "report": report, "performed": performed}
@@ -88,8 +93,12 @@ def test_each_variant_performs_its_own_steps_and_shares_the_others(compared: dic
         "retrain-from-multitask": ["3-retrain", "4-finetune"],
         "cross-entropy": ["4-finetune"],
         "frozen-encoder": ["4-finetune"],
+        "shuffled-labels": ["2-pseudo-labels", "3-retrain", "4-finetune"],
+        "oracle-labels": ["2-pseudo-labels", "3-retrain", "4-finetune"],
         "k4": ["2-pseudo-labels", "3-retrain", "4-finetune"],
         "deeper": ["1-multitask", "4-finetune"],
+        "quarter-way": ["4-finetune"],
+        "slow": ["2-pseudo-labels", "3-retrain", "4-finetune"],
     }
     expected = [f"{variant}/seed-0/fold-01/{name}" for variant in NAMES for name in steps[variant]]
     assert compared["performed"] == expected
@@ -160,6 +169,82 @@ def test_a_frozen_encoder_is_the_one_that_retraining_made(compared: dict[str, An
     assert encoder and all(torch.equal(weights[0][name], weights[1][name]) for name in encoder)
     tuned = load_file(step(compared, "gmp-atl", "4-finetune") / "model.safetensors")
     assert not all(torch.equal(weights[0][name], tuned[name]) for name in encoder)
+
+
+def labels_of(compared: dict[str, Any], variant: str) -> dict[str, dict[str, list[int]]]:
+    """Column → id → frame labels."""
+    table = pq.read_table(step(compared, variant, "2-pseudo-labels") / "labels.parquet").to_pydict()
+    names = table.pop("id")
+    return {column: dict(zip(names, rows, strict=True)) for column, rows in table.items()}
+
+
+def test_shuffled_labels_are_those_of_the_method_at_other_frames(compared: dict[str, Any]) -> None:
+    whole, shuffled = labels_of(compared, "gmp-atl"), labels_of(compared, "shuffled-labels")
+    assert list(shuffled) == list(whole)
+    parts = read_json(step(compared, "gmp-atl", "split.json"))
+    for column in whole:
+        assert whole[column] != shuffled[column]
+        assert {name: len(row) for name, row in whole[column].items()} == {
+            name: len(row) for name, row in shuffled[column].items()
+        }
+        for part in ("train", "dev"):
+            speakers = {speaker.partition("/")[2] for speaker in parts[part]}
+            counts = [
+                Counter(label for name, row in labels[column].items() if name[-8:-6] in speakers for label in row)
+                for labels in (whole, shuffled)
+            ]
+            assert counts[0] == counts[1] and counts[0].total() > 20
+    same = [digests(step(compared, one, "2-pseudo-labels"), "*.safetensors") for one in ("gmp-atl", "shuffled-labels")]
+    assert same[0] == same[1], "the clusters are the method's own"
+
+
+def test_oracle_labels_are_the_emotion_of_the_clip(compared: dict[str, Any]) -> None:
+    found = labels_of(compared, "oracle-labels")
+    assert list(found) == ["gmp_oracle_k3"]
+    for name, row in found["gmp_oracle_k3"].items():
+        assert set(row) == {EMOTIONS.index(name.split("/")[-2])}
+    assert read_json(step(compared, "oracle-labels", "3-retrain") / "config.json")["frame_scales"] == {
+        "gmp_oracle_k3": 3
+    }
+
+
+def test_controls_are_called_so_beside_their_numbers(compared: dict[str, Any]) -> None:
+    called = {note.partition(":")[0] for note in compared["report"]["notes"] if "a control, not the method" in note}
+    assert called == {"shuffled-labels", "oracle-labels"}
+    for name in ("report.md", "report.html"):
+        text = (compared["folder"] / name).read_text(encoding="utf-8")
+        assert "oracle-labels: a control, not the method: the label of each frame was the emotion of its clip" in text
+
+
+def test_settings_that_came_later_are_in_no_key_unless_they_are_set(compared: dict[str, Any]) -> None:
+    inputs = {
+        one: read_json(step(compared, one, "2-pseudo-labels") / "step.json")["inputs"] for one in ("gmp-atl", "slow")
+    }
+    earlier = {"step", "data", "source", "layers", "clusters", "sample_frames", "seed"}
+    assert set(inputs["gmp-atl"]) - {"front_end"} == earlier
+    assert (inputs["slow"]["windows"], inputs["slow"]["normalize"]) == ([0.02, 0.06], "speaker")
+    assert "start_weight" not in read_json(step(compared, "gmp-atl", "4-finetune") / "step.json")["inputs"]
+
+
+def test_windows_and_speakers_have_scales_of_their_own(compared: dict[str, Any]) -> None:
+    scales = ["gmp_layer2_k3", "gmp_layer2_k5", "gmp_layer2_w60ms_k3", "gmp_layer2_w60ms_k5"]
+    assert list(labels_of(compared, "slow")) == scales
+    assert set(read_json(step(compared, "slow", "3-retrain") / "config.json")["frame_scales"]) == set(scales)
+    said = read_json(step(compared, "slow", "2-pseudo-labels") / "codebooks.json")
+    train = read_json(step(compared, "slow", "split.json"))["train"]
+    assert said["normalized_by"]["groups"] == sorted(train)
+
+
+def test_a_start_may_lie_between_the_backbone_and_the_retrained_encoder(compared: dict[str, Any]) -> None:
+    backbone = load_file(compared["folder"] / "backbone" / "seed-0" / "model.safetensors")
+    retrained = load_file(step(compared, "gmp-atl", "3-retrain") / "model.safetensors")
+    begun = load_file(step(compared, "quarter-way", "4-finetune") / "model.safetensors")
+    moved = 0
+    for name, values in backbone.items():
+        expected = torch.lerp(values, retrained[f"hubert.{name}"], 0.25)
+        assert torch.equal(begun[f"hubert.{name}"], expected), name
+        moved += not torch.equal(values, expected)
+    assert moved > 10
 
 
 def test_a_variant_with_a_backbone_of_its_own_leaves_that_of_the_others_where_it_is(compared: dict[str, Any]) -> None:

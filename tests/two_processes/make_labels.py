@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,15 +23,16 @@ from gmp_atl_hf.recipe.sections import PseudoLabelSpec
 from gmp_atl_hf.run import steps
 
 SPEC = PseudoLabelSpec(layers=(-1, -2), clusters=(3, 6), sample_frames=180, seed=4)
+SLOW_SPEC = replace(SPEC, windows=(0.02, 0.1), normalize="speaker", control="shuffled")
 
 
-def make(given: Path, folder: Path) -> None:
+def make(given: Path, folder: Path, spec: PseudoLabelSpec = SPEC) -> None:
     """Step 2 cut into parts so small that everybody has some."""
     labels.WINDOW_ROWS, sample.SHORTEST_RUN = 5, 20
     cut = batches.length_batches
     feature_stream.length_batches = lambda samples, _: cut(samples, 1.0)
     train, dev = (datasets.Dataset.load_from_disk(str(given / part)) for part in ("train", "dev"))
-    steps.make_pseudo_labels(folder, HubertForGMPATLMultiTask, given / "model", SPEC, train, dev, "test")
+    steps.make_pseudo_labels(folder, HubertForGMPATLMultiTask, given / "model", spec, train, dev, "test")
 
 
 if __name__ == "__main__":
@@ -45,6 +47,6 @@ if __name__ == "__main__":
         write(folder, window, *rest)  # type: ignore[arg-type]
 
     step.write_part = noted
-    make(given, made)
+    make(given, made, SLOW_SPEC if "slow" in sys.argv[3:] else SPEC)
     (made / f"share-{share}-of-{state.num_processes}").write_text(" ".join(map(str, windows)))
     state.destroy_process_group()

@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 
 from ..checkpoints import locate
 from ..files import STEP_FILE, read_json
+from ..scale_names import SINGLE_FRAME
 from .facts import RunFacts
 
 ABSTRACT = "stated in the abstract"
 SUMMARIES = "stated, by summaries of the paper"
 OURS = "our choice"
 ABLATION = "left out or changed on purpose (ablation)"
+CONTROL = "a control, not the method"
 
 
 class Setting(NamedTuple):
@@ -78,6 +80,14 @@ def _frame_label_settings(facts: RunFacts) -> list[Setting]:
     fields: Mapping[str, Any] = {**method.model, **method.stages.retrain.model}
     targets = fields.get("frame_targets", config.frame_targets)
     start = method.stages.start_of("retrain")
+    retraining = [
+        Setting("3. HuBERT retrained on the frame labels", "cross-entropy, summed over scales", SUMMARIES),
+        Setting("Retraining starts from", _start(start), SUMMARIES if start == "backbone" else ABLATION),
+        Setting("Frames that count in retraining", f"{targets} ones" if targets == "masked" else "all", OURS),
+    ]
+    if spec.control == "oracle":
+        return [Setting("2. Frame labels", "the emotion of the clip at every frame", CONTROL), *retraining]
+    shuffled = [Setting("Frame labels", "permuted over all frames", CONTROL)] if spec.control == "shuffled" else []
     return [
         Setting(
             "2. Hidden states clustered by k-means at several scales",
@@ -89,20 +99,35 @@ def _frame_label_settings(facts: RunFacts) -> list[Setting]:
             f"{', '.join(map(str, layers))} of {config.num_hidden_layers}",
             f"{SUMMARIES}: the third-last" if third_last else f"{OURS}; the third-last is {SUMMARIES}",
         ),
+        *_prepared_states(facts),
         Setting("Numbers of clusters", ", ".join(map(str, spec.clusters)), OURS),
         Setting("Clusters fitted on", f"training {facts.units} only", OURS),
-        Setting("3. HuBERT retrained on the frame labels", "cross-entropy, summed over scales", SUMMARIES),
-        Setting("Retraining starts from", _start(start), SUMMARIES if start == "backbone" else ABLATION),
-        Setting("Frames that count in retraining", f"{targets} ones" if targets == "masked" else "all", OURS),
+        *shuffled,
+        *retraining,
     ]
+
+
+def _prepared_states(facts: RunFacts) -> list[Setting]:
+    """What became of hidden states before they were clustered, where anything did."""
+    spec, rows = facts.method.pseudo_labels, []
+    if spec.normalize != "none":
+        value = f"by the mean and deviation of their own {spec.normalize}"
+        rows.append(Setting("Frames centred and scaled before clustering", value, OURS))
+    if spec.windows != (SINGLE_FRAME,):
+        value = ", ".join(f"{window:g}" for window in spec.windows) + f" s ({SINGLE_FRAME} s: the frame as it is)"
+        rows.append(Setting("Frames averaged before clustering over", value, OURS))
+    return rows
 
 
 def _finetuning_settings(facts: RunFacts) -> list[Setting]:
     method, config = facts.method, facts.config
     start = method.stages.start_of("finetune")
     angular = config.emotion_loss == "am-softmax"
+    weight = method.stages.finetune.start_weight
+    path = "" if weight == 1 or start == "backbone" else f", {weight:g} of the way to it from the original HuBERT"
+    as_stated = start == "retrain" and not path
     rows = [
-        Setting("4. Fine-tuning on emotions starts from", _start(start), SUMMARIES if start == "retrain" else ABLATION),
+        Setting("4. Fine-tuning on emotions starts from", _start(start) + path, SUMMARIES if as_stated else ABLATION),
         Setting("Loss", "AM-Softmax" if angular else "cross-entropy", SUMMARIES if angular else ABLATION),
     ]
     if angular:

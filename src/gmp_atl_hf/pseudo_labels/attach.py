@@ -31,7 +31,7 @@ def attach_pseudo_labels(
     """Label every frame of a table at every scale.
 
     Args:
-        table: The table; never changed.
+        table: The table; never changed. It needs the column that frames are normalised by, if they are.
         kmeans: Fitted clusters. They refuse features of another checkpoint, layer or setting.
         model: The model whose hidden states were clustered.
         feature_extractor: Its feature extractor.
@@ -40,10 +40,11 @@ def attach_pseudo_labels(
         cache: The front-end cache or its folder; None computes the front end.
 
     Returns:
-        The table with a column `gmp_layer{L}_k{K}` per scale, each a list of int32, one per frame.
+        The table with a column per scale, each a list of int32, one per frame: `gmp_layer{L}_k{K}`, or
+        `gmp_layer{L}_w{milliseconds}ms_k{K}` for states that were averaged.
 
     Raises:
-        RequestError: The clusters were fitted on other features, or the table has no rows.
+        RequestError: The clusters were fitted on other features, or the table has no rows or lacks a column.
 
     Example:
         >>> train = attach_pseudo_labels(table, kmeans, model, feature_extractor)  # doctest: +SKIP

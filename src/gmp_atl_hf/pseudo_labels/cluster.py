@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -14,6 +15,8 @@ from .frame_sample import take_sample
 from .kmeans import MultiScaleKMeans
 from .label_file import join_parts, read_part, write_part
 from .labelling import label_windows, windows_of
+from .normalization import measure_groups, refuse_without_groups
+from .preparation import prepared
 from .process_group import SINGLE_PROCESS, ProcessGroup
 
 
@@ -51,7 +54,7 @@ def cluster_and_label(
 
     # No process finds codebooks that another one has just written: the sample needs all processes.
     if not is_whole(folder):
-        _fit(folder, extraction, kmeans, sample_frames, train, bar("frames to cluster"), group)
+        _fit(folder, extraction, kmeans, sample_frames, train, bar, group)
     rows = train if dev is None else datasets.concatenate_datasets([train, dev])
     label_table(folder, extraction, MultiScaleKMeans.load(folder), rows, bar("frame labels"), group)
 
@@ -62,13 +65,16 @@ def _fit(
     kmeans: MultiScaleKMeans,
     sample_frames: int,
     train: datasets.Dataset,
-    description: str | None,
+    bar: Callable[[str], str | None],
     group: ProcessGroup,
 ) -> None:
-    sample = take_sample(extraction, train, sample_frames, kmeans.seed, description, group)
+    statistics = measure_groups(extraction, train, kmeans.normalize, bar("frames to normalize by"), group)
+    clustered = prepared(extraction, kmeans.windows, statistics)
+    sample = take_sample(clustered, train, sample_frames, kmeans.seed, bar("frames to cluster"), group)
 
     def fit() -> None:
-        kmeans.fit_sample(sample, extraction.source, sorted(set(train["speaker"])), PartialState().device)
+        speakers = sorted(set(train["speaker"]))
+        kmeans.fit_sample(sample, extraction.source, speakers, PartialState().device, statistics)
         kmeans.save(folder)
         remember(folder, [folder / TENSORS_FILE, folder / PROVENANCE_FILE])
 
@@ -87,13 +93,20 @@ def label_table(
 
     Args:
         folder: Where to write; all processes see it.
-        extraction: Of the features that were clustered.
+        extraction: Of the states that were clustered, as the model makes them.
         kmeans: Fitted clusters.
-        table: With `id`, `audio` and `num_samples`, at least one row.
+        table: With `id`, `audio` and `num_samples`, and what clusters are normalised by; at least one row.
         description: What the progress bar says; None for no bar.
         group: The processes that share the rows.
     """
     rows, windows = table.select_columns(["id", "audio", "num_samples"]), windows_of(len(table))
+    statistics = kmeans.statistics
+    if statistics is not None:
+        refuse_without_groups(table, statistics.by)
+        rows = table.select_columns(["id", "audio", "num_samples", statistics.by])
+        further = None if description is None else f"{description}, what to normalize by"
+        statistics = statistics.completed(extraction, rows, further, group)
+    extraction = prepared(extraction, kmeans.windows, statistics)
     left = [window for window in group.shard(windows) if read_part(folder, window) is None]
     for window, labels in label_windows(extraction, kmeans, rows, left, description):
         write_part(folder, window, rows["id"][window.start : window.stop], labels)

@@ -20,6 +20,9 @@ from ..files import read_json, write_whole
 FORMAT_VERSION = 1
 """Of `codebooks.json`; raised when the meaning of a field changes."""
 
+EXTENDED_VERSION = 2
+"""Of codebooks of averaged or normalised states, which an earlier release would put beside the states themselves."""
+
 TENSORS_FILE = "codebooks.safetensors"
 PROVENANCE_FILE = "codebooks.json"
 
@@ -119,9 +122,10 @@ def write_codebooks(
 
     Args:
         folder: Created where it does not exist.
-        centres: Column name → (clusters, channels) float32.
+        centres: Column name → (clusters, channels) float32, and whatever other tensors belong to them.
         scales: Column name → provenance.
-        common: JSON values that all scales share: seed, algorithm, package version, source.
+        common: JSON values that all scales share: seed, algorithm, package version, source; a format version that is
+            not the usual one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = save({name: tensor.detach().cpu().contiguous() for name, tensor in centres.items()})
@@ -135,11 +139,11 @@ def write_codebooks(
     write_whole(folder / PROVENANCE_FILE, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def read_codebooks(folder: Path) -> tuple[dict[str, Tensor], dict[str, Scale], dict[str, Any]]:
+def read_codebooks(folder: Path) -> tuple[dict[str, Tensor], dict[str, Scale], dict[str, Any], dict[str, Tensor]]:
     """Reads what `write_codebooks` wrote.
 
     Returns:
-        Centres on the CPU, provenance by column in the order of writing, and the whole JSON.
+        Centres on the CPU, provenance by column in the order of writing, the whole JSON, and all other tensors.
 
     Raises:
         RequestError: A file is missing, is not what it should be, or does not belong to the other.
@@ -151,16 +155,16 @@ def read_codebooks(folder: Path) -> tuple[dict[str, Tensor], dict[str, Scale], d
     content = read_json(folder / PROVENANCE_FILE)
     try:
         version = content["format_version"]
-        scales = (
-            {name: Scale(**entry) for name, entry in content["scales"].items()} if version == FORMAT_VERSION else {}
-        )
+        known = version in (FORMAT_VERSION, EXTENDED_VERSION)
+        scales = {name: Scale(**entry) for name, entry in content["scales"].items()} if known else {}
         digest = content["tensors"]["sha256"]
         FeatureSource.from_json(content["source"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         found = f"{folder / PROVENANCE_FILE} is not a description of codebooks ({type(error).__name__}: {error})"
         raise RequestError(found, "the JSON that MultiScaleKMeans.save writes", fix) from error
-    if version != FORMAT_VERSION:
-        raise RequestError(f"codebooks of format {version} in {folder}", f"format {FORMAT_VERSION}", fix)
+    if not known:
+        expected = f"format {FORMAT_VERSION} or {EXTENDED_VERSION}"
+        raise RequestError(f"codebooks of format {version} in {folder}", expected, fix)
     data = (folder / TENSORS_FILE).read_bytes()
     if hashlib.sha256(data).hexdigest() != digest:
         raise RequestError(f"{TENSORS_FILE} in {folder} is not the file that {PROVENANCE_FILE} describes", digest, fix)
@@ -171,7 +175,8 @@ def read_codebooks(folder: Path) -> tuple[dict[str, Tensor], dict[str, Scale], d
     for name, scale in scales.items():
         if name not in centres or centres[name].ndim != 2 or len(centres[name]) != scale.k:
             raise RequestError(f"no {name} with {scale.k} centres in {folder / TENSORS_FILE}", "all scales", fix)
-    return {name: centres[name].to(torch.float32) for name in scales}, scales, content
+    further = {name: tensor for name, tensor in centres.items() if name not in scales}
+    return {name: centres[name].to(torch.float32) for name in scales}, scales, content, further
 
 
 def codebook_speakers(folder: Path) -> list[str]:

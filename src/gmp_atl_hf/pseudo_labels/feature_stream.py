@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import datasets
 import numpy as np
@@ -15,13 +15,15 @@ from tqdm.auto import tqdm
 from ..batching.length_batches import length_batches
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count
+from .averaging import FeatureKey
 from .codebook import FeatureSource
 
 BATCH_SECONDS = 64.0
 """Seconds of audio per batch of extraction, padding included. Our choice."""
 
-Stream: TypeAlias = Generator[tuple[int, dict[int, Tensor]], None, None]
-"""Row of the table, and layer → (frames, channels) float32 on any device. Closing it early frees what it holds."""
+Stream: TypeAlias = Generator[tuple[int, dict[Any, Tensor]], None, None]
+"""Row of the table, and layer (or other key) → (frames, channels) float32 on any device. Closing it early frees what it
+holds."""
 
 Extract: TypeAlias = Callable[[datasets.Dataset, Iterable[Sequence[int]]], Stream]
 """Gives the features of a table's rows in the batches and the order asked for."""
@@ -33,10 +35,11 @@ class FeatureExtraction:
 
     Args:
         extract: Streams the features.
-        source: What they are; it names the layers.
+        source: What the states are that they are made of; it names the layers.
         channels: Their width.
         config: Configuration of the model that has as many frames.
         batch_seconds: Seconds of audio per batch, padding included.
+        keys: What the features of a clip are called; the layers where they are the states themselves.
     """
 
     extract: Extract
@@ -44,6 +47,11 @@ class FeatureExtraction:
     channels: int
     config: GMPATLConfig
     batch_seconds: float = BATCH_SECONDS
+    keys: tuple[FeatureKey, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.keys:
+            object.__setattr__(self, "keys", self.source.layers)
 
     def batches(self, samples: np.ndarray) -> Iterator[list[int]]:
         """Batches of neighbours in length, given (rows,) lengths in samples."""

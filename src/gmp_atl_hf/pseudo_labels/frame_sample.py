@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .averaging import FeatureKey
 from .feature_stream import FeatureExtraction, frames_of
 from .process_group import SINGLE_PROCESS, ProcessGroup
 
@@ -81,11 +82,12 @@ class Sample:
     """The drawn frames.
 
     Args:
-        features: Layer → (frames, channels) float32 on the CPU, run by run; no frames except in the main process.
+        features: Layer (or other key) → (frames, channels) float32 on the CPU, run by run; no frames except in the main
+            process.
         runs: Frames of every run.
     """
 
-    features: Mapping[int, Tensor]
+    features: Mapping[FeatureKey, Tensor]
     runs: Sequence[int]
 
 
@@ -99,7 +101,7 @@ def take_sample(
 ) -> Sample:
     """Draws frames of the training rows, all of them or exactly so many, and gathers them in the main process.
 
-    Memory does not depend on the number of clips.
+    Memory does not depend on the number of clips: it is that of the frames drawn, for each layer and window.
 
     Args:
         extraction: Of the features.
@@ -114,19 +116,19 @@ def take_sample(
     batches = [draw.rows[batch].tolist() for batch in extraction.batches(samples)]
     runs = _runs([int(draw.kept[batch].sum()) for batch in batches])
     lengths = [int(draw.kept[[row for number in run for row in batches[number]]].sum()) for run in runs]
-    layers = extraction.source.layers
-    features = {layer: torch.empty(sum(group.shard(lengths)), extraction.channels) for layer in layers}
+    keys, frames_here = extraction.keys, sum(group.shard(lengths))
+    features = {key: torch.empty(frames_here, extraction.channels) for key in keys}
     shard = [batches[number] for run in group.shard(runs) for number in run]
     end = 0
     with closing(extraction.stream(table, shard, sum(map(len, shard)), description)) as stream:
         for row, states in stream:
             frames = torch.from_numpy(draw.frames_of(row))
             start, end = end, end + len(frames)
-            for layer in layers:
-                features[layer][start:end] = states[layer][frames.to(states[layer].device)].cpu()
+            for key in keys:
+                features[key][start:end] = states[key][frames.to(states[key].device)].cpu()
     if group.count > 1:
-        for layer in layers:
-            features[layer] = _gathered(features[layer], lengths, group)
+        for key in keys:
+            features[key] = _gathered(features[key], lengths, group)
     return Sample(features, lengths)
 
 

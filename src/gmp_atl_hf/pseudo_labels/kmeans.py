@@ -1,4 +1,4 @@
-"""Multi-scale k-means: several layers, several K, one integer per frame and scale."""
+"""Multi-scale k-means: several layers, lengths of averaging and K, one integer per frame and scale."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from ..batching.feature_cache import FrontEndCache
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import float32_matmul
+from ..scale_names import SINGLE_FRAME, column_name, refuse_odd_windows
 from ..version import __version__
-from .codebook import FeatureSource, Scale, read_codebooks, write_codebooks
+from .averaging import FeatureKey, feature_keys, layer_and_window
+from .codebook import EXTENDED_VERSION, FeatureSource, Scale, read_codebooks, write_codebooks
 from .feature_stream import BATCH_SECONDS
 from .features import hidden_state_extraction, open_cache
 from .frame_sample import Sample, take_sample
 from .lloyd import CentredFrames, Codebook, LloydSettings, assign, fit_codebook
+from .normalization import NORMALIZATIONS, GroupStatistics, Normalize, measure_groups
+from .preparation import prepared
 from .published_kmeans import fit_published
 from .seeding import SeedingSettings, Subsample, sample_frames
 
@@ -34,11 +38,6 @@ SAMPLE_FRAMES = 500_000
 """Most frames that are clustered by default, about 2.8 hours. Our choice."""
 FRAMES_PER_CLUSTER = 40
 """Fewest frames of the seeding subsample for each cluster, where the features have them. Our choice."""
-
-
-def column_name(layer: int, clusters: int) -> str:
-    """The table's column of a scale, given its resolved 1-based layer and K."""
-    return f"gmp_layer{layer}_k{clusters}"
 
 
 class MultiScaleKMeans:
@@ -63,6 +62,11 @@ class MultiScaleKMeans:
             (max(clusters) + channels)`` floats per thread, the subsample and the codebooks.
         backend: ``"torch"``, or ``"sklearn"`` for the published HuBERT settings (`MiniBatchKMeans`, twenty starts,
             batches of 10,000; slow), to compare with older work; only ``clusters`` and ``seed`` act on it.
+        windows: Seconds over which states are averaged around each frame, within its clip, before they are clustered:
+            a scale for each window and K, still with one label for every frame. 0.02 is the frame as it is.
+        normalize: ``"speaker"`` or ``"gender"`` centres and scales frames by the statistics of their own group before
+            that. Who was clustered keeps the statistics of the training frames; others have those of their own frames
+            in the table that is labelled; where speaker or gender is not known, all training frames count.
 
     Example:
         >>> features = {10: torch.randn(2000, 16)}
@@ -84,6 +88,8 @@ class MultiScaleKMeans:
         init_iterations: int = SeedingSettings.init_iterations,
         chunk_frames: int = LloydSettings.chunk_frames,
         backend: str = "torch",
+        windows: Sequence[float] = (SINGLE_FRAME,),
+        normalize: Normalize = "none",
     ) -> None:
         self.clusters = tuple(int(count) for count in clusters)
         if not self.clusters or min(self.clusters) < 1 or len(set(self.clusters)) < len(self.clusters):
@@ -91,6 +97,12 @@ class MultiScaleKMeans:
             raise RequestError(f"clusters {list(clusters)}", "one or more different numbers, each at least 1", fix)
         if backend not in BACKENDS:
             raise RequestError(f"k-means backend {backend!r}", f"one of {', '.join(BACKENDS)}", "use 'torch'")
+        self.windows = tuple(float(window) for window in windows)
+        refuse_odd_windows(self.windows)
+        if normalize not in NORMALIZATIONS:
+            fix = "normalize='speaker'"
+            raise RequestError(f"normalize {normalize!r}", f"one of {', '.join(NORMALIZATIONS)}", fix)
+        self.normalize: Normalize = normalize
         self.seed = seed
         self.backend = backend
         self.settings = LloydSettings(max_iterations, tolerance, chunk_frames)
@@ -98,6 +110,7 @@ class MultiScaleKMeans:
         self._source: FeatureSource | None = None
         self._centres: dict[str, Tensor] = {}
         self._scales: dict[str, Scale] = {}
+        self._statistics: GroupStatistics | None = None
 
     @property
     def source(self) -> FeatureSource:
@@ -113,8 +126,18 @@ class MultiScaleKMeans:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the label columns, by layer, then K, both in the order given."""
-        return [column_name(layer, count) for layer in self.layers for count in self.clusters]
+        """Names of the label columns, by layer, then window, then K, all in the order given."""
+        return [_column(key, count) for key in self.keys for count in self.clusters]
+
+    @property
+    def keys(self) -> list[FeatureKey]:
+        """What is clustered, as `fit` and `predict` want it: layers, or with windows also (layer, seconds)."""
+        return feature_keys(self.layers, self.windows)
+
+    @property
+    def statistics(self) -> GroupStatistics | None:
+        """What frames are normalised by, of the training rows; None where they are not."""
+        return self._statistics
 
     @property
     def scales(self) -> dict[str, Scale]:
@@ -137,6 +160,10 @@ class MultiScaleKMeans:
         digest = hashlib.sha256()
         for name in self.columns:
             digest.update(name.encode() + self._centres[name].cpu().contiguous().numpy().tobytes())
+        if self._statistics is not None:
+            digest.update("\n".join(self._statistics.groups).encode())
+            for tensor in (*self._statistics.means.values(), *self._statistics.deviations.values()):
+                digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     @property
@@ -146,22 +173,25 @@ class MultiScaleKMeans:
 
     def fit(
         self,
-        features: Mapping[int, Tensor],
+        features: Mapping[Any, Tensor],
         provenance: FeatureSource,
         speakers: Sequence[str],
         *,
         runs: Sequence[int] | None = None,
         device: torch.device | str | None = None,
+        statistics: GroupStatistics | None = None,
     ) -> MultiScaleKMeans:
-        """Fits a codebook for every layer and K.
+        """Fits a codebook for every layer, window and K.
 
         Args:
-            features: Layer → (frames, channels) floating point, finite, any device; of training speakers only.
+            features: Layer → (frames, channels) floating point, finite, any device; of training speakers only. Averaged
+                ones have the key (layer, seconds).
             provenance: What the features are.
             speakers: Whose frames they are.
             runs: Lengths of the runs of frames, one behind the other, that chunks do not reach over; one run if not
                 given. They matter to the last bits of the centres only.
             device: Where to fit, one layer at a time; where the features are if not given.
+            statistics: What the features were normalised by, where they are; `fit_model` measures it.
 
         Returns:
             Itself.
@@ -169,24 +199,28 @@ class MultiScaleKMeans:
         Raises:
             RequestError: More clusters than frames, values that are not finite, or layers other than the provenance's.
         """
-        if set(features) != set(provenance.layers):
-            found = f"features of layers {sorted(features)}"
-            raise RequestError(found, f"layers {list(provenance.layers)} as their source says", "extract them together")
+        keys = feature_keys(provenance.layers, self.windows)
+        if set(features) != set(keys):
+            found = f"features of layers {sorted(features, key=str)}"
+            raise RequestError(found, f"layers {keys} as their source and windows say", "extract them together")
+        if self.normalize != ("none" if statistics is None else statistics.by):
+            found = f"features and no statistics of each {self.normalize}" if statistics is None else "statistics"
+            raise RequestError(found, f"what fits normalize={self.normalize!r}", "fit_model measures and normalises")
         centres: dict[str, Tensor] = {}
         scales: dict[str, Scale] = {}
-        for layer in provenance.layers:
-            frames = features[layer] if device is None else features[layer].to(device)
-            for clusters, codebook in self._fit_layer(layer, frames, runs).items():
-                name = column_name(layer, clusters)
+        for key in keys:
+            frames = features[key] if device is None else features[key].to(device)
+            for clusters, codebook in self._fit_layer(key, frames, runs).items():
+                name = _column(key, clusters)
                 centres[name] = codebook.centres
-                scales[name] = _scale(layer, codebook, provenance, speakers)
+                scales[name] = _scale(key, codebook, provenance, speakers, self.normalize)
                 if codebook.unused:
                     warnings.warn(
                         f"{name}: {codebook.unused} of {clusters} clusters have no frame: too few of the "
                         f"{codebook.frames} frames differ, or max_iterations={self.settings.max_iterations} is too few",
                         stacklevel=2,
                     )
-        self._source, self._centres, self._scales = provenance, centres, scales
+        self._source, self._centres, self._scales, self._statistics = provenance, centres, scales, statistics
         return self
 
     def fit_sample(
@@ -195,10 +229,11 @@ class MultiScaleKMeans:
         provenance: FeatureSource,
         speakers: Sequence[str],
         device: torch.device | None = None,
+        statistics: GroupStatistics | None = None,
     ) -> MultiScaleKMeans:
         """`fit` on drawn frames: on the device if it is a GPU, on the CPU otherwise."""
         device = device if device is not None and device.type == "cuda" else None
-        return self.fit(sample.features, provenance, speakers, runs=sample.runs, device=device)
+        return self.fit(sample.features, provenance, speakers, runs=sample.runs, device=device, statistics=statistics)
 
     def fit_model(
         self,
@@ -211,14 +246,15 @@ class MultiScaleKMeans:
         description: str | None = "Clustering",
         cache: FrontEndCache | str | os.PathLike[str] | None = None,
     ) -> MultiScaleKMeans:
-        """Fits a codebook for every layer and K on what a model makes of the training rows.
+        """Fits a codebook for every layer, window and K on what a model makes of the training rows.
 
         Args:
             model: Any GMP-ATL model; it is run in eval mode and without masks.
-            table: The training rows and nothing else, with `id`, `audio`, `num_samples` and `speaker`.
+            table: The training rows and nothing else, with `id`, `audio`, `num_samples`, `speaker`, and `gender` where
+                frames are normalised by it.
             feature_extractor: The checkpoint's feature extractor.
             layers: Transformer layers, 1-based or negative from the top; the third-last is stated by the paper.
-            sample_frames: Most frames that are clustered.
+            sample_frames: Most frames that are clustered; each layer and window holds so many in memory.
             batch_seconds: Seconds of audio per batch of the extraction, padding included.
             description: What the progress bars say; None for no bar.
             cache: The front-end cache or its folder; None computes the front end.
@@ -242,14 +278,18 @@ class MultiScaleKMeans:
             )
         cache = open_cache(cache, model, feature_extractor, table, description)
         extraction = hidden_state_extraction(model, layers, feature_extractor, cache, batch_seconds)
-        sample = take_sample(extraction, table, sample_frames, self.seed, description)
-        return self.fit_sample(sample, extraction.source, sorted(set(table["speaker"])), model.device)
+        statistics = measure_groups(extraction, table, self.normalize, description)
+        clustered = prepared(extraction, self.windows, statistics)
+        sample = take_sample(clustered, table, sample_frames, self.seed, description)
+        return self.fit_sample(sample, extraction.source, sorted(set(table["speaker"])), model.device, statistics)
 
-    def predict(self, features: Mapping[int, Tensor], source: FeatureSource) -> dict[str, Tensor]:
+    def predict(self, features: Mapping[Any, Tensor], source: FeatureSource) -> dict[str, Tensor]:
         """The nearest cluster of every frame, at every scale.
 
         Args:
             features: Layer → (frames, channels) floating point, any device; layers that were not fitted are not used.
+                Averaged ones have the key (layer, seconds), and all are normalised where the fitted ones were:
+                `attach_pseudo_labels` does both.
             source: What the features are.
 
         Returns:
@@ -260,15 +300,16 @@ class MultiScaleKMeans:
         """
         self.check_source(source)
         labels: dict[str, Tensor] = {}
-        for layer in self.layers:
-            if layer not in features:
-                raise RequestError(f"features of layers {sorted(features)}", f"layer {layer}", "extract that layer too")
-            frames = features[layer]
+        for key in self.keys:
+            if key not in features:
+                found = f"features of layers {sorted(features, key=str)}"
+                raise RequestError(found, f"layer {_in_words(key)}", "extract that layer too")
+            frames = features[key]
             for clusters in self.clusters:
-                name = column_name(layer, clusters)
+                name = _column(key, clusters)
                 width = self._centres[name].shape[1]
                 if frames.ndim != 2 or frames.shape[1] != width:
-                    found = f"features of layer {layer} of shape {tuple(frames.shape)}"
+                    found = f"features of layer {_in_words(key)} of shape {tuple(frames.shape)}"
                     raise RequestError(found, f"(frames, {width}) as in {name}", "use the model that was clustered")
                 # Moved once: the codebooks stay on the device where features were seen last.
                 self._centres[name] = self._centres[name].to(frames.device)
@@ -292,14 +333,20 @@ class MultiScaleKMeans:
         Args:
             folder: Created where it does not exist.
         """
-        common = {
+        common: dict[str, Any] = {
             "package_version": __version__,
             "seed": self.seed,
             "algorithm": {"backend": self.backend, **asdict(self.settings), **asdict(self.seeding)},
             "source": self.source.to_json(),
             "clusters": list(self.clusters),
         }
-        write_codebooks(Path(folder), self._centres, self._scales, common)
+        tensors = dict(self._centres)
+        if self.windows != (SINGLE_FRAME,) or self._statistics is not None:
+            common |= {"format_version": EXTENDED_VERSION, "windows": list(self.windows), "normalize": self.normalize}
+        if self._statistics is not None:
+            common["normalized_by"] = self._statistics.described()
+            tensors |= self._statistics.tensors()
+        write_codebooks(Path(folder), tensors, self._scales, common)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> MultiScaleKMeans:
@@ -314,20 +361,26 @@ class MultiScaleKMeans:
         Raises:
             RequestError: A file is missing or is not what `save` writes.
         """
-        centres, scales, content = read_codebooks(Path(folder))
+        centres, scales, content, further = read_codebooks(Path(folder))
+        how = {name: content[name] for name in ("windows", "normalize") if name in content}
         try:
-            kmeans = cls(content["clusters"], content["seed"], **content["algorithm"])
+            kmeans = cls(content["clusters"], content["seed"], **content["algorithm"], **how)
+            kmeans._source = FeatureSource.from_json(content["source"])
+            if kmeans.normalize != "none":
+                groups, layers = tuple(content["normalized_by"]["groups"]), kmeans.source.layers
+                kmeans._statistics = GroupStatistics.of_tensors(kmeans.normalize, groups, layers, further)
         except (KeyError, TypeError) as error:
             expected = "settings of MultiScaleKMeans"
             raise RequestError(f"codebooks in {folder} with other settings: {error}", expected, "fit again") from error
-        kmeans._source = FeatureSource.from_json(content["source"])
         kmeans._centres, kmeans._scales = centres, scales
         if missing := [name for name in kmeans.columns if name not in centres]:
-            raise RequestError(f"codebooks in {folder} without {missing}", "a codebook per layer and K", "fit again")
+            expected = "a codebook per layer, window and K"
+            raise RequestError(f"codebooks in {folder} without {missing}", expected, "fit again")
         return kmeans
 
-    def _fit_layer(self, layer: int, frames: Tensor, runs: Sequence[int] | None) -> dict[int, Codebook]:
-        """Fits every K on the frames (frames, channels) of one layer."""
+    def _fit_layer(self, key: FeatureKey, frames: Tensor, runs: Sequence[int] | None) -> dict[int, Codebook]:
+        """Fits every K on the frames (frames, channels) of one layer and window."""
+        layer = _in_words(key)
         if frames.ndim != 2 or not frames.is_floating_point():
             found = f"features of layer {layer} of shape {tuple(frames.shape)} and type {frames.dtype}"
             raise RequestError(found, "(frames, channels), floating point", "give one row per frame")
@@ -363,8 +416,24 @@ class MultiScaleKMeans:
         }
 
 
-def _scale(layer: int, codebook: Codebook, source: FeatureSource, speakers: Sequence[str]) -> Scale:
+def _column(key: FeatureKey, clusters: int) -> str:
+    layer, window = layer_and_window(key)
+    return column_name(layer, clusters, window)
+
+
+def _in_words(key: FeatureKey) -> str:
+    return str(key) if isinstance(key, int) else f"{key[0]} over {key[1]:g} s"
+
+
+def _scale(
+    key: FeatureKey, codebook: Codebook, source: FeatureSource, speakers: Sequence[str], normalize: Normalize
+) -> Scale:
+    layer, window = layer_and_window(key)
     feature = {"kind": source.kind, "checkpoint": source.checkpoint[layer], "layer": layer}
+    if window != SINGLE_FRAME:
+        feature["window"] = window
+    if normalize != "none":
+        feature["normalize"] = normalize
     return Scale(
         k=len(codebook.centres),
         layer=layer,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import datasets
 import numpy as np
@@ -36,10 +36,10 @@ def label_windows(
     windows: Sequence[range],
     description: str | None = None,
 ) -> Generator[tuple[range, WindowLabels], None, None]:
-    """Labels windows of a table at every layer and K, in one pass over their audio.
+    """Labels windows of a table at every layer, length of averaging and K, in one pass over their audio.
 
     Args:
-        extraction: Of the features that were clustered.
+        extraction: Of the features that were clustered, prepared as they were.
         kmeans: Fitted clusters.
         table: With `num_samples` and whatever the extraction needs.
         windows: Which rows, in which order.
@@ -58,11 +58,11 @@ def label_windows(
     with closing(extraction.stream(table, batches(), sum(map(len, windows)), description)) as stream:
         for window in windows:
             labels: WindowLabels = {column: [np.empty(0, np.int32)] * len(window) for column in kmeans.columns}
-            waiting: list[tuple[int, dict[int, Tensor]]] = []
+            waiting: list[tuple[int, dict[Any, Tensor]]] = []
             frames = 0
             for number, (row, states) in enumerate(stream, start=1):
                 waiting.append((row - window.start, states))
-                frames += len(states[kmeans.layers[0]])
+                frames += len(states[extraction.keys[0]])
                 if frames >= LABELLED_FRAMES or number == len(window):
                     _label(extraction, kmeans, waiting, labels)
                     waiting, frames = [], 0
@@ -74,12 +74,12 @@ def label_windows(
 def _label(
     extraction: FeatureExtraction,
     kmeans: MultiScaleKMeans,
-    clips: Sequence[tuple[int, dict[int, Tensor]]],
+    clips: Sequence[tuple[int, dict[Any, Tensor]]],
     into: WindowLabels,
 ) -> None:
     """Labels several clips at once and puts the labels of each in its place."""
-    together = {layer: torch.cat([states[layer] for _, states in clips]) for layer in kmeans.layers}
-    ends = np.cumsum([len(states[kmeans.layers[0]]) for _, states in clips])
+    together = {key: torch.cat([states[key] for _, states in clips]) for key in kmeans.keys}
+    ends = np.cumsum([len(states[kmeans.keys[0]]) for _, states in clips])
     for column, labels in kmeans.predict(together, extraction.source).items():
         for (place, _), values in zip(clips, np.split(labels.cpu().numpy(), ends[:-1]), strict=True):
             into[column][place] = values

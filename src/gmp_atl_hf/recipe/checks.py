@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ..errors import RequestError, did_you_mean, known_names
 from ..protocols.settings import ProtocolSettings
 from ..ranges import refuse_absurd_numbers
+from ..scale_names import refuse_odd_windows
 from .convert import IN_WORDS, describe
 from .sections import STAGE_NAMES, CorpusSpec, PseudoLabelSpec, StagesSpec
 
@@ -123,7 +124,8 @@ def check_coherence(stages: StagesSpec, pseudo_labels: PseudoLabelSpec, backbone
     _check_starts(stages)
     if stages.retrain.skip:
         return
-    if pseudo_labels.source == "multitask" and stages.multitask.skip:
+    refuse_odd_windows(pseudo_labels.windows)
+    if pseudo_labels.control != "oracle" and pseudo_labels.source == "multitask" and stages.multitask.skip:
         raise RequestError(
             "`pseudo_labels.source` is multitask, and `stages.multitask` has `skip: true`",
             "a model that exists to take the pseudo-labels from",
@@ -216,7 +218,7 @@ def known_fields() -> tuple[KnownFields, KnownFields, KnownFields]:
     from ..training.arguments import GMPATLTrainingArguments
 
     hubert, model, arguments = map(_annotations, (HubertConfig, GMPATLConfig, GMPATLTrainingArguments))
-    known_stage = ("skip", "start", "model", "same_updates_as_all")
+    known_stage = ("skip", "start", "start_weight", "model", "same_updates_as_all")
     in_model = dict.fromkeys(set(model) - set(hubert), "`model`")
     stage_elsewhere = {name: "`model`, of the recipe or of this stage" for name in model if name not in arguments}
     # In every checkpoint's configuration, and derived.

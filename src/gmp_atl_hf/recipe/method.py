@@ -13,6 +13,14 @@ from .convert import convert, to_plain
 from .overrides import apply_override
 from .sections import BACKBONE, DataSpec, PseudoLabelSpec, StagesSpec
 
+CONTROLS: Mapping[str, str] = {
+    "none": "",
+    "shuffled": "a control, not the method: the frame labels were permuted over all frames, so retraining could learn "
+    "nothing from them but how often each occurs",
+    "oracle": "a control, not the method: the label of each frame was the emotion of its clip, which no cluster knows",
+}
+"""What must be said of a variant whose frame labels are not those of the method."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -52,6 +60,11 @@ class Method:
         made = replace(self, **changes)
         check_coherence(made.stages, made.pseudo_labels, made.backbone)
         return made
+
+    @property
+    def control(self) -> str:
+        """What must stand beside the numbers of a control; empty for the method and its ablations."""
+        return "" if self.stages.retrain.skip else CONTROLS[self.pseudo_labels.control]
 
     @property
     def grid(self) -> tuple[dict[str, Any], ...]:

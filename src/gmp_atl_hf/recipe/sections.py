@@ -11,10 +11,13 @@ from typing import Any, Literal
 
 from ..errors import RequestError
 from ..ranges import MOST_SECONDS
+from ..scale_names import SINGLE_FRAME
 
 StageName = Literal["multitask", "retrain", "finetune"]
 Start = Literal["auto", "backbone", "multitask", "retrain"]
 Source = Literal["multitask", "backbone"]
+Normalization = Literal["none", "speaker", "gender"]
+Control = Literal["none", "shuffled", "oracle"]
 
 BACKBONE: Mapping[str, Any] = {"expand": True, "non_empty": True}
 """Metadata of a backbone: a Hub id or folder, or the configuration of one from scratch."""
@@ -85,6 +88,12 @@ class PseudoLabelSpec:
             (ablation).
         sample_frames: Most frames that k-means is fitted on, drawn from the training speakers. Our choice.
         seed: Seed of the draw and of k-means. Our choice.
+        windows: Seconds over which hidden states are averaged around each frame before they are clustered, one scale
+            for each window and number of clusters; still one label every 20 ms. 0.02 is the frame as it is. Our choice.
+        normalize: Centre and scale frames by the statistics of their own training `speaker` or `gender` before they are
+            clustered; development speakers by their own. Our choice.
+        control: `shuffled` permutes the labels over all frames, `oracle` replaces them by the emotion of the clip: they
+            show whether the content of the labels matters, and are not the method. No part of the method.
     """
 
     layers: tuple[int, ...] = field(default=(-3,), metadata={"non_empty": True, "unique": True, "not_zero": True})
@@ -94,6 +103,11 @@ class PseudoLabelSpec:
     source: Source = "multitask"
     sample_frames: int = field(default=500_000, metadata={"at_least": 1})
     seed: int = field(default=0, metadata={"at_least": 0})
+    windows: tuple[float, ...] = field(
+        default=(SINGLE_FRAME,), metadata={"non_empty": True, "unique": True, "above": 0, "at_most": 60}
+    )
+    normalize: Normalization = "none"
+    control: Control = field(default="none", metadata={"quiet": True})
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,8 @@ class StageSpec:
         skip: Leave this stage out. The paper performs all three; leaving one out is an ablation.
         start: The weights to start from. `auto` is the backbone for `multitask` and `retrain` (retraining HuBERT
             itself is stated), and the last stage before it that is performed for `finetune` (stated).
+        start_weight: Share of those weights in the encoder that the stage starts from; the rest is the backbone's. 1 is
+            `start` itself, 0.5 half-way between the two. Our choice where set.
         model: `GMPATLConfig` fields for this stage alone, on top of the recipe's `model`. Our choice where set.
         same_updates_as_all: Fine-tune with as many updates as all stages of the whole method together; `finetune`
             only. Not in the paper: it makes the comparison with fine-tuning alone fair.
@@ -112,6 +128,7 @@ class StageSpec:
 
     skip: bool = False
     start: Start = "auto"
+    start_weight: float = field(default=1.0, metadata={"quiet": True, "at_least": 0, "at_most": 1})
     model: Mapping[str, Any] = field(default_factory=dict, metadata={"quiet": True})
     same_updates_as_all: bool = field(default=False, metadata={"quiet": True})
     arguments: Mapping[str, Any] = field(default_factory=dict, metadata={"rest": True})

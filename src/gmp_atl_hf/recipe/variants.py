@@ -28,6 +28,9 @@ BUILT_IN_VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "retrain-from-multitask": {"stages.retrain.start": "multitask"},
     "cross-entropy": {"stages.finetune.model.emotion_loss": "cross-entropy"},
     "frozen-encoder": {"stages.finetune.freeze_encoder": True},
+    # Controls: frame labels that are not those of the method.
+    "shuffled-labels": {"pseudo_labels.control": "shuffled"},
+    "oracle-labels": {"pseudo_labels.control": "oracle"},
 }
 """Built-in variants, each a name for a set of overrides and nothing more.
 
@@ -35,7 +38,8 @@ BUILT_IN_VARIANTS: Mapping[str, Mapping[str, Any]] = {
 the whole method; `tapt` takes frame labels from the untouched backbone; `multitask-only` leaves out the retraining. The
 others change one part: emotion alone in the first training; one codebook of 100 clusters; labels from the last layer,
 or from two; all frames predicted in place of the masked ones; retraining that goes on from the multi-task model;
-cross-entropy in place of AM-Softmax; and an encoder that the fine-tuning leaves as the retraining made it."""
+cross-entropy in place of AM-Softmax; and an encoder that the fine-tuning leaves as the retraining made it. The last two
+are controls: frame labels permuted over all frames, and the emotion of the clip in place of frame labels."""
 
 
 def variant_overrides(variant: VariantSpec, path: str, shared: Collection[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.metrics import FloatArray
+from ..scale_names import SINGLE_FRAME, ScaleName
 from .blocks import percent
 from .details import ClusterUsage, TrainingLog
 from .drawing import FAINT, GREY, INK, SERIES, footnote, new_figure
@@ -101,9 +102,8 @@ def clusters_figure(report: Mapping[str, Any], variant: str, usage: Sequence[Clu
         bars.set_yticks([0, float(f"{shares.max():.1g}")])
         bars.tick_params(labelsize=7)
         bars.spines["bottom"].set_visible(False)
-        layer, k = one.scale.removeprefix("gmp_layer").split("_k")
         bars.set_title(
-            f"layer {layer}, K = {k}: {one.used} used, perplexity {one.perplexity:.0f}, "
+            f"{ScaleName.parse(one.scale).in_words}: {one.used} used, perplexity {one.perplexity:.0f}, "
             f"{percent(one.explained)} % of the emotion's entropy explained",
             fontsize=9,
         )
@@ -145,7 +145,12 @@ def _keys(logs: Sequence[TrainingLog], prefix: str) -> list[str]:
 
 
 def _part(name: str) -> str:
-    return f"K = {name.rpartition('_k')[2]}" if "_k" in name else name.upper() if name in ("uar", "war") else name
+    if "_k" not in name:
+        return name.upper() if name in ("uar", "war") else name
+    scale = ScaleName.parse(name)
+    if scale.layer is None:
+        return scale.in_words
+    return f"K = {scale.clusters}" + ("" if scale.window == SINGLE_FRAME else f", {scale.window:g} s")
 
 
 def _curve(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,14 @@ from ..protocols.fold import Fold, select
 from ..protocols.leakage import HeldOut
 from ..protocols.shuffled_labels import shuffle_labels
 from ..pseudo_labels.feature_stream import frames_of
-from ..pseudo_labels.kmeans import column_name
 from ..recipe.method import Method
-from ..recipe.sections import STAGE_NAMES, StageName
+from ..recipe.sections import STAGE_NAMES, PseudoLabelSpec, StageName
 from ..run_folder.layout import BACKBONE, STEP_NAMES, FoldFolder, RunFolder
 from ..run_folder.step_folder import StepFolder
+from ..scale_names import ScaleName, column_name
 from .search import Candidate, train_candidates
 from .stages import MODEL_CLASSES, backbone_fields, stage_arguments, stage_model_fields
-from .steps import make_pseudo_labels, train
+from .steps import make_oracle_labels, make_pseudo_labels, train
 from .training import Training, Weights
 
 
@@ -191,6 +192,11 @@ class _FoldPlan:
             return Weights(step, {"step": start, "key": step.key})
         return Weights(str(self.method.backbone), self.backbone)
 
+    def _start_weight(self, stage: StageName, method: Method) -> float | None:
+        """Share of the start in a stage's first weights; None where it is all of them, or the start the backbone."""
+        weight: float = getattr(method.stages, stage).start_weight
+        return None if weight == 1 or method.stages.start_of(stage) == "backbone" else weight
+
     def _front_end_cache(self, start: str, method: Method) -> Path | None:
         """Folder of the front-end cache for a model whose front end is still the backbone's; None for any other.
 
@@ -283,6 +289,7 @@ class _FoldPlan:
             train=self.train,
             dev=self.dev,
             seed=self.seed,
+            start_weight=self._start_weight(stage, method),
             stop_at=self.stops.get(stage),
             labels=self.steps["pseudo-labels"].folder if stage == "retrain" else None,
             front_end_cache=self._front_end_cache(stage, method),
@@ -292,12 +299,21 @@ class _FoldPlan:
 
     def _label_step(self) -> None:
         spec = self.method.pseudo_labels
-        source, train_rows, dev_rows, held_out = self._weights(spec.source), self.train, self.dev, self.held_out
-        self._refuse_too_few_frames()
+        train_rows, dev_rows, held_out = self.train, self.dev, self.held_out
         path = self.folder.step("pseudo-labels")
         description = f"{self.label} · {path.name}"
-        inputs = {"step": path.name, "data": self._data_inputs(), "source": source.identity}
-        inputs |= {name: value for name, value in asdict(spec).items() if name not in inputs}
+        inputs: dict[str, Any] = {"step": path.name, "data": self._data_inputs()}
+        if spec.control == "oracle":
+            config = self._config()
+            # Nothing else of the settings matters, and of the model how many frames it makes.
+            inputs |= {"control": spec.control, "frames": [list(config.conv_kernel), list(config.conv_stride)]}
+            oracle = partial(make_oracle_labels, config=config, train=train_rows, dev=dev_rows, held_out=held_out)
+            self._add("pseudo-labels", path, inputs, oracle)
+            return
+        self._refuse_too_few_frames()
+        source = self._weights(spec.source)
+        inputs["source"] = source.identity
+        inputs |= {name: value for name, value in label_settings(spec).items() if name not in inputs}
         cache = self._front_end_cache(spec.source, self.method)
         if cache is not None:
             inputs["front_end"] = PRECISION
@@ -315,7 +331,10 @@ class _FoldPlan:
 
     def _scales(self) -> dict[str, int]:
         config, spec = self._config(), self.method.pseudo_labels
-        return {column_name(config.resolve_layer(layer), k): k for layer in spec.layers for k in spec.clusters}
+        if spec.control == "oracle":
+            return {str(ScaleName(None, len(self.labels))): len(self.labels)}
+        layers = [config.resolve_layer(layer) for layer in spec.layers]
+        return {column_name(at, k, window): k for at in layers for window in spec.windows for k in spec.clusters}
 
     def _refuse_too_few_frames(self) -> None:
         spec, config = self.method.pseudo_labels, self._config()
@@ -345,6 +364,17 @@ class _FoldPlan:
             batch_seconds=arguments.get("batch_seconds"),
         )
         return math.ceil(sampler.steps * arguments["num_train_epochs"])
+
+
+LATER_SETTINGS = ("windows", "normalize", "control")
+"""Settings that came after the first steps were made: at their defaults they are in no key, which stays what it was."""
+
+
+def label_settings(spec: PseudoLabelSpec) -> dict[str, Any]:
+    """What frame labels depend on, as far as it is set."""
+    usual = asdict(PseudoLabelSpec())
+    settings = asdict(spec)
+    return {name: value for name, value in settings.items() if name not in LATER_SETTINGS or value != usual[name]}
 
 
 def _performing(task: Training) -> Callable[[Path], None]:

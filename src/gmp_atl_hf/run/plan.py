@@ -17,6 +17,7 @@ from ..errors import RequestError
 from ..protocols.fold import Fold
 from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
 from ..protocols.protocol import Protocol
+from ..pseudo_labels.normalization import groups_of
 from ..recipe.method import Method
 from ..recipe.recipe import Recipe
 from ..run_folder.layout import RunFolder
@@ -191,11 +192,18 @@ def _stamps(variants: Mapping[str, Method], backbones: Backbones, folds: Iterabl
 
 def _notes(variants: Mapping[str, Method], corpus: Corpus, folds: Sequence[Fold]) -> list[str]:
     """What this corpus cannot have, said once and not in every fold."""
-    notes = []
+    notes = [f"{name}: {each.control}." for name, each in variants.items() if each.control]
     genders = known_genders(corpus.table)
     if genders < 2 and any(not each.stages.multitask.skip for each in variants.values()):
         which = "one gender only" if genders else "no genders"
         notes.append(f"The corpus has {which}, so the gender part of the multi-task training is off.")
+    labelled = [each.pseudo_labels for each in variants.values() if not each.stages.retrain.skip]
+    for by in sorted({spec.normalize for spec in labelled if spec.control != "oracle"} - {"none"}):
+        if nameless := groups_of(corpus.table, by).count(None):
+            notes.append(
+                f"{nameless} of {len(corpus.table)} recordings have no known {by}: their frames are normalised by the "
+                "statistics of all training frames."
+            )
     if not any(fold.dev for fold in folds):
         notes.append("No development speakers: the number of epochs is fixed, and scores are not calibrated.")
     return notes

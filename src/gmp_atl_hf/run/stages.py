@@ -21,6 +21,7 @@ from ..modeling.modeling_gmp_atl import (
     HubertForGMPATLFrameClassification,
     HubertForGMPATLMultiTask,
 )
+from ..pseudo_labels.averaging import averaging_radii
 from ..recipe.method import Method
 from ..recipe.sections import StageName
 from ..training.arguments import GMPATLTrainingArguments
@@ -156,6 +157,8 @@ def check_stage_settings(method: Method, backbone: Mapping[str, Any], labels: li
                 raise ValueError("no frame would be masked, so there would be nothing to predict")
             for layer in method.pseudo_labels.layers if stage == "retrain" else ():
                 config.resolve_layer(layer)
+            if stage == "retrain":
+                averaging_radii(method.pseudo_labels.windows, config)
             if encoder_shapes(config) != shapes:
                 raise ValueError("fields under `model` change the shape of the encoder, which its weights then not fit")
             arguments = make_arguments(Path("unused"), 0, stage_arguments(method, stage), evaluate=True)

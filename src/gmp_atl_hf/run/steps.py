@@ -11,8 +11,10 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
 from accelerate import PartialState
 from scipy.special import softmax
+from torch import nn
 from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
@@ -22,10 +24,12 @@ from ..data.columns import row_in_words
 from ..data.corpora import LeftOut
 from ..errors import DivergenceError
 from ..files import is_whole, json_of, jsonl_of, read_json, remember, write_jsonl, write_known
+from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
 from ..numerics import deterministic
 from ..protocols.leakage import NO_TEST_SET, HeldOut
 from ..pseudo_labels.cluster import cluster_and_label
+from ..pseudo_labels.controls import shuffle_frame_labels, write_oracle_labels
 from ..pseudo_labels.features import hidden_state_extraction, open_cache
 from ..pseudo_labels.kmeans import MultiScaleKMeans
 from ..pseudo_labels.label_file import COPY_FILE, LABELS_FILE, add_label_columns, copy_for_mapping, map_labels
@@ -64,6 +68,9 @@ def train(folder: Path, task: Training) -> None:
         (folder / TRAINING_FILE).unlink(missing_ok=True)  # damaged since
     start, backbone = task.start.locate(), task.backbone.locate()
     model = load_model(task.model_class, start, task.seed, task.fields, config_from=backbone)
+    if task.start_weight is not None:
+        untouched = load_model(task.model_class, backbone, task.seed, task.fields, config_from=backbone)
+        move_towards(model.hubert, untouched.hubert, task.start_weight)
     feature_extractor = load_feature_extractor(backbone)
     arguments = make_arguments(folder / CHECKPOINTS, task.seed, task.settings, evaluate=task.dev is not None)
     tracking = Tracking.of(folder, arguments.run_name)
@@ -104,6 +111,16 @@ def train(folder: Path, task: Training) -> None:
         write_known(folder, {TRAINING_FILE: json_of(_summary(trainer.state))})
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     state.wait_for_everyone()
+
+
+def move_towards(encoder: nn.Module, other: nn.Module, weight: float) -> None:
+    """Leave this share of each of an encoder's weights, and fill it up with those of another one of its shape."""
+    theirs = other.state_dict()
+    with torch.no_grad():
+        for name, values in encoder.state_dict().items():
+            if values.is_floating_point():
+                # Exact where both are equal: a frozen front end stays the backbone's to the bit.
+                values.copy_(torch.lerp(theirs[name], values, weight))
 
 
 @contextmanager
@@ -179,7 +196,8 @@ def make_pseudo_labels(
         folder: The step's folder, unfinished.
         model_class: Class to load the checkpoint with.
         checkpoint: Folder or Hub id of the model whose hidden states are clustered.
-        spec: Layers, numbers of clusters and the sample.
+        spec: Layers, windows, numbers of clusters, what frames are normalised by, the sample, and whether the labels
+            are shuffled in the end.
         train: Training rows; clusters see nothing else.
         dev: Development rows, labelled for logging only.
         description: What the progress bars say.
@@ -199,8 +217,35 @@ def make_pseudo_labels(
     cache = open_cache(front_end_cache, model, extractor, rows, description)
     with deterministic(device):
         extraction = hidden_state_extraction(model, spec.layers, extractor, cache)
-        kmeans = MultiScaleKMeans(spec.clusters, spec.seed)
+        kmeans = MultiScaleKMeans(spec.clusters, spec.seed, windows=spec.windows, normalize=spec.normalize)
         cluster_and_label(folder, extraction, kmeans, spec.sample_frames, train, dev, description)
+    if spec.control == "shuffled" and PartialState().is_main_process:
+        shuffle_frame_labels(folder, [len(train), 0 if dev is None else len(dev)], spec.seed)
+
+
+def make_oracle_labels(
+    folder: Path,
+    config: GMPATLConfig,
+    train: datasets.Dataset,
+    dev: datasets.Dataset | None,
+    held_out: HeldOut = NO_TEST_SET,
+) -> None:
+    """Step 2 of the oracle control: each frame's label is the emotion of its clip.
+
+    Args:
+        folder: The step's folder, unfinished.
+        config: Of the model that has as many frames.
+        train: Training rows.
+        dev: Development rows, labelled for logging only.
+        held_out: What will be tested: nothing of it may be labelled.
+
+    Raises:
+        RequestError: A test speaker would be labelled.
+    """
+    held_out.refuse_rows(train, "frame labelling")
+    held_out.refuse_rows(dev, "frame labelling")
+    if PartialState().is_main_process:
+        write_oracle_labels(folder, config, train, dev)
 
 
 @contextmanager

@@ -55,6 +55,7 @@ class Training:
         data: What the rows are, JSON types.
         backbone: The backbone: its configuration, not the last stage's, is the base.
         start: The weights to start from.
+        start_weight: Share of them in the encoder's first weights, the rest being the backbone's; None for all.
         fields: `GMPATLConfig` fields on top of it.
         arguments: `GMPATLTrainingArguments` fields; with `same_updates_as`, those of the trainings it is as long as.
         labels: The step with the frame labels of the rows; None where the rows have all that is needed.
@@ -78,6 +79,7 @@ class Training:
     fields: Mapping[str, Any] = field(metadata=keyed("model"))
     arguments: Mapping[str, Any] = field(metadata=keyed("arguments", without_trackers))
     labels: StepFolder | None = field(default=None, metadata=keyed("pseudo_labels", lambda step: step.key))
+    start_weight: float | None = field(default=None, metadata=keyed("start_weight"))
     stop_at: int | None = field(default=None, metadata=keyed("stop_at"))
     front_end_cache: Path | None = field(default=None, metadata=keyed("front_end", lambda folder: PRECISION))
     model_class: type[GMPATLPreTrainedModel] = field(metadata=NOT_KEYED)
