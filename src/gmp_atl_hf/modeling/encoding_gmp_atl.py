@@ -327,8 +327,8 @@ class GMPATLModel(HubertModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)  # type: ignore[no-untyped-call]
-        if isinstance(module, GMPATLModel) and module.layer_weights is not None:
-            init.zeros_(module.layer_weights)  # all layers alike
+        if getattr(module, "layer_weights", None) is not None:
+            init.zeros_(cast(Tensor, module.layer_weights))  # all layers alike
 
     def forward(
         self,

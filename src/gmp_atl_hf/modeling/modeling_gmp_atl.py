@@ -8,7 +8,7 @@ Annotations are evaluated here: tools that look whether a model takes `output_at
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -113,8 +113,8 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
         if isinstance(module, Standardization):
             init.zeros_(module.mean)
             init.ones_(module.deviation)
-        if isinstance(module, GMPATLModel) and module.layer_weights is not None:
-            init.zeros_(module.layer_weights)  # all layers alike
+        if getattr(module, "layer_weights", None) is not None:
+            init.zeros_(cast(Tensor, module.layer_weights))  # all layers alike
 
     def freeze_feature_encoder(self) -> None:
         """Stop training the convolution front end (the field's usual choice for pre-trained checkpoints)."""

@@ -143,13 +143,16 @@ def check_stage_settings(method: Method, backbone_config: Mapping[str, Any], lab
     """
     base = {name: value for name, value in backbone_config.items() if name not in ("model_type", "architectures")}
     shapes = encoder_shapes(GMPATLConfig(**base))
+    configs: dict[str, GMPATLConfig] = {"backbone": GMPATLConfig(**base)}
     for stage in method.stages.performed:
         try:
             config = GMPATLConfig(**{**base, **stage_model_fields(method, stage, labels or [])})
+            configs[stage] = config
+            _refuse_missing_layers(config, configs, method.stages.start_of(stage))
             if stage == "retrain" and config.frame_targets == "masked" and not config.masks_time:
                 raise ValueError("no frame would be masked, so there would be nothing to predict")
             for layer in method.pseudo_labels.layers if stage == "retrain" else ():
-                config.resolve_layer(layer)
+                configs[method.pseudo_labels.source].resolve_layer(layer)
             if encoder_shapes(config) != shapes:
                 raise ValueError("fields under `model` change the shape of the encoder, which its weights then not fit")
             arguments = make_arguments(Path("unused"), 0, stage_arguments(method, stage), evaluate=True)
@@ -163,6 +166,16 @@ def check_stage_settings(method: Method, backbone_config: Mapping[str, Any], lab
                 "settings that fit the backbone",
                 "see `model`, `stages` and `pseudo_labels` of the recipe",
             ) from error
+
+
+def _refuse_missing_layers(config: GMPATLConfig, configs: Mapping[str, GMPATLConfig], start: str) -> None:
+    """A model that reads a layer has nothing above it, so that nobody who needs more can begin from it."""
+    before = configs[start].readout_layer
+    if before is not None and (config.readout_layer is None or config.readout_layer > before):
+        raise ValueError(
+            f"readout is {config.readout!r}, and it begins from {start}, whose readout {configs[start].readout} leaves "
+            f"out all above layer {before}; write the same readout for both"
+        )
 
 
 def encoder_shapes(config: GMPATLConfig) -> dict[str, tuple[int, ...]]:
