@@ -26,6 +26,7 @@ from transformers import HubertModel, Wav2Vec2FeatureExtractor
 import gmp_atl_hf as gmp
 from audio_files import RATE, tone, write_audio
 from corpus_trees import read_corpus
+from foreign import make_foreign
 from gmp_atl_hf.cli import main
 from gmp_atl_hf.data.corpora import from_file as outside
 from gmp_atl_hf.data.corpora.base import REGISTERED
@@ -112,6 +113,11 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     HubertModel(tiny_hubert_config()).save_pretrained(root / HUB[0])
     Wav2Vec2FeatureExtractor().save_pretrained(root / HUB[0])
     make_teacher("whisper", root / HUB[1])
+    make_foreign("hubert", root / "superb" / "hubert-base-superb-er", ("neu", "hap", "ang", "sad"))
+    make_foreign("wav2vec2", root / "you" / "scales", ("arousal", "dominance", "valence"), problem_type="regression")
+    centres = re.search(r"```text\n(anger: .*?)```", read(ROOT / "docs" / "other-models.md"), re.DOTALL)
+    assert centres is not None
+    (root / "centres.yaml").write_text(centres[1], encoding="utf-8")
     return root
 
 

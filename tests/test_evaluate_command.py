@@ -112,7 +112,7 @@ def test_words_of_the_corpus_are_mapped_and_strange_ones_refused(
     assert report["left_out"] == {"label boredom dropped by the label map": 12}
     assert "wrath → anger" in " ".join(report["notes"])
     assert "one emotion" not in report["protocol"]["sentence"]
-    assert main([*words, "--labels", "wrath=anger", "neutral=null", "boredom=null", "--json"]) == 0
+    assert main([*words, "--labels", "wrath=anger,neutral=null,boredom=null", "--json"]) == 0
     assert "All recordings are of one emotion" in json.loads(capsys.readouterr().out)["protocol"]["sentence"]
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 from ..errors import RequestError
 from ..recipe.overrides import parse_override
+from ..recipe.yaml12 import load_yaml
+
+MAP_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +35,7 @@ def add_corpus(parser: argparse.ArgumentParser, labels_help: str, required: bool
     )
     parser.add_argument("--root", metavar="ROOT", help="the corpus folder or file")
     add_pairs(parser, "--options", "KEY=VALUE", "what a recipe gives under corpus, such as speaker=parent")
-    add_pairs(parser, "--labels", "WORD=EMOTION", labels_help)
+    add_pairs(parser, "--labels", "WORD=EMOTION", f"{labels_help}; or a YAML or JSON file of such pairs")
 
 
 def add_pairs(parser: argparse.ArgumentParser, name: str, metavar: str, help: str) -> None:
@@ -42,6 +46,41 @@ def add_pairs(parser: argparse.ArgumentParser, name: str, metavar: str, help: st
 def pairs(texts: list[str]) -> dict[str, Any]:
     """Read `KEY=VALUE` as a recipe reads them."""
     return dict(parse_override(text) for text in texts)
+
+
+def label_map(texts: list[str]) -> dict[str, Any]:
+    """Read `--labels`: pairs, also several in one text with commas between them, and YAML or JSON files of pairs.
+
+    Raises:
+        RequestError: A text is no pair, a file holds none, or a word is given twice.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        is_file = "=" not in text and Path(text).suffix.lower() in MAP_SUFFIXES
+        given = read_map(Path(text), "--labels", "WORD: EMOTION").items() if is_file else _pairs_in(text)
+        for word, emotion in given:
+            if word in found:
+                raise RequestError(f"--labels gives {word!r} twice", "every word once", "take one of them out")
+            found[word] = emotion
+    return found
+
+
+def _pairs_in(text: str) -> list[tuple[str, Any]]:
+    """The pairs of one text; a comma belongs to a word where no other pair follows it."""
+    return [parse_override(pair) for pair in re.split(r",(?=[^,=]+=)", text)]
+
+
+def read_map(file: Path, option: str, line: str) -> dict[str, Any]:
+    """Read a mapping from a YAML or JSON file that an option names; `line` is an example of what it may hold."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise RequestError(f"{option} {file} cannot be read ({reason})", "a YAML or JSON file", "correct it") from error
+    content = load_yaml(text, str(file))
+    if not isinstance(content, dict) or not content:
+        raise RequestError(f"{option} {file} holds no mapping", "a YAML or JSON file of one", f"lines such as {line}")
+    return content
 
 
 def corpus_of(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
-from .arguments import add_corpus, corpus_of, pairs, writable_output
+from .arguments import add_corpus, corpus_of, label_map, writable_output
 from .console import DONE, FAILED, PROGRAM, complain, say
 from .predict import find_recordings
 
@@ -49,7 +49,7 @@ def perform(arguments: argparse.Namespace) -> int:
     if arguments.corpus is None:
         report = embed_files(arguments.model, [item.source for item in items], output, **settings)
     else:
-        labels = pairs(arguments.labels) or None
+        labels = label_map(arguments.labels) or None
         report = embed_corpus(arguments.model, corpus_of(arguments), output, labels=labels, **settings)
     for problem in report.problems:
         complain(f"{PROGRAM}: not embedded: {problem}")

@@ -1,4 +1,4 @@
-"""`gmp-atl evaluate`: test a finished model on a corpus, and refuse speakers that it was trained on."""
+"""`gmp-atl evaluate`: test a finished model, ours or anybody's, and refuse speakers that it was trained on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from .arguments import add_corpus, add_model, corpus_of, pairs
+from .arguments import add_corpus, add_model, corpus_of, label_map, read_map
 from .console import DONE, say
 
 
@@ -15,7 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     add_corpus(
         parser,
-        labels_help="emotion in the corpus = emotion of the model; null drops it (needed where the words differ)",
+        labels_help="emotion in the corpus = emotion of the model; null drops it (needed where the words differ). For "
+        "a model that is not of this package, label of the model = emotion of the corpus, or null if it means none",
+    )
+    parser.add_argument(
+        "--dimensions",
+        metavar="FILE",
+        help="for a model of values on scales: YAML or JSON with a centre for each emotion, such as "
+        "anger: {arousal: 0.8, valence: 0.2}; a recording has the emotion whose centre is nearest",
     )
     parser.add_argument(
         *("--unseen-only", "--unheard-only"),  # the second is its former name
@@ -32,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def perform(arguments: argparse.Namespace) -> int:
     """Test a model on a corpus; the numbers are those of a run's report, of one fold and one model."""
-    labels, corpus = pairs(arguments.labels), corpus_of(arguments)
+    labels, corpus = label_map(arguments.labels), corpus_of(arguments)
+    dimensions = None
+    if arguments.dimensions is not None:
+        dimensions = read_map(Path(arguments.dimensions), "--dimensions", "anger: {arousal: 0.8, valence: 0.2}")
     from ..report.markdown import render_console
     from ..run.evaluate import evaluate_model
 
@@ -40,6 +50,7 @@ def perform(arguments: argparse.Namespace) -> int:
         arguments.model,
         corpus,
         labels=labels or None,
+        dimensions=dimensions,
         unseen_only=arguments.unseen_only,
         split=arguments.split,
         batch_size=arguments.batch_size,

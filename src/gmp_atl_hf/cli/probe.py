@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import RequestError
 from ..files import write_whole
-from .arguments import add_corpus, corpus_of, pairs
+from .arguments import add_corpus, corpus_of, label_map
 from .console import DONE, say
 
 
@@ -38,7 +38,7 @@ def perform(arguments: argparse.Namespace) -> int:
     report = probe_model(
         arguments.model,
         corpus_of(arguments),
-        labels=pairs(arguments.labels) or None,
+        labels=label_map(arguments.labels) or None,
         layers=None if arguments.layers == "all" else _parse_layers(arguments.layers),
         protocol=arguments.protocol,
         folds=arguments.folds,

@@ -1,4 +1,4 @@
-"""A finished model tested on a corpus that it was not trained on; speakers that it has seen are refused."""
+"""A finished model, ours or anybody's, tested on a corpus; speakers that it is known to have seen are refused."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from datasets import ClassLabel, Dataset
+from datasets import Dataset
 
-from ..checkpoints import load_emotion_model, load_feature_extractor, seen_speakers
-from ..data.columns import replace_column, split_word
+from ..data.columns import split_word
 from ..data.corpora import LeftOut
 from ..data.spelling import spelling
 from ..data.table import Corpus, read_corpora
 from ..environment import describe_environment
-from ..errors import RequestError, nearest
+from ..errors import RequestError
 from ..files import json_of, jsonl_of, write_known
+from ..inference.audio_classifiers import is_ours
 from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
 from ..protocols.speakers import is_unknown
 from ..report.blocks import counted
 from ..report.build import FoldResult, build_report, write_report
 from ..run_folder.layout import METRICS_FILE, MODEL, PREDICTIONS_FILE, RunFolder
-from .steps import predict, write_left_out
+from .any_model import AnyModel
+from .own_model import OwnModel
+from .steps import write_left_out
+from .tested_model import TestedModel, keep
 
 
 def evaluate_model(
@@ -31,6 +34,7 @@ def evaluate_model(
     corpus: Mapping[str, Any],
     *,
     labels: Mapping[str, str | None] | None = None,
+    dimensions: Mapping[str, Mapping[str, float]] | None = None,
     unseen_only: bool = False,
     split: str | None = None,
     batch_size: int = 8,
@@ -40,47 +44,50 @@ def evaluate_model(
     """Test a fine-tuned model on a corpus that it was not trained on.
 
     Args:
-        model: Folder or Hub id.
+        model: Folder or Hub id of a model of this package, or of any audio classifier that transformers loads.
         corpus: As in a recipe: `name`, `root` and the reader's options.
-        labels: Emotion in the corpus → emotion of the model, or None to drop it.
+        labels: For a model of this package, emotion in the corpus → emotion of the model, or None to drop it. For any
+            other, label of the model → emotion of the corpus, or None where it means none of them.
+        dimensions: For a model that gives values on scales such as arousal: emotion → scale → where its centre lies,
+            in the model's units; a recording has the emotion whose centre is nearest.
         unseen_only: Leave out speakers that the model has seen instead of refusing them.
         split: Only this part of the corpus' own split.
-        batch_size: Clips per device and batch.
+        batch_size: Clips per device and batch; it does not change the scores.
         output_dir: Where to write the report and the predictions; None for nowhere.
         command: The command behind the numbers.
 
     Returns:
-        The report, as that of a run with one variant, one seed and one fold.
+        The report, as that of a run with one variant, one seed and one fold. UAR is the mean recall over the emotions
+        that occur among the tested recordings; those that the model has no answer for are left out, listed and stamped.
 
     Raises:
-        RequestError: The corpus has labels that the model does not tell, or speakers that it has seen.
+        RequestError: The model cannot be tested, its labels and the corpus' do not fit, or it has seen a speaker.
     """
     if output_dir is not None and Path(output_dir).is_file():
         raise RequestError(f"the output folder {output_dir} is a file", "a folder, or none yet", "--output-dir DIR")
-    names = load_emotion_model(str(model)).config.emotions
-    load_feature_extractor(model)  # all of the model is read here: a damaged one is refused before the corpus is read
-    seen = seen_speakers(model)
+    tested = _open(model, labels, dimensions)
     with PartialState().main_process_first():
-        found = read_corpora([dict(corpus)], labels=labels)
-    table = _with_labels_of(found.table, names, labels)
-    left_out = list(found.left_out)
+        found = read_corpora([dict(corpus)], labels=tested.corpus_labels)
+    table, left_out = found.table, list(found.left_out)
     if split is not None:
         table, others = _of_split(table, split)
         left_out += others
     if unseen_only:
-        table, others = _unseen(table, seen, model)
+        table, others = _unseen(table, tested.seen, model)
         left_out += others
-    rows = predict(model, table, batch_size, _refuse_seen(table, seen, model))
+    fitted = tested.fit(table)
+    table, left_out = fitted.table, left_out + fitted.left_out
+    rows = tested.predict(fitted, batch_size, _refuse_seen(table, tested.seen, model))
     report = build_report(
         name=f"{_called(model)} on {found.info.name}",
         variants={"model": [FoldResult(0, 1, rows)]},
-        labels=names,
-        protocol=_protocol(model, found, table, split, seen),
+        labels=fitted.names,
+        protocol={**_protocol(model, found, table, split, tested.seen), **fitted.facts},
         folds_total=1,
         seeds=[0],
         command=command,
-        stamps=[MAYBE_SEEN_STAMP] if maybe_seen(seen, set(table["speaker"])) else [],
-        notes=[f"Labels: {', '.join(f'{a} → {b or chr(8211)}' for a, b in labels.items())}."] if labels else [],
+        stamps=([MAYBE_SEEN_STAMP] if maybe_seen(tested.seen, set(table["speaker"])) else []) + fitted.stamps,
+        notes=tested.notes(fitted, rows),
         left_out=Counter(one.reason for one in left_out),
         corpus={"name": found.info.name, "homepage": found.info.homepage, "licence": found.info.licence,
                 "citation": found.info.citation, "language": found.info.language,
@@ -99,6 +106,21 @@ def evaluate_model(
     return report
 
 
+def _open(
+    model: str | Path,
+    labels: Mapping[str, str | None] | None,
+    dimensions: Mapping[str, Mapping[str, float]] | None,
+) -> TestedModel:
+    """Load a model, ours or anybody's; what is wrong with it or with the maps is told before a corpus is read."""
+    if not is_ours(str(model)):
+        return AnyModel(model, labels, dimensions)
+    if dimensions is not None:
+        raise RequestError(
+            f"{model} tells emotions, and centres on scales are given", "no such map", "leave out --dimensions"
+        )
+    return OwnModel(model, labels)
+
+
 def _unseen(table: Dataset, seen: Sequence[str], model: str | Path) -> tuple[Dataset, list[LeftOut]]:
     """The rows of speakers whom the model has not seen, and the others as left out."""
     spelt = {spelling(speaker) for speaker in seen}
@@ -107,7 +129,7 @@ def _unseen(table: Dataset, seen: Sequence[str], model: str | Path) -> tuple[Dat
         raise RequestError(
             f"{model} has seen every speaker of this corpus", "somebody it has not seen", "another corpus"
         )
-    return _keep(table, kept, "the model has seen the speaker")
+    return keep(table, kept, "the model has seen the speaker")
 
 
 def _refuse_seen(table: Dataset, seen: Sequence[str], model: str | Path) -> HeldOut:
@@ -121,38 +143,13 @@ def _refuse_seen(table: Dataset, seen: Sequence[str], model: str | Path) -> Held
     return held_out
 
 
-def _with_labels_of(table: Dataset, names: Sequence[str], labels: Mapping[str, str | None] | None) -> Dataset:
-    """Number the emotions as the model does, and refuse those that it does not tell."""
-    own: list[str] = table.features["emotion"].names
-    strange = [name for name in own if name not in names]
-    if strange:
-        count = Counter(own[number] for number in table["emotion"])
-        # `--labels` takes the corpus' own word, which an earlier mapping may have turned into this one.
-        word = next((before for before, after in (labels or {}).items() if after == strange[0]), strange[0])
-        raise RequestError(
-            f"the corpus has {', '.join(f'{name} ({count[name]})' for name in strange)}, which the model does not tell",
-            f"the model's labels: {', '.join(names)}",
-            f"--labels {word}={near}, or {word}=null to drop it"
-            if (near := nearest(strange[0], names))
-            else f"--labels {word}=null, or {word}={names[0]} if it is the same, and so on",
-        )
-    numbers = [names.index(own[number]) for number in table["emotion"]]
-    return replace_column(table, "emotion", numbers, feature=ClassLabel(names=list(names)))
-
-
-def _keep(table: Dataset, rows: Sequence[int], reason: str) -> tuple[Dataset, list[LeftOut]]:
-    """Some rows of a table, and the others as left out."""
-    kept = set(rows)
-    return table.select(rows), [LeftOut(one, reason) for row, one in enumerate(table["id"]) if row not in kept]
-
-
 def _of_split(table: Dataset, split: str) -> tuple[Dataset, list[LeftOut]]:
     rows = [row for row, value in enumerate(table["split"]) if value is not None and split_word(value) == split]
     if not rows:
         raise RequestError(
             f"the corpus has no recordings of the split {split}", "a part that exists", "leave out --split"
         )
-    return _keep(table, rows, f"not in the split {split}")
+    return keep(table, rows, f"not in the split {split}")
 
 
 def _called(model: str | Path) -> str:

@@ -268,7 +268,19 @@ def predict(
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     scores = exponentials / exponentials.sum(axis=1, keepdims=True)
     names = table.features["emotion"].names
-    columns = table.select_columns(["id", "file", "speaker", "gender", "emotion"])
+    return [
+        {
+            **row,
+            "predicted": names[int(score.argmax())],
+            "scores": {name: float(p) for name, p in zip(names, score, strict=True)},
+        }
+        for row, score in zip(tested_rows(table), scores, strict=True)
+    ]
+
+
+def tested_rows(table: datasets.Dataset) -> list[dict[str, Any]]:
+    """What a row of `predictions.jsonl` says of a recording before anything is predicted, in the table's order."""
+    names = table.features["emotion"].names
     return [
         {
             "id": row["id"],
@@ -276,10 +288,8 @@ def predict(
             "speaker": row["speaker"],
             "gender": None if row["gender"] is None else GENDERS[row["gender"]],
             "emotion": names[row["emotion"]],
-            "predicted": names[int(score.argmax())],
-            "scores": {name: float(p) for name, p in zip(names, score, strict=True)},
         }
-        for row, score in zip(columns, scores, strict=True)
+        for row in table.select_columns(["id", "file", "speaker", "gender", "emotion"])
     ]
 
 
