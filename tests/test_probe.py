@@ -72,10 +72,10 @@ def test_every_family_can_be_probed(family: str, tmp_path: Path, capsys: pytest.
     capsys.readouterr()
     assert main([*words, "--folds", "2", "--layers", "0,-1", "--json", "--picture", str(tmp_path / "p.png")]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert [entry["layer"] for entry in report["layers"]] == [0, 6 if family == "mini" else 3]
+    assert [entry["layer"] for entry in report["layers"]] == [0, 4 if family == "mini" else 3]
     assert all(0 <= entry["uar"] <= 1 and {"war", "uar_ci95"} < set(entry) for entry in report["layers"])
     assert len(report["nested"]["chosen"]) == report["protocol"]["num_folds"] == 2
-    assert bool(report["stamps"]) == (family != "mini")
+    assert bool(report["stamps"])
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 

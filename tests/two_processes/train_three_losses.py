@@ -1,4 +1,4 @@
-"""Train each of the three models, and one with its front end cached, for ten steps, evaluate and predict.
+"""Train each of the three models, one with its front end cached and one with its head first, for ten steps; evaluate.
 
 What came out is written to the file named first.
 
@@ -31,6 +31,7 @@ MODELS: dict[str, type[GMPATLPreTrainedModel]] = {
     "retrain": HubertForGMPATLFrameClassification,
     "finetune": HubertForGMPATL,
     "cached": HubertForGMPATL,
+    "head-first": HubertForGMPATL,
 }
 CLIPS_PER_STEP = 8
 STEPS = 10
@@ -51,9 +52,10 @@ def train(name: str, batch_size: int, accumulation: int, folder: Path, **fields:
         # Gradients are logged before they are clipped; clipping would hide a wrong scale from the losses.
         "max_grad_norm": 1e9,
         "freeze_feature_encoder": name == "cached",
+        "head_epochs": 3 if name == "head-first" else 0,
     }
     trainer = GMPATLTrainer(
-        small_model(MODELS[name]),
+        small_model(MODELS[name], **({"readout": "sum", "standardize": True} if name == "head-first" else {})),
         training_arguments(folder, **{**settings, **fields}),
         table,
         dev,

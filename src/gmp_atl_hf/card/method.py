@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ..checkpoints import locate
 from ..files import STEP_FILE, read_json
+from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..scale_names import SINGLE_FRAME
 from .facts import RunFacts
 
@@ -133,7 +134,9 @@ def _finetuning_settings(facts: RunFacts) -> list[Setting]:
     if angular:
         values = f"{config.am_softmax_scale:g} and {config.am_softmax_margin:g}"
         rows.append(Setting("Scale s and margin m", values, OURS))
-    rows.append(Setting("Pooling of frames", config.pooling, OURS))
+    rows.append(Setting("States that the head reads", _readout(config), OURS))
+    standardized = ", standardised by the training clips" if config.standardize else ""
+    rows.append(Setting("Pooling of frames", config.pooling + standardized, OURS))
     rows.append(Setting("Learning rates, epochs, batches, masks", "see `recipe.yaml`", OURS))
     for dotted, tried in method.search.items():
         part = f"{dotted.rsplit('.', 1)[-1]}, chosen in each fold by development {facts.units}"
@@ -142,6 +145,12 @@ def _finetuning_settings(facts: RunFacts) -> list[Setting]:
     epoch = "the last" if not facts.temperatures else f"that of the best UAR on development {facts.units}"
     rows.append(Setting("Epoch", epoch + (", the median of the folds" if facts.cross_validated else ""), OURS))
     return rows
+
+
+def _readout(config: GMPATLConfig) -> str:
+    if config.readout == "sum":
+        return "a sum of all layers with learned weights"
+    return "those of the last layer" if config.readout == "last" else f"those of layer {config.readout_layer}"
 
 
 def _start(start: str) -> str:

@@ -9,6 +9,9 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import HubertConfig
 
+READOUTS = ("last", "sum")
+"""What heads may read beside a single layer."""
+
 POOLINGS = ("mean", "attention", "statistics")
 EMOTION_LOSSES = ("am-softmax", "cross-entropy")
 FRAME_HEADS = ("linear", "cosine")
@@ -52,6 +55,13 @@ class GMPATLConfig(HubertConfig):
     Every field of [`~transformers.HubertConfig`] is there too. *Stated* and *our choice* refer to arXiv 2405.02151.
 
     Args:
+        readout (`str` or `int`, defaults to `"last"`):
+            Which states the heads read: `"last"` for the encoder's end; the number of a transformer layer, 1-based or
+            from the top (-1), for its output, with no layer above it in the model; `"sum"` for a sum of all layers'
+            states, each under a layer norm, with learned softmax weights. Our choice; the paper does not say.
+        standardize (`bool`, defaults to `False`):
+            Centre and scale what the frames are pooled to, by mean and deviation over the training clips, which
+            [`GMPATLTrainer`] computes before it trains. Our choice.
         pooling (`str`, defaults to `"mean"`):
             How frames become one vector: `"mean"` over the valid frames, `"attention"` (one learned query) or
             `"statistics"` (mean and standard deviation). Our choice; the paper does not say.
@@ -105,6 +115,8 @@ class GMPATLConfig(HubertConfig):
     ]
 
     layerdrop: float | int = 0.0
+    readout: str | int = "last"
+    standardize: bool = False
     pooling: str = "mean"
     emotion_loss: str = "am-softmax"
     am_softmax_scale: float | int = 30.0
@@ -168,12 +180,26 @@ class GMPATLConfig(HubertConfig):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not fits(value):
                 raise ValueError(f"{name} is {value!r}; expected {expected}")
+        self._validate_readout()
         if self.label2id != _reversed(self.id2label or {}):
             raise ValueError(f"label2id is {self.label2id}, which disagrees with id2label {self.id2label}")
         if self.conv_pos_batch_norm:
             # Batch norm before the positional convolution turns padded zeros into something else, so that a clip's
             # scores would depend on the clips beside it.
             raise ValueError("conv_pos_batch_norm=True is not supported: padding would change a clip's scores")
+
+    def _validate_readout(self) -> None:
+        """A layer that exists, or one of the two words."""
+        if self.readout == "sum" and self.layerdrop > 0:
+            raise ValueError(f"readout is 'sum' and layerdrop is {self.layerdrop}: a dropped layer has no state to add")
+        if self.readout in READOUTS:
+            return
+        if not isinstance(self.readout, int) or isinstance(self.readout, bool):
+            raise ValueError(f"readout is {self.readout!r}; expected 'last', 'sum' or the number of a layer")
+        try:
+            _layer_of(self.readout, self.num_hidden_layers)
+        except ValueError as error:
+            raise ValueError(f"readout: {error}") from error
 
     @classmethod
     def get_config_dict(
@@ -228,15 +254,33 @@ class GMPATLConfig(HubertConfig):
         if self.seen_speakers is not None and UNKNOWN_SPEAKER not in self.seen_speakers:
             self.seen_speakers = [*self.seen_speakers, UNKNOWN_SPEAKER]
 
+    @property
+    def readout_layer(self) -> int | None:
+        """1-based transformer layer whose output the heads read; None where they read the end, or a sum."""
+        return None if isinstance(self.readout, str) else _layer_of(self.readout, self.num_hidden_layers)
+
+    @property
+    def depth(self) -> int:
+        """Number of transformer layers that the model has: those above a layer that is read are left out."""
+        return self.readout_layer or self.num_hidden_layers
+
     def resolve_layer(self, layer: int) -> int:
         """1-based transformer layer of a possibly negative one (-3 of 12 is 10); a `ValueError` if there is none."""
-        resolved = layer if layer > 0 else self.num_hidden_layers + 1 + layer
-        if layer == 0 or not 1 <= resolved <= self.num_hidden_layers:
-            raise ValueError(
-                f"layer {layer} does not exist: the encoder has {self.num_hidden_layers} transformer layers, "
-                f"named 1 to {self.num_hidden_layers} or -1 (last) to -{self.num_hidden_layers}"
-            )
+        resolved = _layer_of(layer, self.num_hidden_layers)
+        if resolved > self.depth:
+            raise ValueError(f"layer {layer} is above layer {self.depth}, which is read out: it is not in the model")
         return resolved
+
+
+def _layer_of(layer: int, layers: int) -> int:
+    """1-based layer of a possibly negative one."""
+    resolved = layer if layer > 0 else layers + 1 + layer
+    if layer == 0 or not 1 <= resolved <= layers:
+        raise ValueError(
+            f"layer {layer} does not exist: the encoder has {layers} transformer layers, "
+            f"named 1 to {layers} or -1 (last) to -{layers}"
+        )
+    return resolved
 
 
 def _numbered(field: str, labels: Iterable[tuple[Any, Any]]) -> dict[int, str]:

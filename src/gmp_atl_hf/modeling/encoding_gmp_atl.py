@@ -9,13 +9,17 @@ The modules are transformers' own; only the order of calls is ours. Two things d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import HubertModel
+from transformers import initialization as init
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.hubert.modeling_hubert import HubertGroupNormConvLayer
 from transformers.utils.output_capturing import capture_outputs
@@ -23,8 +27,20 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_gmp_atl import GMPATLConfig
 from .frames_gmp_atl import crop_frames, frame_count, length_mask
 
-HEAD_KEYS = [r"^(emotion_|gender_)?classifier\.", r"^pooling\.", r"^(frame|state)_heads\."]
+HEAD_KEYS = {
+    r"^(emotion_|gender_)?classifier\.",
+    r"^(pooling|standardization)\.",
+    r"^(frame|state)_heads\.",
+    r"^(hubert\.)?layer_weights$",
+}
 """Tensors of heads, which a model of another kind leaves out when it is loaded."""
+
+_ABOVE = r"^(hubert\.)?encoder\.(layers\.\d+|layer_norm)\."
+
+
+def ignored_keys(config: GMPATLConfig) -> set[str]:
+    """Tensors of a checkpoint that a model need not have: other heads, and what is above a layer that is read."""
+    return HEAD_KEYS if config.readout_layer is None else HEAD_KEYS | {_ABOVE}
 
 
 class EncoderInputs(TypedDict, total=False):
@@ -187,11 +203,43 @@ def encode_speech(
     states: dict[int, Tensor] = {}
     hooks = [_record(hubert, layer, states) for layer in layers]
     try:
-        last = hubert.encoder(hidden, attention_mask=mask, output_attentions=output_attentions).last_hidden_state
+        if hubert.config.readout == "sum":
+            last = _sum_of_layers(hubert, hidden, mask, output_attentions)
+        else:
+            last = hubert.encoder(hidden, attention_mask=mask, output_attentions=output_attentions).last_hidden_state
     finally:
         for hook in hooks:
             hook.remove()
     return EncodedSpeech(last, mask, states)
+
+
+def _sum_of_layers(hubert: GMPATLModel, hidden: Tensor, mask: Tensor, output_attentions: bool) -> Tensor:
+    """What enters the first layer and what each layer gives, under `weigh_layers`; the calls of transformers' encoder.
+
+    Transformers' own encoder gives its end alone, and hooks that would collect the others are lost in export.
+    """
+    encoder: Any = hubert.encoder
+    hidden = hidden.masked_fill(~mask[:, :, None], 0.0)
+    attention_mask = create_bidirectional_mask(config=encoder.config, inputs_embeds=hidden, attention_mask=mask)
+    hidden = hidden + encoder.pos_conv_embed(hidden)
+    if not hubert.config.do_stable_layer_norm:
+        hidden = encoder.layer_norm(hidden)
+    states = [encoder.dropout(hidden)]
+    for layer in encoder.layers:
+        states.append(layer(states[-1], attention_mask=attention_mask, output_attentions=output_attentions))
+    return weigh_layers(states, cast(Tensor, hubert.layer_weights))
+
+
+def weigh_layers(states: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Sum of states (..., hidden), each under a layer norm, with the softmax of (states,) weights.
+
+    Without the norm, layers with large values would drown the others whatever the weights.
+    """
+    shares = weights.float().softmax(0)
+    normed = (
+        functional.layer_norm(state, state.shape[-1:]) * share for state, share in zip(states, shares, strict=True)
+    )
+    return functools.reduce(torch.add, normed)
 
 
 def _asking_for_gradients(values: Tensor, layers: Iterable[nn.Module]) -> Tensor:
@@ -255,8 +303,7 @@ class GMPATLModel(HubertModel):
 
     config_class = GMPATLConfig
     config: GMPATLConfig
-    # A trained model has a head as well; leaving it out is no news to anyone.
-    _keys_to_ignore_on_load_unexpected = HEAD_KEYS
+    layer_weights: nn.Parameter | None
 
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)
@@ -267,6 +314,21 @@ class GMPATLModel(HubertModel):
             # HubertModel leaves it out when a checkpoint was trained without masks; every step here may mask.
             # Initialised here as there: the encoder counts as initialised already, `_init_weights` would pass it by.
             self.masked_spec_embed = nn.Parameter(torch.rand(config.hidden_size))
+        sums = config.readout == "sum"
+        self.layer_weights = nn.Parameter(torch.zeros(config.num_hidden_layers + 1)) if sums else None
+        # A trained model has a head as well; leaving it out is no news to anyone.
+        self._keys_to_ignore_on_load_unexpected = ignored_keys(config)
+        if config.readout_layer is not None:
+            encoder: Any = self.encoder
+            del encoder.layers[config.readout_layer :]
+            if config.do_stable_layer_norm:
+                encoder.layer_norm = nn.Identity()  # it belongs behind the last layer
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)  # type: ignore[no-untyped-call]
+        if getattr(module, "layer_weights", None) is not None:
+            init.zeros_(cast(Tensor, module.layer_weights))  # all layers alike
 
     def forward(
         self,

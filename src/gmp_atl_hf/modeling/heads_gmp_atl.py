@@ -62,6 +62,30 @@ POOLING_CLASSES: dict[str, type[MeanPooling] | type[AttentionPooling] | type[Sta
 }
 
 
+class Standardization(nn.Module):
+    """Centres and scales vectors by mean and deviation over the training clips: buffers, which no gradient changes."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("deviation", torch.ones(size))
+
+    @torch.no_grad()
+    def fit(self, vectors: Tensor) -> None:
+        """Take mean and deviation of (clips, size) float vectors; a channel that never changes is left unscaled."""
+        values = vectors.double()
+        spread = values.std(0, correction=0)
+        self.mean.copy_(values.mean(0))
+        self.deviation.copy_(torch.where(spread > 0, spread, 1.0))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(..., size) → (..., size) in the dtype of `vectors`."""
+        standardized: Tensor = (vectors.float() - self.mean) / self.deviation
+        return standardized.to(vectors.dtype)
+
+
 class CosineClassifier(nn.Module):
     """Cosine between a vector and one learned direction per class, the head that AM-Softmax trains.
 

@@ -8,7 +8,7 @@ Annotations are evaluated here: tools that look whether a model takes `output_at
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_gmp_atl import BeginsAnywhere, GMPATLConfig
-from .encoding_gmp_atl import HEAD_KEYS, EncodedSpeech, EncoderInputs, GMPATLModel, GMPATLModelOutput, encode_speech
-from .heads_gmp_atl import FRAME_HEAD_CLASSES, POOLING_CLASSES, CosineClassifier
+from .encoding_gmp_atl import EncodedSpeech, EncoderInputs, GMPATLModel, GMPATLModelOutput, encode_speech, ignored_keys
+from .heads_gmp_atl import FRAME_HEAD_CLASSES, POOLING_CLASSES, CosineClassifier, Standardization
 from .losses_gmp_atl import (
     IGNORED,
     PartSums,
@@ -79,12 +79,12 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
     accepts_loss_kwargs = False
     target_names: tuple[str, ...] = ()
     """Arguments of `forward` that hold what is to be predicted."""
-    # A step starts from another step's model: its heads are not ours, and that is no news to anyone.
-    _keys_to_ignore_on_load_unexpected = HEAD_KEYS
 
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)
         self.hubert = GMPATLModel(config)
+        # A step starts from another step's model: its heads are not ours, and that is no news to anyone.
+        self._keys_to_ignore_on_load_unexpected = ignored_keys(config)
 
     @property
     def loss_parts(self) -> tuple[str, ...]:
@@ -110,17 +110,26 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
         super()._init_weights(module)  # type: ignore[no-untyped-call]
         if isinstance(module, CosineClassifier):
             init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
+        if isinstance(module, Standardization):
+            init.zeros_(module.mean)
+            init.ones_(module.deviation)
+        if getattr(module, "layer_weights", None) is not None:
+            init.zeros_(cast(Tensor, module.layer_weights))  # all layers alike
 
     def freeze_feature_encoder(self) -> None:
         """Stop training the convolution front end (the field's usual choice for pre-trained checkpoints)."""
         self.hubert.feature_extractor._freeze_parameters()
 
     def freeze_base_model(self) -> None:
-        """Stop training everything but the heads."""
-        for parameter in self.hubert.parameters():
+        """Stop training everything but the heads, to which the weights of a sum over layers belong."""
+        for parameter in self.encoder_parameters():
             parameter.requires_grad = False
 
     freeze_encoder = freeze_base_model
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """The encoder's parameters, without the weights of a sum over its layers."""
+        return [each for name, each in self.hubert.named_parameters() if name != "layer_weights"]
 
     def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
         """Load a PEFT adapter, which has no calibration and does not say on which speakers it was trained."""
@@ -157,7 +166,32 @@ def _one_each(labels: Tensor) -> Tensor:
     return labels.squeeze(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
-class HubertForGMPATLMultiTask(GMPATLPreTrainedModel):
+class GMPATLEmotionModel(GMPATLPreTrainedModel):
+    """What the models that score emotions share: one vector for each clip, on which all heads stand."""
+
+    def __init__(self, config: GMPATLConfig) -> None:
+        super().__init__(config)
+        self.pooling = POOLING_CLASSES[config.pooling](config.hidden_size)
+        self.standardization = Standardization(self.pooling.output_size) if config.standardize else nn.Identity()
+        self.dropout = nn.Dropout(config.final_dropout)
+
+    def score(
+        self,
+        pooled: Tensor,
+        labels: Tensor | None = None,
+        gender_labels: Tensor | None = None,
+        class_weights: Tensor | None = None,
+    ) -> tuple[dict[str, Tensor], list[PartSums]]:
+        """Outputs by name, and with labels the parts of the loss, of (batch, size) pooled frames; see `forward`."""
+        raise NotImplementedError
+
+    def score_frames(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """(batch, frames, hidden) and (batch, frames) bool → (batch, emotions) logits."""
+        logits: Tensor = self.score(self.pooling(hidden, mask))[0]["logits"]
+        return logits
+
+
+class HubertForGMPATLMultiTask(GMPATLEmotionModel):
     """Step 1: emotion and gender of an utterance, `α·L_emotion + (1 - α)·L_gender`, cross-entropies.
 
     That both tasks train the encoder together is stated by the paper; α, pooling and heads are our choice.
@@ -168,8 +202,6 @@ class HubertForGMPATLMultiTask(GMPATLPreTrainedModel):
 
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)
-        self.pooling = POOLING_CLASSES[config.pooling](config.hidden_size)
-        self.dropout = nn.Dropout(config.final_dropout)
         self.emotion_classifier = nn.Linear(self.pooling.output_size, config.num_emotions)
         self.gender_classifier = nn.Linear(self.pooling.output_size, len(GENDERS))
         self.post_init()  # type: ignore[no-untyped-call]
@@ -211,16 +243,27 @@ class HubertForGMPATLMultiTask(GMPATLPreTrainedModel):
             `loss`, `logits`, `gender_logits` and the parts of the loss.
         """
         encoded = self.hubert(input_values, attention_mask, return_dict=True, **kwargs)
-        pooled = self.dropout(self.pooling(encoded.last_hidden_state, encoded.frame_mask))
-        logits = self.emotion_classifier(pooled).float()
-        gender_logits = self.gender_classifier(pooled).float()
+        pooled = self.pooling(encoded.last_hidden_state, encoded.frame_mask)
+        outputs, parts = self.score(pooled, labels, gender_labels, class_weights)
+        return self._output(parts, loss_denominators, encoded, **outputs)
+
+    def score(
+        self,
+        pooled: Tensor,
+        labels: Tensor | None = None,
+        gender_labels: Tensor | None = None,
+        class_weights: Tensor | None = None,
+    ) -> tuple[dict[str, Tensor], list[PartSums]]:
+        """See the base class."""
+        vectors = self.dropout(self.standardization(pooled))
+        logits = self.emotion_classifier(vectors).float()
+        gender_logits = self.gender_classifier(vectors).float()
         parts = []
         if labels is not None:
             labels = _one_each(labels)
             genders = torch.full_like(labels, IGNORED) if gender_labels is None else _one_each(gender_labels)
             parts = [cross_entropy_sums(logits, labels, class_weights), cross_entropy_sums(gender_logits, genders)]
-        logits = logits / self.config.logit_temperature
-        return self._output(parts, loss_denominators, encoded, logits=logits, gender_logits=gender_logits)
+        return {"logits": logits / self.config.logit_temperature, "gender_logits": gender_logits}, parts
 
 
 class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
@@ -307,7 +350,7 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
         return self._output(parts, loss_denominators, encoded)
 
 
-class HubertForGMPATL(GMPATLPreTrainedModel):
+class HubertForGMPATL(GMPATLEmotionModel):
     """Step 4 and the model to ship: the emotion of an utterance, trained with AM-Softmax.
 
     `softmax(logits)` is what `pipeline("audio-classification")` shows.
@@ -323,8 +366,6 @@ class HubertForGMPATL(GMPATLPreTrainedModel):
 
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)
-        self.pooling = POOLING_CLASSES[config.pooling](config.hidden_size)
-        self.dropout = nn.Dropout(config.final_dropout)
         head = CosineClassifier if config.emotion_loss == "am-softmax" else nn.Linear
         self.classifier = head(self.pooling.output_size, config.num_emotions)
         self.post_init()  # type: ignore[no-untyped-call]
@@ -354,16 +395,29 @@ class HubertForGMPATL(GMPATLPreTrainedModel):
             training only and always T = 1.
         """
         encoded = self.hubert(input_values, attention_mask, return_dict=True, **kwargs)
-        scores, logits = self.score_frames(encoded.last_hidden_state, encoded.frame_mask)
+        pooled = self.pooling(encoded.last_hidden_state, encoded.frame_mask)
+        outputs, parts = self.score(pooled, labels, None, class_weights)
+        return self._output(parts, loss_denominators, encoded, **outputs)
+
+    def score(
+        self,
+        pooled: Tensor,
+        labels: Tensor | None = None,
+        gender_labels: Tensor | None = None,
+        class_weights: Tensor | None = None,
+    ) -> tuple[dict[str, Tensor], list[PartSums]]:
+        """See the base class; genders are not looked at."""
         config = self.config
         angular = config.emotion_loss == "am-softmax"
+        scores = self.classifier(self.dropout(self.standardization(pooled))).float()
         parts = []
         if labels is not None and angular:
             margin = config.am_softmax_margin if self.training else 0.0
             parts = [am_softmax_sums(scores, _one_each(labels), config.am_softmax_scale, margin, class_weights)]
         elif labels is not None:
             parts = [cross_entropy_sums(scores, _one_each(labels), class_weights)]
-        return self._output(parts, loss_denominators, encoded, logits=logits)
+        scaled = config.am_softmax_scale * scores if angular else scores
+        return {"logits": scaled / config.logit_temperature}, parts
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -392,13 +446,6 @@ class HubertForGMPATL(GMPATLPreTrainedModel):
         files = getattr(self.config, "auto_map", None) or {}
         self.config.auto_map = {**files, "AutoModel": f"{GMPATLModel.__module__.split('.')[-1]}.{GMPATLModel.__name__}"}
         super().save_pretrained(save_directory, *args, **kwargs)
-
-    def score_frames(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, frames, hidden) and (batch, frames) bool → cosines under AM-Softmax, and logits (batch, emotions)."""
-        config = self.config
-        scores = self.classifier(self.dropout(self.pooling(hidden, mask))).float()
-        scaled = config.am_softmax_scale * scores if config.emotion_loss == "am-softmax" else scores
-        return scores, scaled / config.logit_temperature
 
 
 HubertForGMPATL.register_for_auto_class("AutoModelForAudioClassification")  # type: ignore[no-untyped-call]

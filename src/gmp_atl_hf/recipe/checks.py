@@ -51,10 +51,9 @@ MODEL_OWNED: Mapping[str, str] = {
 }
 """Configuration fields that the run sets itself, and what to write instead."""
 
-_LAST_LAYER = "leave it out: heads pool the last layer (`pooling` says how)"
 _OTHER_HEADS = "leave it out: it is for speech recognition, or for transformers' own classifier"
 MODEL_UNUSED: Mapping[str, str] = {
-    "use_weighted_layer_sum": _LAST_LAYER,
+    "use_weighted_layer_sum": "use `readout: sum`",
     "classifier_proj_size": _OTHER_HEADS,
     "ctc_loss_reduction": _OTHER_HEADS,
     "ctc_zero_infinity": _OTHER_HEADS,

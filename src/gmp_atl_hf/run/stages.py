@@ -150,13 +150,17 @@ def check_stage_settings(method: Method, backbone: Mapping[str, Any], labels: li
     """
     base = backbone_fields(backbone)
     shapes = encoder_shapes(GMPATLConfig(**base))
+    configs: dict[str, GMPATLConfig] = {"backbone": GMPATLConfig(**base)}
     for stage in method.stages.performed:
         try:
             config = GMPATLConfig(**{**base, **stage_model_fields(method, stage, labels or [])})
+            configs[stage] = config
+            _refuse_missing_layers(config, configs, method.stages.start_of(stage))
             if stage == "retrain" and config.frame_targets == "masked" and not config.masks_time:
                 raise ValueError("no frame would be masked, so there would be nothing to predict")
             for layer in method.pseudo_labels.layers if stage == "retrain" else ():
-                config.resolve_layer(layer)
+                # The oracle's labels need no model, so that its source may be left out.
+                configs.get(method.pseudo_labels.source, configs["backbone"]).resolve_layer(layer)
             if stage == "retrain":
                 averaging_radii(method.pseudo_labels.windows, config)
             if encoder_shapes(config) != shapes:
@@ -172,6 +176,16 @@ def check_stage_settings(method: Method, backbone: Mapping[str, Any], labels: li
                 "settings that fit the backbone",
                 "see `model`, `stages` and `pseudo_labels` of the recipe",
             ) from error
+
+
+def _refuse_missing_layers(config: GMPATLConfig, configs: Mapping[str, GMPATLConfig], start: str) -> None:
+    """A model that reads a layer has nothing above it, so that nobody who needs more can begin from it."""
+    before = configs[start].readout_layer
+    if before is not None and (config.readout_layer is None or config.readout_layer > before):
+        raise ValueError(
+            f"readout is {config.readout!r}, and it begins from {start}, whose readout {configs[start].readout} leaves "
+            f"out all above layer {before}; write the same readout for both"
+        )
 
 
 def encoder_shapes(config: GMPATLConfig) -> dict[str, tuple[int, ...]]:

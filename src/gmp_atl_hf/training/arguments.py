@@ -59,6 +59,12 @@ class GMPATLTrainingArguments(TrainingArguments):
             nothing in time, both drawn again in every epoch. Evaluation never does.
         head_learning_rate (`float`, *optional*):
             Learning rate of everything outside the encoder; `None` uses `learning_rate`.
+        head_epochs (`int`, defaults to 0):
+            Passes over the training clips with the heads alone, before the first update of the encoder and not counted
+            among the updates. Each clip passes through the encoder once for all of them.
+        layer_decay (`float`, *optional*):
+            What the learning rate of a transformer layer is multiplied by from the layer above it, 0 to 1; front end,
+            projection and positions have the rate below the first layer. `None` gives all the same.
         early_stopping_patience (`int`, *optional*):
             Evaluations without a better `metric_for_best_model` before training ends.
 
@@ -86,6 +92,8 @@ class GMPATLTrainingArguments(TrainingArguments):
     batch_seconds: float | None = field(default=None, metadata={"help": "Seconds per device and batch, not clips."})
     augment: str = field(default="none", metadata={"help": "Waveform augmentation: none, speed or sound."})
     head_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of the heads."})
+    head_epochs: int = field(default=0, metadata={"help": "Passes with the heads alone, before all else."})
+    layer_decay: float | None = field(default=None, metadata={"help": "Share of the rate that the layer below has."})
     early_stopping_patience: int | None = field(default=None, metadata={"help": "Evaluations without improvement."})
 
     metric_for_best_model: str | None = field(default="uar", metadata={"help": "Metric that chooses the model."})
@@ -113,6 +121,10 @@ class GMPATLTrainingArguments(TrainingArguments):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; expected a number above 0, or none")
+        if self.head_epochs < 0:
+            raise ValueError(f"head_epochs is {self.head_epochs}; expected 0 or more passes")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay is {self.layer_decay}; expected a number above 0, at most 1, or none")
         if self.augment not in AUGMENTATIONS:
             raise ValueError(f"augment is {self.augment!r}; expected one of {', '.join(AUGMENTATIONS)}")
         self.class_weights = _weights(self.class_weights)

@@ -115,12 +115,13 @@ def check_trainer(
                 "none: it gets emotion logits, which there are none of",
                 f"leave {name} out: loss and accuracy at each scale are always there",
             )
-    if arguments.head_learning_rate is not None and any(parameters.get("optimizers") or ()):
-        raise RequestError(
-            f"head_learning_rate is {arguments.head_learning_rate}, and an optimiser of your own is given",
-            "one of the two",
-            "put the heads into a group of your optimiser, and leave head_learning_rate out",
-        )
+    for name in ("head_learning_rate", "layer_decay"):
+        if getattr(arguments, name) is not None and any(parameters.get("optimizers") or ()):
+            raise RequestError(
+                f"{name} is {getattr(arguments, name)}, and an optimiser of your own is given",
+                "one of the two",
+                f"put the parameters into groups of your optimiser, and leave {name} out",
+            )
     metric = arguments.metric_for_best_model
     if not emotions and metric in UARS:
         return  # the default, which trainings on frame labels pass by
@@ -170,6 +171,12 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
             f"early_stopping_patience is {arguments.early_stopping_patience} for training on frame labels",
             "none: frame labels have no UAR to stop by, the last step is kept",
             "remove it, and choose the length by num_train_epochs or max_steps",
+        )
+    if frame_labels and arguments.head_epochs:
+        raise RequestError(
+            f"head_epochs is {arguments.head_epochs} for training on frame labels",
+            "none: these heads read frames, not one vector for each clip",
+            "leave it to the trainings on emotions",
         )
     if frame_labels and arguments.augment == "speed":
         raise RequestError(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..modeling.encoding_gmp_atl import GMPATLModel
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 
 
@@ -21,6 +25,23 @@ def train_in_float32(model: GMPATLPreTrainedModel) -> None:
             stacklevel=3,
         )
         model.float()  # type: ignore[no-untyped-call]
+
+
+def decay_by_layer(optimizer: torch.optim.Optimizer, hubert: GMPATLModel, decay: float) -> None:
+    """Multiply the rate of each transformer layer by `decay` for each layer above it, and of all below once more."""
+    encoder: Any = hubert.encoder
+    above = [] if hubert.config.do_stable_layer_norm else encoder.layer_norm.parameters()
+    below = {id(each) for name, each in hubert.named_parameters() if not name.startswith("encoder.")}
+    below |= {id(each) for each in (*encoder.pos_conv_embed.parameters(), *above)}
+    below -= {id(getattr(hubert, "layer_weights", None))}
+    chosen = [below, *({id(each) for each in layer.parameters()} for layer in encoder.layers)]
+    for height, own in enumerate(chosen):
+        factor = decay ** (len(chosen) - 1 - height)
+        split_groups(optimizer, partial(_is_in, own), partial(operator.mul, factor))
+
+
+def _is_in(chosen: set[int], parameter: Tensor) -> bool:
+    return id(parameter) in chosen
 
 
 def split_groups(

@@ -37,8 +37,9 @@ from .bfloat16_on_cpu import math_attention_for_cpu_bf16
 from .callbacks import FindBestModel, SetEpoch, StopAtDivergence, StopAtEnd, StopWithoutImprovement, TrainingProgress
 from .checks import base_of, check_trainer, check_training_table, tables_of
 from .figures import figures_of
+from .head_first import prepare_heads
 from .microbatches import split_by_length
-from .parameters import split_groups, train_in_float32
+from .parameters import decay_by_layer, split_groups, train_in_float32
 
 FRONT_END_FOLDER = "_front-end"
 """Folder of the front-end cache inside an output folder; the underscore keeps it off the Hub."""
@@ -237,13 +238,15 @@ class GMPATLTrainer(Trainer):
         return self.get_eval_dataloader(test_dataset)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """The stock optimiser; with `head_learning_rate` the heads get groups of their own."""
+        """The stock optimiser; `head_learning_rate` and `layer_decay` make groups with rates of their own."""
         given = self.optimizer is not None
         optimizer = super().create_optimizer(model) if model is not None else super().create_optimizer()
         rate = self.args.head_learning_rate
         if rate is not None and not given:
-            encoder = {id(parameter) for parameter in self.base.hubert.parameters()}
+            encoder = {id(parameter) for parameter in self.base.encoder_parameters()}
             split_groups(optimizer, lambda parameter: id(parameter) not in encoder, lambda _: rate)
+        if self.args.layer_decay is not None and not given:
+            decay_by_layer(optimizer, self.base.hubert, self.args.layer_decay)
         return optimizer
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -253,6 +256,8 @@ class GMPATLTrainer(Trainer):
         before = [UNKNOWN] if config.seen_speakers is None else config.seen_speakers
         config.seen_speakers = sorted({*before, *speakers_in([*tables_of(self.train_dataset).values(), *dev])})
         config.logit_temperature = 1.0
+        if not (kwargs.get("resume_from_checkpoint") or (args and args[0])):
+            prepare_heads(self)
         return super().train(*args, **kwargs)
 
     def hyperparameter_search(self, *_: Any, **__: Any) -> Any:

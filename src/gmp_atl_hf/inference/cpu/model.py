@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...modeling.configuration_gmp_atl import GMPATLConfig
+from ...modeling.encoding_gmp_atl import weigh_layers
 from ...modeling.modeling_gmp_atl import HubertForGMPATL
 from .front_end import FrontEnd
 from .linear import LOWEST, Int8Linear
@@ -38,6 +39,7 @@ class PackedModel:
         with torch.inference_mode():
             self.front_end = FrontEnd(hubert.feature_extractor.conv_layers, model.config, int8)
             self.positions = PositionalConvolution(hubert.encoder.pos_conv_embed)
+            self.sums = model.config.readout == "sum"
             self.layers = [_Layer(layer, model.config, int8) for layer in hubert.encoder.layers]
 
     @staticmethod
@@ -61,12 +63,17 @@ class PackedModel:
         stable = self.model.config.do_stable_layer_norm
         if not stable:
             frames = encoder.layer_norm(frames)
+        states = [frames]
         for layer in self.layers:
             frames = layer(frames, lengths)
-        if stable:
+            if self.sums:
+                states.append(frames)
+        if self.sums:
+            frames = weigh_layers(states, hubert.layer_weights)
+        elif stable:
             frames = encoder.layer_norm(frames)
         logits = [
-            self.model.score_frames(clips, torch.ones(clips.shape[:2], dtype=torch.bool))[1]
+            self.model.score_frames(clips, torch.ones(clips.shape[:2], dtype=torch.bool))
             for clips in _same_length(frames, lengths)
         ]
         return torch.cat(logits)

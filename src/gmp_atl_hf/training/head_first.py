@@ -1,0 +1,119 @@
+"""Before the encoder is trained: what its pooled states look like, and heads that can already read them.
+
+A new head begins with gradients that point nowhere, and they would change the encoder as well. Linear probing before
+fine-tuning (Kumar et al. 2022, arXiv 2202.10054) trains the head alone first. The encoder does not change meanwhile, so
+each clip passes through it once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import datasets
+import torch
+from torch import Tensor
+
+from ..errors import DivergenceError
+from ..modeling.heads_gmp_atl import Standardization
+from ..modeling.losses_gmp_atl import IGNORED, combine_parts
+from ..modeling.modeling_gmp_atl import GMPATLEmotionModel
+from ..numerics import no_tf32
+
+if TYPE_CHECKING:
+    from .trainer import GMPATLTrainer
+
+BATCH = 16
+"""Clips of a batch while the heads alone are trained. Our choice."""
+
+RATE = 1e-3
+"""Their learning rate then, where `head_learning_rate` is none. Our choice."""
+
+_INPUTS = ("input_values", "attention_mask", "conv_features", "frame_mask")
+
+
+class PooledClips(NamedTuple):
+    """Clips as the heads get them, in the order of a table.
+
+    Args:
+        vectors: (clips, size) float32, not standardised.
+        labels: (clips,) int64 emotions, -100 where not known.
+        genders: (clips,) int64, -100 where not known.
+    """
+
+    vectors: Tensor
+    labels: Tensor
+    genders: Tensor
+
+
+def prepare_heads(trainer: GMPATLTrainer) -> None:
+    """Standardise by the training clips where the model does so, and train the heads alone for `head_epochs`.
+
+    Raises:
+        DivergenceError: The loss of the heads is not finite.
+    """
+    model, table, epochs = trainer.base, trainer.train_dataset, trainer.args.head_epochs
+    if table is None or not isinstance(model, GMPATLEmotionModel) or not (epochs or model.config.standardize):
+        return
+    was_training = model.training
+    clips = pool_clips(trainer, model, table)
+    if isinstance(model.standardization, Standardization):
+        model.standardization.fit(clips.vectors)
+    if epochs:
+        train_heads(trainer, model, clips, epochs)
+    model.train(was_training)
+
+
+def pool_clips(trainer: GMPATLTrainer, model: GMPATLEmotionModel, table: datasets.Dataset) -> PooledClips:
+    """Pass every clip of a table through the encoder, in eval mode; processes share the clips and gather the result."""
+    model.train(False)
+    device = model.device
+    vectors = torch.zeros(len(table), model.pooling.output_size, device=device)
+    labels, genders = (torch.full((len(table),), IGNORED, device=device) for _ in range(2))
+    with torch.no_grad(), trainer.accelerator.autocast(), no_tf32(device):
+        for batch in trainer.get_eval_dataloader(table):
+            encoded = model.hubert(**{name: batch[name].to(device) for name in _INPUTS if name in batch})
+            pooled = model.pooling(encoded.last_hidden_state, encoded.frame_mask).float()
+            unknown = torch.full_like(batch["rows"], IGNORED)
+            found = (batch["rows"], pooled, batch.get("labels", unknown), batch.get("gender_labels", unknown))
+            rows, *values = trainer.accelerator.gather_for_metrics(tuple(each.to(device) for each in found))
+            for whole, part in zip((vectors, labels, genders), values, strict=True):
+                whole[rows] = part
+    return PooledClips(vectors, labels, genders)
+
+
+def train_heads(trainer: GMPATLTrainer, model: GMPATLEmotionModel, clips: PooledClips, epochs: int) -> None:
+    """Train what stands on pooled vectors, by AdamW with a rate that falls to zero; every process does the same."""
+    heads = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not name.startswith(("hubert.", "pooling."))
+    ]
+    args, device = trainer.args, clips.vectors.device
+    steps = epochs * math.ceil(len(clips.vectors) / BATCH)
+    optimizer = torch.optim.AdamW(heads, lr=args.head_learning_rate or RATE, weight_decay=args.weight_decay)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
+    weights = None if trainer.class_weights is None else trainer.class_weights.to(device)
+    part_weights = torch.tensor(model.part_weights, device=device)
+    generator = torch.Generator().manual_seed(args.seed)
+    model.train()
+    # The draws of dropout are its own: the training that follows draws as if there had been none.
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(args.seed)
+        for _ in range(epochs):
+            for rows in torch.randperm(len(clips.vectors), generator=generator).to(device).split(BATCH):
+                batch = PooledClips(*(values[rows] for values in clips))
+                _, parts = model.score(batch.vectors, batch.labels, batch.genders, weights)
+                sums, counts = torch.stack([p.sums for p in parts], 1), torch.stack([p.counts for p in parts], 1)
+                loss = combine_parts(sums, counts, part_weights)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+            if not math.isfinite(float(loss)):
+                raise DivergenceError(
+                    f"the heads diverged before the encoder was trained: the loss is {float(loss):g}",
+                    "a finite number",
+                    f"a head_learning_rate below {args.head_learning_rate or RATE:g}, or head_epochs: 0",
+                )
+    optimizer.zero_grad()
