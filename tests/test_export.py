@@ -16,6 +16,7 @@ import torch
 from gmp_atl_hf import HubertForGMPATL, SpeechEmotionClassifier
 from gmp_atl_hf.checkpoints import default_feature_extractor
 from gmp_atl_hf.cli.verbs import main
+from gmp_atl_hf.modeling.heads_gmp_atl import Standardization
 from models import EMOTIONS, build, make_clips, pad
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx`")
@@ -36,9 +37,15 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.fixture(scope="module", params=["base", "large"])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
-    """Model folder, ONNX file and what the command said, of a base (group norm) and a large (layer norm) shape."""
+    """Model folder, ONNX file and what the command said, of a base (group norm) and a large (layer norm) shape.
+
+    The base one reads a sum of its layers, standardised.
+    """
     folder = tmp_path_factory.mktemp(request.param)
-    model = build(HubertForGMPATL, request.param, pooling="statistics", logit_temperature=3.0)
+    fields = {"readout": "sum", "standardize": True} if request.param == "base" else {}
+    model = build(HubertForGMPATL, request.param, pooling="statistics", logit_temperature=3.0, **fields)
+    if isinstance(model.standardization, Standardization):
+        model.standardization.fit(torch.randn(9, 64) + 1)
     model.save_pretrained(folder / "model")
     default_feature_extractor(model.config).save_pretrained(folder / "model")
     command = [sys.executable, "-m", "gmp_atl_hf.cli", "export", str(folder / "model"), str(folder / "model.onnx")]

@@ -110,9 +110,9 @@ def train_heads(trainer: GMPATLTrainer, model: GMPATLEmotionModel, clips: Pooled
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-            if not math.isfinite(float(loss)):
+            if not math.isfinite(last := float(loss.detach())):
                 raise DivergenceError(
-                    f"the heads diverged before the encoder was trained: the loss is {float(loss):g}",
+                    f"the heads diverged before the encoder was trained: the loss is {last:g}",
                     "a finite number",
                     f"a head_learning_rate below {args.head_learning_rate or RATE:g}, or head_epochs: 0",
                 )
