@@ -14,12 +14,17 @@ from gmp_atl_hf.modeling.modeling_gmp_atl import (
     HubertForGMPATLFrameClassification,
     HubertForGMPATLMultiTask,
 )
-from gmp_atl_hf.training.head_first import pool_clips, prepare_heads
+from gmp_atl_hf.training.head_first import pool_clips
+from gmp_atl_hf.training.head_first import prepare_heads as prepare
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from tables import changed, feature_extractor, small_model, speech_table, training_arguments, weights_of
 from test_trainer_resume import CutOffAt, resumed_in, trainer_in
 
 TABLE = speech_table(11)
+
+
+def prepare_heads(trainer: GMPATLTrainer) -> None:
+    prepare(trainer, trainer.base, trainer.class_weights)
 
 
 def trainer_for(model: Any, folder: Path, **fields: Any) -> GMPATLTrainer:

@@ -9,13 +9,13 @@ import pytest
 import torch
 from datasets import Dataset
 
+from gmp_atl_hf.data.scale_names import ScaleName, column_name
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLMultiTask
 from gmp_atl_hf.pseudo_labels.attach import attach_pseudo_labels
 from gmp_atl_hf.pseudo_labels.averaging import averaged, averaging_radii
 from gmp_atl_hf.pseudo_labels.features import extract_features
 from gmp_atl_hf.pseudo_labels.kmeans import MultiScaleKMeans
-from gmp_atl_hf.scale_names import ScaleName, column_name
 from tables import SCALES, feature_extractor, small_model, speech_table, training_config
 
 COLUMNS = ["gmp_layer2_k3", "gmp_layer2_k5", "gmp_layer2_w100ms_k3", "gmp_layer2_w100ms_k5"]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..checkpoints import locate
+from ..data.scale_names import SINGLE_FRAME
 from ..files import STEP_FILE, read_json
 from ..modeling.configuration_gmp_atl import GMPATLConfig
-from ..scale_names import SINGLE_FRAME
 from .facts import RunFacts
 
 ABSTRACT = "stated in the abstract"

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..data.audio import SAMPLING_RATE
+from ..data.scale_names import SINGLE_FRAME
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
-from ..scale_names import SINGLE_FRAME
 
 FeatureKey: TypeAlias = int | tuple[int, float]
 """What is clustered: a layer's frames as they are (its number), or averaged over a window: (layer, seconds)."""

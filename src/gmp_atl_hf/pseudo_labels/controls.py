@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
+from ..data.scale_names import ScaleName
 from ..errors import RequestError
 from ..files import whole_file, write_whole
 from ..modeling.configuration_gmp_atl import GMPATLConfig
-from ..scale_names import ScaleName
 from ..version import __version__
 from .codebook import EXTENDED_VERSION, PROVENANCE_FILE
 from .feature_stream import frames_of

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ..batching.feature_cache import FrontEndCache
+from ..data.scale_names import SINGLE_FRAME, column_name, refuse_odd_windows
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import float32_matmul
-from ..scale_names import SINGLE_FRAME, column_name, refuse_odd_windows
 from ..version import __version__
 from .averaging import FeatureKey, feature_keys, layer_and_window
 from .codebook import EXTENDED_VERSION, FeatureSource, Scale, read_codebooks, write_codebooks

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import datasets
 
-from ..scale_names import SINGLE_FRAME
+from ..data.scale_names import SINGLE_FRAME
 from .averaging import averaged, averaging_radii, feature_keys
 from .feature_stream import FeatureExtraction, Stream
 from .normalization import GroupStatistics

@@ -9,10 +9,10 @@ from functools import cache
 from types import NoneType
 from typing import Any, NamedTuple
 
+from ..data.scale_names import refuse_odd_windows
 from ..errors import RequestError, did_you_mean, known_names
 from ..protocols.settings import ProtocolSettings
 from ..ranges import refuse_absurd_numbers
-from ..scale_names import refuse_odd_windows
 from .convert import IN_WORDS, describe
 from .sections import STAGE_NAMES, CorpusSpec, PseudoLabelSpec, StagesSpec
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..data.scale_names import SINGLE_FRAME
 from ..errors import RequestError
 from ..ranges import MOST_SECONDS
-from ..scale_names import SINGLE_FRAME
 
 StageName = Literal["multitask", "retrain", "finetune"]
 Start = Literal["auto", "backbone", "multitask", "retrain"]

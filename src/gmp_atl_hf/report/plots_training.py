@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..data.scale_names import SINGLE_FRAME, ScaleName
 from ..evaluation.metrics import FloatArray
-from ..scale_names import SINGLE_FRAME, ScaleName
 from .blocks import percent
 from .details import ClusterUsage, TrainingLog
 from .drawing import FAINT, GREY, INK, SERIES, footnote, new_figure

@@ -17,6 +17,7 @@ from ..batching.sampler import StepBatchSampler
 from ..checkpoints import save_scratch_backbone
 from ..data.audio import SAMPLING_RATE
 from ..data.fingerprints import combine
+from ..data.scale_names import ScaleName, column_name
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..protocols.fold import Fold, select
@@ -27,7 +28,6 @@ from ..recipe.method import Method
 from ..recipe.sections import STAGE_NAMES, PseudoLabelSpec, StageName
 from ..run_folder.layout import BACKBONE, STEP_NAMES, FoldFolder, RunFolder
 from ..run_folder.step_folder import StepFolder
-from ..scale_names import ScaleName, column_name
 from .search import Candidate, train_candidates
 from .stages import MODEL_CLASSES, backbone_fields, stage_arguments, stage_model_fields
 from .steps import make_oracle_labels, make_pseudo_labels, train

@@ -8,20 +8,19 @@ each clip passes through it once.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, cast
 
 import datasets
 import torch
 from torch import Tensor
+from transformers import Trainer
 
 from ..errors import DivergenceError
 from ..modeling.heads_gmp_atl import Standardization
 from ..modeling.losses_gmp_atl import IGNORED, combine_parts
-from ..modeling.modeling_gmp_atl import GMPATLEmotionModel
+from ..modeling.modeling_gmp_atl import GMPATLEmotionModel, GMPATLPreTrainedModel
 from ..numerics import no_tf32
-
-if TYPE_CHECKING:
-    from .trainer import GMPATLTrainer
+from .arguments import GMPATLTrainingArguments
 
 BATCH = 16
 """Clips of a batch while the heads alone are trained. Our choice."""
@@ -46,13 +45,19 @@ class PooledClips(NamedTuple):
     genders: Tensor
 
 
-def prepare_heads(trainer: GMPATLTrainer) -> None:
+def prepare_heads(trainer: Trainer, model: GMPATLPreTrainedModel, class_weights: Tensor | None) -> None:
     """Standardise by the training clips where the model does so, and train the heads alone for `head_epochs`.
+
+    Args:
+        trainer: Has the training table, batches of clips, the processes and the settings.
+        model: What it trains, taken out of wrappers.
+        class_weights: (emotions,) float32; None weighs all clips alike.
 
     Raises:
         DivergenceError: The loss of the heads is not finite.
     """
-    model, table, epochs = trainer.base, trainer.train_dataset, trainer.args.head_epochs
+    args = cast(GMPATLTrainingArguments, trainer.args)
+    table, epochs = cast("datasets.Dataset | None", trainer.train_dataset), args.head_epochs
     if table is None or not isinstance(model, GMPATLEmotionModel) or not (epochs or model.config.standardize):
         return
     was_training = model.training
@@ -60,11 +65,11 @@ def prepare_heads(trainer: GMPATLTrainer) -> None:
     if isinstance(model.standardization, Standardization):
         model.standardization.fit(clips.vectors)
     if epochs:
-        train_heads(trainer, model, clips, epochs)
+        train_heads(model, clips, args, class_weights)
     model.train(was_training)
 
 
-def pool_clips(trainer: GMPATLTrainer, model: GMPATLEmotionModel, table: datasets.Dataset) -> PooledClips:
+def pool_clips(trainer: Trainer, model: GMPATLEmotionModel, table: datasets.Dataset) -> PooledClips:
     """Pass every clip of a table through the encoder, in eval mode; processes share the clips and gather the result."""
     model.train(False)
     device = model.device
@@ -82,18 +87,20 @@ def pool_clips(trainer: GMPATLTrainer, model: GMPATLEmotionModel, table: dataset
     return PooledClips(vectors, labels, genders)
 
 
-def train_heads(trainer: GMPATLTrainer, model: GMPATLEmotionModel, clips: PooledClips, epochs: int) -> None:
+def train_heads(
+    model: GMPATLEmotionModel, clips: PooledClips, args: GMPATLTrainingArguments, class_weights: Tensor | None
+) -> None:
     """Train what stands on pooled vectors, by AdamW with a rate that falls to zero; every process does the same."""
     heads = [
         parameter
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and not name.startswith(("hubert.", "pooling."))
     ]
-    args, device = trainer.args, clips.vectors.device
+    device, epochs = clips.vectors.device, args.head_epochs
     steps = epochs * math.ceil(len(clips.vectors) / BATCH)
     optimizer = torch.optim.AdamW(heads, lr=args.head_learning_rate or RATE, weight_decay=args.weight_decay)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
-    weights = None if trainer.class_weights is None else trainer.class_weights.to(device)
+    weights = None if class_weights is None else class_weights.to(device)
     part_weights = torch.tensor(model.part_weights, device=device)
     generator = torch.Generator().manual_seed(args.seed)
     model.train()

@@ -257,7 +257,7 @@ class GMPATLTrainer(Trainer):
         config.seen_speakers = sorted({*before, *speakers_in([*tables_of(self.train_dataset).values(), *dev])})
         config.logit_temperature = 1.0
         if not (kwargs.get("resume_from_checkpoint") or (args and args[0])):
-            prepare_heads(self)
+            prepare_heads(self, self.base, self.class_weights)
         return super().train(*args, **kwargs)
 
     def hyperparameter_search(self, *_: Any, **__: Any) -> Any:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .errors import RequestError
+from ..errors import RequestError
 
 SINGLE_FRAME = 0.02
 """The window, in seconds, that stands for every frame as it is: HuBERT makes one each 20 ms."""
