@@ -25,11 +25,13 @@ peft = pytest.importorskip("peft")
 TABLE = speech_table(6).add_column("speaker", ["tones/1", "tones/2"] * 3)
 
 
-def adapted(model: Any) -> Any:
+def adapted(model: Any, *also_saved: str) -> Any:
     heads = [
         name for name, layer in model.named_modules() if not name.startswith("hubert") and hasattr(layer, "weight")
     ]
-    return peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj", "v_proj"], modules_to_save=heads))
+    return peft.get_peft_model(
+        model, peft.LoraConfig(target_modules=["q_proj", "v_proj"], modules_to_save=[*heads, *also_saved])
+    )
 
 
 def trainer_for(model: Any, folder: Path, **fields: Any) -> GMPATLTrainer:
@@ -65,9 +67,12 @@ def test_an_adapted_model_trains_evaluates_saves_and_is_pushed(
     )
 
 
-def test_an_adapter_is_loaded_with_its_speakers_and_scores_as_it_was_trained(tmp_path: Path) -> None:
-    base = saved_model(tmp_path / "base", seen_speakers=["other/old"], logit_temperature=4.0)
-    trainer = trainer_for(adapted(base), tmp_path / "out")
+@pytest.mark.parametrize("standardize", [False, True])
+def test_an_adapter_is_loaded_with_its_speakers_and_scores_as_it_was_trained(standardize: bool, tmp_path: Path) -> None:
+    base = saved_model(tmp_path / "base", seen_speakers=["other/old"], logit_temperature=4.0, standardize=standardize)
+    if standardize:
+        base.standardization.fit(torch.randn(9, 32) + 5)  # of an earlier training, on other clips
+    trainer = trainer_for(adapted(base, *["standardization"] * standardize), tmp_path / "out", head_epochs=2)
     trainer.train()
     trainer.save_model(str(tmp_path / "adapter"))
     expected = torch.from_numpy(trainer.predict(TABLE).predictions).softmax(-1).numpy()
@@ -133,3 +138,33 @@ def test_an_adapter_without_its_head_or_its_model_is_refused(tmp_path: Path) -> 
     peft.get_peft_model(small_model(HubertForGMPATL), adapter).save_pretrained(tmp_path / "b")
     with pytest.raises(RequestError, match="does not say which model it belongs to"):
         SpeechEmotionClassifier.from_pretrained(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("fields", "settings", "said"),
+    [
+        ({"standardize": True}, {}, "would not save mean and deviation"),
+        ({"readout": "sum"}, {}, "would not save the weights of the sum"),
+    ],
+)
+def test_what_an_adapter_would_not_save_is_not_trained(
+    fields: dict[str, Any], settings: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError, match=said):
+        trainer_for(adapted(small_model(HubertForGMPATL, **fields)), tmp_path, **settings)
+
+
+def test_heads_that_are_frozen_cannot_come_first(tmp_path: Path) -> None:
+    model = peft.get_peft_model(small_model(HubertForGMPATL), peft.LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(RequestError, match="head_epochs is 2, and all heads are frozen"):
+        trainer_for(model, tmp_path, head_epochs=2)
+
+
+def test_an_adapter_on_a_base_of_another_shape_is_refused(tmp_path: Path) -> None:
+    base = saved_model(tmp_path / "base")
+    trainer = trainer_for(adapted(base), tmp_path / "out", num_train_epochs=1)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "adapter"))
+    saved_model(tmp_path / "base", intermediate_size=64)
+    with pytest.raises(RequestError, match="lacks weights, or .*base has others"):
+        SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu")

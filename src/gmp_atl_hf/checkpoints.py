@@ -320,7 +320,7 @@ def load_weights(model_class: type[Model], checkpoint: str | Path, config: GMPAT
     unfit = sorted(
         key
         for key in {*mismatched, *loading["missing_keys"]}
-        if (whole or "hubert." in key) and "masked_spec_embed" not in key
+        if (whole or ("hubert." in key and not key.endswith("layer_weights"))) and "masked_spec_embed" not in key
     )
     if unfit:
         raise RequestError(
@@ -375,9 +375,11 @@ def _merge_adapter(checkpoint: str, adapter: Adapter) -> HubertForGMPATL:
         adapter.base, dtype=torch.float32, output_loading_info=True, **fitting
     )
     brought = {name.removeprefix("base_model.model.") for name in load_peft_weights(checkpoint, device="cpu")}
-    if missing := sorted({*loaded[1]["missing_keys"]} - brought):
+    if missing := sorted({*loaded[1]["missing_keys"], *(key for key, *_ in loaded[1]["mismatched_keys"])} - brought):
         raise RequestError(
-            f"the model {checkpoint} lacks weights: {', '.join(missing[:5])}", "a complete model", "copy it again"
+            f"the model {checkpoint} lacks weights, or {adapter.base} has others: {', '.join(missing[:5])}",
+            "a complete adapter and the model that it was trained on",
+            "copy it again, or give it the base model of that time",
         )
     merged: HubertForGMPATL = PeftModel.from_pretrained(loaded[0], checkpoint).merge_and_unload()
     return merged

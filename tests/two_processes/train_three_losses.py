@@ -33,6 +33,13 @@ MODELS: dict[str, type[GMPATLPreTrainedModel]] = {
     "cached": HubertForGMPATL,
     "head-first": HubertForGMPATL,
 }
+HEAD_FIRST: dict[str, Any] = {
+    "readout": "sum",
+    "standardize": True,
+    "do_stable_layer_norm": True,  # whose last layer norm a sum leaves out
+    "feat_extract_norm": "layer",
+    "conv_bias": True,
+}
 CLIPS_PER_STEP = 8
 STEPS = 10
 
@@ -55,7 +62,7 @@ def train(name: str, batch_size: int, accumulation: int, folder: Path, **fields:
         "head_epochs": 3 if name == "head-first" else 0,
     }
     trainer = GMPATLTrainer(
-        small_model(MODELS[name], **({"readout": "sum", "standardize": True} if name == "head-first" else {})),
+        small_model(MODELS[name], **(HEAD_FIRST if name == "head-first" else {})),
         training_arguments(folder, **{**settings, **fields}),
         table,
         dev,

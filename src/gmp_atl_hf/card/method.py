@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from ..checkpoints import locate
 from ..data.scale_names import SINGLE_FRAME
 from ..files import STEP_FILE, read_json
-from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.configuration_gmp_atl import GMPATLConfig, layer_of
+from ..recipe.sections import StageName
 from .facts import RunFacts
 
 ABSTRACT = "stated in the abstract"
@@ -62,7 +63,7 @@ def _test_speakers(facts: RunFacts) -> Setting:
 
 def _encoder(facts: RunFacts) -> str:
     config, backbone = facts.config, facts.method.backbone
-    size = f"{config.num_hidden_layers} layers of {config.hidden_size}, {facts.parameters / 1e6:.1f} million parameters"
+    size = f"{config.depth} layers of {config.hidden_size}, {facts.parameters / 1e6:.1f} million parameters"
     # A folder's name says nothing to anyone else, and may say too much.
     known = isinstance(backbone, str) and not backbone.startswith((".", "/", "~")) and backbone.count("/") == 1
     if isinstance(backbone, str) and locate(backbone) != backbone:
@@ -76,18 +77,18 @@ def _encoder(facts: RunFacts) -> str:
 def _frame_label_settings(facts: RunFacts) -> list[Setting]:
     method, config = facts.method, facts.config
     spec = method.pseudo_labels
-    layers = [config.resolve_layer(layer) for layer in spec.layers]
-    third_last = layers == [config.num_hidden_layers - 2]
     fields: Mapping[str, Any] = {**method.model, **method.stages.retrain.model}
     targets = fields.get("frame_targets", config.frame_targets)
-    start = method.stages.start_of("retrain")
     retraining = [
         Setting("3. HuBERT retrained on the frame labels", "cross-entropy, summed over scales", SUMMARIES),
-        Setting("Retraining starts from", _start(start), SUMMARIES if start == "backbone" else ABLATION),
+        _start(facts, "retrain", "Retraining starts from", stated="backbone"),
         Setting("Frames that count in retraining", f"{targets} ones" if targets == "masked" else "all", OURS),
     ]
     if spec.control == "oracle":
         return [Setting("2. Frame labels", "the emotion of the clip at every frame", CONTROL), *retraining]
+    # Of the model that was clustered: the fine-tuned one may have fewer.
+    layers = [layer_of(layer, config.num_hidden_layers) for layer in spec.layers]
+    third_last = layers == [config.num_hidden_layers - 2]
     shuffled = [Setting("Frame labels", "permuted over all frames", CONTROL)] if spec.control == "shuffled" else []
     return [
         Setting(
@@ -122,13 +123,9 @@ def _prepared_states(facts: RunFacts) -> list[Setting]:
 
 def _finetuning_settings(facts: RunFacts) -> list[Setting]:
     method, config = facts.method, facts.config
-    start = method.stages.start_of("finetune")
     angular = config.emotion_loss == "am-softmax"
-    weight = method.stages.finetune.start_weight
-    path = "" if weight == 1 or start == "backbone" else f", {weight:g} of the way to it from the original HuBERT"
-    as_stated = start == "retrain" and not path
     rows = [
-        Setting("4. Fine-tuning on emotions starts from", _start(start) + path, SUMMARIES if as_stated else ABLATION),
+        _start(facts, "finetune", "4. Fine-tuning on emotions starts from", stated="retrain"),
         Setting("Loss", "AM-Softmax" if angular else "cross-entropy", SUMMARIES if angular else ABLATION),
     ]
     if angular:
@@ -153,9 +150,16 @@ def _readout(config: GMPATLConfig) -> str:
     return "those of the last layer" if config.readout == "last" else f"those of layer {config.readout_layer}"
 
 
-def _start(start: str) -> str:
-    return {
-        "backbone": "the original HuBERT",
-        "multitask": "the multi-task model",
-        "retrain": "the retrained HuBERT",
-    }[start]
+_STARTS = {
+    "backbone": "the original HuBERT",
+    "multitask": "the multi-task model",
+    "retrain": "the retrained HuBERT",
+}
+
+
+def _start(facts: RunFacts, stage: StageName, part: str, stated: str) -> Setting:
+    """Where a training starts from; `stated` is where it does by the paper."""
+    stages = facts.method.stages
+    start, weight = stages.start_of(stage), getattr(stages, stage).start_weight
+    path = "" if weight == 1 else f", {weight:g} of the way to it from the original HuBERT"
+    return Setting(part, _STARTS[start] + path, SUMMARIES if start == stated and not path else ABLATION)

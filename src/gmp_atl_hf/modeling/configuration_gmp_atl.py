@@ -197,7 +197,7 @@ class GMPATLConfig(HubertConfig):
         if not isinstance(self.readout, int) or isinstance(self.readout, bool):
             raise ValueError(f"readout is {self.readout!r}; expected 'last', 'sum' or the number of a layer")
         try:
-            _layer_of(self.readout, self.num_hidden_layers)
+            layer_of(self.readout, self.num_hidden_layers)
         except ValueError as error:
             raise ValueError(f"readout: {error}") from error
 
@@ -257,7 +257,7 @@ class GMPATLConfig(HubertConfig):
     @property
     def readout_layer(self) -> int | None:
         """1-based transformer layer whose output the heads read; None where they read the end, or a sum."""
-        return None if isinstance(self.readout, str) else _layer_of(self.readout, self.num_hidden_layers)
+        return None if isinstance(self.readout, str) else layer_of(self.readout, self.num_hidden_layers)
 
     @property
     def depth(self) -> int:
@@ -266,14 +266,14 @@ class GMPATLConfig(HubertConfig):
 
     def resolve_layer(self, layer: int) -> int:
         """1-based transformer layer of a possibly negative one (-3 of 12 is 10); a `ValueError` if there is none."""
-        resolved = _layer_of(layer, self.num_hidden_layers)
+        resolved = layer_of(layer, self.num_hidden_layers)
         if resolved > self.depth:
             raise ValueError(f"layer {layer} is above layer {self.depth}, which is read out: it is not in the model")
         return resolved
 
 
-def _layer_of(layer: int, layers: int) -> int:
-    """1-based layer of a possibly negative one."""
+def layer_of(layer: int, layers: int) -> int:
+    """1-based layer of a possibly negative one; a `ValueError` if there is none."""
     resolved = layer if layer > 0 else layers + 1 + layer
     if layer == 0 or not 1 <= resolved <= layers:
         raise ValueError(

@@ -9,7 +9,6 @@ The modules are transformers' own; only the order of calls is ours. Two things d
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack, cast
@@ -40,7 +39,7 @@ _ABOVE = r"^(hubert\.)?encoder\.(layers\.\d+|layer_norm)\."
 
 def ignored_keys(config: GMPATLConfig) -> set[str]:
     """Tensors of a checkpoint that a model need not have: other heads, and what is above a layer that is read."""
-    return HEAD_KEYS if config.readout_layer is None else HEAD_KEYS | {_ABOVE}
+    return HEAD_KEYS if config.readout == "last" else HEAD_KEYS | {_ABOVE}
 
 
 class EncoderInputs(TypedDict, total=False):
@@ -236,10 +235,10 @@ def weigh_layers(states: Sequence[Tensor], weights: Tensor) -> Tensor:
     Without the norm, layers with large values would drown the others whatever the weights.
     """
     shares = weights.float().softmax(0)
-    normed = (
-        functional.layer_norm(state, state.shape[-1:]) * share for state, share in zip(states, shares, strict=True)
-    )
-    return functools.reduce(torch.add, normed)
+    total = torch.zeros_like(states[0])
+    for state, share in zip(states, shares, strict=True):
+        total = total + functional.layer_norm(state, state.shape[-1:]) * share
+    return total
 
 
 def _asking_for_gradients(values: Tensor, layers: Iterable[nn.Module]) -> Tensor:
@@ -318,11 +317,10 @@ class GMPATLModel(HubertModel):
         self.layer_weights = nn.Parameter(torch.zeros(config.num_hidden_layers + 1)) if sums else None
         # A trained model has a head as well; leaving it out is no news to anyone.
         self._keys_to_ignore_on_load_unexpected = ignored_keys(config)
-        if config.readout_layer is not None:
-            encoder: Any = self.encoder
-            del encoder.layers[config.readout_layer :]
-            if config.do_stable_layer_norm:
-                encoder.layer_norm = nn.Identity()  # it belongs behind the last layer
+        encoder: Any = self.encoder
+        del encoder.layers[config.depth :]
+        if config.readout != "last" and config.do_stable_layer_norm:
+            encoder.layer_norm = nn.Identity()  # it belongs behind the last layer, where nobody reads
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

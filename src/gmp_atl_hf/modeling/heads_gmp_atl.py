@@ -65,6 +65,9 @@ POOLING_CLASSES: dict[str, type[MeanPooling] | type[AttentionPooling] | type[Sta
 class Standardization(nn.Module):
     """Centres and scales vectors by mean and deviation over the training clips: buffers, which no gradient changes."""
 
+    LEAST_SHARE = 1e-4  # of the mean deviation: what changes less is rounding, which scaling would make large
+    LEAST = 1e-6  # float16 still holds it
+
     def __init__(self, size: int) -> None:
         super().__init__()
         self.mean: Tensor
@@ -74,11 +77,12 @@ class Standardization(nn.Module):
 
     @torch.no_grad()
     def fit(self, vectors: Tensor) -> None:
-        """Take mean and deviation of (clips, size) float vectors; a channel that never changes is left unscaled."""
+        """Take mean and deviation of (clips, size) float vectors; a channel that hardly changes is left unscaled."""
         values = vectors.double()
         spread = values.std(0, correction=0)
         self.mean.copy_(values.mean(0))
-        self.deviation.copy_(torch.where(spread > 0, spread, 1.0))
+        least = (self.LEAST_SHARE * spread.mean()).clamp(min=self.LEAST)
+        self.deviation.copy_(torch.where(spread > least, spread, 1.0))
 
     def forward(self, vectors: Tensor) -> Tensor:
         """(..., size) → (..., size) in the dtype of `vectors`."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, HubertModel, WhisperFeatureExtractor
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from ..checkpoints import (
@@ -28,6 +28,7 @@ from ..checkpoints import (
 from ..data.audio import SAMPLING_RATE
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.encoding_gmp_atl import GMPATLModel
 from ..modeling.frames_gmp_atl import hop_length, receptive_field
 from ..numerics import no_tf32
 from .teacher_frames import CONVOLUTIONAL, FAMILIES, FrameGrid, teacher_grid
@@ -74,6 +75,8 @@ class TeacherFacts:
     @property
     def layers(self) -> int:
         """Number of transformer layers."""
+        if isinstance(self.config, GMPATLConfig):
+            return self.config.depth  # nothing is above a layer that is read
         return int(self.config.encoder_layers if self.is_whisper else self.config.num_hidden_layers)
 
     @property
@@ -274,7 +277,7 @@ def _load_encoder(facts: TeacherFacts) -> nn.Module:
             options["key_mapping"] = {r"^(model\.)?encoder\.": ""}
             loaded: Any = WhisperEncoder.from_pretrained(place, **options)
         elif config.model_type == GMPATLConfig.model_type:
-            loaded = HubertModel.from_pretrained(place, config=GMPATLConfig.from_pretrained(place), **options)
+            loaded = GMPATLModel.from_pretrained(place, config=GMPATLConfig.from_pretrained(place), **options)
         else:
             loaded = AutoModel.from_pretrained(place, **options)
     encoder, info = loaded

@@ -148,6 +148,12 @@ def _check_starts(stages: StagesSpec) -> None:
                 known_names(["auto", *performed]),
                 f"stages: {{{name}: {{start: auto}}}}",
             )
+        if stage.start_weight != 1 and stages.start_of(name) == "backbone":
+            raise RequestError(
+                f"`stages.{name}.start_weight` is {stage.start_weight:g}, and the stage starts from the backbone",
+                "a start that an earlier stage has trained, towards which the weight leads from the backbone",
+                f"remove it from `stages.{name}`, or give the stage another `start`",
+            )
         performed.append(name)
 
 

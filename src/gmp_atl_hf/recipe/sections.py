@@ -91,7 +91,7 @@ class PseudoLabelSpec:
         windows: Seconds over which hidden states are averaged around each frame before they are clustered, one scale
             for each window and number of clusters; still one label every 20 ms. 0.02 is the frame as it is. Our choice.
         normalize: Centre and scale frames by the statistics of their own training `speaker` or `gender` before they are
-            clustered; development speakers by their own. Our choice.
+            clustered; those that were not clustered by their own. Our choice.
         control: `shuffled` permutes the labels over all frames, `oracle` replaces them by the emotion of the clip: they
             show whether the content of the labels matters, and are not the method. No part of the method.
     """

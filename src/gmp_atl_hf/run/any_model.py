@@ -87,7 +87,7 @@ class AnyModel:
         found = Counter(names[number] for number in table["emotion"])
         counts = {name: found[name] for name in names if found[name]}
         if self.centres is None:
-            self.match = match_labels(self.classifier.labels, counts, self.given, self.name)
+            self.match = match_labels(self.classifier.labels, names, counts, self.given, self.name)
         else:
             own = {spelling(name): name for name in counts}
             meaning = {emotion: own.get(spelling(emotion)) for emotion in self.centres.emotions}

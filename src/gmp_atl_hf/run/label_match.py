@@ -106,7 +106,11 @@ def check_given(labels: Sequence[str], given: Mapping[str, Any], model: str) -> 
 
 
 def match_labels(
-    labels: Sequence[str], counts: Mapping[str, int], given: Mapping[str, str | None], model: str
+    labels: Sequence[str],
+    names: Sequence[str],
+    counts: Mapping[str, int],
+    given: Mapping[str, str | None],
+    model: str,
 ) -> LabelMatch:
     """Find what every label of a model means in a corpus.
 
@@ -114,14 +118,15 @@ def match_labels(
 
     Args:
         labels: Of the model, in order.
-        counts: Emotion of the corpus → its recordings.
+        names: Emotions of the corpus, also those of which the tested part has no recording.
+        counts: Emotion → its recordings in the tested part; none is 0.
         given: As `check_given` gave it.
         model: For messages.
 
     Raises:
         RequestError: A label has no meaning given, an emotion is none of the corpus, or no label means any.
     """
-    own = {spelling(emotion): emotion for emotion in counts}
+    own = {spelling(emotion): emotion for emotion in names}
     present = ", ".join(f"{emotion} ({count})" for emotion, count in counts.items())
     meaning: dict[str, str | None] = {}
     for label in labels:
@@ -144,7 +149,7 @@ def match_labels(
             f"at least one of {present}",
             "map one of them, or take another corpus",
         )
-    return LabelMatch(meaning, list(counts))
+    return LabelMatch(meaning, [name for name in names if name in counts or name in meaning.values()])
 
 
 def _unclear(

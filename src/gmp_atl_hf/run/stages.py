@@ -158,9 +158,9 @@ def check_stage_settings(method: Method, backbone: Mapping[str, Any], labels: li
             _refuse_missing_layers(config, configs, method.stages.start_of(stage))
             if stage == "retrain" and config.frame_targets == "masked" and not config.masks_time:
                 raise ValueError("no frame would be masked, so there would be nothing to predict")
-            for layer in method.pseudo_labels.layers if stage == "retrain" else ():
-                # The oracle's labels need no model, so that its source may be left out.
-                configs.get(method.pseudo_labels.source, configs["backbone"]).resolve_layer(layer)
+            clustered = stage == "retrain" and method.pseudo_labels.control != "oracle"
+            for layer in method.pseudo_labels.layers if clustered else ():
+                configs[method.pseudo_labels.source].resolve_layer(layer)
             if stage == "retrain":
                 averaging_radii(method.pseudo_labels.windows, config)
             if encoder_shapes(config) != shapes:
@@ -179,12 +179,12 @@ def check_stage_settings(method: Method, backbone: Mapping[str, Any], labels: li
 
 
 def _refuse_missing_layers(config: GMPATLConfig, configs: Mapping[str, GMPATLConfig], start: str) -> None:
-    """A model that reads a layer has nothing above it, so that nobody who needs more can begin from it."""
-    before = configs[start].readout_layer
-    if before is not None and (config.readout_layer is None or config.readout_layer > before):
+    """What a model does not read is not in it, so that nobody who needs more can begin from it."""
+    before = configs[start]
+    if config.depth > before.depth or (config.readout == "last" and before.readout != "last"):
         raise ValueError(
-            f"readout is {config.readout!r}, and it begins from {start}, whose readout {configs[start].readout} leaves "
-            f"out all above layer {before}; write the same readout for both"
+            f"readout is {config.readout!r}, and it begins from {start}, whose readout {before.readout!r} leaves out "
+            "what comes after; write the same readout for both"
         )
 
 

@@ -136,6 +136,35 @@ def check_trainer(
         )
 
 
+def check_adapter(model: Any, base: GMPATLPreTrainedModel, arguments: GMPATLTrainingArguments) -> None:
+    """Refuse a training of which an adapter would not save everything, or with heads to train that are frozen.
+
+    Raises:
+        RequestError: Names what is missing among the adapter's `modules_to_save`.
+    """
+    if hasattr(model, "peft_config"):
+        if base.config.readout == "sum":
+            raise RequestError(
+                "readout is 'sum', and what is trained is an adapter, which would not save the weights of the sum",
+                "a readout without weights of its own",
+                "readout: last, or the number of a layer",
+            )
+        saved = {name for name, module in base.named_modules() if hasattr(module, "modules_to_save")}
+        if base.config.standardize and "standardization" not in saved:
+            raise RequestError(
+                "standardize is true, and the adapter would not save mean and deviation of the training clips",
+                "standardization among its modules_to_save",
+                'LoraConfig(modules_to_save=["classifier", "standardization"], …)',
+            )
+    heads = [parameter for name, parameter in base.named_parameters() if not name.startswith(("hubert.", "pooling."))]
+    if arguments.head_epochs and not any(parameter.requires_grad for parameter in heads):
+        raise RequestError(
+            f"head_epochs is {arguments.head_epochs}, and all heads are frozen",
+            "a head that is trained",
+            'modules_to_save=["classifier"] of an adapter, or head_epochs: 0',
+        )
+
+
 def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: bool, emotions: int) -> None:
     """Refuse settings that do not go with what is trained, and warn of those that cannot be meant.
 

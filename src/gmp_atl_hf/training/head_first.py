@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import Trainer
 
-from ..errors import DivergenceError
+from ..errors import DivergenceError, RequestError
 from ..modeling.heads_gmp_atl import Standardization
 from ..modeling.losses_gmp_atl import IGNORED, combine_parts
 from ..modeling.modeling_gmp_atl import GMPATLEmotionModel, GMPATLPreTrainedModel
@@ -54,16 +54,23 @@ def prepare_heads(trainer: Trainer, model: GMPATLPreTrainedModel, class_weights:
         class_weights: (emotions,) float32; None weighs all clips alike.
 
     Raises:
+        RequestError: The model is cut up among processes.
         DivergenceError: The loss of the heads is not finite.
     """
     args = cast(GMPATLTrainingArguments, trainer.args)
     table, epochs = cast("datasets.Dataset | None", trainer.train_dataset), args.head_epochs
     if table is None or not isinstance(model, GMPATLEmotionModel) or not (epochs or model.config.standardize):
         return
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise RequestError(
+            f"head_epochs is {epochs} and standardize {model.config.standardize}, under FSDP or DeepSpeed",
+            "a model that each process holds as a whole, since clips are pooled before the training begins",
+            "DistributedDataParallel (the default of `accelerate launch`), or head_epochs: 0 and standardize: false",
+        )
     was_training = model.training
     clips = pool_clips(trainer, model, table)
-    if isinstance(model.standardization, Standardization):
-        model.standardization.fit(clips.vectors)
+    if model.config.standardize:
+        cast(Standardization, model.standardization).fit(clips.vectors)  # or the copy of it that an adapter saves
     if epochs:
         train_heads(model, clips, args, class_weights)
     model.train(was_training)

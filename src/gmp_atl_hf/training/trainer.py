@@ -35,7 +35,7 @@ from ..protocols.speakers import UNKNOWN, speakers_in
 from .arguments import GMPATLTrainingArguments, adapt_arguments, complete_arguments
 from .bfloat16_on_cpu import math_attention_for_cpu_bf16
 from .callbacks import FindBestModel, SetEpoch, StopAtDivergence, StopAtEnd, StopWithoutImprovement, TrainingProgress
-from .checks import base_of, check_trainer, check_training_table, tables_of
+from .checks import base_of, check_adapter, check_trainer, check_training_table, tables_of
 from .figures import figures_of
 from .head_first import prepare_heads
 from .microbatches import split_by_length
@@ -105,6 +105,7 @@ class GMPATLTrainer(Trainer):
         metrics = {"compute_metrics": compute_metrics, "preprocess_logits_for_metrics": preprocess_logits_for_metrics}
         parameters = {**kwargs, **metrics, "processing_class": processing_class}
         check_trainer(base, args, train_dataset, eval_dataset, parameters)
+        check_adapter(model, base, args)
         adapt_arguments(args, base, own_collator=data_collator is not None)
         self.held_out = HeldOut.of(held_out)
         self.held_out.refuse_training(train_dataset, tables_of(eval_dataset).values(), base.config.seen_speakers)
