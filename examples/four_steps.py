@@ -6,7 +6,7 @@ import gmp_atl_hf as gmp
 
 parser = HfArgumentParser(description=__doc__)
 parser.add_argument("out", nargs="?", default="out", help="folder for all that is made")
-parser.add_argument("sizes", nargs="*", type=int, default=(56, 7, 1, 2, 4), help="voices, sentences, epochs of 1, 3, 4")
+parser.add_argument("sizes", nargs="*", type=int, default=(56, 7, 1, 2, 3), help="voices, sentences, epochs of 1, 3, 4")
 out, (voices, sentences, *epochs) = vars(parser.parse_args()).values()
 table = gmp.load_corpus("demo", f"{out}/corpus", speakers=voices, sentences=sentences)
 parts = gmp.Protocol("given").folds(table)[0].select(table)  # no speaker is in two of train, dev and test
@@ -17,7 +17,7 @@ def fit(step, model_class, start, rows, fields, **settings):
     """Train a model from a checkpoint; refused if it would touch a test speaker."""
     set_seed(0)  # the heads begin at random
     model = model_class.from_pretrained(start, **fields, readout=-1, pooling="statistics", standardize=True)
-    rates = {"learning_rate": 1e-4, "head_learning_rate": 1e-3, "warmup_steps": 0.1}
+    rates = {"learning_rate": 3e-4, "head_learning_rate": 1e-3, "warmup_steps": 0.1}
     args = gmp.GMPATLTrainingArguments(f"{out}/{step}", num_train_epochs=epochs.pop(0), **rates, **settings)
     trainer = gmp.GMPATLTrainer(model, args, *rows, extractor, front_end_cache=cache, held_out=parts["test"])
     trainer.train()
