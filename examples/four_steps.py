@@ -17,8 +17,8 @@ def fit(step, model_class, start, rows, fields, **settings):
     """Train a model from a checkpoint; refused if it would touch a test speaker."""
     set_seed(0)  # the heads begin at random
     model = model_class.from_pretrained(start, **fields, readout=-1, pooling="statistics", standardize=True)
-    rates = {"learning_rate": 3e-4, "head_learning_rate": 1e-3, "warmup_steps": 0.1}
-    args = gmp.GMPATLTrainingArguments(f"{out}/{step}", num_train_epochs=epochs.pop(0), **rates, **settings)
+    settings |= {"learning_rate": 3e-4, "head_learning_rate": 1e-3, "warmup_steps": 0.1, "save_only_model": True}
+    args = gmp.GMPATLTrainingArguments(f"{out}/{step}", num_train_epochs=epochs.pop(0), **settings, seed=0)
     trainer = gmp.GMPATLTrainer(model, args, *rows, extractor, front_end_cache=cache, held_out=parts["test"])
     trainer.train()
     trainer.save_model()

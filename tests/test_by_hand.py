@@ -109,7 +109,7 @@ def test_the_encoder_that_comes_along_is_known_by_its_name(kind: Any) -> None:
     fields = {"frame_scales": {"gmp_layer4_k5": 5}} if kind is gmp.HubertForGMPATLFrameClassification else {}
     loaded = kind.from_pretrained("mini", **fields)
     config = getattr(loaded, "config", loaded)
-    assert (config.model_type, config.hidden_size) == ("gmp_atl", 192)
+    assert (config.model_type, config.hidden_size) == ("gmp_atl", 256)
     if loaded is not config:
         assert loaded.dtype == torch.float32
         stored = load_file(Path(locate("mini"), "model.safetensors"))

@@ -72,7 +72,8 @@ def test_an_adapter_is_loaded_with_its_speakers_and_scores_as_it_was_trained(sta
     base = saved_model(tmp_path / "base", seen_speakers=["other/old"], logit_temperature=4.0, standardize=standardize)
     if standardize:
         base.standardization.fit(torch.randn(9, 32) + 5)  # of an earlier training, on other clips
-    trainer = trainer_for(adapted(base, *["standardization"] * standardize), tmp_path / "out", head_epochs=2)
+    model = adapted(base, *["standardization"] * standardize)
+    trainer = trainer_for(model, tmp_path / "out", head_epochs=2, learning_rate=3e-3)
     trainer.train()
     trainer.save_model(str(tmp_path / "adapter"))
     expected = torch.from_numpy(trainer.predict(TABLE).predictions).softmax(-1).numpy()
