@@ -102,9 +102,13 @@ def save(figure: Any, kind: str) -> bytes:
     return buffer.getvalue()
 
 
+CAPITALS = 0.75
+"""Capitals that fit where one small letter would, on average."""
+
+
 def footnote(figure: Any, report: Mapping[str, Any], lines: Sequence[str] = ()) -> None:
     """Say below a picture what it needs to travel without its page: notes, protocol, stamps."""
     width = round(figure.get_size_inches()[0] * 16)
-    texts = [*(stamp.upper() for stamp in report["stamps"]), *lines, protocol_line(report)]
-    wrapped = [part for line in texts for part in textwrap.wrap(line, width)]
+    stamps = [part for stamp in report["stamps"] for part in textwrap.wrap(stamp.upper(), int(CAPITALS * width))]
+    wrapped = stamps + [part for line in (*lines, protocol_line(report)) for part in textwrap.wrap(line, width)]
     figure.supxlabel("\n".join(wrapped), fontsize=7.5, color=GREY, x=0.01, ha="left")
