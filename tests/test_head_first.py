@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -90,11 +91,15 @@ def test_heads_first_leave_the_later_draws_alone(tmp_path: Path) -> None:
     assert torch.equal(*draws)
 
 
-def test_a_resumed_training_does_not_begin_with_the_heads_again(tmp_path: Path) -> None:
-    fields = {"head_epochs": 2, "layer_decay": 0.5}
+def test_a_resumed_training_does_not_begin_with_the_heads_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields, prepared = {"head_epochs": 2, "layer_decay": 0.5}, Mock(wraps=prepare)
+    monkeypatch.setattr("gmp_atl_hf.training.trainer.prepare_heads", prepared)
     whole = trainer_in(tmp_path / "whole", **fields)
     whole.train()
     again = resumed_in(tmp_path / "cut", CutOffAt(4), **fields)
+    assert prepared.call_count == 2, "once for each, and not again after the resume"
     assert not changed(weights_of(whole.model), weights_of(again.model))
 
 

@@ -81,8 +81,8 @@ def test_an_adapter_is_loaded_with_its_speakers_and_scores_as_it_was_trained(sta
 
     classifier = SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu")
     scores = [[one.scores[label] for label in LABELS] for one in classifier([(16_000, wave) for wave in waves])]
-    # Merged weights are rounded, and standardised vectors show it ten times as much.
-    np.testing.assert_allclose(scores, expected, atol=1e-3 if standardize else 1e-4)
+    # Merged weights are rounded, and a head that learned more, on standardised vectors too, shows it more.
+    np.testing.assert_allclose(scores, expected, atol=1e-3)
 
     said = ["other/old", "tones/1", "tones/2"]
     assert seen_speakers(tmp_path / "adapter") == said
