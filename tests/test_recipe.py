@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 import yaml
+from transformers import HfArgumentParser
 
 from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.recipe.checks import known_fields
 from gmp_atl_hf.recipe.recipe import Recipe
 from gmp_atl_hf.recipe.sections import CorpusSpec, PseudoLabelSpec, StageSpec, StagesSpec, VariantSpec
 from gmp_atl_hf.recipe.yaml12 import dump_yaml, load_yaml
+from gmp_atl_hf.training.arguments import GMPATLTrainingArguments
 from recipes import SMALL, at, recipe, refused
 
 # YAML as people read it
@@ -344,3 +347,16 @@ def test_an_environment_variable_that_is_not_set_is_named(monkeypatch: pytest.Mo
 
 def test_other_texts_keep_their_dollar_signs() -> None:
     assert recipe(corpus={"name": "folder", "pattern": "${x}$"}).corpus[0].options == {"pattern": "${x}$"}
+
+
+def test_a_command_line_parser_of_the_arguments_changes_no_recipe() -> None:
+    HfArgumentParser(GMPATLTrainingArguments)  # replaces the types of the fields
+    known_fields.cache_clear()
+    fields = {"layer_decay": None, "report_to": ["none"], "max_seconds": None}
+    overrides = [
+        "stages.finetune.layer_decay=null",
+        "stages.finetune.report_to=[none]",
+        "stages.finetune.max_seconds=null",
+    ]
+    changed = Recipe.from_yaml("demo", overrides)
+    assert {name: changed.stages.finetune.arguments[name] for name in fields} == fields

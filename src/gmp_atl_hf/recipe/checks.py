@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -236,7 +237,11 @@ def known_fields() -> tuple[KnownFields, KnownFields, KnownFields]:
 
 
 def _annotations(cls: Any) -> dict[str, Any]:
-    return {item.name: item.type for item in fields(cls) if item.init and not item.name.startswith("_")}
+    # As they are written: `HfArgumentParser` replaces the types of the fields, `float | None` by `float`.
+    written: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        written |= inspect.get_annotations(base)
+    return {item.name: written[item.name] for item in fields(cls) if item.init and not item.name.startswith("_")}
 
 
 def check_names(mapping: Mapping[str, Any], where: str, known: KnownFields) -> None:
