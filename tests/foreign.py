@@ -19,20 +19,12 @@ from transformers import (
     WhisperForAudioClassification,
 )
 
+from teachers import SHAPE, WHISPER_SHAPE
+
 SECONDS = 1
 """What the tiny Whisper takes of a recording."""
 
-_SHAPE: dict[str, Any] = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "conv_dim": (8,) * 7,
-    "num_conv_pos_embeddings": 8,
-    "num_conv_pos_embedding_groups": 2,
-    "initializer_range": 0.2,
-    "classifier_proj_size": 8,
-}
+_SHAPE: dict[str, Any] = {**SHAPE, "num_hidden_layers": 2, "classifier_proj_size": 8}
 
 
 def make_foreign(family: str, folder: Path, labels: Sequence[str], rate: int = 16_000, **fields: Any) -> Path:
@@ -40,12 +32,8 @@ def make_foreign(family: str, folder: Path, labels: Sequence[str], rate: int = 1
     torch.manual_seed(0)
     named = {"id2label": dict(enumerate(labels)), "label2id": {name: number for number, name in enumerate(labels)}}
     if family == "whisper":
-        shape = {"d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
-        decoder = {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 16, "vocab_size": 64}
-        tokens = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0)
-        config = WhisperConfig(
-            **{**shape, **decoder, **tokens, **named, "max_source_positions": 50 * SECONDS, "init_std": 0.2, **fields}
-        )
+        length = {"encoder_layers": 2, "max_source_positions": 50 * SECONDS}
+        config = WhisperConfig(**{**WHISPER_SHAPE, **named, **length, **fields})
         model: PreTrainedModel = WhisperForAudioClassification(config)
         WhisperFeatureExtractor(chunk_length=SECONDS).save_pretrained(folder)
     elif family == "hubert":  # whose group norm sees padding

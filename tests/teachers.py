@@ -21,7 +21,7 @@ from transformers import (
     WhisperModel,
 )
 
-_SHAPE: dict[str, Any] = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 16,
     "num_hidden_layers": 3,
     "num_attention_heads": 2,
@@ -30,6 +30,18 @@ _SHAPE: dict[str, Any] = {
     "num_conv_pos_embeddings": 8,
     "num_conv_pos_embedding_groups": 2,
     "initializer_range": 0.2,
+}
+WHISPER_SHAPE: dict[str, Any] = {
+    "d_model": 16,
+    "encoder_layers": 3,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 16,
+    "vocab_size": 64,
+    "init_std": 0.2,
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0),
 }
 _CONVOLUTIONAL: dict[str, tuple[type[Any], type[Any], dict[str, Any]]] = {
     "hubert": (HubertConfig, HubertModel, {}),
@@ -44,14 +56,11 @@ def make_teacher(family: str, folder: Path, **fields: Any) -> Path:
     """Save one; the folder."""
     torch.manual_seed(0)
     if family == "whisper":
-        shape = {"d_model": 16, "encoder_layers": 3, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
-        decoder = {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 16, "vocab_size": 64}
-        tokens = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0)
-        config = WhisperConfig(**{**shape, **decoder, **tokens, "init_std": 0.2, **fields})
+        config = WhisperConfig(**{**WHISPER_SHAPE, **fields})
         model: PreTrainedModel = WhisperModel(config)
         WhisperFeatureExtractor().save_pretrained(folder)
     else:
         config_class, model_class, own = _CONVOLUTIONAL[family]
-        model = model_class(config_class(**{**_SHAPE, **own, **fields}))
+        model = model_class(config_class(**{**SHAPE, **own, **fields}))
     model.save_pretrained(folder)
     return folder

@@ -7,6 +7,7 @@ accumulation nor the number of processes changes a loss. All arithmetic is in fl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -98,6 +99,11 @@ def frame_cross_entropy_sums(logits: Tensor, labels: Tensor, clips: Tensor, num_
         empty.index_add(0, clips, torch.ones_like(losses)),
         empty.index_add(0, clips, correct),
     )
+
+
+def stack_parts(parts: Sequence[PartSums]) -> PartSums:
+    """Parts side by side: each field is (batch, parts) float32."""
+    return PartSums(*(torch.stack(values, dim=1) for values in zip(*parts, strict=True)))
 
 
 def combine_parts(sums: Tensor, counts: Tensor, weights: Tensor, denominators: Tensor | None = None) -> Tensor:

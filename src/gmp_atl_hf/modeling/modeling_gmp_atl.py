@@ -8,7 +8,7 @@ Annotations are evaluated here: tools that look whether a model takes `output_at
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_gmp_atl import BeginsAnywhere, GMPATLConfig
-from .encoding_gmp_atl import EncodedSpeech, EncoderInputs, GMPATLModel, GMPATLModelOutput, encode_speech, ignored_keys
+from .encoding_gmp_atl import EncodedSpeech, EncoderInputs, GMPATLModel, GMPATLModelOutput, encode_speech
 from .heads_gmp_atl import FRAME_HEAD_CLASSES, POOLING_CLASSES, CosineClassifier, Standardization
 from .losses_gmp_atl import (
     IGNORED,
@@ -28,6 +28,7 @@ from .losses_gmp_atl import (
     count_labels,
     cross_entropy_sums,
     frame_cross_entropy_sums,
+    stack_parts,
 )
 
 GENDERS = ("female", "male")
@@ -83,8 +84,6 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)
         self.hubert = GMPATLModel(config)
-        # A step starts from another step's model: its heads are not ours, and that is no news to anyone.
-        self._keys_to_ignore_on_load_unexpected = ignored_keys(config)
 
     @property
     def loss_parts(self) -> tuple[str, ...]:
@@ -113,8 +112,6 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
         if isinstance(module, Standardization):
             init.zeros_(module.mean)
             init.ones_(module.deviation)
-        if getattr(module, "layer_weights", None) is not None:
-            init.zeros_(cast(Tensor, module.layer_weights))  # all layers alike
 
     def freeze_feature_encoder(self) -> None:
         """Stop training the convolution front end (the field's usual choice for pre-trained checkpoints)."""
@@ -152,11 +149,10 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
         if parts:
             if self.training and loss_denominators is None:
                 self.config.note_unknown_training()
-            fields["loss_sums"] = torch.stack([part.sums for part in parts], dim=1)
-            fields["loss_counts"] = torch.stack([part.counts for part in parts], dim=1)
-            fields["correct"] = torch.stack([part.correct for part in parts], dim=1)
-            weights = torch.tensor(self.part_weights, device=fields["loss_sums"].device)
-            fields["loss"] = combine_parts(fields["loss_sums"], fields["loss_counts"], weights, loss_denominators)
+            sums, counts, correct = stack_parts(parts)
+            weights = torch.tensor(self.part_weights, device=sums.device)
+            fields |= {"loss_sums": sums, "loss_counts": counts, "correct": correct}
+            fields["loss"] = combine_parts(sums, counts, weights, loss_denominators)
         # All at once: a field that is set later would come last in the tuple, and the loss has to be first.
         return GMPATLOutput(**fields, hidden_states=encoded.hidden_states, attentions=encoded.attentions)
 
@@ -184,6 +180,18 @@ class GMPATLEmotionModel(GMPATLPreTrainedModel):
     ) -> tuple[dict[str, Tensor], list[PartSums]]:
         """Outputs by name, and with labels the parts of the loss, of (batch, size) pooled frames; see `forward`."""
         raise NotImplementedError
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The parameters of what stands on pooled vectors, those of them that are trained."""
+        own = (each for name, each in self.named_parameters() if not name.startswith(("hubert.", "pooling.")))
+        return [parameter for parameter in own if parameter.requires_grad]
+
+    def _score_clips(
+        self, encoded: GMPATLModelOutput, loss_denominators: Tensor | None, *targets: Tensor | None
+    ) -> GMPATLOutput:
+        """What `forward` gives of encoded clips; the targets are those of `score`."""
+        outputs, parts = self.score(self.pooling(encoded.last_hidden_state, encoded.frame_mask), *targets)
+        return self._output(parts, loss_denominators, encoded, **outputs)
 
     def score_frames(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """(batch, frames, hidden) and (batch, frames) bool → (batch, emotions) logits."""
@@ -243,9 +251,7 @@ class HubertForGMPATLMultiTask(GMPATLEmotionModel):
             `loss`, `logits`, `gender_logits` and the parts of the loss.
         """
         encoded = self.hubert(input_values, attention_mask, return_dict=True, **kwargs)
-        pooled = self.pooling(encoded.last_hidden_state, encoded.frame_mask)
-        outputs, parts = self.score(pooled, labels, gender_labels, class_weights)
-        return self._output(parts, loss_denominators, encoded, **outputs)
+        return self._score_clips(encoded, loss_denominators, labels, gender_labels, class_weights)
 
     def score(
         self,
@@ -395,9 +401,7 @@ class HubertForGMPATL(GMPATLEmotionModel):
             training only and always T = 1.
         """
         encoded = self.hubert(input_values, attention_mask, return_dict=True, **kwargs)
-        pooled = self.pooling(encoded.last_hidden_state, encoded.frame_mask)
-        outputs, parts = self.score(pooled, labels, None, class_weights)
-        return self._output(parts, loss_denominators, encoded, **outputs)
+        return self._score_clips(encoded, loss_denominators, labels, None, class_weights)
 
     def score(
         self,

@@ -84,9 +84,7 @@ class GroupStatistics:
 
     def rows_of(self, table: datasets.Dataset) -> list[int]:
         """For each row of a table the row of the statistics."""
-        places = {name: place for place, name in enumerate(self.groups)}
-        # None is nobody's name.
-        return [places.get(name or "", len(self.groups)) for name in groups_of(table, self.by)]
+        return _rows_of(groups_of(table, self.by), self.groups)
 
     def normalized(self, states: Mapping[int, Tensor], row: int) -> dict[int, Tensor]:
         """Centre and scale the states of one clip.
@@ -170,6 +168,12 @@ def groups_of(table: datasets.Dataset, by: Normalize) -> list[str | None]:
     return [None if name is None or is_unknown(name) else name for name in table["speaker"]]
 
 
+def _rows_of(names: Sequence[str | None], groups: Sequence[str]) -> list[int]:
+    """The row of the statistics for each name; the last one where the group is not known or not among them."""
+    rows = {name: row for row, name in enumerate(groups)}
+    return [len(groups) if name is None else rows.get(name, len(groups)) for name in names]
+
+
 def refuse_without_groups(table: datasets.Dataset, by: Normalize) -> None:
     """Refuse, by a `RequestError`, a table that does not say what its frames are to be normalised by."""
     if by not in table.column_names:
@@ -205,7 +209,7 @@ class _Moments:
     ) -> _Moments:
         names = groups_of(table, by)
         groups = tuple(sorted({name for name in names if name is not None}))
-        places = {name: place for place, name in enumerate(groups)}
+        places = _rows_of(names, groups)
         layers = extraction.source.layers
         frames = torch.zeros(len(groups) + 1, dtype=torch.int64)
         sums = {layer: torch.zeros(len(groups) + 1, 2, extraction.channels, dtype=torch.int64) for layer in layers}
@@ -214,7 +218,7 @@ class _Moments:
         shard: Sequence[list[int]] = group.shard(list(extraction.batches(np.asarray(table["num_samples"]))))
         with closing(extraction.stream(table, shard, sum(map(len, shard)), description)) as stream:
             for row, states in stream:
-                place = places.get(names[row] or "", len(groups))
+                place = places[row]
                 frames[place] += len(states[layers[0]])
                 for layer in layers:
                     values = states[layer].cpu().double()

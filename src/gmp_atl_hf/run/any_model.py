@@ -84,7 +84,8 @@ class AnyModel:
             RequestError: A label has no meaning given, or no recording is left.
         """
         names: list[str] = table.features["emotion"].names
-        found = Counter(names[number] for number in table["emotion"])
+        said = [names[number] for number in table["emotion"]]
+        found = Counter(said)
         counts = {name: found[name] for name in names if found[name]}
         if self.centres is None:
             self.match = match_labels(self.classifier.labels, names, counts, self.given, self.name)
@@ -99,14 +100,13 @@ class AnyModel:
                 f"emotions of the corpus: {', '.join(counts)}",
                 "name the centres as the corpus does",
             )
-        said = [names[number] for number in table["emotion"]]
         kept = table.select([row for row, emotion in enumerate(said) if emotion in told])
         left_out = [
             LeftOut(one, f"the model has no answer for {emotion}")
             for one, emotion in zip(table["id"], said, strict=True)
             if emotion not in told
         ]
-        numbers = [answers.index(names[number]) for number in kept["emotion"]]
+        numbers = [answers.index(emotion) for emotion in said if emotion in told]
         missing = {emotion: counts[emotion] for emotion in self.match.untold}
         return Fitted(
             replace_column(kept, "emotion", numbers, feature=ClassLabel(names=answers)),

@@ -192,11 +192,6 @@ class _FoldPlan:
             return Weights(step, {"step": start, "key": step.key})
         return Weights(str(self.method.backbone), self.backbone)
 
-    def _start_weight(self, stage: StageName, method: Method) -> float | None:
-        """Share of the start in a stage's first weights; None where it is all of them, or the start the backbone."""
-        weight: float = getattr(method.stages, stage).start_weight
-        return None if weight == 1 or method.stages.start_of(stage) == "backbone" else weight
-
     def _front_end_cache(self, start: str, method: Method) -> Path | None:
         """Folder of the front-end cache for a model whose front end is still the backbone's; None for any other.
 
@@ -273,6 +268,7 @@ class _FoldPlan:
         if stage == "multitask" and known_genders(self.train) < 2:
             fields["emotion_weight"] = 1.0  # of one gender there is nothing to learn
         arguments, max_steps = stage_arguments(method, stage), None
+        weight: float = getattr(method.stages, stage).start_weight
         if stage == "finetune" and method.stages.finetune.same_updates_as_all:
             trainings: dict[str, Any] = {each: stage_arguments(method, each) for each in STAGE_NAMES}
             arguments["same_updates_as"] = trainings
@@ -289,7 +285,7 @@ class _FoldPlan:
             train=self.train,
             dev=self.dev,
             seed=self.seed,
-            start_weight=self._start_weight(stage, method),
+            start_weight=None if weight == 1 else weight,
             stop_at=self.stops.get(stage),
             labels=self.steps["pseudo-labels"].folder if stage == "retrain" else None,
             front_end_cache=self._front_end_cache(stage, method),

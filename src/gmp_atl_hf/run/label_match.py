@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 
 from ..data.spelling import spelling
 from ..errors import RequestError, did_you_mean, nearest
@@ -70,11 +71,10 @@ class LabelMatch:
 
     def scores(self, logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Probabilities of the answers, (n, answers), from logits (n, labels); labels of one emotion add up."""
-        exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-        shares = exponentials / exponentials.sum(axis=1, keepdims=True)
         answers, strangers = self.answers, self.strangers
         places = [answers.index(strangers[label] if to is None else to) for label, to in self.meaning.items()]
-        return shares @ np.eye(len(answers))[places]
+        shares: npt.NDArray[np.float64] = softmax(logits.astype(np.float64), axis=1) @ np.eye(len(answers))[places]
+        return shares
 
 
 def check_given(labels: Sequence[str], given: Mapping[str, Any], model: str) -> dict[str, str | None]:

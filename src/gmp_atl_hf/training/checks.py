@@ -12,7 +12,7 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import HubStrategy
 
 from ..errors import RequestError
-from ..modeling.modeling_gmp_atl import GENDERS, GMPATLPreTrainedModel
+from ..modeling.modeling_gmp_atl import GENDERS, GMPATLEmotionModel, GMPATLPreTrainedModel
 from .arguments import UARS, GMPATLTrainingArguments
 from .bfloat16_on_cpu import has_native_bfloat16
 from .figures import figure_names
@@ -156,8 +156,7 @@ def check_adapter(model: Any, base: GMPATLPreTrainedModel, arguments: GMPATLTrai
                 "standardization among its modules_to_save",
                 'LoraConfig(modules_to_save=["classifier", "standardization"], …)',
             )
-    heads = [parameter for name, parameter in base.named_parameters() if not name.startswith(("hubert.", "pooling."))]
-    if arguments.head_epochs and not any(parameter.requires_grad for parameter in heads):
+    if arguments.head_epochs and isinstance(base, GMPATLEmotionModel) and not base.head_parameters():
         raise RequestError(
             f"head_epochs is {arguments.head_epochs}, and all heads are frozen",
             "a head that is trained",

@@ -17,7 +17,7 @@ from transformers import Trainer
 
 from ..errors import DivergenceError, RequestError
 from ..modeling.heads_gmp_atl import Standardization
-from ..modeling.losses_gmp_atl import IGNORED, combine_parts
+from ..modeling.losses_gmp_atl import IGNORED, combine_parts, stack_parts
 from ..modeling.modeling_gmp_atl import GMPATLEmotionModel, GMPATLPreTrainedModel
 from ..numerics import no_tf32
 from .arguments import GMPATLTrainingArguments
@@ -98,14 +98,11 @@ def train_heads(
     model: GMPATLEmotionModel, clips: PooledClips, args: GMPATLTrainingArguments, class_weights: Tensor | None
 ) -> None:
     """Train what stands on pooled vectors, by AdamW with a rate that falls to zero; every process does the same."""
-    heads = [
-        parameter
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad and not name.startswith(("hubert.", "pooling."))
-    ]
     device, epochs = clips.vectors.device, args.head_epochs
     steps = epochs * math.ceil(len(clips.vectors) / BATCH)
-    optimizer = torch.optim.AdamW(heads, lr=args.head_learning_rate or RATE, weight_decay=args.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.head_parameters(), lr=args.head_learning_rate or RATE, weight_decay=args.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     weights = None if class_weights is None else class_weights.to(device)
     part_weights = torch.tensor(model.part_weights, device=device)
@@ -118,7 +115,7 @@ def train_heads(
             for rows in torch.randperm(len(clips.vectors), generator=generator).to(device).split(BATCH):
                 batch = PooledClips(*(values[rows] for values in clips))
                 _, parts = model.score(batch.vectors, batch.labels, batch.genders, weights)
-                sums, counts = torch.stack([p.sums for p in parts], 1), torch.stack([p.counts for p in parts], 1)
+                sums, counts, _ = stack_parts(parts)
                 loss = combine_parts(sums, counts, part_weights)
                 optimizer.zero_grad()
                 loss.backward()
