@@ -61,15 +61,14 @@ def check_jobs(jobs: int, processes: int) -> None:
 
 
 def threads_of_job(jobs: int) -> int:
-    """How many threads torch uses in each of several jobs: what `OMP_NUM_THREADS` says, or an equal share of the cores.
+    """How many threads torch uses in each of several jobs: what `OMP_NUM_THREADS` says, or an equal share.
 
     It follows from the number that was asked for, not from how many are needed: sums depend on it in their last digits.
     """
     told = os.environ.get(THREADS, "").split(",")[0].strip()
     if told.isascii() and told.isdigit() and int(told) > 0:
         return int(told)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // jobs)
+    return max(1, torch.get_num_threads() // jobs)
 
 
 @dataclass
@@ -95,14 +94,14 @@ class Jobs:
     """
 
     def __init__(self, plan: RunPlan, number: int, lock: IO[str] | None) -> None:
-        self.number, self._lock = number, lock
+        self.number, self._lock, self._threads = number, lock, threads_of_job(number)
         self._plan = replace(plan, planner=replace(plan.planner, shows_bars=False))
         self._jobs: list[_Job] = []
         self._threads_before = torch.get_num_threads()
 
     def __enter__(self) -> Jobs:
         # What little is computed here comes out as it would in a job.
-        torch.set_num_threads(threads_of_job(self.number))
+        torch.set_num_threads(self._threads)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -171,7 +170,7 @@ class Jobs:
                 job.pipe.send_bytes(plan)
 
     def _environment(self, place: int) -> dict[str, str | None]:
-        changes: dict[str, str | None] = {**dict.fromkeys(_LAUNCHED), THREADS: str(threads_of_job(self.number))}
+        changes: dict[str, str | None] = {**dict.fromkeys(_LAUNCHED), THREADS: str(self._threads)}
         if (count := torch.cuda.device_count()) > 1:
             named = os.environ.get(_CARDS)
             cards = named.split(",")[:count] if named else [str(card) for card in range(count)]
