@@ -105,8 +105,10 @@ def test_an_error_in_a_job_is_that_of_the_run_and_what_is_finished_stays(
 
 def wait_for(process: subprocess.Popen[bytes], place: Path) -> None:
     """Wait until the process has made a file or folder."""
+    deadline = time.monotonic() + 300
     while not place.exists():
         assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+        assert time.monotonic() < deadline, f"{place} is not made"
         time.sleep(0.02)
 
 

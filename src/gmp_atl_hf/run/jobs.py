@@ -187,9 +187,9 @@ class Jobs:
             code = job.process.exitcode or 0
             how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
             doing = "while it started" if job.piece is None else f"in the middle of {job.piece.name}"
+            why = "where memory ran out, fewer --jobs need less" if code < 0 else "its own message says why"
             raise ChildProcessError(
-                f"a job (process {job.process.pid}) {how} {doing}; where memory ran out, fewer --jobs need less. "
-                "The same command again continues."
+                f"a job (process {job.process.pid}) {how} {doing}; {why}. The same command again continues."
             ) from error
 
 
