@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import re
 import signal
@@ -160,6 +161,10 @@ def test_an_interrupt_stops_all_and_a_job_that_is_killed_is_named(
     if killed:
         os.kill(next(job for job in running_in(folder) if job != process.pid), signal.SIGKILL)
     else:
+        for job in running_in(folder):
+            if job != process.pid:
+                os.kill(job, signal.SIGINT)  # which only the first process minds
+        wait_for(process, folder / "gmp-atl/seed-0/fold-01/2-pseudo-labels")
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, complained = process.communicate(timeout=60)
     said = complained.decode().splitlines()[-1]
@@ -177,8 +182,9 @@ def test_an_interrupt_stops_all_and_a_job_that_is_killed_is_named(
 class Look:
     name: str = "a look"
 
-    def perform(self, worker: Worker) -> tuple[str, bool, int]:
-        return os.environ["OMP_NUM_THREADS"], "RANK" in os.environ, len(worker.plan.planned)
+    def perform(self, worker: Worker) -> tuple[str, bool, int, str | None]:
+        method = multiprocessing.get_start_method(allow_none=True)
+        return os.environ["OMP_NUM_THREADS"], "RANK" in os.environ, len(worker.plan.planned), method
 
 
 class OddError(Exception):
@@ -208,7 +214,7 @@ def test_a_job_has_its_share_of_the_cores_and_its_errors_arrive_with_what_they_c
     with Jobs(plan, 2, None) as jobs:
         assert torch.get_num_threads() == 3
         jobs.give(Look())
-        assert jobs.wait() == (Look(), ("3", False, 6))
+        assert jobs.wait() == (Look(), ("3", False, 6, multiprocessing.get_start_method(allow_none=True)))
         jobs.give(Fail())
         with pytest.raises(RuntimeError, match="^OddError: it broke$") as caught:
             jobs.wait()

@@ -151,14 +151,13 @@ class Jobs:
         return piece, answer
 
     def _start(self, number: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context, method = multiprocessing.get_context("spawn"), multiprocessing.get_start_method(allow_none=True)
+        lock = None if self._lock is None else _Inherited(self._lock)
         resource_tracker.ensure_running()  # which would let interrupts through again
         with _interrupts_held_back():
             for place in range(number):
                 ours, theirs = context.Pipe()
-                process = context.Process(
-                    target=_work, args=(place, theirs, None if self._lock is None else _Inherited(self._lock))
-                )
+                process = context.Process(target=_work, args=(place, theirs, method, lock))
                 with _environment(self._environment(place)):
                     process.start()
                 self._jobs.append(_Job(process, ours))
@@ -196,8 +195,10 @@ class Jobs:
 # ---- in the job ------------------------------------------------------------------------------------------------------
 
 
-def _work(number: int, pipe: connection.Connection, lock: int | None) -> None:
+def _work(number: int, pipe: connection.Connection, method: str | None, lock: int | None) -> None:
     """Do what comes through the pipe until it is closed."""
+    # Otherwise workers that load data would be started as this process was, which is slow and not what one job does.
+    multiprocessing.set_start_method(method, force=True)
     threading.Thread(target=_end_with_the_first_process, daemon=True).start()
     fill_in_own_order(number)
     with suppress(EOFError, ConnectionError):
