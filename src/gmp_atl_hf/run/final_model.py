@@ -36,8 +36,7 @@ def ship_final_model(worker: Worker) -> str:
     """
     plan = worker.plan
     variant, seed, folds = _folds(plan)
-    missing = [planned.fold.number for planned in folds if not worker.tested(planned)]
-    if missing:
+    if missing := _untested(worker):
         return (
             f"No final model yet: it needs all {len(folds)} folds of {variant}, seed {seed}; {len(missing)} are left."
         )
@@ -60,6 +59,16 @@ def ship_final_model(worker: Worker) -> str:
                 _write_model(plan, working, chosen, folds)
         worker.made.add(folder.path)
     return f"Model: {folder.path}"
+
+
+def is_final_model_due(worker: Worker) -> bool:
+    """Whether all is there that a final model needs, and it has not been made."""
+    return not _untested(worker) and not (worker.plan.folder.model / STEP_FILE).is_file()
+
+
+def _untested(worker: Worker) -> list[PlannedFold]:
+    """The folds that have to be tested before there can be a model."""
+    return [planned for planned in _folds(worker.plan)[2] if not worker.tested(planned)]
 
 
 def describe_final_model(plan: RunPlan) -> None:

@@ -184,7 +184,7 @@ def make_pseudo_labels(
     spec: PseudoLabelSpec,
     train: datasets.Dataset,
     dev: datasets.Dataset | None,
-    description: str,
+    description: str | None,
     held_out: HeldOut = NO_TEST_SET,
     front_end_cache: Path | None = None,
 ) -> None:
@@ -200,7 +200,7 @@ def make_pseudo_labels(
             are shuffled in the end.
         train: Training rows; clusters see nothing else.
         dev: Development rows, labelled for logging only.
-        description: What the progress bars say.
+        description: What the progress bars say; None for no bars.
         held_out: What will be tested: nothing of it may be clustered or labelled.
         front_end_cache: Folder of the front-end cache; None computes the front end once more.
 
