@@ -12,6 +12,7 @@ from transformers import set_seed
 from ..checkpoints import locate
 from ..files import read_json
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
+from ..recipe.sections import StageName
 from ..run_folder.layout import TRAINING_FILE
 from ..run_folder.step_folder import StepFolder
 from ..training.lora import TrainedParameters, add_lora, count_trained, save_adapter
@@ -50,7 +51,7 @@ def base_of(start: Weights) -> str:
     return str(Path(name).resolve()) if locate(name) == name and Path(name).is_dir() else name
 
 
-def describe_adapters(variant: str, steps: Mapping[str, Iterable[StepFolder]]) -> list[str]:
+def describe_adapters(variant: str, steps: Mapping[StageName, Iterable[StepFolder]]) -> list[str]:
     """Say for each stage of a variant how much of the model adapters and heads were, from its first finished step."""
     described = []
     for stage, folders in steps.items():
