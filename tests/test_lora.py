@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file
 from torch.nn import functional
+from transformers import pipeline
 from transformers.models.hubert.modeling_hubert import HubertAttention
 
 from gmp_atl_hf import GMPATLConfig, GMPATLTrainer, HubertForGMPATL, HubertForGMPATLMultiTask, LoraSettings, add_lora
@@ -28,7 +30,7 @@ from hub_server import TOKEN, serve_hub
 from kills import run_until
 from models import MODELS, head_fields
 from recipes import at, recipe, refused
-from runs import SPLIT, changed_recipe, given_split, read_json, results, run, write_corpus
+from runs import SPLIT, changed_recipe, given_split, read_json, read_lines, results, run, write_corpus
 from tables import feature_extractor, small_model, speech_table, training_arguments
 
 pytest.importorskip("peft")
@@ -58,6 +60,10 @@ def finished(adapted_recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("finished") / "run"
     run(adapted_recipe, folder)
     return folder
+
+
+def speech_wave(row: int = 0) -> np.ndarray:
+    return read_clip(speech_table(3)["audio"][row])
 
 
 # ---- in a run --------------------------------------------------------------------------------------------------------
@@ -218,7 +224,7 @@ def test_an_adapter_changes_nothing_until_it_is_trained(model_class: Any) -> Non
 def test_the_adapter_alone_scores_and_merges_as_the_model(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clips = [(16_000, read_clip(row["audio"])) for row in speech_table(3)]
+    clips = [(16_000, speech_wave(row)) for row in range(3)]
     scores = [
         [
             list(one.scores.values())
@@ -237,6 +243,29 @@ def test_the_adapter_alone_scores_and_merges_as_the_model(
     assert "is a whole model" in capsys.readouterr().err
     assert main(["merge", str(finished / "model/adapter"), str(tmp_path / "merged")]) == 2
     assert "is there already" in capsys.readouterr().err
+
+
+def test_transformers_and_evaluate_score_with_an_adapter_as_with_its_model(
+    adapted_recipe: dict[str, Any], finished: Path, tmp_path: Path
+) -> None:
+    wave = speech_wave()
+    model, adapter = finished / "model", finished / "model/adapter"
+    expected = SpeechEmotionClassifier.from_pretrained(model, device="cpu")((16_000, wave)).scores
+    pipe = pipeline("audio-classification", model=str(adapter), device="cpu")
+    assert {each["label"]: each["score"] for each in pipe(wave, top_k=None)} == pytest.approx(expected, abs=1e-5)
+    assert pipe.model.config.seen_speakers == seen_speakers(model)
+    with pytest.raises(ValueError, match="was trained in a model with pooling 'mean'"):
+        HubertForGMPATL.from_pretrained(model, pooling="attention").load_adapter(str(adapter))
+
+    corpus = adapted_recipe["corpus"]
+    words = ["--corpus", "folder", "--root", corpus["root"], "--options", f"speaker={json.dumps(corpus['speaker'])}"]
+    rows = []
+    for place in (model, adapter):
+        out = tmp_path / place.name
+        assert main(["evaluate", str(place), *words, "--unseen-only", "--output-dir", str(out)]) == 0
+        [found] = out.rglob("predictions.jsonl")
+        rows.append(read_lines(found))
+    assert rows[0] == rows[1] and {row["speaker"] for row in rows[0]} == {"folder/f3", "folder/m3"}
 
 
 def test_an_adapter_is_pushed_alone_and_loaded_from_the_hub(

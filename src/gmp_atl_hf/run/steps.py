@@ -19,13 +19,13 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..checkpoints import load_feature_extractor, load_model, quiet_transformers, seen_speakers
+from ..checkpoints import load_emotion_model, load_feature_extractor, load_model, quiet_transformers, seen_speakers
 from ..data.columns import row_in_words
 from ..data.corpora import LeftOut
 from ..errors import DivergenceError
 from ..files import is_whole, json_of, jsonl_of, read_json, remember, write_jsonl, write_known
 from ..modeling.configuration_gmp_atl import GMPATLConfig
-from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
+from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import deterministic
 from ..protocols.leakage import NO_TEST_SET, HeldOut
 from ..pseudo_labels.cluster import cluster_and_label
@@ -295,7 +295,7 @@ def predict(
     """Test a fine-tuned model.
 
     Args:
-        checkpoint: Folder of the model.
+        checkpoint: Folder or Hub id of the model, or of an adapter.
         table: Rows to predict.
         batch_size: Clips per device and batch; it does not change the scores.
         held_out: What the model must not have seen: the test speakers, unless they are shared and that is allowed.
@@ -309,7 +309,7 @@ def predict(
         RequestError: The model has seen a speaker whom it is to be tested on.
     """
     held_out.refuse_speakers(seen_speakers(checkpoint), f"the model {checkpoint} has seen")
-    model = load_model(HubertForGMPATL, checkpoint, seed=0, whole=True)
+    model = load_emotion_model(str(checkpoint))
     settings = {"per_device_eval_batch_size": batch_size, "disable_tqdm": description is None}
     # The trainer makes its output folder even if it writes nothing: this one is there already.
     nowhere = Path(tempfile.gettempdir())
