@@ -15,6 +15,7 @@ from ..run_folder.layout import ENVIRONMENT_FILE
 from .adapters import describe_adapters
 from .details import collect_details
 from .final_model import describe_final_model
+from .layer_weights import describe_layer_weights
 from .perform import Worker, listed
 from .search import describe_choices
 
@@ -90,10 +91,14 @@ def _commands(worker: Worker) -> str:
 
 
 def _choices(worker: Worker) -> list[str]:
-    """What was chosen where settings were searched."""
+    """What was chosen where settings were searched, and weighed where layers are summed."""
     plan = worker.plan
     steps = {name: [each.finetune for each in plan.planned if each.variant == name] for name in plan.variants}
-    described = [describe_choices(name, finetunes) for name, finetunes in steps.items()]
+    described = [
+        describe(name, finetunes)
+        for describe in (describe_choices, describe_layer_weights)
+        for name, finetunes in steps.items()
+    ]
     return [each for each in described if each is not None]
 
 

@@ -28,6 +28,7 @@ from ..recipe.sections import StageName
 from ..training.arguments import GMPATLTrainingArguments
 from ..training.checks import check_training_arguments
 from ..training.lora import refuse_missing_peft, target_layers
+from .defaults import default_arguments, default_model_fields
 
 MODEL_CLASSES: Mapping[StageName, type[GMPATLPreTrainedModel]] = {
     "multitask": HubertForGMPATLMultiTask,
@@ -42,14 +43,6 @@ TRACKERS: Mapping[str, Callable[[], bool]] = {
 }
 """Trackers whose absence is told before anything is read."""
 
-# Our choice throughout: the paper's training settings are not known. The rates and lengths are those of its closest
-# published relatives (P-TAPT, FLEA), scaled to one GPU.
-DEFAULT_ARGUMENTS: Mapping[StageName, Mapping[str, Any]] = {
-    "multitask": {"learning_rate": 1e-4, "num_train_epochs": 15, "warmup_steps": 0.1},
-    "retrain": {"learning_rate": 1e-4, "num_train_epochs": 40, "warmup_steps": 0.1},
-    "finetune": {"learning_rate": 1e-4, "num_train_epochs": 15, "warmup_steps": 0.1},
-}
-
 
 def stage_arguments(method: Method, stage: StageName) -> dict[str, Any]:
     """`GMPATLTrainingArguments` fields of a stage as JSON types, without what belongs to one fold."""
@@ -57,7 +50,7 @@ def stage_arguments(method: Method, stage: StageName) -> dict[str, Any]:
     data: dict[str, Any] = {"max_seconds": method.data.max_seconds}
     if stage != "retrain" and method.data.augment != "none":  # frame labels are those of the clip as it was recorded
         data["augment"] = method.data.augment
-    return _plain({**DEFAULT_ARGUMENTS[stage], **data, **given})
+    return _plain({**default_arguments(stage, method.backbone), **data, **given})
 
 
 def without_trackers(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,7 +77,8 @@ def stage_model_fields(
     if stage == "retrain":
         # A recipe that turns SpecAugment down does not mean the masks whose frames retraining has to predict.
         common = {name: value for name, value in common.items() if name not in MODEL_CLASSES[stage].method_defaults}
-    fields = {**MODEL_CLASSES[stage].method_defaults, **common, **getattr(method.stages, stage).model}
+    defaults = {**default_model_fields(stage, method.backbone), **MODEL_CLASSES[stage].method_defaults}
+    fields = {**defaults, **common, **getattr(method.stages, stage).model}
     # Losses know no temperature, and one that a checkpoint was calibrated to is not that of its successor.
     fields["logit_temperature"] = 1.0
     fields |= maps_of(labels)
