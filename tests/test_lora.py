@@ -80,7 +80,7 @@ def test_each_stage_changes_what_its_adapters_reach_and_nothing_else_of_the_enco
         reached = {
             f"hubert.encoder.layers.{n}.attention.{name}.weight" for n in range(3) for name in ("q_proj", "v_proj")
         }
-        assert changed - {"hubert.layer_weights"} == reached, step
+        assert changed - {"hubert.layer_weights", "hubert.masked_spec_embed"} == reached, step
         assert not torch.equal(weights[step]["hubert.layer_weights"], start.get("hubert.layer_weights", torch.zeros(4)))
         assert not any("lora" in key or "original_module" in key for key in weights[step])
 
@@ -98,8 +98,8 @@ def test_the_adapter_beside_the_model_is_the_model_with_its_speakers_and_tempera
 
 def test_the_share_of_trained_parameters_is_kept_and_told(finished: Path) -> None:
     counts = read_json(finished / FOLD / "4-finetune" / "training.json")["lora"]
-    # 3 layers, 2 of their layers, rank 2, 16 inputs and outputs; 3 classes of 16, and 4 weights of the sum.
-    assert (counts["adapters"], counts["heads"]) == (3 * 2 * 2 * (16 + 16), 3 * 16 + 4)
+    # 3 layers, 2 of their layers, rank 2, 16 inputs and outputs; 3 classes of 16, 4 weights of a sum, the mask's 16.
+    assert (counts["adapters"], counts["heads"]) == (3 * 2 * 2 * (16 + 16), 3 * 16 + 4 + 16)
     plain = sum(
         value.numel() for key, value in load_file(finished / "model/model.safetensors").items() if "standard" not in key
     )
@@ -127,14 +127,23 @@ def test_a_training_of_adapters_that_was_killed_ends_as_if_it_had_not_been(
     assert results(tmp_path / "run") == results(finished)
 
 
-def test_fine_tuning_may_search_among_ranks(adapted_recipe: dict[str, Any], tmp_path: Path) -> None:
+def test_fine_tuning_may_search_among_ranks_on_an_encoder_without_a_mask(
+    adapted_recipe: dict[str, Any], tmp_path: Path
+) -> None:
     searching = changed_recipe(
-        adapted_recipe, variants=["direct"], search={"stages.finetune.lora.r": [1, 3]}, final=False
+        adapted_recipe,
+        variants=["direct"],
+        search={"stages.finetune.lora.r": [1, 3]},
+        backbone__mask_time_prob=0.0,
+        final=False,
     )
     run(searching, tmp_path / "run")
+    assert "masked_spec_embed" not in load_file(tmp_path / "run/backbone/seed-0/model.safetensors")
     step = tmp_path / "run/direct/seed-0/fold-01/4-finetune"
     rank = [1, 3][read_json(step / "search.json")["chosen"]]
     assert read_json(step / "adapter/adapter_config.json")["r"] == rank
+    whole, merged = (load_emotion_model(str(place)) for place in (step, step / "adapter"))
+    torch.testing.assert_close(whole.state_dict(), merged.state_dict(), rtol=0, atol=0)
 
 
 # ---- how much is trained ---------------------------------------------------------------------------------------------
@@ -216,7 +225,9 @@ def test_an_adapter_changes_nothing_until_it_is_trained(model_class: Any) -> Non
     adapted = add_lora(model)
     torch.testing.assert_close(adapted.get_base_model().hubert(waves).last_hidden_state, before, rtol=0, atol=0)
     trained = {name for name, each in adapted.named_parameters() if each.requires_grad}
-    assert {name for name in trained if ".hubert." in name} == {name for name in trained if "lora_" in name}
+    assert {name for name in trained if ".hubert." in name and "lora_" not in name} == {
+        "base_model.model.hubert.masked_spec_embed"
+    }
     heads = {name for name, _ in model.named_parameters() if "modules_to_save" in name}
     assert {name.removeprefix("base_model.model.") for name in trained if ".hubert." not in name} == heads != set()
 

@@ -34,7 +34,7 @@ class TrainedParameters:
 
     Args:
         adapters: Those of adapters.
-        heads: Those of heads, to which the weights of a sum over layers belong.
+        heads: Those of heads, to which the weights of a sum over layers belong, and of the vector for masked frames.
         all: All of the model, adapters included.
     """
 
@@ -130,8 +130,11 @@ def add_lora(model: GMPATLPreTrainedModel, settings: LoraSettings | None = None)
         # peft asks a model under a name that transformers will give up.
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         adapted = get_peft_model(model, config)
-    if model.hubert.layer_weights is not None:
-        model.hubert.layer_weights.requires_grad_(True)  # no module, so peft cannot train it: see `complete_adapter`
+    # These are no modules, so peft cannot train them, see `complete_adapter`: the weights of a sum, and what stands in
+    # place of masked frames, which not every checkpoint has.
+    for parameter in (model.hubert.layer_weights, getattr(model.hubert, "masked_spec_embed", None)):
+        if parameter is not None:
+            parameter.requires_grad_(True)
     return adapted
 
 
