@@ -20,7 +20,7 @@ from transformers.utils import cached_file, find_adapter_config_file, is_peft_av
 from .data.audio import SAMPLING_RATE
 from .errors import RequestError
 from .files import check_files, hash_file, read_json
-from .modeling.configuration_gmp_atl import GMPATLConfig, find_checkpoint, shipped_folder
+from .modeling.configuration_gmp_atl import ADAPTER_MODEL_CONFIG, GMPATLConfig, find_checkpoint, shipped_folder
 from .modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
 from .protocols.speakers import UNKNOWN
 from .ranges import refuse_absurd_numbers
@@ -28,10 +28,6 @@ from .ranges import refuse_absurd_numbers
 Model = TypeVar("Model", bound=GMPATLPreTrainedModel)
 
 CONFIG_CLASSES: Mapping[str, type[PreTrainedConfig]] = {each.model_type: each for each in (HubertConfig, GMPATLConfig)}
-
-ADAPTER_MODEL_CONFIG = "gmp_atl_config.json"
-"""Beside an adapter, the configuration of the model that it was trained in. Not `config.json`: transformers would look
-for a whole model beside it."""
 
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 

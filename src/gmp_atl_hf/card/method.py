@@ -10,6 +10,7 @@ from ..data.scale_names import SINGLE_FRAME
 from ..files import STEP_FILE, read_json
 from ..modeling.configuration_gmp_atl import GMPATLConfig, layer_of
 from ..recipe.sections import StageName
+from ..run_folder.layout import STEP_NAMES
 from .facts import RunFacts
 
 ABSTRACT = "stated in the abstract"
@@ -51,7 +52,22 @@ def method_settings(facts: RunFacts) -> list[Setting]:
     else:
         rows.append(Setting("2. and 3. Frame labels and retraining", "not done in this variant", ABLATION))
     rows += _finetuning_settings(facts)
-    return rows
+    return rows + _adapter_settings(facts)
+
+
+def _adapter_settings(facts: RunFacts) -> list[Setting]:
+    """Which trainings left the encoder as it is and trained adapters beside its layers."""
+    stages = facts.method.stages
+    found = ((STEP_NAMES[stage], getattr(stages, stage).lora) for stage in stages.performed)
+    return [
+        Setting(
+            f"Trained in {step}",
+            f"LoRA adapters of rank {lora.r} at {', '.join(lora.target_modules)}, and the heads",
+            OURS,
+        )
+        for step, lora in found
+        if lora is not None
+    ]
 
 
 def _test_speakers(facts: RunFacts) -> Setting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,10 @@ from ..card.usage import write_usage
 from ..checkpoints import load_feature_extractor, load_model, quiet_transformers
 from ..errors import RequestError
 from ..files import STEP_FILE, check_files, read_json
+from ..modeling.configuration_gmp_atl import ADAPTER_MODEL_CONFIG
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from ..protocols.fold import Fold
-from ..run_folder.layout import ALL_SPEAKERS, MODEL, TRAINING_FILE, USAGE_FILE
+from ..run_folder.layout import ADAPTER, ALL_SPEAKERS, MODEL, TRAINING_FILE, USAGE_FILE
 from ..run_folder.step_folder import StepFolder
 from .fold_plan import PlannedFold
 from .perform import Worker
@@ -136,3 +138,6 @@ def _write_model(plan: RunPlan, folder: Path, chosen: PlannedFold, folds: Sequen
     with quiet_transformers():
         model.save_pretrained(folder)
     load_feature_extractor(source).save_pretrained(folder)
+    if (source / ADAPTER).is_dir():
+        shutil.copytree(source / ADAPTER, folder / ADAPTER, dirs_exist_ok=True)
+        model.config.to_json_file(folder / ADAPTER / ADAPTER_MODEL_CONFIG)  # with its temperature

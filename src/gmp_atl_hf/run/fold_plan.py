@@ -24,6 +24,7 @@ from ..protocols.fold import Fold, select
 from ..protocols.leakage import HeldOut
 from ..protocols.shuffled_labels import shuffle_labels
 from ..pseudo_labels.feature_stream import frames_of
+from ..recipe.convert import to_plain
 from ..recipe.method import Method
 from ..recipe.sections import STAGE_NAMES, PseudoLabelSpec, StageName
 from ..run_folder.layout import BACKBONE, STEP_NAMES, FoldFolder, RunFolder
@@ -297,6 +298,7 @@ class _FoldPlan:
             dev=self.dev,
             seed=self.seed,
             start_weight=None if weight == 1 else weight,
+            lora=to_plain(getattr(method.stages, stage).lora),
             stop_at=self.stops.get(stage),
             labels=self.steps["pseudo-labels"].folder if stage == "retrain" else None,
             front_end_cache=self._front_end_cache(stage, method),

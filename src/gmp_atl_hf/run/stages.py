@@ -15,6 +15,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from ..data.labels import maps_of
 from ..errors import RequestError, known_names
 from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.encoding_gmp_atl import GMPATLModel
 from ..modeling.modeling_gmp_atl import (
     GMPATLPreTrainedModel,
     HubertForGMPATL,
@@ -26,6 +27,7 @@ from ..recipe.method import Method
 from ..recipe.sections import StageName
 from ..training.arguments import GMPATLTrainingArguments
 from ..training.checks import check_training_arguments
+from ..training.lora import refuse_missing_peft, target_layers
 from .defaults import default_arguments, default_model_fields
 
 MODEL_CLASSES: Mapping[StageName, type[GMPATLPreTrainedModel]] = {
@@ -162,6 +164,10 @@ def check_stage_settings(method: Method, backbone: Mapping[str, Any], labels: li
             arguments = make_arguments(Path("unused"), 0, stage_arguments(method, stage), evaluate=True)
             emotions = len(arguments.class_weights or ()) if labels is None else len(labels)
             check_training_arguments(arguments, stage == "retrain", emotions)
+            if (lora := getattr(method.stages, stage).lora) is not None:
+                refuse_missing_peft()
+                with torch.device("meta"):  # names only, no memory and no time
+                    target_layers(GMPATLModel(config), lora.target_modules)
         except RequestError as error:
             raise RequestError(f"stages.{stage}: {error.found}", error.expected, error.fix) from error
         except Exception as error:  # the strict dataclass raises classes of its own for each kind of fault

@@ -143,14 +143,15 @@ def check_adapter(model: Any, base: GMPATLPreTrainedModel, arguments: GMPATLTrai
         RequestError: Names what is missing among the adapter's `modules_to_save`.
     """
     if hasattr(model, "peft_config"):
-        if base.config.readout == "sum":
+        weights = base.hubert.layer_weights
+        if weights is not None and not weights.requires_grad:
             raise RequestError(
-                "readout is 'sum', and what is trained is an adapter, which would not save the weights of the sum",
-                "a readout without weights of its own",
-                "readout: last, or the number of a layer",
+                "readout is 'sum', and the weights of the sum are frozen, as peft freezes what is in no module",
+                "weights that are trained; this trainer saves them with the adapter",
+                "add_lora(model), or model.get_base_model().hubert.layer_weights.requires_grad_(True)",
             )
         saved = {name for name, module in base.named_modules() if hasattr(module, "modules_to_save")}
-        if base.config.standardize and "standardization" not in saved:
+        if hasattr(base, "standardization") and base.config.standardize and "standardization" not in saved:
             raise RequestError(
                 "standardize is true, and the adapter would not save mean and deviation of the training clips",
                 "standardization among its modules_to_save",
