@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE
 from ..errors import RequestError
 from ..files import write_whole
+from ..modeling.families_gmp_atl import longest_samples
 from ..modeling.frames_gmp_atl import receptive_field
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 
@@ -190,6 +191,7 @@ def _settings(model: HubertForGMPATL, feature_extractor: Any) -> dict[str, Any]:
         "sampling_rate": SAMPLING_RATE,
         "channels": 1,
         "shortest_samples": max(MINIMUM_SAMPLES, receptive_field(config.conv_kernel, config.conv_stride)),
+        **({} if (most := longest_samples(config)) is None else {"longest_samples": most}),
         "normalise": bool(feature_extractor.do_normalize),
         "normalise_epsilon": _VALUE_NORMALISATION,
         "inputs": list(_INPUTS),
