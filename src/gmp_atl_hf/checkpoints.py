@@ -426,8 +426,8 @@ def _waveforms_for_whisper(raw: Mapping[str, Any], config: PreTrainedConfig, wha
 
 
 def default_feature_extractor(config: PreTrainedConfig) -> Wav2Vec2FeatureExtractor:
-    """The feature extractor that goes with a HuBERT configuration."""
-    normalise = getattr(config, "feat_extract_norm", "group") == "layer"
+    """The feature extractor that goes with an encoder's configuration."""
+    normalise = getattr(config, "feat_extract_norm", "layer") == "layer"  # data2vec has nothing else, and does not say
     return Wav2Vec2FeatureExtractor(
         sampling_rate=SAMPLING_RATE, do_normalize=normalise, return_attention_mask=True, padding_value=0.0
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -156,10 +157,9 @@ def _checked_clips(model: HubertForGMPATL, feature_extractor: Any) -> dict[str, 
     """Tones in noise, prepared as the model wants them: check → (samples,) float32."""
     config = model.config
     shortest = max(MINIMUM_SAMPLES, receptive_field(config.conv_kernel, config.conv_stride))
-    lengths = {
-        "shortest": shortest,
-        **{f"{seconds:g} s": round(seconds * SAMPLING_RATE) for seconds in CHECKED_SECONDS},
-    }
+    most = (longest_samples(config) or math.inf) / SAMPLING_RATE
+    seconds = [min(each, most) for each in CHECKED_SECONDS]
+    lengths = {"shortest": shortest, **{f"{each:g} s": round(each * SAMPLING_RATE) for each in seconds}}
     generator = np.random.default_rng(0)
     clips = {}
     for number, (check, samples) in enumerate(lengths.items()):

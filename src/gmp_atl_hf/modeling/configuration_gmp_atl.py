@@ -328,9 +328,14 @@ def _reversed(names: dict[int, str]) -> dict[str, int]:
     return {name: number for number, name in names.items()}
 
 
+_WHERE = ("cache_dir", "force_download", "proxies", "token", "local_files_only", "revision", "subfolder")
+"""Arguments of `from_pretrained` that say where a checkpoint lies."""
+
+
 def stock_family(name: str | os.PathLike[str], **kwargs: Any) -> Family | None:
     """The family of a stock checkpoint, a folder or Hub id; None for HuBERT's, for our own models and for adapters."""
-    kind = PreTrainedConfig.get_config_dict(name, **kwargs)[0].get("model_type")
+    where = {option: kwargs[option] for option in _WHERE if option in kwargs}
+    kind = PreTrainedConfig.get_config_dict(name, **where)[0].get("model_type")
     return family_of(kind) if kind in FAMILIES and kind != HUBERT else None
 
 
