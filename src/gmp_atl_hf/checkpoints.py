@@ -207,6 +207,8 @@ def scratch_config(fields: Mapping[str, Any]) -> HubertConfig:
     """
     fix = "see the recipe `demo`"
     with explained("backbone: the fields make no HuBERT", "HubertConfig fields that fit together", fix):
+        if (kind := fields.get("model_type", HUBERT)) != HUBERT:
+            raise RequestError(f"`backbone` has `model_type` {kind!r}", "HubertConfig fields, or a checkpoint", fix)
         config = HubertConfig(**fields)
         _refuse_no_encoder(config, "`backbone`")
         return config
@@ -331,7 +333,8 @@ def load_emotion_model(checkpoint: str) -> HubertForGMPATL:
     config = read_config(checkpoint, "the model", expected, fix)
     architectures = config.architectures or []
     if not isinstance(config, GMPATLConfig) or HubertForGMPATL.__name__ not in architectures:
-        what = f"a {config.model_type!r} model" + (f" ({', '.join(architectures)})" if architectures else "")
+        kind = config.model_type if architectures else getattr(config, "encoder_type", config.model_type)
+        what = f"a {kind!r} model" + (f" ({', '.join(architectures)})" if architectures else "")
         raise RequestError(f"{checkpoint} is {what}, no fine-tuned emotion classifier", expected, fix)
     adapter = Adapter.find(checkpoint)
     if adapter is None:

@@ -17,7 +17,7 @@ from ..hub.metadata import CARD_FILE, card_metadata
 from ..protocols.speakers import is_unknown
 from ..report.blocks import DASH, percent, points, protocol_line
 from .facts import RunFacts, read_run
-from .method import method_settings
+from .method import encoder_name, method_settings
 
 FIGURE_FILE = "confusion.png"
 
@@ -78,6 +78,7 @@ def render_card(
         report=report,
         summary=summary,
         labels=labels,
+        encoder=encoder_name(facts.config),
         corpus=corpus,
         environment=report["environment"],
         metadata=_metadata(facts, model_id, licence),
@@ -154,6 +155,7 @@ def _metadata(facts: RunFacts, model_id: str | None, licence: str | None) -> str
     ]
     return card_metadata(
         "audio-classification",
+        facts.config.encoder_type,
         language=_languages(corpus) or None,
         license=licence,
         datasets=[dataset] if dataset else None,

@@ -18,25 +18,25 @@ HUBERT = "hubert"
 def _data2vec() -> Family:
     from .family_data2vec_gmp_atl import Data2VecAudio
 
-    return Data2VecAudio("data2vec-audio", "data2vec_audio")
+    return Data2VecAudio("data2vec-audio", "data2vec_audio", "data2vec-audio")
 
 
 def _wavlm() -> Family:
     from .family_wavlm_gmp_atl import WavLM
 
-    return WavLM("wavlm", "wavlm")
+    return WavLM("wavlm", "wavlm", "WavLM")
 
 
 def _whisper() -> Family:
     from .family_whisper_gmp_atl import Whisper
 
-    return Whisper("whisper", "model")
+    return Whisper("whisper", "model", "Whisper")
 
 
 FAMILIES: Mapping[str, Callable[[], Family]] = {
-    HUBERT: lambda: Family(HUBERT, "hubert"),
-    "wav2vec2": lambda: Family("wav2vec2", "wav2vec2"),
-    "unispeech-sat": lambda: Family("unispeech-sat", "unispeech_sat"),
+    HUBERT: lambda: Family(HUBERT, "hubert", "HuBERT"),
+    "wav2vec2": lambda: Family("wav2vec2", "wav2vec2", "wav2vec 2.0"),
+    "unispeech-sat": lambda: Family("unispeech-sat", "unispeech_sat", "UniSpeech-SAT"),
     "data2vec-audio": _data2vec,
     "wavlm": _wavlm,
     "whisper": _whisper,

@@ -21,6 +21,7 @@ class Family:
     Args:
         model_type: That of their stock checkpoints.
         prefix: What stands before the encoder's tensors in stock checkpoints with a head.
+        name: What people call it.
     """
 
     fields: ClassVar[Mapping[str, Any]] = {}
@@ -38,8 +39,8 @@ class Family:
     encodes_more: ClassVar[bool] = False
     """Whether the transformer works on frames behind those of the clips."""
 
-    def __init__(self, model_type: str, prefix: str) -> None:
-        self.model_type, self.prefix = model_type, prefix
+    def __init__(self, model_type: str, prefix: str, name: str) -> None:
+        self.model_type, self.prefix, self.name = model_type, prefix, name
 
     def translate(self, stock: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
         """Fields of a `GMPATLConfig` of a stock configuration; `known` are the names that it declares.
@@ -66,9 +67,9 @@ class Family:
     def furnish(self, hubert: Any) -> None:
         """Put the family's own parts into a new encoder, which has HuBERT's, before its weights are loaded."""
 
-    def first_convolution(self, hubert: Any) -> nn.Module:
+    def first_convolution(self, hubert: Any) -> nn.Conv1d:
         """The module whose weight tells the front end's precision: a linear layer's may be quantised."""
-        convolution: nn.Module = hubert.feature_extractor.conv_layers[0].conv
+        convolution: nn.Conv1d = hubert.feature_extractor.conv_layers[0].conv
         return convolution
 
     def front_end_parameters(self, hubert: Any) -> list[nn.Parameter]:

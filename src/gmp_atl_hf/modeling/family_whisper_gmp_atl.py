@@ -193,9 +193,9 @@ class Whisper(Family):
         for layer in hubert.encoder.layers:
             layer.attention.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
 
-    def first_convolution(self, hubert: Any) -> nn.Module:
+    def first_convolution(self, hubert: Any) -> nn.Conv1d:
         """See the base class."""
-        convolution: nn.Module = hubert.feature_projection.conv1
+        convolution: nn.Conv1d = hubert.feature_projection.conv1
         return convolution
 
     def front_end_parameters(self, hubert: Any) -> list[nn.Parameter]:
