@@ -34,7 +34,7 @@ from gmp_atl_hf.modeling.families_gmp_atl import FAMILIES
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.pretraining.teachers import Teacher, teacher_facts
 from gmp_atl_hf.training.checks import check_training_table
-from models import gradients, make_clips, pad
+from models import gradients, listen, make_clips, pad
 from runs import SPLIT, given_split, run, write_corpus
 from tables import speech_table
 from test_modeling_pipeline import LENGTHS as SCORED
@@ -150,6 +150,31 @@ def _labelled(model: Any) -> dict[str, torch.Tensor]:
 
 
 @every_case
+def test_checkpointed_layers_have_the_same_gradients(case: str, stocks: Any) -> None:
+    model = take_over(HubertForGMPATL, stocks[case][0]).train()
+    batch = _labelled(model)
+    model(**batch).loss.backward()
+    plain = gradients(model)
+    model.gradient_checkpointing_enable()
+    model(**batch).loss.backward()
+    for name, value in gradients(model).items():
+        torch.testing.assert_close(value, plain[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("how", ["autocast", "stored"])
+@every_case
+def test_bfloat16_gives_nearly_the_same_states(case: str, how: str, stocks: Any) -> None:
+    model = take_over(HubertForGMPATL, stocks[case][0])
+    with torch.no_grad():
+        exact = model.hubert(**pad(CLIPS)).last_hidden_state[0]
+        if how == "stored":
+            model = model.to(torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+            found = model.hubert(**pad(CLIPS)).last_hidden_state[0].float()
+    assert torch.cosine_similarity(found, exact, dim=-1).min() > 0.98
+
+
+@every_case
 def test_cached_features_give_the_same_scores_but_for_their_rounding(case: str, stocks: Any) -> None:
     folder, _ = stocks[case]
     model, extractor = take_over(HubertForGMPATL, folder), load_feature_extractor(folder)
@@ -243,19 +268,34 @@ def test_whispers_encoder_is_found_under_all_its_names(kind: str, stocks: Any, t
         whole = WhisperForConditionalGeneration(stock.config)
         whole.model.load_state_dict(stock.state_dict())
         whole.save_pretrained(tmp_path)
+    with listen() as said:
+        HubertForGMPATL.from_pretrained(tmp_path)
+    assert "UNEXPECTED" not in "".join(said) and "layers" not in "".join(said)
     one, other = take_over(HubertForGMPATL, folder), take_over(HubertForGMPATL, tmp_path)
     with torch.no_grad():
         assert torch.equal(other(CLIPS[0][None]).logits, one(CLIPS[0][None]).logits)
 
 
-def test_an_encoder_below_another_head_is_found(stocks: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", ["old", "new"])
+def test_an_encoder_below_another_head_is_found(names: str, stocks: Any, tmp_path: Path) -> None:
     folder, stock = stocks["wav2vec2"]
     whole = Wav2Vec2ForSequenceClassification(stock.config)
     whole.wav2vec2.load_state_dict(stock.state_dict())
     whole.save_pretrained(tmp_path)
+    if names == "old":  # as the checkpoints on the Hub have them
+        weights = load_file(tmp_path / "model.safetensors")
+        for new, old in (
+            ("parametrizations.weight.original0", "weight_g"),
+            ("parametrizations.weight.original1", "weight_v"),
+        ):
+            weights = {name.replace(new, old): tensor for name, tensor in weights.items()}
+        assert sum("weight_g" in name for name in weights) == 1
+        save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     one, other = take_over(HubertForGMPATL, folder), take_over(HubertForGMPATL, tmp_path)
     with torch.no_grad():
         assert torch.equal(other(CLIPS[0][None]).logits, one(CLIPS[0][None]).logits)
+    other.save_pretrained(tmp_path / "saved")
+    assert set(load_file(tmp_path / "saved" / "model.safetensors")) == set(other.state_dict())
 
 
 # ---- what is made of a model -----------------------------------------------------------------------------------------
@@ -369,6 +409,16 @@ def test_other_encoders_are_refused_by_name_before_any_training(kind: str, tmp_p
     assert all(family in str(refused.value.expected) for family in FAMILIES)
     with pytest.raises(ValueError, match=f"is a '{kind}' model.*those that are: hubert, wav2vec2"):
         HubertForGMPATL.from_pretrained(tmp_path)
+
+
+def test_a_family_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="'conformer' encoders are not supported; those that are: hubert, wav2vec2"):
+        GMPATLConfig(encoder_type="conformer")
+
+
+def test_fields_of_another_family_make_no_backbone() -> None:
+    with pytest.raises(RequestError, match="`backbone` has `model_type` 'wavlm'"):
+        describe_backbone({"model_type": "wavlm", "hidden_size": 16})
 
 
 def test_adapters_that_change_the_number_of_frames_are_refused(tmp_path: Path) -> None:
