@@ -18,7 +18,7 @@ from ..hub.metadata import CARD_FILE, card_metadata
 from ..protocols.speakers import is_unknown
 from ..report.blocks import DASH, percent, points, protocol_line
 from .facts import RunFacts, read_run
-from .method import method_settings
+from .method import encoder_name, method_settings
 
 FIGURE_FILE = "confusion.png"
 
@@ -86,6 +86,7 @@ def render_card(
         report=report,
         summary=summary,
         labels=labels,
+        encoder=encoder_name(facts.config),
         corpus=corpus,
         environment=report["environment"],
         metadata=_metadata(facts, model_id, licence, base),
@@ -163,6 +164,7 @@ def _metadata(facts: RunFacts, model_id: str | None, licence: str | None, base: 
     ]
     return card_metadata(
         "audio-classification",
+        facts.config.encoder_type,
         language=_languages(corpus) or None,
         license=licence,
         base_model=base if base and "/" in base else None,  # others are no id on the Hub

@@ -72,8 +72,9 @@ def trainer_card(
     known = ""
     if chosen_by_uar and state.best_metric is not None:
         known = f"Best development UAR while training: {100 * state.best_metric:.1f} %."
+    task = "audio-classification" if classifies else "feature-extraction"
     parts = [
-        f"---\n{card_metadata('audio-classification' if classifies else 'feature-extraction')}\n---",
+        f"---\n{card_metadata(task, model.config.encoder_type)}\n---",
         f"# {repo_id.split('/')[-1]}",
         f"A `{kind}`, trained with gmp_atl_hf after GMP-ATL ([arXiv 2405.02151](https://arxiv.org/abs/2405.02151)).",
         f"Labels: {', '.join(model.config.emotions)}." if emotions else "",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import HubertConfig
+from transformers import HubertConfig, PreTrainedConfig
 from transformers.utils import cached_file
+
+from .families_gmp_atl import FAMILIES, HUBERT, family_of
+from .family_gmp_atl import Family
 
 READOUTS = ("last", "sum")
 """What heads may read beside a single layer."""
@@ -105,9 +109,14 @@ class GMPATLConfig(HubertConfig):
         label2id (`dict[str, int]`, *optional*):
             The reverse.
 
+    Attributes:
+        encoder_type (`str`): The family of the encoder, `model_type` of its stock checkpoints, from which it is taken
+            over; `"hubert"` unless the configuration says otherwise. Fields of other families have their own names
+            where HuBERT has none like them.
+
     Raises:
-        ValueError: A field outside its range, labels that are not numbered 0, 1, 2, …, `id2label` and `label2id` that
-            disagree, or `conv_pos_batch_norm=True` (see below).
+        ValueError: A field outside its range, an `encoder_type` that there is not, labels that are not numbered 0, 1,
+            2, …, `id2label` and `label2id` that disagree, or `conv_pos_batch_norm=True` (see below).
 
     Example:
         >>> GMPATLConfig(num_labels=4, am_softmax_margin=0.3).am_softmax_margin
@@ -115,6 +124,8 @@ class GMPATLConfig(HubertConfig):
     """
 
     model_type = "gmp_atl"
+    # No field: configurations of HuBERT models do not mention it, and stay what they were.
+    encoder_type: ClassVar[str] = HUBERT
     # Evaluated by the stock trainer, a model gives its logits alone, as `np.argmax(predictions, axis=1)` expects.
     keys_to_ignore_at_inference: ClassVar[list[str]] = [
         "loss_sums",
@@ -155,6 +166,8 @@ class GMPATLConfig(HubertConfig):
         super().__setattr__(key, value)  # type: ignore[no-untyped-call]
 
     def __post_init__(self, **kwargs: Any) -> None:
+        for name, default in family_of(kwargs.get("encoder_type", HUBERT)).fields.items():
+            kwargs.setdefault(name, default)
         if self.id2label is None and self.label2id is not None:
             self.id2label = {number: name for name, number in self.label2id.items()}
         scales = self.frame_scales or {}
@@ -215,13 +228,28 @@ class GMPATLConfig(HubertConfig):
     def get_config_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read a configuration; a plain HuBERT one becomes a GMP-ATL one, with LayerDrop off (see the class)."""
+        """Read a configuration; a plain HuBERT one becomes a GMP-ATL one, with LayerDrop off (see the class).
+
+        So does that of another family of encoders.
+
+        Raises:
+            ValueError: It is that of a model which is none of ours and of none of the families.
+        """
         config_dict, kwargs = super().get_config_dict(find_checkpoint(pretrained_model_name_or_path), **kwargs)
-        if config_dict.get("model_type") == HubertConfig.model_type:
-            config_dict = {**config_dict, "model_type": cls.model_type, "layerdrop": 0.0}
-            config_dict.pop("architectures", None)
-            # Nobody's test speakers are in the training data of a plain HuBERT, unless it says so.
-            config_dict.setdefault("seen_speakers", [])
+        kind = config_dict.get("model_type")
+        if kind is None or kind == cls.model_type:
+            return config_dict, kwargs
+        try:
+            family = family_of(kind)
+        except ValueError as error:
+            raise ValueError(f"{pretrained_model_name_or_path} is a {kind!r} model: {error}") from error
+        if kind != HUBERT:
+            known = {each.name for each in fields(cls)}
+            config_dict = {**family.translate(config_dict, known), "encoder_type": kind}
+        config_dict = {**config_dict, "model_type": cls.model_type, "layerdrop": 0.0}
+        config_dict.pop("architectures", None)
+        # Nobody's test speakers are in the training data of a plain encoder, unless it says so.
+        config_dict.setdefault("seen_speakers", [])
         return config_dict, kwargs
 
     @classmethod
@@ -337,7 +365,39 @@ def _reversed(names: dict[int, str]) -> dict[str, int]:
     return {name: number for number, name in names.items()}
 
 
-class BeginsAnywhere:
+_WHERE = ("cache_dir", "force_download", "proxies", "token", "local_files_only", "revision", "subfolder")
+"""Arguments of `from_pretrained` that say where a checkpoint lies."""
+
+
+def stock_family(name: str | os.PathLike[str], **kwargs: Any) -> Family | None:
+    """The family of a stock checkpoint, a folder or Hub id; None for HuBERT's, for our own models and for adapters."""
+    where = {option: kwargs[option] for option in _WHERE if option in kwargs}
+    kind = PreTrainedConfig.get_config_dict(name, **where)[0].get("model_type")
+    return family_of(kind) if kind in FAMILIES and kind != HUBERT else None
+
+
+class RenamesTensors:
+    """`from_pretrained` of models that take over the encoders of other families, whose tensors have other names."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """Load a checkpoint as transformers does."""
+        name = pretrained_model_name_or_path
+        config = kwargs.get("config")
+        asked = name is not None and "key_mapping" not in kwargs
+        asked = asked and getattr(config, "encoder_type", None) != HUBERT  # whose tensors have their names already
+        if asked and (family := stock_family(name, **kwargs)) is not None:
+            kwargs = {**kwargs, "key_mapping": family.renamings()}
+        return super().from_pretrained(name, *model_args, **kwargs)  # type: ignore[misc]
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        """Save a model as transformers does, under our own names even if it was loaded from others."""
+        if self.config.encoder_type != HUBERT:  # type: ignore[attr-defined]
+            kwargs.setdefault("save_original_format", False)
+        return super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+
+
+class BeginsAnywhere(RenamesTensors):
     """`from_pretrained` of models that begin their training from any HuBERT and from one another."""
 
     method_defaults: Mapping[str, Any] = SPEC_AUGMENT
@@ -377,7 +437,7 @@ class BeginsAnywhere:
                 if cls.__name__ not in (stored.get("architectures") or ()):
                     precision = {} if "torch_dtype" in kwargs else {"dtype": "float32"}
                     kwargs = {**precision, **cls.method_defaults, **kwargs}
-        return super().from_pretrained(name, *model_args, config=config, **kwargs)  # type: ignore[misc]
+        return super().from_pretrained(name, *model_args, config=config, **kwargs)
 
 
 GMPATLConfig.register_for_auto_class()  # type: ignore[no-untyped-call]

@@ -115,7 +115,8 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
 
     def freeze_feature_encoder(self) -> None:
         """Stop training the convolution front end (the field's usual choice for pre-trained checkpoints)."""
-        self.hubert.feature_extractor._freeze_parameters()
+        for parameter in self.hubert.family.front_end_parameters(self.hubert):
+            parameter.requires_grad = False
 
     def freeze_base_model(self) -> None:
         """Stop training everything but the heads, to which the weights of a sum over layers belong."""

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import datasets
+import numpy as np
 from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import HubStrategy
 
+from ..data.audio import SAMPLING_RATE
 from ..errors import RequestError
+from ..modeling.families_gmp_atl import longest_samples
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLEmotionModel, GMPATLPreTrainedModel
 from .arguments import UARS, GMPATLTrainingArguments
 from .bfloat16_on_cpu import has_native_bfloat16
@@ -262,6 +265,7 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
         )
     if len(table) == 0:
         raise RequestError("the table has no rows", "at least one recording", "look at what was left out of the corpus")
+    _refuse_long_clips(table, model)
     if "labels" in model.target_names:
         names = getattr(table.features["emotion"], "names", None)
         known = model.config.emotions
@@ -279,3 +283,17 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
                 f"a ClassLabel of {', '.join(GENDERS)} in this order, None where not known",
                 "map the column, or remove it",
             )
+
+
+def _refuse_long_clips(table: datasets.Dataset, model: GMPATLPreTrainedModel) -> None:
+    """Refuse clips that the encoder has no places for; pieces of them would do for training, but not for tests."""
+    most = longest_samples(model.config)
+    longest = int(np.argmax(table["num_samples"]))
+    samples = table[longest]["num_samples"]
+    if most is not None and samples > most:
+        name = table[longest]["id"] if "id" in table.column_names else f"row {longest}"
+        raise RequestError(
+            f"{name} has {samples / SAMPLING_RATE:g} s",
+            f"at most {most / SAMPLING_RATE:g} s, for which {model.config.encoder_type} encoders have places",
+            "a corpus of segments (`start` and `end` of the reader `csv`), or another backbone",
+        )
