@@ -25,6 +25,12 @@ BUILT_IN_VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "last-layer": {"pseudo_labels.layers": [-1]},
     "two-layers": {"pseudo_labels.layers": [-3, -1]},
     "all-frames": {"stages.retrain.model.frame_targets": "all"},
+    "joint": {
+        "stages.retrain.skip": True,
+        "stages.finetune.start": "backbone",
+        "stages.finetune.model.frame_weight": 0.1,
+        "stages.finetune.model.frame_targets": "all",
+    },
     "retrain-from-multitask": {"stages.retrain.start": "multitask"},
     "cross-entropy": {"stages.finetune.model.emotion_loss": "cross-entropy"},
     "frozen-encoder": {"stages.finetune.freeze_encoder": True},

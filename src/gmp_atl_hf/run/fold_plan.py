@@ -29,7 +29,14 @@ from ..recipe.sections import STAGE_NAMES, PseudoLabelSpec, StageName
 from ..run_folder.layout import BACKBONE, STEP_NAMES, FoldFolder, RunFolder
 from ..run_folder.step_folder import StepFolder
 from .search import Candidate, train_candidates
-from .stages import MODEL_CLASSES, backbone_fields, stage_arguments, stage_model_fields
+from .stages import (
+    MODEL_CLASSES,
+    backbone_fields,
+    learns_frame_labels,
+    model_class_of,
+    stage_arguments,
+    stage_model_fields,
+)
 from .steps import make_oracle_labels, make_pseudo_labels, train
 from .training import Training, Weights
 
@@ -165,7 +172,8 @@ class _FoldPlan:
         if "scratch" in self.backbone:
             self._backbone_step()
         for stage in self.method.stages.performed:
-            if stage == "retrain":
+            # The first stage that may need them: they do not change from one to the next.
+            if stage != "multitask" and self.method.needs_frame_labels and "pseudo-labels" not in self.steps:
                 self._label_step()
             self._training_step(stage)
         # Nobody knows yet which candidate is tested: with the cache only if all leave the front end as it is.
@@ -264,7 +272,8 @@ class _FoldPlan:
         return searched, lambda folder: train_candidates(folder, candidates)
 
     def _training(self, stage: StageName, method: Method, description: str) -> Training:
-        fields = stage_model_fields(method, stage, self.labels, self._scales() if stage == "retrain" else None)
+        labelled = learns_frame_labels(method, stage)
+        fields = stage_model_fields(method, stage, self.labels, self._scales() if labelled else None)
         if stage == "multitask" and known_genders(self.train) < 2:
             fields["emotion_weight"] = 1.0  # of one gender there is nothing to learn
         arguments, max_steps = stage_arguments(method, stage), None
@@ -275,7 +284,7 @@ class _FoldPlan:
             max_steps = sum(map(self._updates, trainings.values()))
         return Training(
             step=STEP_NAMES[stage],
-            model_class=MODEL_CLASSES[stage],
+            model_class=model_class_of(method, stage),
             start=self._weights(method.stages.start_of(stage)),
             backbone=self._weights("backbone"),
             fields=fields,
@@ -287,7 +296,7 @@ class _FoldPlan:
             seed=self.seed,
             start_weight=None if weight == 1 else weight,
             stop_at=self.stops.get(stage),
-            labels=self.steps["pseudo-labels"].folder if stage == "retrain" else None,
+            labels=self.steps["pseudo-labels"].folder if labelled else None,
             front_end_cache=self._front_end_cache(stage, method),
             description=description,
             held_out=self.held_out,

@@ -37,6 +37,7 @@ from ..recipe.sections import PseudoLabelSpec
 from ..run_folder.layout import DEV_LOGITS_FILE, LEFT_OUT_FILE, TRAINING_FILE
 from ..run_folder.step_folder import STARTED_FILE
 from ..training.callbacks import StopAtStep
+from ..training.joint import HubertForGMPATLJoint
 from ..training.trainer import GMPATLTrainer
 from .stages import make_arguments
 from .tracking import Tracking
@@ -99,7 +100,7 @@ def train(folder: Path, task: Training) -> None:
     if state.is_main_process:
         model.config.seen_speakers = seen
         with quiet_transformers():
-            model.save_pretrained(folder)
+            (model.without_frame_heads() if isinstance(model, HubertForGMPATLJoint) else model).save_pretrained(folder)
         feature_extractor.save_pretrained(folder)
         if dev_logits is not None and task.dev is not None:
             names = task.dev.features["emotion"].names
@@ -108,7 +109,7 @@ def train(folder: Path, task: Training) -> None:
         unread = (COPY_FILE, STARTED_FILE)
         remember(folder, (file for file in folder.iterdir() if file.is_file() and file.name not in unread))
         # Written last: with it the training counts as done.
-        write_known(folder, {TRAINING_FILE: json_of(_summary(trainer.state))})
+        write_known(folder, {TRAINING_FILE: json_of(_summary(trainer.state, trainer.args.load_best_model_at_end))})
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     state.wait_for_everyone()
 
@@ -160,7 +161,8 @@ def _last_checkpoint(folder: Path) -> str | None:
     return last
 
 
-def _summary(state: TrainerState) -> dict[str, Any]:
+def _summary(state: TrainerState, best_kept: bool) -> dict[str, Any]:
+    """What `training.json` says; `best_step` is the step whose weights were kept, the last one or the best."""
     timings = ("_runtime", "_per_second", "total_flos", "preparation_time")
     # The mean over all steps is left out as well: after a resume it is that of the steps since.
     log = [
@@ -168,9 +170,13 @@ def _summary(state: TrainerState) -> dict[str, Any]:
         for entry in state.log_history
         if "train_loss" not in entry
     ]
+    step, uar = state.best_global_step or state.global_step, state.best_metric
+    if not best_kept:
+        step = state.global_step
+        uar = next((entry["eval_uar"] for entry in log if entry["step"] == step and "eval_uar" in entry), None)
     return {
-        "best_step": state.best_global_step or state.global_step,
-        "best_dev_uar": state.best_metric,
+        "best_step": step,
+        "best_dev_uar": uar,
         "updates": state.global_step,
         "planned_updates": state.max_steps,
         "log": log,
