@@ -124,6 +124,8 @@ def _prepared_states(facts: RunFacts) -> list[Setting]:
     if spec.normalize != "none":
         value = f"by the mean and deviation of their own {spec.normalize}"
         rows.append(Setting("Frames centred and scaled before clustering", value, OURS))
+    if spec.per != "none":
+        rows.append(Setting("Clusters", f"of each {spec.per} by itself, the centres joined", OURS))
     if spec.windows != (SINGLE_FRAME,):
         value = ", ".join(f"{window:g}" for window in spec.windows) + f" s ({SINGLE_FRAME} s: the frame as it is)"
         rows.append(Setting("Frames averaged before clustering over", value, OURS))

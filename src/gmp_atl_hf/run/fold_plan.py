@@ -18,11 +18,12 @@ from ..checkpoints import save_scratch_backbone
 from ..data.audio import SAMPLING_RATE
 from ..data.fingerprints import combine
 from ..data.scale_names import ScaleName, column_name
-from ..errors import RequestError
+from ..errors import RequestError, errors_of
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..protocols.fold import Fold, select
 from ..protocols.leakage import HeldOut
 from ..protocols.shuffled_labels import shuffle_labels
+from ..pseudo_labels.classes import refuse_too_few_frames
 from ..pseudo_labels.feature_stream import frames_of
 from ..recipe.method import Method
 from ..recipe.sections import STAGE_NAMES, PseudoLabelSpec, StageName
@@ -354,6 +355,9 @@ class _FoldPlan:
                 "at least as many frames as clusters",
                 "smaller pseudo_labels.clusters, more recordings, or a larger pseudo_labels.sample_frames",
             )
+        if spec.per != "none":
+            with errors_of(self.label):
+                refuse_too_few_frames(self.train, counts, spec.per, spec.clusters)
 
     def _updates(self, arguments: Mapping[str, Any]) -> int:
         if arguments.get("max_steps", -1) > 0:
@@ -371,7 +375,7 @@ class _FoldPlan:
         return math.ceil(sampler.steps * arguments["num_train_epochs"])
 
 
-LATER_SETTINGS = ("windows", "normalize", "control")
+LATER_SETTINGS = ("windows", "normalize", "per", "control")
 """Settings that came after the first steps were made: at their defaults they are in no key, which stays what it was."""
 
 

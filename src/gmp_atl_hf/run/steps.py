@@ -202,8 +202,8 @@ def make_pseudo_labels(
         folder: The step's folder, unfinished.
         model_class: Class to load the checkpoint with.
         checkpoint: Folder or Hub id of the model whose hidden states are clustered.
-        spec: Layers, windows, numbers of clusters, what frames are normalised by, the sample, and whether the labels
-            are shuffled in the end.
+        spec: Layers, windows, numbers of clusters, what frames are normalised by or clustered per, the sample, and
+            whether the labels are shuffled in the end.
         train: Training rows; clusters see nothing else.
         dev: Development rows, labelled for logging only.
         description: What the progress bars say.
@@ -223,7 +223,8 @@ def make_pseudo_labels(
     cache = open_cache(front_end_cache, model, extractor, rows, description)
     with deterministic(device):
         extraction = hidden_state_extraction(model, spec.layers, extractor, cache)
-        kmeans = MultiScaleKMeans(spec.clusters, spec.seed, windows=spec.windows, normalize=spec.normalize)
+        how: dict[str, Any] = {"windows": spec.windows, "normalize": spec.normalize, "per": spec.per}
+        kmeans = MultiScaleKMeans(spec.clusters, spec.seed, **how)
         cluster_and_label(folder, extraction, kmeans, spec.sample_frames, train, dev, description)
     if spec.control == "shuffled" and PartialState().is_main_process:
         shuffle_frame_labels(folder, [len(train), 0 if dev is None else len(dev)], spec.seed)
