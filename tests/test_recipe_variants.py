@@ -63,6 +63,7 @@ def test_fine_tuning_starts_from_the_last_stage_performed_before_it() -> None:
         "direct-long": "backbone",
         "tapt": "retrain",
         "multitask-only": "multitask",
+        "joint": "backbone",
         **dict.fromkeys(ABLATIONS, "retrain"),
     }
     assert made.method("gmp-atl").stages.start_of("retrain") == "backbone"
