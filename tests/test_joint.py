@@ -16,7 +16,7 @@ from gmp_atl_hf.training.head_first import prepare_heads
 from gmp_atl_hf.training.joint import HubertForGMPATLJoint
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from recipes import SMALL, recipe, refused
-from runs import SPLIT, files_of, given_split, read_json, run, write_corpus
+from runs import SPLIT, files_of, given_split, read_json, recipe_dict, run, write_corpus
 from tables import SCALES, changed, feature_extractor, small_model, speech_table, training_arguments, weights_of
 
 TABLE, DEV = speech_table(11), speech_table(6, seed=1)
@@ -127,3 +127,25 @@ def test_a_run_trains_both_and_keeps_a_plain_model(tmp_path: Path) -> None:
     assert "model.safetensors" in files_of(fold / "4-finetune")
     other = read_json(folder / "multitask-only/seed-0/fold-01/4-finetune/step.json")["inputs"]
     assert "pseudo_labels" not in other and "frame_weight" not in other["model"]
+
+
+def test_its_weight_can_be_searched_and_the_final_model_is_as_long_as_it_is_told(tmp_path: Path) -> None:
+    root = write_corpus(tmp_path / "corpus")
+    skipped = {"name": "second-loss", "set": {"stages.retrain.skip": True, "stages.finetune.average_epochs": 2}}
+    folder, weights = tmp_path / "run", [0.0, 0.5]
+    run(recipe_dict(root, variants=[skipped], search={"stages.finetune.model.frame_weight": weights}), folder)
+    chosen = read_json(folder / "model/step.json")["inputs"]["settings"]["stages.finetune.model.frame_weight"]
+    for fold, labelled in (("fold-01", True), ("all-speakers", chosen == 0.5)):
+        assert (folder / "second-loss/seed-0" / fold / "2-pseudo-labels").is_dir() == labelled
+    tried = read_json(folder / "second-loss/seed-0/fold-01/4-finetune/step.json")["inputs"]["candidates"]
+    assert ["pseudo_labels" in tried[number] for number in "01"] == [False, True]
+    final = folder / "second-loss/seed-0/all-speakers/4-finetune"
+    inputs, training = (read_json(final / name) for name in ("step.json", "training.json"))
+    assert "stop_at" not in inputs["inputs"] and training["updates"] == training["planned_updates"]
+    assert "stop_at" in read_json(final.parent / "1-multitask/step.json")["inputs"]
+    assert read_json(folder / "model/config.json")["architectures"] == ["HubertForGMPATL"]
+    card = (folder / "model/README.md").read_text(encoding="utf-8")
+    assert "| Epoch | the mean of the weights of the last 2 |" in card
+    said = "| Frame labels as a second loss | cross-entropy of each scale, times 0.5; frames that count: masked ones |"
+    assert (said in card) == (chosen == 0.5)
+    assert ("2. and 3. Frame labels and retraining | not done" in card) == (chosen == 0.0)
