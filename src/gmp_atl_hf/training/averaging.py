@@ -91,7 +91,8 @@ class AverageWeights(TrainerCallback):
     def save(self, folder: Path) -> None:
         """Write the mean so far into a checkpoint; nothing before the first epoch that counts."""
         if self.averaged:
-            save_file(self.mean, folder / AVERAGE_FILE, {"averaged": str(self.averaged)})
+            tensors = {name: mean.contiguous() for name, mean in self.mean.items()}
+            save_file(tensors, folder / AVERAGE_FILE, {"averaged": str(self.averaged)})
 
     def load(self, folder: Path) -> None:
         """Take the mean up again from a checkpoint."""

@@ -81,15 +81,9 @@ class HubertForGMPATLJoint(HubertForGMPATL):
             parts[1:] = self.frame_heads.sums(self.dropout(hidden), mask, frame_labels, masked)
         return self._output(parts, loss_denominators, encoded, **outputs)
 
-    def score(
-        self,
-        pooled: Tensor,
-        labels: Tensor | None = None,
-        gender_labels: Tensor | None = None,
-        class_weights: Tensor | None = None,
-    ) -> tuple[dict[str, Tensor], list[PartSums]]:
+    def score(self, pooled: Tensor, *targets: Any, **further: Any) -> tuple[dict[str, Tensor], list[PartSums]]:
         """See the base class; of pooled vectors nothing is known about frames, so that their parts are 0."""
-        outputs, parts = super().score(pooled, labels, gender_labels, class_weights)
+        outputs, parts = super().score(pooled, *targets, **further)
         nothing = [PartSums(*(torch.zeros_like(values) for values in part)) for part in parts for _ in self.frame_heads]
         return outputs, [*parts, *nothing]
 
