@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gmp_atl_hf.checkpoints import load_model
+from gmp_atl_hf.checkpoints import describe_backbone, load_model
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL, HubertForGMPATLFrameClassification
 from gmp_atl_hf.training.head_first import prepare_heads
@@ -127,6 +127,13 @@ def test_a_run_trains_both_and_keeps_a_plain_model(tmp_path: Path) -> None:
     assert "model.safetensors" in files_of(fold / "4-finetune")
     other = read_json(folder / "multitask-only/seed-0/fold-01/4-finetune/step.json")["inputs"]
     assert "pseudo_labels" not in other and "frame_weight" not in other["model"]
+
+
+def test_a_field_that_came_later_is_in_no_key_of_a_backbone_unless_it_is_set(tmp_path: Path) -> None:
+    for weight in (0.0, 0.5):
+        small_model(HubertForGMPATL, frame_weight=weight).save_pretrained(tmp_path)
+        feature_extractor().save_pretrained(tmp_path)
+        assert ("frame_weight" in describe_backbone(str(tmp_path))["config"]) == (weight == 0.5)
 
 
 def test_its_weight_can_be_searched_and_the_final_model_is_as_long_as_it_is_told(tmp_path: Path) -> None:

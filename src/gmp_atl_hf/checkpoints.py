@@ -20,7 +20,7 @@ from transformers.utils import cached_file, find_adapter_config_file, is_peft_av
 from .data.audio import SAMPLING_RATE
 from .errors import RequestError
 from .files import check_files, hash_file, read_json
-from .modeling.configuration_gmp_atl import GMPATLConfig, find_checkpoint, shipped_folder
+from .modeling.configuration_gmp_atl import LATER_FIELDS, GMPATLConfig, find_checkpoint, shipped_folder
 from .modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
 from .protocols.speakers import UNKNOWN
 from .ranges import refuse_absurd_numbers
@@ -456,4 +456,5 @@ def hash_weights(path: Path) -> str:
 def _plain(config: PreTrainedConfig) -> dict[str, Any]:
     """Configuration fields without what changes with the copy or the release that reads it."""
     fields: dict[str, Any] = json.loads(config.to_json_string(use_diff=True))
-    return {name: value for name, value in fields.items() if name not in ("_name_or_path", "transformers_version")}
+    left_out = ("_name_or_path", "transformers_version")
+    return {n: value for n, value in fields.items() if n not in left_out and LATER_FIELDS.get(n, ...) != value}
