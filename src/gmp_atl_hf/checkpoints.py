@@ -27,7 +27,13 @@ from .errors import RequestError
 from .files import check_files, hash_file, read_json
 from .loading_errors import explained as explained
 from .loading_errors import quiet_transformers as quiet_transformers
-from .modeling.configuration_gmp_atl import ADAPTER_MODEL_CONFIG, GMPATLConfig, find_checkpoint, shipped_folder
+from .modeling.configuration_gmp_atl import (
+    ADAPTER_MODEL_CONFIG,
+    LATER_FIELDS,
+    GMPATLConfig,
+    find_checkpoint,
+    shipped_folder,
+)
 from .modeling.encoding_gmp_atl import GMPATLModel
 from .modeling.families_gmp_atl import FAMILIES, HUBERT
 from .modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
@@ -450,4 +456,5 @@ def hash_weights(path: Path) -> str:
 def _plain(config: PreTrainedConfig) -> dict[str, Any]:
     """Configuration fields without what changes with the copy or the release that reads it."""
     fields: dict[str, Any] = json.loads(config.to_json_string(use_diff=True))
-    return {name: value for name, value in fields.items() if name not in ("_name_or_path", "transformers_version")}
+    left_out = ("_name_or_path", "transformers_version")
+    return {n: value for n, value in fields.items() if n not in left_out and LATER_FIELDS.get(n, ...) != value}

@@ -48,10 +48,11 @@ def method_settings(facts: RunFacts) -> list[Setting]:
         rows.append(Setting("Weights of the two losses", value, OURS))
     else:
         rows.append(Setting("1. Emotion and gender trained together", "not done in this variant", ABLATION))
-    if "retrain" in performed:
-        rows += _frame_label_settings(facts)
-    else:
+    if not facts.chosen.needs_frame_labels:
         rows.append(Setting("2. and 3. Frame labels and retraining", "not done in this variant", ABLATION))
+    else:
+        rows += _frame_label_settings(facts)
+        rows += _retraining_settings(facts)
     rows += _finetuning_settings(facts)
     return rows + _adapter_settings(facts)
 
@@ -97,20 +98,35 @@ def _encoder(facts: RunFacts) -> str:
     return f"{name}, {size}, from {f'`{backbone}`' if known else 'a checkpoint'}"
 
 
+def _retraining_settings(facts: RunFacts) -> list[Setting]:
+    if facts.method.stages.retrain.skip:
+        return [
+            Setting(
+                f"3. {encoder_name(facts.config)} retrained on the frame labels", "not done in this variant", ABLATION
+            )
+        ]
+    return [
+        Setting(
+            f"3. {encoder_name(facts.config)} retrained on the frame labels",
+            "cross-entropy, summed over scales",
+            SUMMARIES,
+        ),
+        _start(facts, "retrain", "Retraining starts from", stated="backbone"),
+        Setting("Frames that count in retraining", _frame_targets(facts, "retrain"), OURS),
+    ]
+
+
+def _frame_targets(facts: RunFacts, stage: StageName) -> str:
+    method = facts.chosen
+    fields: Mapping[str, Any] = {**method.model, **getattr(method.stages, stage).model}
+    return "masked ones" if fields.get("frame_targets", facts.config.frame_targets) == "masked" else "all"
+
+
 def _frame_label_settings(facts: RunFacts) -> list[Setting]:
     method, config = facts.method, facts.config
     spec = method.pseudo_labels
-    fields: Mapping[str, Any] = {**method.model, **method.stages.retrain.model}
-    targets = fields.get("frame_targets", config.frame_targets)
-    retraining = [
-        Setting(
-            f"3. {encoder_name(config)} retrained on the frame labels", "cross-entropy, summed over scales", SUMMARIES
-        ),
-        _start(facts, "retrain", "Retraining starts from", stated="backbone"),
-        Setting("Frames that count in retraining", f"{targets} ones" if targets == "masked" else "all", OURS),
-    ]
     if spec.control == "oracle":
-        return [Setting("2. Frame labels", "the emotion of the clip at every frame", CONTROL), *retraining]
+        return [Setting("2. Frame labels", "the emotion of the clip at every frame", CONTROL)]
     # Of the model that was clustered: the fine-tuned one may have fewer.
     layers = [layer_of(layer, config.num_hidden_layers) for layer in spec.layers]
     third_last = layers == [config.num_hidden_layers - 2]
@@ -130,7 +146,6 @@ def _frame_label_settings(facts: RunFacts) -> list[Setting]:
         Setting("Numbers of clusters", ", ".join(map(str, spec.clusters)), OURS),
         Setting("Clusters fitted on", f"training {facts.units} only", OURS),
         *shuffled,
-        *retraining,
     ]
 
 
@@ -140,6 +155,8 @@ def _prepared_states(facts: RunFacts) -> list[Setting]:
     if spec.normalize != "none":
         value = f"by the mean and deviation of their own {spec.normalize}"
         rows.append(Setting("Frames centred and scaled before clustering", value, OURS))
+    if spec.per != "none":
+        rows.append(Setting("Clusters", f"of each {spec.per} by itself, the centres joined", OURS))
     if spec.windows != (SINGLE_FRAME,):
         value = ", ".join(f"{window:g}" for window in spec.windows) + f" s ({SINGLE_FRAME} s: the frame as it is)"
         rows.append(Setting("Frames averaged before clustering over", value, OURS))
@@ -156,6 +173,10 @@ def _finetuning_settings(facts: RunFacts) -> list[Setting]:
     if angular:
         values = f"{config.am_softmax_scale:g} and {config.am_softmax_margin:g}"
         rows.append(Setting("Scale s and margin m", values, OURS))
+    if facts.chosen.joint:
+        weight = {**facts.chosen.model, **facts.chosen.stages.finetune.model}["frame_weight"]
+        value = f"cross-entropy of each scale, times {weight:g}; frames that count: {_frame_targets(facts, 'finetune')}"
+        rows.append(Setting("Frame labels as a second loss", value, ABLATION))
     rows.append(Setting("States that the head reads", _readout(config), OURS))
     standardized = ", standardised by the training clips" if config.standardize else ""
     rows.append(Setting("Pooling of frames", config.pooling + standardized, OURS))
@@ -164,9 +185,19 @@ def _finetuning_settings(facts: RunFacts) -> list[Setting]:
         part = f"{dotted.rsplit('.', 1)[-1]}, chosen in each fold by development {facts.units}"
         here = read_json(facts.model / STEP_FILE)["inputs"]["settings"][dotted]
         rows.append(Setting(part, f"of {', '.join(map(str, tried))}; {here} in this model", OURS))
-    epoch = "the last" if not facts.temperatures else f"that of the best UAR on development {facts.units}"
-    rows.append(Setting("Epoch", epoch + (", the median of the folds" if facts.cross_validated else ""), OURS))
+    rows.append(Setting("Epoch", _epoch(facts), OURS))
     return rows
+
+
+def _epoch(facts: RunFacts) -> str:
+    """Which epoch of the fine-tuning the model is."""
+    arguments = facts.chosen.stages.finetune.arguments
+    if epochs := arguments.get("average_epochs", 0):
+        return f"the mean of the weights of the last {epochs}"
+    if not arguments.get("load_best_model_at_end", True) and arguments.get("early_stopping_patience") is None:
+        return "the last"
+    epoch = "the last" if not facts.temperatures else f"that of the best UAR on development {facts.units}"
+    return epoch + (", the median of the folds" if facts.cross_validated else "")
 
 
 def _readout(config: GMPATLConfig) -> str:

@@ -27,6 +27,9 @@ UNKNOWN_SPEAKER = "unknown"
 SPEC_AUGMENT: Mapping[str, Any] = {"mask_time_prob": 0.05, "mask_time_length": 10, "mask_time_min_masks": 0}
 """Time masks where emotions are learnt: light SpecAugment. Our choice (P-TAPT and FLEA have 0.05 to 0.08)."""
 
+LATER_FIELDS: Mapping[str, Any] = {"frame_weight": 0.0}
+"""Fields that came after the first runs, and their defaults: with these they are in no key of a run."""
+
 ADAPTER_MODEL_CONFIG = "gmp_atl_config.json"
 """Beside an adapter, the configuration of the model that it was trained in. Not `config.json`: transformers would look
 for a whole model beside it."""
@@ -96,6 +99,9 @@ class GMPATLConfig(HubertConfig):
             `"linear"` or `"cosine"` (HuBERT's projection and cosine over 0.1). Cross-entropy is stated, the head not.
         frame_targets (`str`, defaults to `"masked"`):
             Frames that count in retraining: `"masked"` only, or `"all"` (ablation). Our choice.
+        frame_weight (`float`, defaults to 0.0):
+            Weight of the frame labels of each scale in a recipe's fine-tuning, beside 1 for the emotion; 0 is without
+            them, as in the paper.
         seen_speakers (`list[str]`, *optional*):
             Speakers (`<corpus>/<speaker>`) that training, choice of the epoch, clustering or an earlier stage has
             used; `None` where that is not recorded. `<corpus>/unknown` stands for speakers without a name, `unknown`
@@ -147,6 +153,7 @@ class GMPATLConfig(HubertConfig):
     frame_scales: dict[str, int] | None = None
     frame_head: str = "linear"
     frame_targets: str = "masked"
+    frame_weight: float | int = 0.0
     seen_speakers: list[str] | None = None
     # Declared again because text, numpy's numbers and mixtures are welcome; see `__setattr__`.
     id2label: dict[Any, Any] | None = None
@@ -198,6 +205,7 @@ class GMPATLConfig(HubertConfig):
             "am_softmax_margin": (lambda value: 0 <= value < 1, "0 <= m < 1"),
             "logit_temperature": (lambda value: value > 0, "a number above 0"),
             "emotion_weight": (lambda value: 0 <= value <= 1, "0 to 1"),
+            "frame_weight": (lambda value: value >= 0, "0 or more"),
         }
         for name, (fits, expected) in ranges.items():
             value = getattr(self, name)

@@ -19,7 +19,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_gmp_atl import BeginsAnywhere, GMPATLConfig
 from .encoding_gmp_atl import EncodedSpeech, EncoderInputs, GMPATLModel, GMPATLModelOutput, encode_speech
-from .heads_gmp_atl import FRAME_HEAD_CLASSES, POOLING_CLASSES, CosineClassifier, Standardization
+from .heads_gmp_atl import POOLING_CLASSES, CosineClassifier, FrameHeads, Standardization
 from .losses_gmp_atl import (
     IGNORED,
     PartSums,
@@ -27,7 +27,6 @@ from .losses_gmp_atl import (
     combine_parts,
     count_labels,
     cross_entropy_sums,
-    frame_cross_entropy_sums,
     stack_parts,
 )
 
@@ -285,11 +284,7 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
 
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)
-        head = FRAME_HEAD_CLASSES[config.frame_head]
-        scales = config.frame_scales or {}
-        self.frame_heads = nn.ModuleDict(
-            {name: head(config.hidden_size, clusters) for name, clusters in scales.items()}
-        )
+        self.frame_heads = FrameHeads(config)
         self.dropout = nn.Dropout(config.final_dropout)
         self.post_init()  # type: ignore[no-untyped-call]
 
@@ -305,10 +300,7 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
 
     def count_parts(self, batch: Mapping[str, Tensor], class_weights: Tensor | None = None) -> Tensor:
         """See the base class."""
-        counted = batch["frame_labels"] != IGNORED
-        if self.config.frame_targets == "masked":
-            counted = counted & batch["mask_time_indices"][:, :, None]
-        return counted.sum((0, 1)).float()
+        return self.frame_heads.count(batch["frame_labels"], batch.get("mask_time_indices"))
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
@@ -340,20 +332,7 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
         if frame_labels is None:
             frame_logits = tuple(head(hidden).float() for head in self.frame_heads.values())
             return self._output([], None, encoded, frame_logits=frame_logits)
-        expected = (*encoded.frame_mask.shape, len(self.frame_heads))
-        if tuple(frame_labels.shape) != expected:
-            raise ValueError(
-                f"frame_labels have shape {tuple(frame_labels.shape)}, but the model makes {expected} "
-                f"(batch, frames, scales) of these clips; scales are {list(self.frame_heads)}"
-            )
-        counted, mask_time_indices = encoded.frame_mask, kwargs.get("mask_time_indices")
-        if self.config.frame_targets == "masked":
-            counted = counted & mask_time_indices if mask_time_indices is not None else torch.zeros_like(counted)
-        parts = []
-        for scale, head in enumerate(self.frame_heads.values()):
-            chosen = counted & (frame_labels[:, :, scale] != IGNORED)
-            targets, clips = frame_labels[:, :, scale][chosen], chosen.nonzero()[:, 0]
-            parts.append(frame_cross_entropy_sums(head(hidden[chosen]), targets, clips, len(chosen)))
+        parts = self.frame_heads.sums(hidden, encoded.frame_mask, frame_labels, kwargs.get("mask_time_indices"))
         return self._output(parts, loss_denominators, encoded)
 
 
@@ -364,7 +343,7 @@ class HubertForGMPATL(GMPATLEmotionModel):
     """
 
     loss_parts = ("emotion",)
-    target_names = ("labels",)
+    target_names: tuple[str, ...] = ("labels",)
     part_weights = (1.0,)
 
     def count_parts(self, batch: Mapping[str, Tensor], class_weights: Tensor | None = None) -> Tensor:

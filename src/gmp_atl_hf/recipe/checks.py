@@ -30,7 +30,6 @@ RUN_OWNED: Mapping[str, str] = {
     "do_predict": "leave it out: test speakers come from `protocol`",
     "resume_from_checkpoint": "leave it out: running the same command again continues where it stopped",
     "restore_callback_states_from_checkpoint": "leave it out: a continued training must equal an undisturbed one",
-    "load_best_model_at_end": "leave it out: it follows from the stage and from `protocol.dev_speakers`",
     "metric_for_best_model": _BEST,
     "greater_is_better": _BEST,
     "remove_unused_columns": "leave it out: the collator needs every column",
@@ -106,8 +105,10 @@ def check_corpora(
         )
 
 
-def check_coherence(stages: StagesSpec, pseudo_labels: PseudoLabelSpec, backbone: str | Mapping[str, Any]) -> None:
-    """Refuse stages that contradict each other.
+def check_coherence(
+    stages: StagesSpec, pseudo_labels: PseudoLabelSpec, backbone: str | Mapping[str, Any], labelled: bool
+) -> None:
+    """Refuse stages that contradict each other; `labelled` where a training has frame labels to learn.
 
     Raises:
         RequestError: With the settings that do not go together, and what to write instead.
@@ -123,7 +124,7 @@ def check_coherence(stages: StagesSpec, pseudo_labels: PseudoLabelSpec, backbone
             )
     _check_starts(stages)
     _check_lora(stages)
-    if stages.retrain.skip:
+    if not labelled:
         return
     refuse_odd_windows(pseudo_labels.windows)
     if pseudo_labels.control != "oracle" and pseudo_labels.source == "multitask" and stages.multitask.skip:

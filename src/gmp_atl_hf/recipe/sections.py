@@ -18,6 +18,7 @@ StageName = Literal["multitask", "retrain", "finetune"]
 Start = Literal["auto", "backbone", "multitask", "retrain"]
 Source = Literal["multitask", "backbone"]
 Normalization = Literal["none", "speaker", "gender"]
+Per = Literal["none", "emotion", "gender"]
 Control = Literal["none", "shuffled", "oracle"]
 
 BACKBONE: Mapping[str, Any] = {"expand": True, "non_empty": True}
@@ -93,6 +94,8 @@ class PseudoLabelSpec:
             for each window and number of clusters; still one label every 20 ms. 0.02 is the frame as it is. Our choice.
         normalize: Centre and scale frames by the statistics of their own training `speaker` or `gender` before they are
             clustered; those that were not clustered by their own. Our choice.
+        per: Cluster the frames of each `emotion` or `gender` of the training clips by themselves, with an equal share
+            of each number of clusters, and join the centres. Our choice.
         control: `shuffled` permutes the labels over all frames, `oracle` replaces them by the emotion of the clip: they
             show whether the content of the labels matters, and are not the method. No part of the method.
     """
@@ -108,6 +111,7 @@ class PseudoLabelSpec:
         default=(SINGLE_FRAME,), metadata={"non_empty": True, "unique": True, "above": 0, "at_most": 60}
     )
     normalize: Normalization = "none"
+    per: Per = "none"
     control: Control = field(default="none", metadata={"quiet": True})
 
 

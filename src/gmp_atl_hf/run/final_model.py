@@ -22,6 +22,7 @@ from .fold_plan import PlannedFold
 from .perform import Worker
 from .plan import RunPlan
 from .search import choose_for_all
+from .stages import keeps_last_step, stage_arguments
 from .temperature import development_temperature, shared_settings
 
 
@@ -29,9 +30,9 @@ def ship_final_model(worker: Worker) -> str:
     """Make `model/` from the first variant and seed, once all its folds are done.
 
     With a single fold it is that fold's model. After cross-validation the method is applied once more to every speaker,
-    each training for the median best step of the folds; that very model has no test speakers left, and its card says
-    so. The temperature is the one that minimises the log loss over the folds' development logits, each scored by its
-    own fold's model.
+    each training for the median best step of the folds, or its whole length if its last step is kept; that very model
+    has no test speakers left, and its card says so. The temperature is the one that minimises the log loss over the
+    folds' development logits, each scored by its own fold's model.
 
     Returns:
         What to tell the user.
@@ -115,11 +116,14 @@ def _plan_all_speakers(plan: RunPlan, variant: str, seed: int, folds: Sequence[P
     stops: dict[str, int] = {
         stage: round(statistics.median(_best_step(planned, stage) for planned in folds))
         for stage in recipe.stages.performed
-        if stage != "retrain"
+        if stage != "retrain" and not keeps_last_step(stage_arguments(recipe, stage))
     }
     if recipe.search:
         overrides, best_steps = choose_for_all([planned.finetune.resolve() for planned in folds])
-        recipe, stops["finetune"] = recipe.candidate(overrides), round(statistics.median(best_steps))
+        recipe = recipe.candidate(overrides)
+        stops.pop("finetune", None)
+        if not keeps_last_step(stage_arguments(recipe, "finetune")):
+            stops["finetune"] = round(statistics.median(best_steps))
     everyone = tuple(dict.fromkeys(plan.corpus.table["speaker"]))
     fold = Fold(number=0, train=everyone, dev=(), test=())
     return plan.planner.plan(variant, recipe, seed, fold, ALL_SPEAKERS, stops)

@@ -214,13 +214,19 @@ def _notes(variants: Mapping[str, Method], corpus: Corpus, folds: Sequence[Fold]
     if genders < 2 and any(not each.stages.multitask.skip for each in variants.values()):
         which = "one gender only" if genders else "no genders"
         notes.append(f"The corpus has {which}, so the gender part of the multi-task training is off.")
-    labelled = [each.pseudo_labels for each in variants.values() if not each.stages.retrain.skip]
+    labelled = [each.pseudo_labels for each in variants.values() if each.needs_frame_labels]
     for by in sorted({spec.normalize for spec in labelled if spec.control != "oracle"} - {"none"}):
         if nameless := groups_of(corpus.table, by).count(None):
             notes.append(
                 f"{nameless} of {len(corpus.table)} recordings have no known {by}: their frames are normalised by the "
                 "statistics of all training frames."
             )
+    per_gender = any(spec.per == "gender" and spec.control != "oracle" for spec in labelled)
+    if per_gender and (nameless := groups_of(corpus.table, "gender").count(None)):
+        notes.append(
+            f"{nameless} of {len(corpus.table)} recordings have no known gender: per gender, their frames are not "
+            "clustered, and are labelled by the nearest of all centres."
+        )
     if not any(fold.dev for fold in folds):
         notes.append("No development speakers: the number of epochs is fixed, and scores are not calibrated.")
     return notes

@@ -26,7 +26,8 @@ from ..pseudo_labels.averaging import averaging_radii
 from ..recipe.method import Method
 from ..recipe.sections import StageName
 from ..training.arguments import GMPATLTrainingArguments
-from ..training.checks import check_training_arguments
+from ..training.checks import check_training_arguments, refuse_other_speeds
+from ..training.joint import HubertForGMPATLJoint
 from ..training.lora import refuse_missing_peft, target_layers
 from .defaults import default_arguments, default_model_fields
 
@@ -53,6 +54,22 @@ def stage_arguments(method: Method, stage: StageName) -> dict[str, Any]:
     return _plain({**default_arguments(stage, method.backbone), **data, **given})
 
 
+def learns_frame_labels(method: Method, stage: StageName) -> bool:
+    """Whether a stage has frame labels to learn."""
+    return stage == "retrain" or (stage == "finetune" and method.joint)
+
+
+def model_class_of(method: Method, stage: StageName) -> type[GMPATLPreTrainedModel]:
+    """The model that a stage trains."""
+    return HubertForGMPATLJoint if stage == "finetune" and method.joint else MODEL_CLASSES[stage]
+
+
+def keeps_last_step(arguments: Mapping[str, Any]) -> bool:
+    """Whether a training is as long as it is told, so that no development speaker chooses among its epochs."""
+    chooses = arguments.get("load_best_model_at_end", True) and not arguments.get("average_epochs", 0)
+    return not chooses and arguments.get("early_stopping_patience") is None
+
+
 def without_trackers(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What of training arguments a result depends on: who is told of it, and under which name, is no part of a key."""
     return {
@@ -71,7 +88,7 @@ def stage_model_fields(
         method: A variant's method.
         stage: Which training.
         labels: Emotions in the table's order.
-        scales: Pseudo-label column → clusters, for retraining.
+        scales: Pseudo-label column → clusters, where the stage learns frame labels.
     """
     common = dict(method.model)
     if stage == "retrain":
@@ -82,7 +99,7 @@ def stage_model_fields(
     # Losses know no temperature, and one that a checkpoint was calibrated to is not that of its successor.
     fields["logit_temperature"] = 1.0
     fields |= maps_of(labels)
-    if stage == "retrain":
+    if learns_frame_labels(method, stage):
         fields["frame_scales"] = dict(scales or {})
     return _plain(fields)
 
@@ -152,12 +169,13 @@ def check_stage_settings(method: Method, backbone: Mapping[str, Any], labels: li
             config = GMPATLConfig(**{**base, **stage_model_fields(method, stage, labels or [])})
             configs[stage] = config
             _refuse_missing_layers(config, configs, method.stages.start_of(stage))
-            if stage == "retrain" and config.frame_targets == "masked" and not config.masks_time:
+            labelled = learns_frame_labels(method, stage)
+            if labelled and config.frame_targets == "masked" and not config.masks_time:
                 raise ValueError("no frame would be masked, so there would be nothing to predict")
-            clustered = stage == "retrain" and method.pseudo_labels.control != "oracle"
+            clustered = labelled and method.pseudo_labels.control != "oracle"
             for layer in method.pseudo_labels.layers if clustered else ():
                 configs[method.pseudo_labels.source].resolve_layer(layer)
-            if stage == "retrain":
+            if labelled:
                 averaging_radii(method.pseudo_labels.windows, config)
             if encoder_shapes(config) != shapes:
                 raise ValueError("fields under `model` change the shape of the encoder, which its weights then not fit")
@@ -168,6 +186,8 @@ def check_stage_settings(method: Method, backbone: Mapping[str, Any], labels: li
                 refuse_missing_peft()
                 with torch.device("meta"):  # names only, no memory and no time
                     target_layers(GMPATLModel(config), lora.target_modules)
+            if labelled:
+                refuse_other_speeds(arguments)
         except RequestError as error:
             raise RequestError(f"stages.{stage}: {error.found}", error.expected, error.fix) from error
         except Exception as error:  # the strict dataclass raises classes of its own for each kind of fault

@@ -37,6 +37,7 @@ from ..recipe.sections import PseudoLabelSpec
 from ..run_folder.layout import ADAPTER, DEV_LOGITS_FILE, LEFT_OUT_FILE, TRAINING_FILE
 from ..run_folder.step_folder import STARTED_FILE
 from ..training.callbacks import StopAtStep
+from ..training.joint import HubertForGMPATLJoint
 from ..training.lora import RefuseIdleAdapters
 from ..training.trainer import GMPATLTrainer
 from .adapters import Adapters
@@ -110,7 +111,7 @@ def train(folder: Path, task: Training) -> None:
             adapters.save_and_merge(folder / ADAPTER)
             feature_extractor.save_pretrained(folder / ADAPTER)
         with quiet_transformers():
-            model.save_pretrained(folder)
+            (model.without_frame_heads() if isinstance(model, HubertForGMPATLJoint) else model).save_pretrained(folder)
         feature_extractor.save_pretrained(folder)
         if dev_logits is not None and task.dev is not None:
             names = task.dev.features["emotion"].names
@@ -120,8 +121,9 @@ def train(folder: Path, task: Training) -> None:
         parts = (*folder.iterdir(), *(folder / ADAPTER).glob("*"))
         remember(folder, (file for file in parts if file.is_file() and file.name not in unread))
         # Written last: with it the training counts as done.
+        summary = _summary(trainer.state, trainer.args.load_best_model_at_end)
         trained = {} if adapters is None else {"lora": adapters.trained.to_json()}
-        write_known(folder, {TRAINING_FILE: json_of(_summary(trainer.state) | trained)})
+        write_known(folder, {TRAINING_FILE: json_of(summary | trained)})
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     state.wait_for_everyone()
 
@@ -173,7 +175,8 @@ def _last_checkpoint(folder: Path) -> str | None:
     return last
 
 
-def _summary(state: TrainerState) -> dict[str, Any]:
+def _summary(state: TrainerState, best_kept: bool) -> dict[str, Any]:
+    """What `training.json` says; `best_step` is the step whose weights were kept, the last one or the best."""
     timings = ("_runtime", "_per_second", "total_flos", "preparation_time")
     # The mean over all steps is left out as well: after a resume it is that of the steps since.
     log = [
@@ -181,9 +184,13 @@ def _summary(state: TrainerState) -> dict[str, Any]:
         for entry in state.log_history
         if "train_loss" not in entry
     ]
+    step, uar = state.best_global_step or state.global_step, state.best_metric
+    if not best_kept:
+        step = state.global_step
+        uar = next((entry["eval_uar"] for entry in log if entry["step"] == step and "eval_uar" in entry), None)
     return {
-        "best_step": state.best_global_step or state.global_step,
-        "best_dev_uar": state.best_metric,
+        "best_step": step,
+        "best_dev_uar": uar,
         "updates": state.global_step,
         "planned_updates": state.max_steps,
         "log": log,
@@ -209,8 +216,8 @@ def make_pseudo_labels(
         folder: The step's folder, unfinished.
         model_class: Class to load the checkpoint with.
         checkpoint: Folder or Hub id of the model whose hidden states are clustered.
-        spec: Layers, windows, numbers of clusters, what frames are normalised by, the sample, and whether the labels
-            are shuffled in the end.
+        spec: Layers, windows, numbers of clusters, what frames are normalised by or clustered per, the sample, and
+            whether the labels are shuffled in the end.
         train: Training rows; clusters see nothing else.
         dev: Development rows, labelled for logging only.
         description: What the progress bars say; None for no bars.
@@ -230,7 +237,8 @@ def make_pseudo_labels(
     cache = open_cache(front_end_cache, model, extractor, rows, description)
     with deterministic(device):
         extraction = hidden_state_extraction(model, spec.layers, extractor, cache)
-        kmeans = MultiScaleKMeans(spec.clusters, spec.seed, windows=spec.windows, normalize=spec.normalize)
+        how: dict[str, Any] = {"windows": spec.windows, "normalize": spec.normalize, "per": spec.per}
+        kmeans = MultiScaleKMeans(spec.clusters, spec.seed, **how)
         cluster_and_label(folder, extraction, kmeans, spec.sample_frames, train, dev, description)
     if spec.control == "shuffled" and PartialState().is_main_process:
         shuffle_frame_labels(folder, [len(train), 0 if dev is None else len(dev)], spec.seed)

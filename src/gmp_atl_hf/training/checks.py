@@ -102,6 +102,8 @@ def check_trainer(
         check_training_table(table, model)
     emotions = "labels" in model.target_names
     check_training_arguments(arguments, not emotions, model.config.num_emotions)
+    if "frame_labels" in model.target_names:
+        refuse_other_speeds(arguments)
     given = {name for name, value in parameters.items() if value is not None}
     for name in sorted(given & UNUSED_PARAMETERS.keys()):
         raise RequestError(f"this trainer has no {name}", "a trainer without it", UNUSED_PARAMETERS[name])
@@ -210,12 +212,8 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
             "none: these heads read frames, not one vector for each clip",
             "leave it to the trainings on emotions",
         )
-    if frame_labels and arguments.augment == "speed":
-        raise RequestError(
-            f"augment is {arguments.augment} for training on frame labels",
-            "none: labels belong to the frames of the clip as it was recorded",
-            "leave it to the other trainings: data.augment does",
-        )
+    if frame_labels:
+        refuse_other_speeds(arguments)
     weights = arguments.class_weights
     if not frame_labels and isinstance(weights, (list, tuple)) and len(weights) != emotions:
         raise RequestError(
@@ -228,6 +226,17 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
             "bf16 is true, but torch has no quick bfloat16 for this processor: a training step takes tens of times as "
             "long as in float32. Set bf16: false, or train on a GPU",
             stacklevel=2,
+        )
+
+
+def refuse_other_speeds(arguments: GMPATLTrainingArguments) -> None:
+    """Refuse, by a `RequestError`, clips played faster or slower where frames have labels."""
+    if arguments.augment == "speed":
+        raise RequestError(
+            f"augment is {arguments.augment} for training on frame labels",
+            "none: labels belong to the frames of the clip as it was recorded",
+            "leave it to trainings without frame labels: data.augment does, and model.frame_weight: 0 makes "
+            "fine-tuning one",
         )
 
 
@@ -246,8 +255,10 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
         )
     needed = dict(NEEDED)
     scales: dict[str, int] = {}
-    if "labels" not in model.target_names:
+    emotions = "labels" in model.target_names
+    if not emotions:
         del needed["emotion"]
+    if not emotions or "frame_labels" in model.target_names:
         scales = model.config.frame_scales or {}
         if not scales:
             raise RequestError(
@@ -266,7 +277,7 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
     if len(table) == 0:
         raise RequestError("the table has no rows", "at least one recording", "look at what was left out of the corpus")
     _refuse_long_clips(table, model)
-    if "labels" in model.target_names:
+    if emotions:
         names = getattr(table.features["emotion"], "names", None)
         known = model.config.emotions
         if names != known:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers import EvalPrediction, PrinterCallback, ProgressCallback, TrainingArguments
 from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_pt_utils import nested_numpify
 from transformers.trainer_utils import PredictionOutput
@@ -32,6 +32,7 @@ from ..numerics import no_tf32
 from ..protocols.leakage import HeldOut
 from ..protocols.speakers import UNKNOWN, speakers_in
 from .arguments import GMPATLTrainingArguments, adapt_arguments, complete_arguments
+from .averaging import AveragingTrainer
 from .bfloat16_on_cpu import math_attention_for_cpu_bf16
 from .callbacks import FindBestModel, SetEpoch, StopAtDivergence, StopAtEnd, StopWithoutImprovement, TrainingProgress
 from .checks import base_of, check_adapter, check_trainer, check_training_table, tables_of
@@ -45,7 +46,7 @@ FRONT_END_FOLDER = "_front-end"
 """Folder of the front-end cache inside an output folder; the underscore keeps it off the Hub."""
 
 
-class GMPATLTrainer(Trainer):
+class GMPATLTrainer(AveragingTrainer):
     """[`~transformers.Trainer`] whose losses do not depend on how an optimiser step is cut into batches.
 
     Each part of the loss is a sum over clips divided by the part's own count (class weights; clips with a gender;
