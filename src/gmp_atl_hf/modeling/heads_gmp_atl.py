@@ -125,7 +125,8 @@ class Standardization(nn.Module):
             clips: (...) how many clips each speaker has given; 0 gives the usual statistics.
             mean: (..., size) of the clips.
             variance: (..., size) of the clips, a sum divided by n.
-            scores: (..., emotions) mean of what the model says of them; None to take everything for the voice.
+            scores: (..., emotions) mean over the clips of what the model says of each, probabilities; None to take
+                everything for the voice.
 
         Returns:
             (..., 2, size) float32, for `speaker_statistics` of the models.
