@@ -15,7 +15,7 @@ from ..files import write_whole
 from ..hub.example import CODE, MODEL_ID
 from ..hub.metadata import CARD_FILE, card_metadata
 from ..protocols.speakers import is_unknown
-from ..report.blocks import DASH, percent, points, protocol_line
+from ..report.blocks import DASH, adaptation_remark, adaptation_table, percent, points, protocol_line
 from .facts import RunFacts, read_run
 from .method import method_settings
 
@@ -172,6 +172,8 @@ def _template() -> jinja2.Template:
         autoescape=False,  # Markdown, not HTML; `cell` escapes what would tear it
     )
     environment.filters |= {
+        "adaptation_remark": adaptation_remark,
+        "adaptation_table": adaptation_table,
         "cell": _cell,
         "percent": percent,
         "interval": lambda ends: DASH if ends is None else f"{percent(ends[0])} to {percent(ends[1])}",

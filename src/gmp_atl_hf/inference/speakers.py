@@ -21,9 +21,6 @@ from ..files import write_whole
 from ..modeling.heads_gmp_atl import Standardization
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 
-ADAPTED = "adapted to each speaker's unlabelled recordings"
-"""What has to stand beside every number and score that knows the speaker."""
-
 SOFTENED = 5.0
 """What a model's logits, before calibration, are divided by where its scores stand for the emotions of unlabelled
 clips. A fine-tuned model is too sure of itself: a clip that it takes for another emotion would be explained away by
