@@ -165,7 +165,7 @@ def _one_each(labels: Tensor) -> Tensor:
 class GMPATLEmotionModel(GMPATLPreTrainedModel):
     """What the models that score emotions share: one vector for each clip, on which all heads stand."""
 
-    _keys_to_ignore_on_load_missing = (r"standardization\.(emotion_means|spread)$",)  # older checkpoints
+    _keys_to_ignore_on_load_missing = [r"standardization\.(emotion_means|spread)$"]  # of older checkpoints
 
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)

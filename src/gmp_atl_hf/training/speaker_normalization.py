@@ -9,7 +9,7 @@ import datasets
 import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..errors import RequestError
 from ..modeling.heads_gmp_atl import Standardization
@@ -43,11 +43,14 @@ class SpeakerStatisticsOfEpoch(TrainerCallback):
     Args:
         table: The training rows.
         model: What is trained.
-        pool: Gives the table's clips as the heads get them, from the encoder as it is now.
+        pool: Gives the clips of a table as the heads of a model get them, from its encoder as it is now.
     """
 
     def __init__(
-        self, table: datasets.Dataset, model: GMPATLEmotionModel, pool: Callable[[datasets.Dataset], Pooled]
+        self,
+        table: datasets.Dataset,
+        model: GMPATLEmotionModel,
+        pool: Callable[[GMPATLEmotionModel, datasets.Dataset], Pooled],
     ) -> None:
         self.table, self.model, self.pool = table, model, pool
         names = table["speaker"]
@@ -92,7 +95,7 @@ class SpeakerStatisticsOfEpoch(TrainerCallback):
 
     def _take_anew(self) -> None:
         was_training = self.model.training
-        self.take(self.pool(self.table).vectors)
+        self.take(self.pool(self.model, self.table).vectors)
         self.model.train(was_training)
 
 
@@ -100,15 +103,14 @@ def normalize_by_speaker(
     model: GMPATLPreTrainedModel,
     args: GMPATLTrainingArguments,
     table: datasets.Dataset | None,
-    pool: Callable[[datasets.Dataset], Pooled],
+    pool: Callable[[GMPATLEmotionModel, datasets.Dataset], Pooled],
 ) -> SpeakerStatisticsOfEpoch | None:
     """What normalises the clips of a training by their speakers; None where that is not asked for.
 
     Raises:
         RequestError: The training rows have no column `speaker`, or checkpoints are written within epochs.
     """
-    wanted = isinstance(model, GMPATLEmotionModel) and model.config.speaker_normalization == "speaker"
-    if not wanted or table is None:
+    if not isinstance(model, GMPATLEmotionModel) or model.config.speaker_normalization == "none" or table is None:
         return None
     if "speaker" not in table.column_names:
         raise RequestError(
@@ -116,10 +118,10 @@ def normalize_by_speaker(
             "whose voice each clip is",
             "add the column, or speaker_normalization: none",
         )
-    if args.save_strategy != SaveStrategy.NO and "steps" in (args.save_strategy, args.eval_strategy):
+    save, evaluate = SaveStrategy(args.save_strategy).value, IntervalStrategy(args.eval_strategy).value
+    if save != "no" and "steps" in (save, evaluate):
         raise RequestError(
-            f"save_strategy is {args.save_strategy.value} and eval_strategy {args.eval_strategy.value}, with "
-            "speaker_normalization speaker",
+            f"save_strategy is {save} and eval_strategy {evaluate}, with speaker_normalization speaker",
             "checkpoints at the ends of epochs, where the speakers' statistics follow from the weights",
             "save_strategy: epoch, eval_strategy: epoch",
         )

@@ -135,7 +135,7 @@ class GMPATLTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         emotions = None if train_dataset is None or frame_labels else train_dataset["emotion"]
         self.class_weights = None if frame_labels else args.weigh(emotions, base.config.num_emotions)
-        self._speakers = normalize_by_speaker(base, args, train_dataset, partial(pool_clips, self, base))
+        self._speakers = normalize_by_speaker(base, args, train_dataset, partial(pool_clips, self))
         self._divergence = StopAtDivergence(self.accelerator)
         self._description = None if args.disable_tqdm else description
         self._add_callbacks()
