@@ -52,6 +52,27 @@ def test_each_clip_is_standardised_by_its_own_speaker_drawn_to_all_where_clips_a
         np.testing.assert_allclose(found[row], wanted, rtol=1e-5, atol=1e-7)
 
 
+def test_the_loss_is_that_of_clips_standardised_by_their_own_speakers(tmp_path: Path) -> None:
+    trainer = trainer_for(tmp_path, num_train_epochs=1)
+    pooled = pool_clips(trainer, trainer.base, TABLE).vectors.double().numpy()
+    speaker_of = dict(zip(TABLE["num_samples"], NAMES, strict=True))
+    assert len(speaker_of) == len(NAMES)
+    given = {}
+
+    class Recording(GMPATLTrainer):
+        def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            lengths = inputs["attention_mask"].sum(1).tolist()
+            given.update(zip(lengths, inputs["speaker_statistics"].numpy(), strict=True))
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    trainer.__class__ = Recording
+    trainer.train()
+    assert given.keys() == speaker_of.keys()
+    for length, speaker in speaker_of.items():
+        if speaker != "tones/unknown":
+            np.testing.assert_allclose(given[length], statistics_by_hand(pooled, speaker), rtol=1e-4, atol=1e-6)
+
+
 def test_the_statistics_that_are_saved_are_those_of_the_trained_encoder(tmp_path: Path) -> None:
     """Scores without a speaker are standardised by all training clips as they are at the end, not as they began."""
     trainer = trainer_for(tmp_path)
