@@ -179,6 +179,8 @@ def _finetuning_settings(facts: RunFacts) -> list[Setting]:
         rows.append(Setting("Frame labels as a second loss", value, ABLATION))
     rows.append(Setting("States that the head reads", _readout(config), OURS))
     standardized = ", standardised by the training clips" if config.standardize else ""
+    if config.speaker_normalization == "speaker":
+        standardized = ", standardised in training by the clip's own speaker, in use by all training clips"
     rows.append(Setting("Pooling of frames", config.pooling + standardized, OURS))
     rows.append(Setting("Learning rates, epochs, batches, masks", "see `recipe.yaml`", OURS))
     for dotted, tried in method.search.items():
