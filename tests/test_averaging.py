@@ -131,7 +131,7 @@ def test_a_run_keeps_the_last_step_where_it_is_told_to(tmp_path: Path) -> None:
     root = write_corpus(tmp_path / "corpus", split=SPLIT)
     fixed = {
         "fixed": {"stages.finetune.load_best_model_at_end": False},
-        "averaged": {"stages.finetune.average_epochs": 2},
+        "mean-of-two": {"stages.finetune.average_epochs": 2},
     }
     named = [{"name": name, "base": "direct", "set": sets} for name, sets in fixed.items()]
     # The first of these epochs is as good as any later one: nothing is learnt.
