@@ -9,7 +9,9 @@ from ..checkpoints import locate
 from ..data.scale_names import SINGLE_FRAME
 from ..files import STEP_FILE, read_json
 from ..modeling.configuration_gmp_atl import GMPATLConfig, layer_of
+from ..modeling.families_gmp_atl import family_of
 from ..recipe.sections import StageName
+from ..run_folder.layout import STEP_NAMES
 from .facts import RunFacts
 
 ABSTRACT = "stated in the abstract"
@@ -52,7 +54,22 @@ def method_settings(facts: RunFacts) -> list[Setting]:
         rows += _frame_label_settings(facts)
         rows += _retraining_settings(facts)
     rows += _finetuning_settings(facts)
-    return rows
+    return rows + _adapter_settings(facts)
+
+
+def _adapter_settings(facts: RunFacts) -> list[Setting]:
+    """Which trainings left the encoder as it is and trained adapters beside its layers."""
+    stages = facts.method.stages
+    found = ((STEP_NAMES[stage], getattr(stages, stage).lora) for stage in stages.performed)
+    return [
+        Setting(
+            f"Trained in {step}",
+            f"LoRA adapters of rank {lora.r} at {', '.join(lora.target_modules)}, and the heads",
+            OURS,
+        )
+        for step, lora in found
+        if lora is not None
+    ]
 
 
 def _test_speakers(facts: RunFacts) -> Setting:
@@ -62,24 +79,31 @@ def _test_speakers(facts: RunFacts) -> Setting:
     return Setting("Test speakers", value, SUMMARIES)
 
 
+def encoder_name(config: GMPATLConfig) -> str:
+    """What people call the encoder's family."""
+    return family_of(config.encoder_type).name
+
+
 def _encoder(facts: RunFacts) -> str:
     config, backbone = facts.config, facts.method.backbone
+    name = encoder_name(config)
     size = f"{config.depth} layers of {config.hidden_size}, {facts.parameters / 1e6:.1f} million parameters"
     # A folder's name says nothing to anyone else, and may say too much.
     known = isinstance(backbone, str) and not backbone.startswith((".", "/", "~")) and backbone.count("/") == 1
     if isinstance(backbone, str) and locate(backbone) != backbone:
         source = "which comes with the package gmp_atl_hf (CC BY 4.0; its card there names whose speech it is made of)"
-        return f"HuBERT, {size}, from `{backbone}`, {source}"
+        return f"{name}, {size}, from `{backbone}`, {source}"
     if isinstance(backbone, Mapping):
-        return f"HuBERT, {size}, from scratch (no pre-training)"
-    return f"HuBERT, {size}, from {f'`{backbone}`' if known else 'a checkpoint'}"
+        return f"{name}, {size}, from scratch (no pre-training)"
+    return f"{name}, {size}, from {f'`{backbone}`' if known else 'a checkpoint'}"
 
 
 def _retraining_settings(facts: RunFacts) -> list[Setting]:
+    part = f"3. {encoder_name(facts.config)} retrained on the frame labels"
     if facts.method.stages.retrain.skip:
-        return [Setting("3. HuBERT retrained on the frame labels", "not done in this variant", ABLATION)]
+        return [Setting(part, "not done in this variant", ABLATION)]
     return [
-        Setting("3. HuBERT retrained on the frame labels", "cross-entropy, summed over scales", SUMMARIES),
+        Setting(part, "cross-entropy, summed over scales", SUMMARIES),
         _start(facts, "retrain", "Retraining starts from", stated="backbone"),
         Setting("Frames that count in retraining", _frame_targets(facts, "retrain"), OURS),
     ]
@@ -176,15 +200,17 @@ def _readout(config: GMPATLConfig) -> str:
 
 
 _STARTS = {
-    "backbone": "the original HuBERT",
+    "backbone": "the original {encoder}",
     "multitask": "the multi-task model",
-    "retrain": "the retrained HuBERT",
+    "retrain": "the retrained {encoder}",
 }
 
 
 def _start(facts: RunFacts, stage: StageName, part: str, stated: str) -> Setting:
     """Where a training starts from; `stated` is where it does by the paper."""
-    stages = facts.method.stages
+    stages, name = facts.method.stages, encoder_name(facts.config)
     start, weight = stages.start_of(stage), getattr(stages, stage).start_weight
-    path = "" if weight == 1 else f", {weight:g} of the way to it from the original HuBERT"
-    return Setting(part, _STARTS[start] + path, SUMMARIES if start == stated and not path else ABLATION)
+    path = "" if weight == 1 else f", {weight:g} of the way to it from the original {name}"
+    return Setting(
+        part, _STARTS[start].format(encoder=name) + path, SUMMARIES if start == stated and not path else ABLATION
+    )

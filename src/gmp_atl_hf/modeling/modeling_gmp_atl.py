@@ -114,7 +114,8 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
 
     def freeze_feature_encoder(self) -> None:
         """Stop training the convolution front end (the field's usual choice for pre-trained checkpoints)."""
-        self.hubert.feature_extractor._freeze_parameters()
+        for parameter in self.hubert.family.front_end_parameters(self.hubert):
+            parameter.requires_grad = False
 
     def freeze_base_model(self) -> None:
         """Stop training everything but the heads, to which the weights of a sum over layers belong."""
@@ -127,10 +128,10 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
         """The encoder's parameters, without the weights of a sum over its layers."""
         return [each for name, each in self.hubert.named_parameters() if name != "layer_weights"]
 
-    def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
-        """Load a PEFT adapter, which has no calibration and does not say on which speakers it was trained."""
-        self.config.note_unknown_training()
-        return super().load_adapter(*args, **kwargs)
+    def load_adapter(self, peft_model_id: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Load a PEFT adapter, with the calibration and the speakers that `GMPATLTrainer` has saved beside it."""
+        self.config.note_adapter(peft_model_id)
+        return super().load_adapter(peft_model_id, *args, **kwargs)
 
     def encode(
         self, input_values: Tensor | None = None, attention_mask: Tensor | None = None, **inputs: Any

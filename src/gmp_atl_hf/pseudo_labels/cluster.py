@@ -28,7 +28,7 @@ def cluster_and_label(
     sample_frames: int,
     train: datasets.Dataset,
     dev: datasets.Dataset | None,
-    description: str,
+    description: str | None,
 ) -> None:
     """Clusters a sample of the training frames and labels every frame of training and development rows.
 
@@ -45,13 +45,13 @@ def cluster_and_label(
         sample_frames: Most frames that are clustered.
         train: Training rows; clusters see nothing else.
         dev: Development rows, labelled for logging only.
-        description: What the progress bars say.
+        description: What the progress bars say; None for no bars.
     """
     group = ProcessGroup.of_launch()
     share = f", process 1 of {group.count}" if group.count > 1 else ""
 
     def bar(what: str) -> str | None:
-        return f"{description}: {what}{share}" if group.is_main else None
+        return f"{description}: {what}{share}" if group.is_main and description is not None else None
 
     # No process finds codebooks that another one has just written: the sample needs all processes.
     if not is_whole(folder):

@@ -123,6 +123,7 @@ def check_coherence(
                 f"`stages.{name}.same_updates_as_all` is true", "it at `stages.finetune` only", "remove it there"
             )
     _check_starts(stages)
+    _check_lora(stages)
     if not labelled:
         return
     refuse_odd_windows(pseudo_labels.windows)
@@ -157,6 +158,27 @@ def _check_starts(stages: StagesSpec) -> None:
                 f"remove it from `stages.{name}`, or give the stage another `start`",
             )
         performed.append(name)
+
+
+def _check_lora(stages: StagesSpec) -> None:
+    """Refuse what would not happen beside adapters, or what they would not belong to."""
+    for name in stages.performed:
+        stage = getattr(stages, name)
+        if stage.lora is None:
+            continue
+        for setting, usual in (("freeze_encoder", False), ("freeze_feature_encoder", True)):
+            if stage.arguments.get(setting, usual) is not usual:
+                raise RequestError(
+                    f"`stages.{name}` has `lora`, and `{setting}` is {str(stage.arguments[setting]).lower()}",
+                    "adapters, which leave the encoder as it is but are trained themselves",
+                    f"remove `{setting}`, or set `stages.{name}.lora: null`",
+                )
+        if stage.start_weight != 1:
+            raise RequestError(
+                f"`stages.{name}` has `lora`, and `start_weight` is {stage.start_weight:g}",
+                "a start that is kept somewhere: an adapter belongs to the weights that it was trained on",
+                "remove one of them",
+            )
 
 
 def _check_layers(layers: Sequence[int], backbone: Mapping[str, Any]) -> None:
@@ -225,7 +247,7 @@ def known_fields() -> tuple[KnownFields, KnownFields, KnownFields]:
     from ..training.arguments import GMPATLTrainingArguments
 
     hubert, model, arguments = map(_annotations, (HubertConfig, GMPATLConfig, GMPATLTrainingArguments))
-    known_stage = ("skip", "start", "start_weight", "model", "same_updates_as_all")
+    known_stage = ("skip", "start", "start_weight", "lora", "model", "same_updates_as_all")
     in_model = dict.fromkeys(set(model) - set(hubert), "`model`")
     stage_elsewhere = {name: "`model`, of the recipe or of this stage" for name in model if name not in arguments}
     # In every checkpoint's configuration, and derived.

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from ..data.scale_names import SINGLE_FRAME
 from ..errors import RequestError
 from ..ranges import MOST_SECONDS
+from ..training.lora_settings import LoraSettings
 
 StageName = Literal["multitask", "retrain", "finetune"]
 Start = Literal["auto", "backbone", "multitask", "retrain"]
@@ -124,6 +125,8 @@ class StageSpec:
             itself is stated), and the last stage before it that is performed for `finetune` (stated).
         start_weight: Share of those weights in the encoder that the stage starts from; the rest is the backbone's. 1 is
             `start` itself, 0.5 half-way between the two. Our choice where set.
+        lora: Train adapters beside the encoder's layers, and the heads; the encoder itself stays as it is. `{}` has the
+            defaults of `LoraSettings`, None trains the encoder. Our choice where set.
         model: `GMPATLConfig` fields for this stage alone, on top of the recipe's `model`. Our choice where set.
         same_updates_as_all: Fine-tune with as many updates as all stages of the whole method together; `finetune`
             only. Not in the paper: it makes the comparison with fine-tuning alone fair.
@@ -133,6 +136,7 @@ class StageSpec:
     skip: bool = False
     start: Start = "auto"
     start_weight: float = field(default=1.0, metadata={"quiet": True, "at_least": 0, "at_most": 1})
+    lora: LoraSettings | None = field(default=None, metadata={"quiet": True})
     model: Mapping[str, Any] = field(default_factory=dict, metadata={"quiet": True})
     same_updates_as_all: bool = field(default=False, metadata={"quiet": True})
     arguments: Mapping[str, Any] = field(default_factory=dict, metadata={"rest": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,10 @@ from ..card.usage import write_usage
 from ..checkpoints import load_feature_extractor, load_model, quiet_transformers
 from ..errors import RequestError
 from ..files import STEP_FILE, check_files, read_json
+from ..modeling.configuration_gmp_atl import ADAPTER_MODEL_CONFIG
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from ..protocols.fold import Fold
-from ..run_folder.layout import ALL_SPEAKERS, MODEL, TRAINING_FILE, USAGE_FILE
+from ..run_folder.layout import ADAPTER, ALL_SPEAKERS, MODEL, TRAINING_FILE, USAGE_FILE
 from ..run_folder.step_folder import StepFolder
 from .fold_plan import PlannedFold
 from .perform import Worker
@@ -37,8 +39,7 @@ def ship_final_model(worker: Worker) -> str:
     """
     plan = worker.plan
     variant, seed, folds = _folds(plan)
-    missing = [planned.fold.number for planned in folds if not worker.tested(planned)]
-    if missing:
+    if missing := _untested(worker):
         return (
             f"No final model yet: it needs all {len(folds)} folds of {variant}, seed {seed}; {len(missing)} are left."
         )
@@ -61,6 +62,16 @@ def ship_final_model(worker: Worker) -> str:
                 _write_model(plan, working, chosen, folds)
         worker.made.add(folder.path)
     return f"Model: {folder.path}"
+
+
+def is_final_model_due(worker: Worker) -> bool:
+    """Whether all is there that a final model needs, and it has not been made."""
+    return not _untested(worker) and not (worker.plan.folder.model / STEP_FILE).is_file()
+
+
+def _untested(worker: Worker) -> list[PlannedFold]:
+    """The folds that have to be tested before there can be a model."""
+    return [planned for planned in _folds(worker.plan)[2] if not worker.tested(planned)]
 
 
 def describe_final_model(plan: RunPlan) -> None:
@@ -131,3 +142,6 @@ def _write_model(plan: RunPlan, folder: Path, chosen: PlannedFold, folds: Sequen
     with quiet_transformers():
         model.save_pretrained(folder)
     load_feature_extractor(source).save_pretrained(folder)
+    if (source / ADAPTER).is_dir():
+        shutil.copytree(source / ADAPTER, folder / ADAPTER, dirs_exist_ok=True)
+        model.config.to_json_file(folder / ADAPTER / ADAPTER_MODEL_CONFIG)  # with its temperature

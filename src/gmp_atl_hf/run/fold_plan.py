@@ -25,6 +25,7 @@ from ..protocols.leakage import HeldOut
 from ..protocols.shuffled_labels import shuffle_labels
 from ..pseudo_labels.classes import refuse_too_few_frames
 from ..pseudo_labels.feature_stream import frames_of
+from ..recipe.convert import to_plain
 from ..recipe.method import Method
 from ..recipe.sections import STAGE_NAMES, PseudoLabelSpec, StageName
 from ..run_folder.layout import BACKBONE, STEP_NAMES, FoldFolder, RunFolder
@@ -82,6 +83,11 @@ class PlannedFold:
     front_end_cache: Path | None = None
 
     @property
+    def label(self) -> str:
+        """What it is called on the screen."""
+        return f"{self.variant} · seed {self.seed} · {self.folder.path.name}"
+
+    @property
     def finetune(self) -> StepFolder:
         """The step whose model is tested."""
         return self.steps[-1].folder
@@ -103,6 +109,7 @@ class Planner:
         backbones: Variant → what its backbone is, from `describe_backbone`.
         common_backbone: The recipe's own backbone, which variants have unless they set another.
         processes: Processes that share each training.
+        shows_bars: Whether the steps show progress bars, which those of several jobs would draw over each other.
     """
 
     run: RunFolder
@@ -111,6 +118,11 @@ class Planner:
     backbones: Mapping[str, Mapping[str, Any]]
     common_backbone: str | Mapping[str, Any]
     processes: int = 1
+    shows_bars: bool = True
+
+    def describe(self, work: str) -> str | None:
+        """What a progress bar says of some work; None for no bar."""
+        return work if self.shows_bars else None
 
     def plan(
         self,
@@ -296,10 +308,11 @@ class _FoldPlan:
             dev=self.dev,
             seed=self.seed,
             start_weight=None if weight == 1 else weight,
+            lora=to_plain(getattr(method.stages, stage).lora),
             stop_at=self.stops.get(stage),
             labels=self.steps["pseudo-labels"].folder if labelled else None,
             front_end_cache=self._front_end_cache(stage, method),
-            description=description,
+            description=self.planner.describe(description),
             held_out=self.held_out,
         )
 
@@ -307,7 +320,7 @@ class _FoldPlan:
         spec = self.method.pseudo_labels
         train_rows, dev_rows, held_out = self.train, self.dev, self.held_out
         path = self.folder.step("pseudo-labels")
-        description = f"{self.label} · {path.name}"
+        description = self.planner.describe(f"{self.label} · {path.name}")
         inputs: dict[str, Any] = {"step": path.name, "data": self._data_inputs()}
         if spec.control == "oracle":
             config = self._config()

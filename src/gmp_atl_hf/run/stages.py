@@ -15,6 +15,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from ..data.labels import maps_of
 from ..errors import RequestError, known_names
 from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.encoding_gmp_atl import GMPATLModel
 from ..modeling.modeling_gmp_atl import (
     GMPATLPreTrainedModel,
     HubertForGMPATL,
@@ -27,6 +28,8 @@ from ..recipe.sections import StageName
 from ..training.arguments import GMPATLTrainingArguments
 from ..training.checks import check_training_arguments, refuse_other_speeds
 from ..training.joint import HubertForGMPATLJoint
+from ..training.lora import refuse_missing_peft, target_layers
+from .defaults import default_arguments, default_model_fields
 
 MODEL_CLASSES: Mapping[StageName, type[GMPATLPreTrainedModel]] = {
     "multitask": HubertForGMPATLMultiTask,
@@ -41,14 +44,6 @@ TRACKERS: Mapping[str, Callable[[], bool]] = {
 }
 """Trackers whose absence is told before anything is read."""
 
-# Our choice throughout: the paper's training settings are not known. The rates and lengths are those of its closest
-# published relatives (P-TAPT, FLEA), scaled to one GPU.
-DEFAULT_ARGUMENTS: Mapping[StageName, Mapping[str, Any]] = {
-    "multitask": {"learning_rate": 1e-4, "num_train_epochs": 15, "warmup_steps": 0.1},
-    "retrain": {"learning_rate": 1e-4, "num_train_epochs": 40, "warmup_steps": 0.1},
-    "finetune": {"learning_rate": 1e-4, "num_train_epochs": 15, "warmup_steps": 0.1},
-}
-
 
 def stage_arguments(method: Method, stage: StageName) -> dict[str, Any]:
     """`GMPATLTrainingArguments` fields of a stage as JSON types, without what belongs to one fold."""
@@ -56,7 +51,7 @@ def stage_arguments(method: Method, stage: StageName) -> dict[str, Any]:
     data: dict[str, Any] = {"max_seconds": method.data.max_seconds}
     if stage != "retrain" and method.data.augment != "none":  # frame labels are those of the clip as it was recorded
         data["augment"] = method.data.augment
-    return _plain({**DEFAULT_ARGUMENTS[stage], **data, **given})
+    return _plain({**default_arguments(stage, method.backbone), **data, **given})
 
 
 def learns_frame_labels(method: Method, stage: StageName) -> bool:
@@ -99,7 +94,8 @@ def stage_model_fields(
     if stage == "retrain":
         # A recipe that turns SpecAugment down does not mean the masks whose frames retraining has to predict.
         common = {name: value for name, value in common.items() if name not in MODEL_CLASSES[stage].method_defaults}
-    fields = {**MODEL_CLASSES[stage].method_defaults, **common, **getattr(method.stages, stage).model}
+    defaults = {**default_model_fields(stage, method.backbone), **MODEL_CLASSES[stage].method_defaults}
+    fields = {**defaults, **common, **getattr(method.stages, stage).model}
     # Losses know no temperature, and one that a checkpoint was calibrated to is not that of its successor.
     fields["logit_temperature"] = 1.0
     fields |= maps_of(labels)
@@ -188,6 +184,16 @@ def check_stage_settings(method: Method, backbone: Mapping[str, Any], labels: li
             check_training_arguments(arguments, stage == "retrain", emotions)
             if labelled:
                 refuse_other_speeds(arguments)
+            if (lora := getattr(method.stages, stage).lora) is not None:
+                refuse_missing_peft()
+                if stage == "finetune" and method.joint:
+                    raise RequestError(
+                        "`lora`, and frame_weight in its `model`",
+                        "one of the two: the adapter would hold the frame heads, which the model does without",
+                        "lora: null, or frame_weight: 0",
+                    )
+                with torch.device("meta"):  # names only, no memory and no time
+                    target_layers(GMPATLModel(config), lora.target_modules)
         except RequestError as error:
             raise RequestError(f"stages.{stage}: {error.found}", error.expected, error.fix) from error
         except Exception as error:  # the strict dataclass raises classes of its own for each kind of fault

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import datasets
+import numpy as np
 from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import HubStrategy
 
+from ..data.audio import SAMPLING_RATE
 from ..errors import RequestError
+from ..modeling.families_gmp_atl import longest_samples
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLEmotionModel, GMPATLPreTrainedModel
 from .arguments import UARS, GMPATLTrainingArguments
 from .bfloat16_on_cpu import has_native_bfloat16
@@ -145,14 +148,15 @@ def check_adapter(model: Any, base: GMPATLPreTrainedModel, arguments: GMPATLTrai
         RequestError: Names what is missing among the adapter's `modules_to_save`.
     """
     if hasattr(model, "peft_config"):
-        if base.config.readout == "sum":
+        weights = base.hubert.layer_weights
+        if weights is not None and not weights.requires_grad:
             raise RequestError(
-                "readout is 'sum', and what is trained is an adapter, which would not save the weights of the sum",
-                "a readout without weights of its own",
-                "readout: last, or the number of a layer",
+                "readout is 'sum', and the weights of the sum are frozen, as peft freezes what is in no module",
+                "weights that are trained; this trainer saves them with the adapter",
+                "add_lora(model), or model.get_base_model().hubert.layer_weights.requires_grad_(True)",
             )
         saved = {name for name, module in base.named_modules() if hasattr(module, "modules_to_save")}
-        if base.config.standardize and "standardization" not in saved:
+        if hasattr(base, "standardization") and base.config.standardize and "standardization" not in saved:
             raise RequestError(
                 "standardize is true, and the adapter would not save mean and deviation of the training clips",
                 "standardization among its modules_to_save",
@@ -272,6 +276,7 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
         )
     if len(table) == 0:
         raise RequestError("the table has no rows", "at least one recording", "look at what was left out of the corpus")
+    _refuse_long_clips(table, model)
     if emotions:
         names = getattr(table.features["emotion"], "names", None)
         known = model.config.emotions
@@ -289,3 +294,17 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
                 f"a ClassLabel of {', '.join(GENDERS)} in this order, None where not known",
                 "map the column, or remove it",
             )
+
+
+def _refuse_long_clips(table: datasets.Dataset, model: GMPATLPreTrainedModel) -> None:
+    """Refuse clips that the encoder has no places for; pieces of them would do for training, but not for tests."""
+    most = longest_samples(model.config)
+    longest = int(np.argmax(table["num_samples"]))
+    samples = table[longest]["num_samples"]
+    if most is not None and samples > most:
+        name = table[longest]["id"] if "id" in table.column_names else f"row {longest}"
+        raise RequestError(
+            f"{name} has {samples / SAMPLING_RATE:g} s",
+            f"at most {most / SAMPLING_RATE:g} s, for which {model.config.encoder_type} encoders have places",
+            "a corpus of segments (`start` and `end` of the reader `csv`), or another backbone",
+        )

@@ -23,7 +23,6 @@ from ..batching.collator import GMPATLDataCollator, WithRows
 from ..batching.feature_cache import FrontEndCache
 from ..batching.sampler import StepBatchSampler
 from ..batching.speed import AugmentedClips
-from ..checkpoints import ADAPTER_MODEL_CONFIG
 from ..data.audio import SAMPLING_RATE
 from ..errors import RequestError
 from ..evaluation.calibration import fit_logit_temperature
@@ -39,6 +38,7 @@ from .callbacks import FindBestModel, SetEpoch, StopAtDivergence, StopAtEnd, Sto
 from .checks import base_of, check_adapter, check_trainer, check_training_table, tables_of
 from .figures import figures_of
 from .head_first import prepare_heads
+from .lora import complete_adapter
 from .microbatches import split_by_length
 from .parameters import decay_by_layer, split_groups, train_in_float32
 
@@ -449,6 +449,4 @@ class GMPATLTrainer(AveragingTrainer):
         folder = Path(output_dir or self.args.output_dir or ".")
         (folder / "training_args.bin").unlink(missing_ok=True)
         if self.args.should_save and hasattr(self.model, "peft_config"):
-            # An adapter has no configuration of the model, so no labels and no speakers.
-            self.base.config.architectures = [type(self.base).__name__]
-            self.base.config.to_json_file(folder / ADAPTER_MODEL_CONFIG)
+            complete_adapter(self.model, self.base, folder)
