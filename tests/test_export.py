@@ -7,11 +7,13 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from scipy.special import softmax
 
 from gmp_atl_hf import HubertForGMPATL, SpeechEmotionClassifier
 from gmp_atl_hf.checkpoints import default_feature_extractor
@@ -74,6 +76,40 @@ def test_logits_are_the_models_own_at_any_length_and_in_a_padded_batch(exported:
     together = session.run(["logits"], {name: values.numpy() for name, values in pad(clips, filling=0.7).items()})[0]
     assert np.abs(together - expected).max() < 1e-4
     assert np.ptp(expected, axis=0).max() > 0.01
+
+
+def test_a_speakers_statistics_may_be_given_and_score_as_in_the_classifier(tmp_path: Path) -> None:
+    from gmp_atl_hf.inference.onnx_export import _quantize, export_onnx
+
+    model: Any = build(HubertForGMPATL, standardize=True, pooling="statistics", logit_temperature=3.0)
+    clips = make_clips([16_000, 30_000, 9_000], seed=5)
+    recordings = [(16_000, clip.numpy()) for clip in clips]
+    classifier = SpeechEmotionClassifier(model, default_feature_extractor(model.config))
+    model.standardization.fit(torch.randn(9, 64) + 1)
+    with pytest.warns(UserWarning, match="several emotions"):
+        speaker = classifier.adapt(recordings[1:])
+    report = export_onnx(model, classifier.feature_extractor, tmp_path / "x.onnx", speakers=True)
+    assert report.differences["a speaker's statistics"] < 1e-4
+    settings = json.loads(report.settings.read_text())
+    assert settings["model"] == speaker.model
+    given = dict(zip(settings["speaker_inputs"], (speaker.mean, speaker.deviation), strict=True))
+    inputs = {"input_values": clips[0][None].numpy(), "attention_mask": np.ones((1, 16_000), np.int64)}
+    wanted, plain = classifier(recordings[0], speaker=speaker), classifier(recordings[0])
+    for content, error in ((report.path.read_bytes(), 1e-4), (_quantize(report.path.read_bytes()), 0.02)):
+        session = onnxruntime.InferenceSession(content)
+        for each, scores in ((inputs, plain.scores), ({**inputs, **given}, wanted.scores)):
+            found = softmax(session.run(["logits"], each)[0][0])
+            assert found == pytest.approx(list(scores.values()), abs=error)
+    assert np.abs(np.subtract(list(wanted.scores.values()), list(plain.scores.values()))).max() > 0.03
+
+
+def test_a_model_without_statistics_takes_none_of_a_speaker(
+    exported: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _, _ = exported
+    if "large" in str(folder):
+        assert main(["export", str(folder), str(tmp_path / "x.onnx"), "--speakers"]) == 2
+        assert "standardize: false" in capsys.readouterr().err
 
 
 def test_the_example_scores_like_the_classifier_without_torch(exported: tuple[Path, Path, str], tmp_path: Path) -> None:

@@ -102,6 +102,18 @@ def test_a_clip_scores_the_same_alone_and_in_a_batch(case: str, readout: Any, st
     assert np.ptp(alone.numpy(), axis=0).max() > 0.1  # the clips do differ
 
 
+def test_spectra_of_a_clip_do_not_hear_what_is_padding_or_no_whole_frame(stocks: Any) -> None:
+    model = take_over(HubertForGMPATL, stocks["whisper"][0])
+    clips = make_clips([6_400, 3_200, 2_560 + 319])
+    clips[2][1_000:2_000] = 0.0  # as quiet as the loudest spectrum allows
+    clips[2][-200:] = 300.0
+    with torch.no_grad():
+        alone = [model.hubert(clip[None]).last_hidden_state[0] for clip in clips]
+        batch = model.hubert(**pad(clips, filling=7.0)).last_hidden_state
+    for row, states in enumerate(alone):
+        torch.testing.assert_close(batch[row, : len(states)], states, rtol=0, atol=1e-4)
+
+
 @every_case
 def test_there_is_a_label_for_every_frame_whatever_the_length(case: str, stocks: Any) -> None:
     folder, stock = stocks[case]
@@ -198,7 +210,10 @@ def test_cached_features_give_the_same_scores_but_for_their_rounding(case: str, 
 def test_front_ends_that_differ_have_keys_that_differ(stocks: Any) -> None:
     extractor = load_feature_extractor(stocks["hubert"][0])
     keys = {case: front_end_key(take_over(HubertForGMPATL, stocks[case][0]), extractor) for case in CASES}
-    assert len({keys[case] for case in ("hubert", "hubert-large", "data2vec-audio", "whisper")}) == 4
+    finer = HubertForGMPATL(GMPATLConfig.from_pretrained(stocks["whisper"][0], conv_dim=[128, 256]))
+    keys["whisper with 128 bins"] = front_end_key(finer, extractor)
+    different = ("hubert", "hubert-large", "data2vec-audio", "whisper", "whisper with 128 bins")
+    assert len({keys[case] for case in different}) == len(different)
 
 
 @every_case

@@ -53,7 +53,8 @@ print(json.dumps(found))
 
 
 def save(folder: Path, shape: str) -> HubertForGMPATL:
-    model = build(HubertForGMPATL, shape, pooling="attention", logit_temperature=3.0)
+    normalised = {"standardize": True, "speaker_normalization": "speaker"} if shape == "large" else {}
+    model = build(HubertForGMPATL, shape, pooling="attention", logit_temperature=3.0, **normalised)
     model.save_pretrained(folder)
     Wav2Vec2FeatureExtractor(return_attention_mask=True, do_normalize=shape == "large").save_pretrained(folder)
     return model

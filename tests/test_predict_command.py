@@ -91,6 +91,35 @@ def test_csv_has_a_column_for_each_label(run: Run, recordings: Path):
         assert sum(float(row[label]) for label in EMOTIONS) == pytest.approx(1)
 
 
+def test_each_folder_is_a_speaker_to_adapt_to_and_rows_say_so(
+    tmp_path: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+):
+    built = build(HubertForGMPATL, standardize=True)
+    built.standardization.emotion_means.fill_(0.1)
+    built.save_pretrained(tmp_path / "model")
+    default_feature_extractor(built.config).save_pretrained(tmp_path / "model")
+    command = ["predict", str(tmp_path / "model"), str(recordings), "--speakers", "parent", "--format"]
+    assert main([*command, "jsonl"]) == 0
+    out, err = capsys.readouterr()
+    assert "adapted to each speaker's unlabelled recordings: 2 speakers" in err
+    found = {Path(row["file"]).name: row for row in map(json.loads, out.splitlines())}
+    assert {name: row["speaker_clips"] for name, row in found.items()} == {"b.wav": 1, "ä c.flac": 2, "d.wav": 2}
+    assert found["d.wav"]["speaker"] == str(recordings / "a")
+    classifier = SpeechEmotionClassifier.from_pretrained(tmp_path / "model")
+    wanted = classifier(recordings / "a/d.wav", speaker=classifier.adapt(recordings / "a"))
+    assert found["d.wav"]["scores"] == pytest.approx(wanted.scores, abs=1e-5)
+    assert main([*command, "csv"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["speaker_clips"] for row in rows] == ["2", "2", "1"]
+    assert main([*command, "table"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith("2 of the speaker")
+
+
+def test_a_model_that_cannot_be_adapted_is_refused(run: Run, recordings: Path):
+    status, _, err = run(recordings, "--speakers", "parent")
+    assert status == 2 and "standardize: false" in err
+
+
 def test_windows_are_lines_of_the_table_rows_of_csv_and_a_list_in_jsonl(run: Run, tmp_path: Path):
     path = write_audio(tmp_path / "x.wav", int(2.5 * RATE))
     windows = (path, "--window", 1, "--hop", 0.5)

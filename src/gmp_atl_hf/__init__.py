@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .embeddings.embed import embed_corpus, embed_files
     from .evaluation.evaluate_metric import SpeechEmotionMetric
     from .inference.classifier import SpeechEmotionClassifier
+    from .inference.speakers import SpeakerStatistics
     from .modeling.modeling_gmp_atl import HubertForGMPATLFrameClassification, HubertForGMPATLMultiTask
     from .protocols.protocol import Protocol
     from .pseudo_labels.attach import attach_pseudo_labels
@@ -57,6 +58,7 @@ __all__ = [
     "MultiScaleKMeans",
     "Protocol",
     "Recipe",
+    "SpeakerStatistics",
     "SpeechEmotionClassifier",
     "SpeechEmotionMetric",
     "__version__",
@@ -81,6 +83,7 @@ _MODULES = {
     "MultiScaleKMeans": "pseudo_labels.kmeans",
     "Protocol": "protocols.protocol",
     "Recipe": "recipe.recipe",
+    "SpeakerStatistics": "inference.speakers",
     "SpeechEmotionClassifier": "inference.classifier",
     "SpeechEmotionMetric": "evaluation.evaluate_metric",
     "add_lora": "training.lora",

@@ -16,7 +16,7 @@ from ..files import write_whole
 from ..hub.example import ADAPTER_CODE, CODE, MODEL_ID
 from ..hub.metadata import CARD_FILE, card_metadata
 from ..protocols.speakers import is_unknown
-from ..report.blocks import DASH, percent, points, protocol_line
+from ..report.blocks import DASH, adaptation_remark, adaptation_table, percent, points, protocol_line
 from .facts import RunFacts, read_run
 from .method import encoder_name, method_settings
 
@@ -184,6 +184,8 @@ def _template() -> jinja2.Template:
         autoescape=False,  # Markdown, not HTML; `cell` escapes what would tear it
     )
     environment.filters |= {
+        "adaptation_remark": adaptation_remark,
+        "adaptation_table": adaptation_table,
         "cell": _cell,
         "percent": percent,
         "interval": lambda ends: DASH if ends is None else f"{percent(ends[0])} to {percent(ends[1])}",

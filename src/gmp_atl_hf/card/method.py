@@ -101,9 +101,17 @@ def _encoder(facts: RunFacts) -> str:
 def _retraining_settings(facts: RunFacts) -> list[Setting]:
     part = f"3. {encoder_name(facts.config)} retrained on the frame labels"
     if facts.method.stages.retrain.skip:
-        return [Setting(part, "not done in this variant", ABLATION)]
+        return [
+            Setting(
+                f"3. {encoder_name(facts.config)} retrained on the frame labels", "not done in this variant", ABLATION
+            )
+        ]
     return [
-        Setting(part, "cross-entropy, summed over scales", SUMMARIES),
+        Setting(
+            f"3. {encoder_name(facts.config)} retrained on the frame labels",
+            "cross-entropy, summed over scales",
+            SUMMARIES,
+        ),
         _start(facts, "retrain", "Retraining starts from", stated="backbone"),
         Setting("Frames that count in retraining", _frame_targets(facts, "retrain"), OURS),
     ]
@@ -172,6 +180,8 @@ def _finetuning_settings(facts: RunFacts) -> list[Setting]:
         rows.append(Setting("Frame labels as a second loss", value, ABLATION))
     rows.append(Setting("States that the head reads", _readout(config), OURS))
     standardized = ", standardised by the training clips" if config.standardize else ""
+    if config.speaker_normalization == "speaker":
+        standardized = ", standardised in training by the clip's own speaker, in use by all training clips"
     rows.append(Setting("Pooling of frames", config.pooling + standardized, OURS))
     rows.append(Setting("Learning rates, epochs, batches, masks", "see `recipe.yaml`", OURS))
     for dotted, tried in method.search.items():

@@ -21,6 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="weights in 8 bits: smaller, scores a little different (how much is printed)",
     )
+    parser.add_argument(
+        "--speakers",
+        action="store_true",
+        help="let the file take a speaker's statistics (speaker_mean and speaker_deviation, which may be left out)",
+    )
 
 
 def perform(arguments: argparse.Namespace) -> int:
@@ -33,7 +38,7 @@ def perform(arguments: argparse.Namespace) -> int:
     from ..inference.onnx_export import describe_export, export_onnx
 
     model = load_emotion_model(arguments.model)
-    report = export_onnx(model, load_feature_extractor(arguments.model), output, int8=arguments.int8)
+    report = export_onnx(model, load_feature_extractor(arguments.model), output, arguments.int8, arguments.speakers)
     say(describe_export(report))
     return DONE
 

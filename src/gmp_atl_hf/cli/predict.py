@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..inference.sources import Item
 
 FORMATS = ("table", "jsonl", "csv")
+SPEAKERS = ("parent",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="float32 (exact, the default); int8 (CPUs with VNNI or AMX) or bfloat16: quicker for wide models, scores "
         "change by 0.02 at most where we measured it; auto: bfloat16 on GPUs that have it",
     )
+    parser.add_argument(
+        "--speakers",
+        choices=SPEAKERS,
+        help="adapt the model to each speaker by all of their recordings given, without labels; parent: the recordings "
+        "in one folder are one speaker's. Rows then say whose they are and how many recordings were used",
+    )
     parser.add_argument("--output", metavar="FILE", help="write there instead of to the terminal")
 
 
@@ -53,6 +60,7 @@ def perform(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         output = writable_output(Path(arguments.output), "predictions.jsonl", "leave --output out and use > or |")
     items = find_recordings(arguments.paths)
+    from ..evaluation.adaptation import ADAPTED
     from ..inference.classifier import SpeechEmotionClassifier
     from ..inference.windows import SlidingWindow
 
@@ -60,7 +68,13 @@ def perform(arguments: argparse.Namespace) -> int:
     classifier = SpeechEmotionClassifier.from_pretrained(
         arguments.model, arguments.device, arguments.batch_seconds, arguments.precision
     )
-    predictions = classifier.predict(items, arguments.window, arguments.hop, progress=True)
+    windows = (arguments.window, arguments.hop)
+    if arguments.speakers is None:
+        predictions = classifier.predict(items, *windows, progress=True)
+    else:
+        owners = [str(Path(item.name).parent) for item in items]
+        predictions = classifier.predict_by_speaker(items, owners, *windows, progress=True)
+        complain(f"{PROGRAM}: scores are {ADAPTED}: {len(set(owners))} speakers, by the folders that they are in")
     text = format_predictions(
         predictions, classifier.labels, arguments.format or _format_of(output), arguments.window is not None
     )
@@ -124,32 +138,39 @@ def _csv(predictions: Sequence[Prediction], labels: Sequence[str], windowed: boo
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     times = ["start", "end"] if windowed else ["seconds"]
-    writer.writerow(["file", *times, "label", *labels, "error"])
+    adapted = any(one.speaker is not None for one in predictions)
+    writer.writerow(["file", *times, "label", *labels, *(["speaker", "speaker_clips"] if adapted else []), "error"])
     for one in predictions:
+        whose = [one.speaker, one.speaker_clips] if adapted else []
         if one.error is not None:
-            writer.writerow([one.file, *[""] * (len(times) + 1 + len(labels)), one.error])
+            writer.writerow([one.file, *[""] * (len(times) + 1 + len(labels)), *whose, one.error])
         elif windowed:
             for part in one.windows or []:
                 scores = [part.scores[label] for label in labels]
-                writer.writerow([one.file, part.start, part.end, part.label, *scores, ""])
+                writer.writerow([one.file, part.start, part.end, part.label, *scores, *whose, ""])
         else:
-            writer.writerow([one.file, one.seconds, one.label, *(one.scores[label] for label in labels), ""])
+            scores = [one.scores[label] for label in labels]
+            writer.writerow([one.file, one.seconds, one.label, *scores, *whose, ""])
     return text.getvalue()
 
 
 def _table(predictions: Sequence[Prediction], labels: Sequence[str]) -> str:
     from ..report.markdown import aligned
 
-    rows = [["file", "seconds", "label", *labels]]
+    adapted = any(one.speaker is not None for one in predictions)
+    rows = [["file", "seconds", "label", *labels, *(["adapted to"] if adapted else [])]]
     for one in predictions:
+        clips = "-" if one.speaker_clips is None else f"{one.speaker_clips} of the speaker"
+        whose = [clips] if adapted else []
         if one.error is not None:
-            rows.append([one.file, "-", "not scored", *["-"] * len(labels)])
+            rows.append([one.file, "-", "not scored", *["-"] * len(labels), *whose])
             continue
-        rows.append([one.file, f"{one.seconds:.2f}", str(one.label), *(f"{one.scores[name]:.3f}" for name in labels)])
+        scores = [f"{one.scores[name]:.3f}" for name in labels]
+        rows.append([one.file, f"{one.seconds:.2f}", str(one.label), *scores, *whose])
         for part in one.windows or []:
             when = f"  {part.start:.2f} to {part.end:.2f}"
             scores = [f"{part.scores[name]:.3f}" for name in labels]
-            rows.append([when, f"{part.end - part.start:.2f}", part.label, *scores])
+            rows.append([when, f"{part.end - part.start:.2f}", part.label, *scores, *whose])
     return "".join(f"{line}\n" for line in aligned(rows, words=(0, 2)))
 
 

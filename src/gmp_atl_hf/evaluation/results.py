@@ -24,12 +24,15 @@ class FoldResult:
             `emotion`, `predicted`, with `scores` (label → probability) for calibration, and anything else.
         temperature: What the scores' logits would be divided by, fitted on the fold's own development speakers; None
             where there are none.
+        adapted: What was said of the same utterances by models that knew the speaker, see `adaptation`; None where
+            nothing was adapted.
     """
 
     seed: int
     fold: int
     predictions: list[dict[str, Any]]
     temperature: float | None = None
+    adapted: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)

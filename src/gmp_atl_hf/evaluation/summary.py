@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .adaptation import adaptation_summary
 from .calibration import BINS, expected_calibration_error, reliability
 from .metrics import FloatArray, absent_labels, macro_f1, metrics_of, per_class_recall, uar, war
 from .results import AlignedPredictions, FoldResult, align, choose_block
@@ -38,6 +39,7 @@ def variant_summary(
     pooled = confusions.sum(axis=1)
     absent = absent_labels(block.references, labels)
     interval, note = _interval(block, labels, independent)
+    adaptation = adaptation_summary(results, block, labels)
     return {
         **head,
         "utterances": int(block.references.size),
@@ -56,6 +58,7 @@ def variant_summary(
         "per_speaker": {s: _speaker(block, block.speakers == s, labels) for s in sorted(set(block.speakers.tolist()))},
         "per_fold": [{"fold": fold, **_group(block, block.folds_of == fold, labels)} for fold in folds],
         "per_seed": [{"seed": seed, **metrics_of(pooled[i])} for i, seed in enumerate(chosen)],
+        **({} if adaptation is None else {"adaptation": adaptation}),
     }
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,13 @@ from .predictions import Prediction, WindowScores
 from .reader import Reader, ReadState, Segment
 from .scorers import make_scorer
 from .sources import Inputs, Item, expand_inputs
+from .speakers import (
+    SpeakerStatistics,
+    fingerprint,
+    refuse_without_statistics,
+    statistics_of,
+    warn_without_emotions,
+)
 from .windows import SlidingWindow, coverage_weights
 
 LONGEST_SECONDS = 60.0
@@ -132,7 +142,12 @@ class SpeechEmotionClassifier:
         return self.model.config.emotions
 
     def __call__(
-        self, inputs: Inputs, window: float | None = None, hop: float | None = None, progress: bool = False
+        self,
+        inputs: Inputs,
+        window: float | None = None,
+        hop: float | None = None,
+        progress: bool = False,
+        speaker: SpeakerStatistics | None = None,
     ) -> Prediction | list[Prediction]:
         """Score one recording, or many.
 
@@ -144,16 +159,18 @@ class SpeechEmotionClassifier:
                 last window is shifted back to full length. Each is normalised by itself, as a clip would be.
             hop: Seconds from window to window; None for `window`.
             progress: Show a bar on stderr.
+            speaker: What `adapt` has given of the one speaker of all these recordings; None for a plain score.
 
         Returns:
             A prediction for a single recording; for many, or a folder, a list of them in the order of the inputs. A
             recording that cannot be read has an `error` in place of scores and keeps the others from nothing.
 
         Raises:
-            RequestError: The windows make no sense, or numbers come without a sampling rate.
+            RequestError: The windows make no sense, numbers come without a sampling rate, or the speaker's statistics
+                are of another model.
         """
         items, single = expand_inputs(inputs)
-        predictions = self.predict(items, window, hop, progress)
+        predictions = self.predict(items, window, hop, progress, speaker)
         return predictions[0] if single else predictions
 
     def predict(
@@ -162,8 +179,118 @@ class SpeechEmotionClassifier:
         window: float | None = None,
         hop: float | None = None,
         progress: bool = False,
+        speaker: SpeakerStatistics | None = None,
     ) -> list[Prediction]:
         """Score recordings that are already listed, see `expand_inputs`; otherwise as calling the classifier."""
+        score, clips = self._scorer.score, None
+        if speaker is not None:
+            refuse_without_statistics(self.model)
+            speaker.refuse_other_model(self.fingerprint)
+            statistics, clips = speaker.tensor().to(self.device), speaker.clips
+            score = partial(score, speaker_statistics=statistics)
+        states = self._work(score, inputs, window, hop, progress)
+        found = [self._prediction(item, state) for item, state in zip(inputs, states, strict=True)]
+        return [one if one.error else replace(one, speaker_clips=clips) for one in found]
+
+    def adapt(
+        self, recordings: Inputs, window: float | None = None, hop: float | None = None, progress: bool = False
+    ) -> SpeakerStatistics:
+        """Get to know a speaker by some of their recordings, of any emotions; no label is needed.
+
+        What the recordings seem to express is taken out, see `Standardization.of_speakers`. Ten of them are much better
+        than one, with which scores hardly change.
+
+        Args:
+            recordings: Of this one speaker, as for calling the classifier.
+            window: As for calling the classifier; each window counts as a recording.
+            hop: As for calling the classifier.
+            progress: Show a bar on stderr.
+
+        Returns:
+            What to give as `speaker` when recordings of the same speaker are scored, or to `save`.
+
+        Raises:
+            RequestError: A recording cannot be read, there is none, or the model has `standardize: false`.
+
+        Example:
+            >>> caller = classifier.adapt(["monday.wav", "tuesday.wav"])  # doctest: +SKIP
+            >>> classifier("wednesday.wav", speaker=caller).speaker_clips  # doctest: +SKIP
+            2
+        """
+        refuse_without_statistics(self.model)
+        warn_without_emotions(self.model)
+        items, _ = expand_inputs(recordings)
+        states = self._work(self._scorer.pool, items, window, hop, progress)
+        for state in states:
+            if state.problem is not None:
+                raise RequestError(state.problem, "recordings of one speaker that can be read", "leave it out")
+        vectors = [vector for state in states for vector in state.scores]
+        if not vectors:
+            raise RequestError("there is no recording to adapt to", "one or more of the speaker's", "give some")
+        everything = torch.ones(1, len(vectors), dtype=torch.bool)
+        mean, deviation = statistics_of(self.model, self._on_device(np.stack(vectors)), everything)[0].cpu().numpy()
+        return SpeakerStatistics(len(vectors), mean, deviation, self.fingerprint)
+
+    def predict_by_speaker(
+        self,
+        inputs: Sequence[Item],
+        speakers: Sequence[str],
+        window: float | None = None,
+        hop: float | None = None,
+        progress: bool = False,
+    ) -> list[Prediction]:
+        """Score listed recordings of several speakers, adapted to all of each speaker's that can be read.
+
+        Args:
+            inputs: See `expand_inputs`.
+            speakers: Whose each of them is.
+            window: As for calling the classifier; each window counts as a recording.
+            hop: As for calling the classifier.
+            progress: Show a bar on stderr.
+
+        Returns:
+            Predictions in the order of the inputs, with `speaker` and `speaker_clips`.
+
+        Raises:
+            RequestError: The windows make no sense, or the model has `standardize: false`.
+        """
+        refuse_without_statistics(self.model)
+        warn_without_emotions(self.model)
+        states = self._work(self._scorer.pool, inputs, window, hop, progress)
+        names = [name for name, state in zip(speakers, states, strict=True) for _ in state.scores]
+        number = {name: place for place, name in enumerate(dict.fromkeys(names))}
+        owners, clips = torch.tensor([number[name] for name in names]), Counter(names)
+        scores = np.zeros((0, len(self.labels)))
+        if names:
+            pooled = self._on_device(np.stack([vector for state in states for vector in state.scores]))
+            own = statistics_of(self.model, pooled, owners == torch.arange(len(number))[:, None])
+            with torch.inference_mode():
+                logits = self.model.score(pooled, speaker_statistics=own[owners.to(self.device)])[0]["logits"]
+            scores = torch.softmax(logits.float(), dim=-1).cpu().numpy().astype(np.float64)
+        found, taken = [], 0
+        for item, name, state in zip(inputs, speakers, states, strict=True):
+            state.scores, taken = list(scores[taken : taken + len(state.scores)]), taken + len(state.scores)
+            one = self._prediction(item, state)
+            found.append(replace(one, speaker=name, speaker_clips=None if one.error else clips[name]))
+        return found
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What statistics of a speaker say whose they are by."""
+        return fingerprint(self.model)
+
+    def _on_device(self, pooled: npt.NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(pooled).to(self.device, torch.float32)
+
+    def _work(
+        self,
+        compute: Callable[[Any], Tensor],
+        inputs: Sequence[Item],
+        window: float | None,
+        hop: float | None,
+        progress: bool,
+    ) -> list[ReadState]:
+        """Recordings as far as they could be read, with a row of what is computed for each of their windows."""
         windowing = SlidingWindow.from_seconds(window, hop, self.shortest, self.most)
         reader = Reader(inputs, windowing, self.longest, self.shortest)
         total = sum(map(reader.work, range(len(inputs)))) / SAMPLING_RATE
@@ -174,11 +301,11 @@ class SpeechEmotionClassifier:
             disable=not progress,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]",
         ) as bar:
-            self._score_all(reader, bar)
+            self._compute_all(compute, reader, bar)
             bar.total = bar.n  # the headers were an estimate, and bad files are done with too
-        return [self._prediction(item, state) for item, state in zip(inputs, reader.states, strict=True)]
+        return reader.states
 
-    def _score_all(self, reader: Reader, bar: Any) -> None:
+    def _compute_all(self, compute: Callable[[Any], Tensor], reader: Reader, bar: Any) -> None:
         """Batches are read while others are computed; on a CPU several at once, if there are several."""
         scorer, seconds, total = self._scorer, self.batch_seconds, bar.total
         if scorer.side_by_side and (threads := torch_threads()) > 1:
@@ -188,17 +315,17 @@ class SpeechEmotionClassifier:
         def prepare(segments: list[Segment]) -> tuple[list[Segment], Any]:
             return segments, scorer.prepare([segment.waveform for segment in segments])
 
-        def score(batch: tuple[list[Segment], Any]) -> tuple[list[Segment], Tensor]:
+        def work(batch: tuple[list[Segment], Any]) -> tuple[list[Segment], Tensor]:
             segments, prepared = batch
-            return segments, scorer.score(prepared)
+            return segments, compute(prepared)
 
         side_by_side = scorer.side_by_side and total > seconds
         with (
             closing(prefetch(prepare, reader.batches(seconds, scorer.padded), threads=1)) as prepared,
-            closing(prefetch(score, prepared, torch_threads() if side_by_side else 1, side_by_side)) as scored,
+            closing(prefetch(work, prepared, torch_threads() if side_by_side else 1, side_by_side)) as computed,
         ):
-            for segments, scores in scored:
-                _keep(reader.states, segments, scores, bar)
+            for segments, rows in computed:
+                _keep(reader.states, segments, rows, bar)
 
     def _prediction(self, item: Item, state: ReadState) -> Prediction:
         if state.problem is not None:
@@ -218,8 +345,8 @@ class SpeechEmotionClassifier:
         return Prediction(item.name, label, mean, state.samples / SAMPLING_RATE, windows)
 
 
-def _keep(state: Sequence[ReadState], segments: Iterable[Segment], scores: Tensor, bar: Any) -> None:
-    for segment, row in zip(segments, scores.cpu().numpy().astype(np.float64), strict=True):
+def _keep(state: Sequence[ReadState], segments: Iterable[Segment], rows: Tensor, bar: Any) -> None:
+    for segment, row in zip(segments, rows.cpu().numpy().astype(np.float64), strict=True):
         state[segment.item].spans.append(segment.span)
         state[segment.item].scores.append(row)
         seconds = (segment.span[1] - segment.span[0]) / SAMPLING_RATE

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +26,15 @@ from ..errors import RequestError
 from ..files import write_whole
 from ..modeling.families_gmp_atl import longest_samples
 from ..modeling.frames_gmp_atl import receptive_field
+from ..modeling.heads_gmp_atl import Standardization
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
+from .speakers import fingerprint, refuse_without_statistics
 
 TOLERANCE = 1e-4
 """Largest difference of a logit from the model's own."""
 
 CHECKED_SECONDS = (0.5, 3.0, 12.0)
+A_SPEAKER = "a speaker's statistics"
 OPSET = 20
 BLOCK = 32
 """Weights that share a scale in int8."""
@@ -39,6 +42,9 @@ BLOCK = 32
 _LARGEST_BYTES = 2**31 - 2**26  # an ONNX file is one protobuf message, which ends at 2 GiB
 _VALUE_NORMALISATION = 1e-7  # added to the variance by Wav2Vec2FeatureExtractor
 _INPUTS = ("input_values", "attention_mask")
+
+SPEAKER_INPUTS = {"speaker_mean": "mean", "speaker_deviation": "deviation"}
+"""Inputs that may be left out → what they replace: (size,) float32 `mean` and `deviation` of `SpeakerStatistics`."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,9 @@ class _Logits(nn.Module):
         return logits
 
 
-def export_onnx(model: HubertForGMPATL, feature_extractor: Any, path: Path, int8: bool = False) -> ExportReport:
+def export_onnx(
+    model: HubertForGMPATL, feature_extractor: Any, path: Path, int8: bool = False, speakers: bool = False
+) -> ExportReport:
     """Write a model as ONNX, with its labels and settings as JSON beside it.
 
     Inputs are `input_values` (batch, samples) float32 at 16 kHz and `attention_mask` (batch, samples) int64, 1 on valid
@@ -99,13 +107,19 @@ def export_onnx(model: HubertForGMPATL, feature_extractor: Any, path: Path, int8
     free. The file is compared with the model at three lengths and in a padded batch, and is not written when a logit
     differs by more than `TOLERANCE`.
 
+    With `speakers` there are two more inputs, which may be left out: `speaker_mean` and `speaker_deviation`, (size,)
+    float32, which `SpeechEmotionClassifier.adapt` gives of the one speaker of all clips of a batch. onnxruntime then
+    warns, whenever it loads the file, that these are no constants.
+
     8-bit weights are our choice: those of the linear layers, `BLOCK` of them to a scale; convolutions and activations
     between layers stay as they are, so that a clip's scores do not depend on the clips beside it.
 
     Raises:
-        RequestError: The model is too large for one file.
+        RequestError: The model is too large for one file, or has no statistics that a speaker's could replace.
         RuntimeError: The file does not score like the model.
     """
+    if speakers:
+        refuse_without_statistics(model)
     model = model.to("cpu", torch.float32).eval()  # type: ignore[arg-type]
     if sum(parameter.nbytes for parameter in model.parameters()) > _LARGEST_BYTES:
         raise RequestError(
@@ -113,10 +127,12 @@ def export_onnx(model: HubertForGMPATL, feature_extractor: Any, path: Path, int8
         )
     clips = _checked_clips(model, feature_extractor)
     expected = _expected(model, clips)
-    settings = _settings(model, feature_extractor)
+    settings = _settings(model, feature_extractor, speakers)
     exact = _convert(model, clips, settings)
     session = _session(exact)
     differences = _compare(expected, session, clips)
+    if speakers:
+        differences[A_SPEAKER] = _speaker_difference(model, session, clips["3 s"])
     if wrong := {check: value for check, value in differences.items() if not value <= TOLERANCE}:
         raise RuntimeError(
             f"{path} was not written: logits differ from the model's by more than {TOLERANCE:g}: "
@@ -183,7 +199,7 @@ def _batch(clips: Sequence[npt.NDArray[np.float32]]) -> dict[str, npt.NDArray[An
 # ---- making and comparing --------------------------------------------------------------------------------------------
 
 
-def _settings(model: HubertForGMPATL, feature_extractor: Any) -> dict[str, Any]:
+def _settings(model: HubertForGMPATL, feature_extractor: Any, speakers: bool) -> dict[str, Any]:
     """What a program without this package has to know."""
     config = model.config
     return {
@@ -198,6 +214,8 @@ def _settings(model: HubertForGMPATL, feature_extractor: Any) -> dict[str, Any]:
         "output": "logits",
         "scores": "softmax(logits)",
         "logit_temperature_included": config.logit_temperature,
+        "speaker_inputs": list(SPEAKER_INPUTS) if speakers else None,
+        "model": fingerprint(model),
     }
 
 
@@ -222,9 +240,26 @@ def _convert(
         )
         assert program is not None
         written = program.model_proto
+    if settings["speaker_inputs"]:
+        _open_statistics(written)
     onnx.helper.set_model_props(written, {"gmp_atl": json.dumps(settings, ensure_ascii=False)})
     content: bytes = written.SerializeToString()
     return content
+
+
+def _open_statistics(written: onnx.ModelProto) -> None:
+    """Let the mean and deviation of the training clips be replaced: an initialiser that is an input is its default."""
+    by_name = {each.name: each for each in written.graph.initializer}
+    for name, replaced in SPEAKER_INPUTS.items():
+        before = f"model.standardization.{replaced}"
+        initializer = by_name[before]
+        initializer.name = name
+        for node in written.graph.node:
+            node.input[:] = [name if each == before else each for each in node.input]
+        value = onnx.helper.make_tensor_value_info(name, initializer.data_type, list(initializer.dims))
+        written.graph.input.append(value)
+        for known in [each for each in written.graph.value_info if each.name == before]:
+            written.graph.value_info.remove(known)
 
 
 @contextmanager
@@ -261,8 +296,9 @@ def _session(content: bytes) -> Any:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def _run(session: Any, clips: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
-    logits: npt.NDArray[np.float32] = session.run(["logits"], _batch(clips))[0]
+def _run(session: Any, clips: Sequence[npt.NDArray[np.float32]], statistics: Any = None) -> npt.NDArray[np.float32]:
+    given = {} if statistics is None else dict(zip(SPEAKER_INPUTS, statistics, strict=True))
+    logits: npt.NDArray[np.float32] = session.run(["logits"], {**_batch(clips), **given})[0]
     return logits
 
 
@@ -287,6 +323,15 @@ def _compare(
     together = _run(session, list(clips.values()))
     found["padded batch"] = float(np.abs(together - np.stack(list(expected.values()))).max())
     return found
+
+
+def _speaker_difference(model: HubertForGMPATL, session: Any, clip: npt.NDArray[np.float32]) -> float:
+    """Largest difference of a logit with the statistics of somebody."""
+    usual = cast(Standardization, model.standardization)
+    somebody = torch.stack([usual.mean + 0.3 * usual.deviation, 1.2 * usual.deviation])
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(clip)[None], speaker_statistics=somebody).logits.numpy()
+    return float(np.abs(_run(session, [clip], somebody.numpy()) - wanted).max())
 
 
 def _int8_cost(before: Any, after: Any, clips: Mapping[str, npt.NDArray[np.float32]], bytes_before: int) -> Int8Cost:

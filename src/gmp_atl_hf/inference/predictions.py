@@ -38,6 +38,8 @@ class Prediction:
         seconds: Its length; None if it could not be read.
         windows: The windows in order, if it was scored in windows.
         error: What is wrong with it, in one line; None if all is well.
+        speaker_clips: How many unlabelled clips of its speaker the model was adapted to; None where it was not.
+        speaker: The name of that speaker, where recordings were grouped by speaker.
     """
 
     file: str
@@ -46,10 +48,15 @@ class Prediction:
     seconds: float | None
     windows: list[WindowScores] | None = None
     error: str | None = None
+    speaker_clips: int | None = None
+    speaker: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as JSON types, with a label for each window too."""
+        """The same as JSON types, with a label for each window too; of the speaker only what is known."""
         fields = asdict(self)
+        for name in ("speaker_clips", "speaker"):
+            if fields[name] is None:
+                del fields[name]
         if self.windows is not None:
             fields["windows"] = [
                 {"start": one.start, "end": one.end, "label": one.label, "scores": one.scores} for one in self.windows

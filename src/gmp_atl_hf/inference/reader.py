@@ -39,7 +39,7 @@ class ReadState:
         windowed: Whether it is scored in windows.
         problem: Why it cannot be scored.
         spans: The windows that have been scored, in order, or one span for all of it.
-        scores: (labels,) probabilities of each.
+        scores: (labels,) probabilities of each, or the (size,) vectors that the heads read.
     """
 
     samples: int = 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,8 +30,12 @@ class Scorer(Protocol):
         """Make a batch of (samples,) float32 waveforms at 16 kHz; runs in another thread than `score`."""
         ...
 
-    def score(self, batch: Any) -> Tensor:
-        """(batch, labels) float32 probabilities, on the device."""
+    def score(self, batch: Any, speaker_statistics: Tensor | None = None) -> Tensor:
+        """(batch, labels) float32 probabilities, on the device; (2, size) statistics as for `forward` of the model."""
+        ...
+
+    def pool(self, batch: Any) -> Tensor:
+        """(batch, size) float32, what the heads read of each clip, on the device."""
         ...
 
 
@@ -57,17 +62,27 @@ class PaddedScorer:
             batch["attention_mask"] = inputs["attention_mask"].long()
         return batch
 
-    def score(self, batch: dict[str, Tensor]) -> Tensor:
+    def score(self, batch: dict[str, Tensor], speaker_statistics: Tensor | None = None) -> Tensor:
         """See `Scorer`."""
-        device = self.model.device
-        on_device = {name: values.to(device, non_blocking=True) for name, values in batch.items()}
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, torch.bfloat16, self.half),
-            no_tf32(device),
-        ):
-            logits = self.model(**on_device).logits
+        with self._computing():
+            logits = self.model(**self._on_device(batch), speaker_statistics=speaker_statistics).logits
         return torch.softmax(logits.float(), dim=-1)
+
+    def pool(self, batch: dict[str, Tensor]) -> Tensor:
+        """See `Scorer`."""
+        with self._computing():
+            encoded = self.model.hubert(**self._on_device(batch))
+            pooled: Tensor = self.model.pooling(encoded.last_hidden_state, encoded.frame_mask)
+        return pooled.float()
+
+    def _on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: values.to(self.model.device, non_blocking=True) for name, values in batch.items()}
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        device = self.model.device
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, self.half), no_tf32(device):
+            yield
 
 
 class PackedScorer:
@@ -84,9 +99,13 @@ class PackedScorer:
         inputs = self.feature_extractor(list(waveforms), sampling_rate=SAMPLING_RATE, padding=False)
         return [torch.from_numpy(np.asarray(each, dtype=np.float32)) for each in inputs["input_values"]]
 
-    def score(self, batch: list[Tensor]) -> Tensor:
+    def score(self, batch: list[Tensor], speaker_statistics: Tensor | None = None) -> Tensor:
         """See `Scorer`."""
-        return torch.softmax(self.model(batch), dim=-1)
+        return torch.softmax(self.model(batch, speaker_statistics), dim=-1)
+
+    def pool(self, batch: list[Tensor]) -> Tensor:
+        """See `Scorer`."""
+        return self.model.pool(batch)
 
 
 def make_scorer(model: HubertForGMPATL, feature_extractor: Any, precision: str) -> Scorer:

@@ -21,6 +21,7 @@ POOLINGS = ("mean", "attention", "statistics")
 EMOTION_LOSSES = ("am-softmax", "cross-entropy")
 FRAME_HEADS = ("linear", "cosine")
 FRAME_TARGETS = ("masked", "all")
+SPEAKER_NORMALIZATIONS = ("none", "speaker")
 UNKNOWN_SPEAKER = "unknown"
 """Stands in `seen_speakers` for unnamed speakers of any corpus."""
 
@@ -79,6 +80,10 @@ class GMPATLConfig(HubertConfig):
         standardize (`bool`, defaults to `False`):
             Centre and scale what the frames are pooled to, by mean and deviation over the training clips, which
             [`GMPATLTrainer`] computes before it trains. Our choice.
+        speaker_normalization (`str`, defaults to `"none"`):
+            `"speaker"` standardises each clip, in training, by the statistics of its own training speaker, so that the
+            classifier learns what differs within a voice. A clip is scored by the statistics of all training clips
+            unless those of its speaker are given (`speaker_statistics`). Needs `standardize`. Our choice.
         pooling (`str`, defaults to `"mean"`):
             How frames become one vector: `"mean"` over the valid frames, `"attention"` (one learned query) or
             `"statistics"` (mean and standard deviation). Our choice; the paper does not say.
@@ -144,6 +149,7 @@ class GMPATLConfig(HubertConfig):
     layerdrop: float | int = 0.0
     readout: str | int = "last"
     standardize: bool = False
+    speaker_normalization: str = "none"
     pooling: str = "mean"
     emotion_loss: str = "am-softmax"
     am_softmax_scale: float | int = 30.0
@@ -197,6 +203,7 @@ class GMPATLConfig(HubertConfig):
             ("emotion_loss", self.emotion_loss, EMOTION_LOSSES),
             ("frame_head", self.frame_head, FRAME_HEADS),
             ("frame_targets", self.frame_targets, FRAME_TARGETS),
+            ("speaker_normalization", self.speaker_normalization, SPEAKER_NORMALIZATIONS),
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, known))}")
@@ -212,6 +219,11 @@ class GMPATLConfig(HubertConfig):
             if not isinstance(value, (int, float)) or not fits(value):
                 raise ValueError(f"{name} is {value!r}; expected {expected}")
         self._validate_readout()
+        if self.speaker_normalization != "none" and not self.standardize:
+            raise ValueError(
+                f"speaker_normalization is {self.speaker_normalization!r} and standardize is False: by default clips "
+                "are standardised by all training clips, which needs standardize=True"
+            )
         if self.label2id != _reversed(self.id2label or {}):
             raise ValueError(f"label2id is {self.label2id}, which disagrees with id2label {self.id2label}")
         if self.conv_pos_batch_norm:

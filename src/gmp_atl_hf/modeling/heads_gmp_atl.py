@@ -9,6 +9,9 @@ from torch.nn import functional
 from .configuration_gmp_atl import GMPATLConfig
 from .losses_gmp_atl import IGNORED, PartSums, frame_cross_entropy_sums
 
+PRIOR_CLIPS = 4
+"""Clips of a speaker that the training clips' statistics weigh as much as. Our choice."""
+
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean over the valid frames: (batch, frames, channels) and (batch, frames) bool → (batch, channels)."""
@@ -66,17 +69,28 @@ POOLING_CLASSES: dict[str, type[MeanPooling] | type[AttentionPooling] | type[Sta
 
 
 class Standardization(nn.Module):
-    """Centres and scales vectors by mean and deviation over the training clips: buffers, which no gradient changes."""
+    """Centres and scales vectors by mean and deviation over the training clips: buffers, which no gradient changes.
+
+    The statistics of one speaker may take their place. Who has said nothing but angry sentences has another mean than
+    who has said everything, and the same voice: so what clips of each emotion look like is kept too, and what a
+    speaker's clips seem to say is taken out of their statistics, see `of_speakers`.
+    """
 
     LEAST_SHARE = 1e-4  # of the mean deviation: what changes less is rounding, which scaling would make large
     LEAST = 1e-6  # float16 still holds it
+    LEAST_SPREAD = 0.1  # nothing is divided by less
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, num_emotions: int) -> None:
         super().__init__()
         self.mean: Tensor
         self.deviation: Tensor
+        self.emotion_means: Tensor
+        self.spread: Tensor
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("deviation", torch.ones(size))
+        # Of standardised vectors. As they stand here they say that all emotions look the same.
+        self.register_buffer("emotion_means", torch.zeros(num_emotions, size))
+        self.register_buffer("spread", torch.ones(size))
 
     @torch.no_grad()
     def fit(self, vectors: Tensor) -> None:
@@ -87,10 +101,69 @@ class Standardization(nn.Module):
         least = (self.LEAST_SHARE * spread.mean()).clamp(min=self.LEAST)
         self.deviation.copy_(torch.where(spread > least, spread, 1.0))
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """(..., size) → (..., size) in the dtype of `vectors`."""
-        standardized: Tensor = (vectors.float() - self.mean) / self.deviation
+    @torch.no_grad()
+    def fit_emotions(self, vectors: Tensor, labels: Tensor) -> None:
+        """Take the mean of each emotion, and the deviation within emotions, of the training clips as they are now.
+
+        Args:
+            vectors: (clips, size) float.
+            labels: (clips,) int64; clips below 0 have none. An emotion without clips has the mean of all.
+        """
+        known = labels >= 0
+        values = (vectors[known].double() - self.mean) / self.deviation
+        each = functional.one_hot(labels[known], len(self.emotion_means)).to(values.dtype)
+        means = each.T @ values / each.sum(0).clamp(min=1)[:, None]
+        self.emotion_means.copy_(means)
+        self.spread.copy_((values - each @ means).square().mean(0).sqrt().clamp(min=self.LEAST_SPREAD))
+
+    def of_speakers(self, clips: Tensor, mean: Tensor, variance: Tensor, scores: Tensor | None = None) -> Tensor:
+        """Mean and deviation to standardise the clips of a speaker by, from some clips of theirs, without labels.
+
+        With n clips they are (n·own + 4·usual) / (n + 4), mean and variance alike, the usual ones being those of the
+        training clips. With `scores`, own is what remains when that is taken out by which clips of such emotions
+        differ from the usual anyway: a shift is counted from the mean that training clips of these emotions have, and
+        a variance in terms of theirs.
+
+        Args:
+            clips: (...) how many clips each speaker has given; 0 gives the usual statistics.
+            mean: (..., size) of the clips.
+            variance: (..., size) of the clips, a sum divided by n.
+            scores: (..., emotions) mean over the clips of what the model says of each, probabilities; None to take
+                everything for the voice.
+
+        Returns:
+            (..., 2, size) float32, for `speaker_statistics` of the models.
+        """
+        usual, deviation = self.mean.double(), self.deviation.double()
+        shift, scale = (mean.double() - usual) / deviation, variance.double() / deviation.square()
+        if scores is not None:
+            shares, emotions = scores.double(), self.emotion_means.double()
+            expected = shares @ emotions
+            # Of a mixture: within the emotions, and between their means.
+            between = shares @ emotions.square() - expected.square()
+            shift, scale = shift - expected, scale / (between + self.spread.double().square())
+        own = (clips.double() / (clips + PRIOR_CLIPS))[..., None]
+        deviations = deviation * (own * scale + 1 - own).sqrt()
+        return torch.stack([usual + own * shift * deviation, deviations], dim=-2).float()
+
+    def forward(self, vectors: Tensor, statistics: Tensor | None = None) -> Tensor:
+        """(..., size) → (..., size) in the dtype of `vectors`; by (2, size) or (..., 2, size) statistics if given."""
+        mean, deviation = (self.mean, self.deviation) if statistics is None else statistics.unbind(-2)
+        standardized: Tensor = (vectors.float() - mean) / deviation
         return standardized.to(vectors.dtype)
+
+
+class NoStandardization(nn.Module):
+    """Leaves vectors as they are; a `ValueError` where statistics are given, which would change nothing."""
+
+    def __init__(self, size: int, num_emotions: int) -> None:
+        super().__init__()
+
+    def forward(self, vectors: Tensor, statistics: Tensor | None = None) -> Tensor:
+        """The vectors."""
+        if statistics is not None:
+            raise ValueError("speaker_statistics are given, and the model has standardize=False: it would not use them")
+        return vectors
 
 
 class CosineClassifier(nn.Module):

@@ -19,7 +19,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_gmp_atl import BeginsAnywhere, GMPATLConfig
 from .encoding_gmp_atl import EncodedSpeech, EncoderInputs, GMPATLModel, GMPATLModelOutput, encode_speech
-from .heads_gmp_atl import POOLING_CLASSES, CosineClassifier, FrameHeads, Standardization
+from .heads_gmp_atl import POOLING_CLASSES, CosineClassifier, FrameHeads, NoStandardization, Standardization
 from .losses_gmp_atl import (
     IGNORED,
     PartSums,
@@ -109,8 +109,8 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
         if isinstance(module, CosineClassifier):
             init.normal_(module.weight, mean=0.0, std=self.config.initializer_range)
         if isinstance(module, Standardization):
-            init.zeros_(module.mean)
-            init.ones_(module.deviation)
+            for name, values in module.named_buffers():
+                (init.ones_ if name in ("deviation", "spread") else init.zeros_)(values)
 
     def freeze_feature_encoder(self) -> None:
         """Stop training the convolution front end (the field's usual choice for pre-trained checkpoints)."""
@@ -165,10 +165,13 @@ def _one_each(labels: Tensor) -> Tensor:
 class GMPATLEmotionModel(GMPATLPreTrainedModel):
     """What the models that score emotions share: one vector for each clip, on which all heads stand."""
 
+    _keys_to_ignore_on_load_missing = [r"standardization\.(emotion_means|spread)$"]  # of older checkpoints
+
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)
         self.pooling = POOLING_CLASSES[config.pooling](config.hidden_size)
-        self.standardization = Standardization(self.pooling.output_size) if config.standardize else nn.Identity()
+        standardization = Standardization if config.standardize else NoStandardization
+        self.standardization = standardization(self.pooling.output_size, config.num_emotions)
         self.dropout = nn.Dropout(config.final_dropout)
 
     def score(
@@ -177,6 +180,7 @@ class GMPATLEmotionModel(GMPATLPreTrainedModel):
         labels: Tensor | None = None,
         gender_labels: Tensor | None = None,
         class_weights: Tensor | None = None,
+        speaker_statistics: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], list[PartSums]]:
         """Outputs by name, and with labels the parts of the loss, of (batch, size) pooled frames; see `forward`."""
         raise NotImplementedError
@@ -192,11 +196,6 @@ class GMPATLEmotionModel(GMPATLPreTrainedModel):
         """What `forward` gives of encoded clips; the targets are those of `score`."""
         outputs, parts = self.score(self.pooling(encoded.last_hidden_state, encoded.frame_mask), *targets)
         return self._output(parts, loss_denominators, encoded, **outputs)
-
-    def score_frames(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """(batch, frames, hidden) and (batch, frames) bool → (batch, emotions) logits."""
-        logits: Tensor = self.score(self.pooling(hidden, mask))[0]["logits"]
-        return logits
 
 
 class HubertForGMPATLMultiTask(GMPATLEmotionModel):
@@ -234,6 +233,7 @@ class HubertForGMPATLMultiTask(GMPATLEmotionModel):
         gender_labels: Tensor | None = None,
         class_weights: Tensor | None = None,
         loss_denominators: Tensor | None = None,
+        speaker_statistics: Tensor | None = None,
         **kwargs: Unpack[EncoderInputs],
     ) -> GMPATLOutput:
         """Score emotion and gender.
@@ -245,13 +245,14 @@ class HubertForGMPATLMultiTask(GMPATLEmotionModel):
             gender_labels: (batch,) int64, 0 female, 1 male, -100 missing; without them the gender part is 0.
             class_weights: (emotions,) float32 weights of the emotion part.
             loss_denominators: (2,) float32 counts of the whole optimiser step.
+            speaker_statistics: (2, size) or (batch, 2, size) float32, see `Standardization.of_speakers`.
             kwargs: See `EncoderInputs`.
 
         Returns:
             `loss`, `logits`, `gender_logits` and the parts of the loss.
         """
         encoded = self.hubert(input_values, attention_mask, return_dict=True, **kwargs)
-        return self._score_clips(encoded, loss_denominators, labels, gender_labels, class_weights)
+        return self._score_clips(encoded, loss_denominators, labels, gender_labels, class_weights, speaker_statistics)
 
     def score(
         self,
@@ -259,9 +260,10 @@ class HubertForGMPATLMultiTask(GMPATLEmotionModel):
         labels: Tensor | None = None,
         gender_labels: Tensor | None = None,
         class_weights: Tensor | None = None,
+        speaker_statistics: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], list[PartSums]]:
         """See the base class."""
-        vectors = self.dropout(self.standardization(pooled))
+        vectors = self.dropout(self.standardization(pooled, speaker_statistics))
         logits = self.emotion_classifier(vectors).float()
         gender_logits = self.gender_classifier(vectors).float()
         parts = []
@@ -364,6 +366,7 @@ class HubertForGMPATL(GMPATLEmotionModel):
         labels: Tensor | None = None,
         class_weights: Tensor | None = None,
         loss_denominators: Tensor | None = None,
+        speaker_statistics: Tensor | None = None,
         **kwargs: Unpack[EncoderInputs],
     ) -> GMPATLOutput:
         """Score emotions.
@@ -374,6 +377,7 @@ class HubertForGMPATL(GMPATLEmotionModel):
             labels: (batch,) or (batch, 1) int64 emotions, -100 missing.
             class_weights: (emotions,) float32 class weights.
             loss_denominators: (1,) float32 count of the whole optimiser step.
+            speaker_statistics: (2, size) or (batch, 2, size) float32, see `Standardization.of_speakers`.
             kwargs: See `EncoderInputs`.
 
         Returns:
@@ -381,7 +385,7 @@ class HubertForGMPATL(GMPATLEmotionModel):
             training only and always T = 1.
         """
         encoded = self.hubert(input_values, attention_mask, return_dict=True, **kwargs)
-        return self._score_clips(encoded, loss_denominators, labels, None, class_weights)
+        return self._score_clips(encoded, loss_denominators, labels, None, class_weights, speaker_statistics)
 
     def score(
         self,
@@ -389,11 +393,12 @@ class HubertForGMPATL(GMPATLEmotionModel):
         labels: Tensor | None = None,
         gender_labels: Tensor | None = None,
         class_weights: Tensor | None = None,
+        speaker_statistics: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], list[PartSums]]:
         """See the base class; genders are not looked at."""
         config = self.config
         angular = config.emotion_loss == "am-softmax"
-        scores = self.classifier(self.dropout(self.standardization(pooled))).float()
+        scores = self.classifier(self.dropout(self.standardization(pooled, speaker_statistics))).float()
         parts = []
         if labels is not None and angular:
             margin = config.am_softmax_margin if self.training else 0.0

@@ -274,6 +274,7 @@ def _variant(report: Mapping[str, Any], variant: str, summary: Mapping[str, Any]
         yield Heading("Per corpus", 3)
         yield _groups("corpus", summary["per_corpus"])
     yield from _calibration(variant, summary)
+    yield from _adaptation(summary)
     yield Heading("Per speaker", 3)
     yield FigureSlot("speakers", variant)
     yield _groups("speaker", summary["per_speaker"], with_speakers=False)
@@ -320,6 +321,38 @@ def _calibration(variant: str, summary: Mapping[str, Any]) -> Iterator[Element]:
             "speakers ask for"
         )
     yield Paragraph(f"{text}.", "Expected calibration error:")
+
+
+def _adaptation(summary: Mapping[str, Any]) -> Iterator[Element]:
+    adaptation = summary.get("adaptation")  # not of earlier versions, nor of models that cannot be adapted
+    if adaptation is None:
+        return
+    yield Heading("Knowing the speaker", 3)
+    yield Stamp(f"The UARs of this table are {adaptation['stamp']}; all others in this report are not.")
+    yield Table(*adaptation_table(summary))
+    yield Paragraph(adaptation_remark(adaptation))
+
+
+def adaptation_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Give heading and rows of UAR against the number of unlabelled clips, the plain one first."""
+    adaptation, plain = summary["adaptation"], summary["uar"]["pooled"]
+    few = adaptation["emotions_of_uneven_draws"]
+    header = ["clips of the speaker", "UAR %, drawn evenly", "difference", f"UAR %, of {few} emotions", "difference"]
+    rows = [["0", percent(plain), DASH, percent(plain), DASH]]
+    for clips, kinds in adaptation["uar"].items():
+        cells = [[percent(kinds[kind]), points(kinds[kind] - plain)] for kind in ("even", "uneven")]
+        rows.append([clips, *cells[0], *cells[1]])
+    return header, rows
+
+
+def adaptation_remark(adaptation: Mapping[str, Any]) -> str:
+    """Say how the clips of that table were drawn."""
+    return (
+        "Each utterance is scored with statistics of other clips of its speaker, in place of those of the training "
+        f"clips; no label is used. Clips are drawn {adaptation['draws']} times for each utterance, evenly from all "
+        f"others of the speaker, or from those of {adaptation['emotions_of_uneven_draws']} emotions that are drawn for "
+        "each speaker; a speaker who has fewer gives all. Differences are in points of UAR."
+    )
 
 
 def _groups(what: str, groups: Mapping[str, Mapping[str, Any]], *, with_speakers: bool = True) -> Table:

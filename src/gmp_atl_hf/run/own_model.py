@@ -56,7 +56,7 @@ class OwnModel:
 
     def predict(self, fitted: Fitted, batch_size: int, held_out: HeldOut) -> list[Row]:
         """Answer for every row, in the table's order."""
-        return predict(self.checkpoint, fitted.table, batch_size, held_out)
+        return predict(self.checkpoint, fitted.table, batch_size, held_out).rows
 
     def notes(self, fitted: Fitted, rows: Sequence[Row]) -> list[str]:
         """The label map."""

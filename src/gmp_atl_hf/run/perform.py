@@ -14,7 +14,15 @@ from ..errors import RequestError, read_only_is_fine
 from ..evaluation.metrics import emotion_metrics
 from ..files import STEP_FILE, json_of, jsonl_of, read_json, read_jsonl, remove_half_written, write_known
 from ..report.build import NOT_SPEAKER_INDEPENDENT
-from ..run_folder.layout import ENVIRONMENT_FILE, METRICS_FILE, PREDICTIONS_FILE, RECIPE_FILE, SPLIT_FILE, FoldFolder
+from ..run_folder.layout import (
+    ADAPTED_FILE,
+    ENVIRONMENT_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    RECIPE_FILE,
+    SPLIT_FILE,
+    FoldFolder,
+)
 from ..run_folder.step_folder import StepFolder
 from .fold_plan import PlannedFold, PlannedStep
 from .plan import RunPlan
@@ -109,7 +117,7 @@ class Worker:
             return
         self.record_environment()
         with self.plan.recordings.unchanged():
-            rows = predict(
+            tested = predict(
                 planned.finetune.resolve(),
                 planned.test,
                 planned.batch_size,
@@ -119,9 +127,10 @@ class Worker:
             )
         if self.processes.is_main_process:
             split = json_of(planned.fold.to_json())
-            write_known(folder, {SPLIT_FILE: split, PREDICTIONS_FILE: jsonl_of(rows)})
+            adapted = {} if tested.adapted is None else {ADAPTED_FILE: jsonl_of(tested.adapted)}
+            write_known(folder, {SPLIT_FILE: split, PREDICTIONS_FILE: jsonl_of(tested.rows), **adapted})
             # Written last: with it the test counts as done.
-            write_known(folder, {METRICS_FILE: json_of(_metrics(self.plan, planned, rows))})
+            write_known(folder, {METRICS_FILE: json_of(_metrics(self.plan, planned, tested.rows))})
         self.note_made(folder)
         self.processes.wait_for_everyone()
 
@@ -186,6 +195,8 @@ def _damage(folder: FoldFolder) -> str | None:
     try:
         key = read_json(folder.metrics).get("key")
         read_jsonl(folder.predictions)
+        if folder.adapted.is_file():
+            read_jsonl(folder.adapted)
     except RequestError as error:
         return error.found
     return None if isinstance(key, str) else f"{folder.metrics} has no key"

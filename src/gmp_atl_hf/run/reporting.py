@@ -80,7 +80,8 @@ def _results(worker: Worker) -> dict[str, list[FoldResult]]:
     for planned in filter(worker.tested, worker.plan.planned):
         rows = read_jsonl(planned.folder.predictions)
         temperature = read_json(planned.folder.metrics).get("temperature")
-        results[planned.variant].append(FoldResult(planned.seed, planned.fold.number, rows, temperature))
+        adapted = read_jsonl(planned.folder.adapted) if planned.folder.adapted.is_file() else None
+        results[planned.variant].append(FoldResult(planned.seed, planned.fold.number, rows, temperature, adapted))
     return results
 
 

@@ -182,8 +182,6 @@ def check_stage_settings(method: Method, backbone: Mapping[str, Any], labels: li
             arguments = make_arguments(Path("unused"), 0, stage_arguments(method, stage), evaluate=True)
             emotions = len(arguments.class_weights or ()) if labels is None else len(labels)
             check_training_arguments(arguments, stage == "retrain", emotions)
-            if labelled:
-                refuse_other_speeds(arguments)
             if (lora := getattr(method.stages, stage).lora) is not None:
                 if stage == "finetune" and method.joint:
                     raise RequestError(
@@ -194,6 +192,8 @@ def check_stage_settings(method: Method, backbone: Mapping[str, Any], labels: li
                 refuse_missing_peft()
                 with torch.device("meta"):  # names only, no memory and no time
                     target_layers(GMPATLModel(config), lora.target_modules)
+            if labelled:
+                refuse_other_speeds(arguments)
         except RequestError as error:
             raise RequestError(f"stages.{stage}: {error.found}", error.expected, error.fix) from error
         except Exception as error:  # the strict dataclass raises classes of its own for each kind of fault

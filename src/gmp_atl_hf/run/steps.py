@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -37,9 +37,11 @@ from ..recipe.sections import PseudoLabelSpec
 from ..run_folder.layout import ADAPTER, DEV_LOGITS_FILE, LEFT_OUT_FILE, TRAINING_FILE
 from ..run_folder.step_folder import STARTED_FILE
 from ..training.callbacks import StopAtStep
+from ..training.head_first import pool_clips
 from ..training.joint import HubertForGMPATLJoint
 from ..training.lora import RefuseIdleAdapters
 from ..training.trainer import GMPATLTrainer
+from .adaptation import adapted_rows
 from .adapters import Adapters
 from .stages import make_arguments
 from .tracking import Tracking
@@ -121,8 +123,8 @@ def train(folder: Path, task: Training) -> None:
         parts = (*folder.iterdir(), *(folder / ADAPTER).glob("*"))
         remember(folder, (file for file in parts if file.is_file() and file.name not in unread))
         # Written last: with it the training counts as done.
-        trained = {} if adapters is None else {"lora": adapters.trained.to_json()}
         summary = _summary(trainer.state, trainer.args.load_best_model_at_end)
+        trained = {} if adapters is None else {"lora": adapters.trained.to_json()}
         write_known(folder, {TRAINING_FILE: json_of(summary | trained)})
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     state.wait_for_everyone()
@@ -292,6 +294,18 @@ def pseudo_labels_of(step: Path, scratch: Path) -> Iterator[Callable[[datasets.D
         copy.unlink()
 
 
+class Tested(NamedTuple):
+    """What a test gives.
+
+    Args:
+        rows: Rows of `predictions.jsonl`.
+        adapted: Rows of `adapted.jsonl`; None for a model that cannot be adapted to a speaker.
+    """
+
+    rows: list[dict[str, Any]]
+    adapted: list[dict[str, Any]] | None
+
+
 def predict(
     checkpoint: str | Path,
     table: datasets.Dataset,
@@ -299,7 +313,7 @@ def predict(
     held_out: HeldOut = NO_TEST_SET,
     description: str | None = None,
     front_end_cache: Path | None = None,
-) -> list[dict[str, Any]]:
+) -> Tested:
     """Test a fine-tuned model.
 
     Args:
@@ -311,7 +325,7 @@ def predict(
         front_end_cache: Folder of the front-end cache; None computes the front end.
 
     Returns:
-        Rows of `predictions.jsonl`, in the table's order.
+        Rows of `predictions.jsonl` and `adapted.jsonl`, in the table's order.
 
     Raises:
         RequestError: The model has seen a speaker whom it is to be tested on.
@@ -331,11 +345,12 @@ def predict(
         )
         try:
             logits = np.asarray(trainer.predict(table).predictions, dtype=np.float64)
+            pooled = pool_clips(trainer, model, table).vectors if model.config.standardize else None
         except DivergenceError as error:
             raise DivergenceError(f"the model {checkpoint}: {error.found}", error.expected, error.fix) from error
     scores = softmax(logits, axis=1)
     names = table.features["emotion"].names
-    return [
+    rows = [
         {
             **row,
             "predicted": names[int(score.argmax())],
@@ -343,6 +358,7 @@ def predict(
         }
         for row, score in zip(tested_rows(table), scores, strict=True)
     ]
+    return Tested(rows, None if pooled is None else adapted_rows(model, pooled, rows, names))
 
 
 def tested_rows(table: datasets.Dataset) -> list[dict[str, Any]]:

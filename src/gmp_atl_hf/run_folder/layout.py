@@ -11,6 +11,7 @@ REPORT_FILE = "report.json"
 LEFT_OUT_FILE = "left_out.jsonl"
 ENVIRONMENT_FILE = "environment.json"
 PREDICTIONS_FILE = "predictions.jsonl"
+ADAPTED_FILE = "adapted.jsonl"
 METRICS_FILE = "metrics.json"
 SPLIT_FILE = "split.json"
 USAGE_FILE = "usage.json"
@@ -48,6 +49,11 @@ class FoldFolder:
     def predictions(self) -> Path:
         """Scores of the test recordings."""
         return self.path / PREDICTIONS_FILE
+
+    @property
+    def adapted(self) -> Path:
+        """What the model says once it knows some clips of the speaker; not there where it cannot be adapted."""
+        return self.path / ADAPTED_FILE
 
     @property
     def metrics(self) -> Path:

@@ -18,9 +18,10 @@ from transformers import Trainer
 from ..errors import DivergenceError, RequestError
 from ..modeling.heads_gmp_atl import Standardization
 from ..modeling.losses_gmp_atl import IGNORED, combine_parts, stack_parts
-from ..modeling.modeling_gmp_atl import GMPATLEmotionModel, GMPATLPreTrainedModel
+from ..modeling.modeling_gmp_atl import GMPATLEmotionModel, GMPATLPreTrainedModel, HubertForGMPATL
 from ..numerics import no_tf32
 from .arguments import GMPATLTrainingArguments
+from .speaker_normalization import SpeakerStatisticsOfEpoch
 
 BATCH = 16
 """Clips of a batch while the heads alone are trained. Our choice."""
@@ -45,13 +46,19 @@ class PooledClips(NamedTuple):
     genders: Tensor
 
 
-def prepare_heads(trainer: Trainer, model: GMPATLPreTrainedModel, class_weights: Tensor | None) -> None:
+def prepare_heads(
+    trainer: Trainer,
+    model: GMPATLPreTrainedModel,
+    class_weights: Tensor | None,
+    speakers: SpeakerStatisticsOfEpoch | None = None,
+) -> None:
     """Standardise by the training clips where the model does so, and train the heads alone for `head_epochs`.
 
     Args:
         trainer: Has the training table, batches of clips, the processes and the settings.
         model: What it trains, taken out of wrappers.
         class_weights: (emotions,) float32; None weighs all clips alike.
+        speakers: Takes and holds the statistics of the training speakers, where clips are normalised by theirs.
 
     Raises:
         RequestError: The model is cut up among processes.
@@ -69,11 +76,27 @@ def prepare_heads(trainer: Trainer, model: GMPATLPreTrainedModel, class_weights:
         )
     was_training = model.training
     clips = pool_clips(trainer, model, table)
-    if model.config.standardize:
+    if speakers is not None:
+        speakers.take(clips.vectors)
+    elif model.config.standardize:
         cast(Standardization, model.standardization).fit(clips.vectors)  # or the copy of it that an adapter saves
     if epochs:
-        train_heads(model, clips, args, class_weights)
+        own = None if speakers is None else speakers.of(torch.arange(len(table)))
+        train_heads(model, clips, args, class_weights, own)
     model.train(was_training)
+
+
+def learn_emotions(trainer: Trainer, model: GMPATLPreTrainedModel) -> None:
+    """Once it is trained, let a model that standardises know what training clips of each emotion look like.
+
+    Who adapts it to a speaker needs that, see `Standardization.of_speakers`; scores do not change.
+    """
+    table = cast("datasets.Dataset | None", trainer.train_dataset)
+    if table is not None and isinstance(model, HubertForGMPATL) and model.config.standardize:
+        was_training = model.training
+        clips = pool_clips(trainer, model, table)
+        cast(Standardization, model.standardization).fit_emotions(clips.vectors, clips.labels)
+        model.train(was_training)
 
 
 def pool_clips(trainer: Trainer, model: GMPATLEmotionModel, table: datasets.Dataset) -> PooledClips:
@@ -95,9 +118,16 @@ def pool_clips(trainer: Trainer, model: GMPATLEmotionModel, table: datasets.Data
 
 
 def train_heads(
-    model: GMPATLEmotionModel, clips: PooledClips, args: GMPATLTrainingArguments, class_weights: Tensor | None
+    model: GMPATLEmotionModel,
+    clips: PooledClips,
+    args: GMPATLTrainingArguments,
+    class_weights: Tensor | None,
+    statistics: Tensor | None = None,
 ) -> None:
-    """Train what stands on pooled vectors, by AdamW with a rate that falls to zero; every process does the same."""
+    """Train what stands on pooled vectors, by AdamW with a rate that falls to zero; every process does the same.
+
+    `statistics` are (clips, 2, size), what each clip is standardised by; None for those of all training clips.
+    """
     device, epochs = clips.vectors.device, args.head_epochs
     steps = epochs * math.ceil(len(clips.vectors) / BATCH)
     optimizer = torch.optim.AdamW(
@@ -114,7 +144,8 @@ def train_heads(
         for _ in range(epochs):
             for rows in torch.randperm(len(clips.vectors), generator=generator).to(device).split(BATCH):
                 batch = PooledClips(*(values[rows] for values in clips))
-                _, parts = model.score(batch.vectors, batch.labels, batch.genders, weights)
+                own = None if statistics is None else statistics[rows.to(statistics.device)].to(device)
+                _, parts = model.score(batch.vectors, batch.labels, batch.genders, weights, own)
                 sums, counts, _ = stack_parts(parts)
                 loss = combine_parts(sums, counts, part_weights)
                 optimizer.zero_grad()

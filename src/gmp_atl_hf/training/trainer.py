@@ -37,10 +37,11 @@ from .bfloat16_on_cpu import math_attention_for_cpu_bf16
 from .callbacks import FindBestModel, SetEpoch, StopAtDivergence, StopAtEnd, StopWithoutImprovement, TrainingProgress
 from .checks import base_of, check_adapter, check_trainer, check_training_table, tables_of
 from .figures import figures_of
-from .head_first import prepare_heads
+from .head_first import learn_emotions, pool_clips, prepare_heads
 from .lora import complete_adapter
 from .microbatches import split_by_length
 from .parameters import decay_by_layer, split_groups, train_in_float32
+from .speaker_normalization import normalize_by_speaker
 
 FRONT_END_FOLDER = "_front-end"
 """Folder of the front-end cache inside an output folder; the underscore keeps it off the Hub."""
@@ -135,6 +136,7 @@ class GMPATLTrainer(AveragingTrainer):
         self.loss_is_scaled_for_ga = True
         emotions = None if train_dataset is None or frame_labels else train_dataset["emotion"]
         self.class_weights = None if frame_labels else args.weigh(emotions, base.config.num_emotions)
+        self._speakers = normalize_by_speaker(base, args, train_dataset, partial(pool_clips, self))
         self._divergence = StopAtDivergence(self.accelerator)
         self._description = None if args.disable_tqdm else description
         self._add_callbacks()
@@ -146,7 +148,7 @@ class GMPATLTrainer(AveragingTrainer):
     def _add_callbacks(self) -> None:
         if self.args.early_stopping_patience is not None:
             self.add_callback(StopWithoutImprovement(self.args.early_stopping_patience))
-        for callback in (StopAtEnd(), FindBestModel(), self._divergence):
+        for callback in filter(None, (StopAtEnd(), FindBestModel(), self._divergence, self._speakers)):
             self.add_callback(callback)
         for stock in (ProgressCallback, PrinterCallback):
             self.remove_callback(stock)
@@ -202,7 +204,7 @@ class GMPATLTrainer(AveragingTrainer):
         return self._loader(
             AugmentedClips(clips, args.augment, args.seed) if args.augment != "none" else clips,
             batch_sampler=sampler,
-            collate_fn=self._train_collator,
+            collate_fn=self._train_collator if self._speakers is None else WithRows(self._train_collator),
             persistent_workers=args.dataloader_persistent_workers,
         )
 
@@ -259,8 +261,10 @@ class GMPATLTrainer(AveragingTrainer):
         config.seen_speakers = sorted({*before, *speakers_in([*tables_of(self.train_dataset).values(), *dev])})
         config.logit_temperature = 1.0
         if not (kwargs.get("resume_from_checkpoint") or (args and args[0])):
-            prepare_heads(self, self.base, self.class_weights)
-        return super().train(*args, **kwargs)
+            prepare_heads(self, self.base, self.class_weights, self._speakers)
+        output = super().train(*args, **kwargs)
+        learn_emotions(self, self.base)
+        return output
 
     def hyperparameter_search(self, *_: Any, **__: Any) -> Any:
         """Not offered: always a `RequestError` that says what to do instead."""
@@ -278,6 +282,9 @@ class GMPATLTrainer(AveragingTrainer):
     ) -> tuple[list[Any], Any]:
         """The batches of one optimiser step and, for each part, the count over all of them and all processes."""
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        if self._speakers is not None:
+            for batch in batches:
+                batch["speaker_statistics"] = self._speakers.of(batch.pop("rows"))
         counts = torch.stack([self.base.count_parts(batch, self.class_weights) for batch in batches]).sum(0)
         return batches, self.accelerator.reduce(counts.to(device), "sum")
 

@@ -49,12 +49,23 @@ class PackedModel:
         return family_of(config.encoder_type).packed and getattr(config, "adapter_attn_dim", None) is None
 
     @torch.inference_mode()
-    def __call__(self, waveforms: Sequence[Tensor]) -> Tensor:
+    def __call__(self, waveforms: Sequence[Tensor], speaker_statistics: Tensor | None = None) -> Tensor:
         """Score clips, each (samples,) float32 at 16 kHz, normalised if the model wants it, at least one frame.
+
+        Args:
+            waveforms: The clips.
+            speaker_statistics: (2, size) float32, see `Standardization.of_speakers`.
 
         Returns:
             (clips, labels) float32 logits, those of `HubertForGMPATL` to rounding.
         """
+        pooled = self.pool(waveforms)
+        logits: Tensor = self.model.score(pooled, speaker_statistics=speaker_statistics)[0]["logits"]
+        return logits
+
+    @torch.inference_mode()
+    def pool(self, waveforms: Sequence[Tensor]) -> Tensor:
+        """What the heads read of clips: (clips, size) float32."""
         hubert: Any = self.model.hubert
         encoder = hubert.encoder
         features = [self.front_end(waveform) for waveform in waveforms]
@@ -73,11 +84,11 @@ class PackedModel:
             frames = weigh_layers(states, hubert.layer_weights)
         elif stable:
             frames = encoder.layer_norm(frames)
-        logits = [
-            self.model.score_frames(clips, torch.ones(clips.shape[:2], dtype=torch.bool))
+        pooled = [
+            self.model.pooling(clips, torch.ones(clips.shape[:2], dtype=torch.bool))
             for clips in _same_length(frames, lengths)
         ]
-        return torch.cat(logits)
+        return torch.cat(pooled)
 
 
 class _Layer:
