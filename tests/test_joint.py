@@ -136,6 +136,13 @@ def test_a_field_that_came_later_is_in_no_key_of_a_backbone_unless_it_is_set(tmp
         assert ("frame_weight" in describe_backbone(str(tmp_path))["config"]) == (weight == 0.5)
 
 
+def test_an_adapter_cannot_keep_frame_heads_that_the_model_does_without(tmp_path: Path) -> None:
+    root = write_corpus(tmp_path / "corpus", split=SPLIT)
+    adapters = {"stages__finetune__lora": {"r": 2}, "stages__finetune__freeze_feature_encoder": True}
+    with pytest.raises(RequestError, match="finetune: `lora`, and frame_weight"):
+        run(given_split(root, variants=["joint"], **adapters), tmp_path / "run")
+
+
 def test_its_weight_can_be_searched_and_the_final_model_is_as_long_as_it_is_told(tmp_path: Path) -> None:
     root = write_corpus(tmp_path / "corpus")
     skipped = {"name": "second-loss", "set": {"stages.retrain.skip": True, "stages.finetune.average_epochs": 2}}

@@ -183,6 +183,12 @@ def check_stage_settings(method: Method, backbone: Mapping[str, Any], labels: li
             emotions = len(arguments.class_weights or ()) if labels is None else len(labels)
             check_training_arguments(arguments, stage == "retrain", emotions)
             if (lora := getattr(method.stages, stage).lora) is not None:
+                if stage == "finetune" and method.joint:
+                    raise RequestError(
+                        "`lora`, and frame_weight in its `model`",
+                        "one of the two: the adapter would hold the frame heads, which the model does without",
+                        "lora: null, or frame_weight: 0",
+                    )
                 refuse_missing_peft()
                 with torch.device("meta"):  # names only, no memory and no time
                     target_layers(GMPATLModel(config), lora.target_modules)
