@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from gmp_atl_hf.pseudo_labels.frame_sample import EXTRACTED_FRAMES
-from gmp_atl_hf.recipe.sections import PseudoLabelSpec
-from gmp_atl_hf.run.stages import DEFAULT_ARGUMENTS
+from gmp_atl_hf.recipe.sections import STAGE_NAMES, PseudoLabelSpec
+from gmp_atl_hf.run.defaults import default_arguments
 
 CORPORA = {"IEMOCAP": 12.0, "MSP-Podcast": 240.0, "10,000 hours": 10_000.0}
 DEVICES = (1, 8)
@@ -115,8 +115,8 @@ def hours_taken(hours: float, of: Mapping[str, Fact], devices: int, fit: Fact) -
         return Fact(count / rate.value / devices, rate.how)
 
     taken = {"fill the front-end cache, once": passes(hours, of["fill"])}
-    for stage, settings in DEFAULT_ARGUMENTS.items():
-        epochs = settings["num_train_epochs"]
+    for stage in STAGE_NAMES:
+        epochs = default_arguments(stage, "facebook/hubert-base-ls960")["num_train_epochs"]
         taken[f"{stage}, {epochs} epochs"] = passes(epochs * hours, of["train"])
     taken["frame labels"] = passes(hours + min(hours, sampled_hours()), of["label"])
     taken["k-means"] = Fact(fit.value / 3600, fit.how)

@@ -56,14 +56,15 @@ def give_verb(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> Verb:
 
 def test_run_passes_on_what_was_asked_for(runs: list[dict[str, Any]]) -> None:
     words = ["run", "demo", "--output-dir", "my runs/x", "--folds", "2,1", "--set", "seeds=[3]", "--set", "final=false"]
-    assert main(words) == 0
+    assert main([*words, "--jobs", "2"]) == 0
     [call] = runs
     assert call["recipe"].seeds == (3,)
     assert not call["recipe"].final
     assert call["output_dir"] == "my runs/x"
     assert call["folds"] == (2, 1)
+    assert call["jobs"] == 2
     assert call["command"] == (
-        "gmp-atl run demo --output-dir 'my runs/x' --folds 2,1 --set 'seeds=[3]' --set final=false"
+        "gmp-atl run demo --output-dir 'my runs/x' --folds 2,1 --set 'seeds=[3]' --set final=false --jobs 2"
     )
 
 
@@ -71,6 +72,7 @@ def test_run_without_options_leaves_them_to_the_run(runs: list[dict[str, Any]]) 
     assert main(["run", "demo"]) == 0
     assert runs[0]["output_dir"] is None
     assert runs[0]["folds"] is None
+    assert runs[0]["jobs"] == 1
 
 
 def test_a_wrong_recipe_is_answered_before_the_run_is_even_imported(
@@ -96,6 +98,15 @@ def test_folds_that_are_no_numbers_from_1_are_refused(
 ) -> None:
     assert main(["run", "demo", f"--folds={folds}"]) == 2
     assert "whole numbers from 1" in capsys.readouterr().err
+    assert not runs
+
+
+@pytest.mark.parametrize("jobs", ["", "0", "-1", "1.5", "two", "²"])
+def test_jobs_that_are_no_number_from_1_are_refused(
+    jobs: str, runs: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "demo", f"--jobs={jobs}"]) == 2
+    assert f"--jobs is {jobs!r}\n  expected: a whole number from 1" in capsys.readouterr().err
     assert not runs
 
 

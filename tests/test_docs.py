@@ -135,7 +135,11 @@ def small(recipe: Mapping[str, Any], stock: Path, variants: Sequence[str] = ("di
     """The same recipe with a tiny backbone, one epoch, seed and variant, and two folds, on tones for voices."""
     plain = dict(recipe)
     stage = {"num_train_epochs": 1, "use_cpu": True, "freeze_feature_encoder": False}
-    plain["stages"] = dict.fromkeys(("multitask", "retrain", "finetune"), stage)
+    adapters = {name: given["lora"] for name, given in plain["stages"].items() if "lora" in given}
+    plain["stages"] = {
+        name: {**stage, "lora": adapters[name], "freeze_feature_encoder": True} if name in adapters else stage
+        for name in ("multitask", "retrain", "finetune")
+    }
     plain["pseudo_labels"] = {**plain["pseudo_labels"], "layers": [-1], "clusters": [3]}
     plain["data"] = {**plain["data"], "max_seconds": 0.2}
     plain["seeds"], plain["variants"] = plain["seeds"][:1], variants

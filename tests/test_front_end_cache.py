@@ -23,7 +23,7 @@ import gmp_atl_hf.batching.feature_cache
 from gmp_atl_hf.batching.clips import TableClips
 from gmp_atl_hf.batching.collator import GMPATLDataCollator
 from gmp_atl_hf.batching.conv_features import front_end_key, rounded
-from gmp_atl_hf.batching.feature_cache import FrontEndCache
+from gmp_atl_hf.batching.feature_cache import FrontEndCache, fill_in_own_order
 from gmp_atl_hf.batching.feature_store import FeatureStore
 from gmp_atl_hf.batching.sampler import ClipKey
 from gmp_atl_hf.data.audio import read_clip
@@ -419,6 +419,32 @@ def test_two_processes_that_fill_the_same_folder_at_once_do_no_harm(tmp_path: Pa
     assert [process.exitcode for process in processes] == [0, 0]
     cache_in(tmp_path / "alone").fill(TABLE)
     assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
+
+
+def test_processes_with_a_number_fill_the_same_folder_in_orders_of_their_own_and_skip_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: list[int]
+) -> None:
+    orders = []
+    for number in (0, 1):
+        monkeypatch.setattr(gmp_atl_hf.batching.feature_cache, "_own_order", None)
+        fill_in_own_order(number)
+        cache_in(tmp_path / str(number)).fill(TABLE)
+        orders.append(decoded.copy())
+        decoded.clear()
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
+    shutil.rmtree(tmp_path / "0")
+    first, second = cache_in(tmp_path / "0"), cache_in(tmp_path / "0")
+    encode = first.front_end.encode
+
+    def meanwhile(*inputs: Any) -> Any:
+        second.fill(TABLE)
+        return encode(*inputs)
+
+    monkeypatch.setattr(first.front_end, "encode", meanwhile)
+    first.fill(TABLE)
+    assert len(decoded) == len(TABLE) + 1, "the one that it was at, and none of those after it"
+    assert contents(tmp_path / "0") == contents(tmp_path / "1")
 
 
 def test_threads_may_ask_for_the_same_recording_at_once(tmp_path: Path) -> None:

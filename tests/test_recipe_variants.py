@@ -23,10 +23,13 @@ ABLATIONS = (
     "single-scale",
     "last-layer",
     "two-layers",
+    "per-emotion",
+    "per-gender",
     "all-frames",
     "retrain-from-multitask",
     "cross-entropy",
     "frozen-encoder",
+    "averaged",
     "shuffled-labels",
     "oracle-labels",
 )
@@ -43,6 +46,7 @@ def test_built_in_variants_are_what_they_say() -> None:
         "direct-long": ("finetune",),
         "tapt": ("retrain", "finetune"),
         "multitask-only": ("multitask", "finetune"),
+        "joint": ("multitask", "finetune"),
         **dict.fromkeys(ABLATIONS, ("multitask", "retrain", "finetune")),
     }
     assert made.method("tapt").pseudo_labels.source == "backbone"
@@ -59,6 +63,7 @@ def test_fine_tuning_starts_from_the_last_stage_performed_before_it() -> None:
         "direct-long": "backbone",
         "tapt": "retrain",
         "multitask-only": "multitask",
+        "joint": "backbone",
         **dict.fromkeys(ABLATIONS, "retrain"),
     }
     assert made.method("gmp-atl").stages.start_of("retrain") == "backbone"
@@ -125,7 +130,9 @@ def test_a_stage_may_start_part_of_the_way() -> None:
 
 def test_the_recipe_of_the_ablation_has_every_part_of_the_method_in_it() -> None:
     made = Recipe.from_yaml("ablation")
-    assert {*ABLATIONS, "gmp-atl", "direct", "direct-long", "tapt", "multitask-only"} <= set(made.variant_names)
+    assert {*ABLATIONS, "gmp-atl", "direct", "direct-long", "tapt", "multitask-only", "joint"} <= set(
+        made.variant_names
+    )
     assert made.variant_names[0] == "gmp-atl"
     assert Recipe.from_yaml("iemocap").method("gmp-atl").stages == made.method("gmp-atl").stages
 

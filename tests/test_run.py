@@ -37,14 +37,14 @@ from test_verify_report import verify
 
 STEPS = ("1-multitask", "2-pseudo-labels", "3-retrain", "4-finetune")
 MODEL = {"config.json", "model.safetensors", "preprocessor_config.json", "step.json", "training.json"}
-CLASSIFIER_CODE = {
-    f"{name}_gmp_atl.py" for name in ("configuration", "encoding", "frames", "heads", "losses", "modeling")
-}
+FAMILIES = ("families", "family", "family_data2vec", "family_wavlm", "family_whisper")
+CONFIGURATION_CODE = {f"{name}_gmp_atl.py" for name in ("configuration", "frames", *FAMILIES)}
+CLASSIFIER_CODE = CONFIGURATION_CODE | {f"{name}_gmp_atl.py" for name in ("encoding", "heads", "losses", "modeling")}
 FILES = {
     "backbone": {"config.json", "model.safetensors", "preprocessor_config.json", "step.json"},
-    "1-multitask": MODEL | {"dev_logits.jsonl", "configuration_gmp_atl.py"},
+    "1-multitask": MODEL | CONFIGURATION_CODE | {"dev_logits.jsonl"},
     "2-pseudo-labels": {"codebooks.json", "codebooks.safetensors", "labels.parquet", "step.json"},
-    "3-retrain": MODEL | {"configuration_gmp_atl.py"},
+    "3-retrain": MODEL | CONFIGURATION_CODE,
     "4-finetune": MODEL | CLASSIFIER_CODE | {"dev_logits.jsonl"},
     "model": (MODEL | CLASSIFIER_CODE | {"README.md", "confusion.png", "usage.json", "hashes.json"})
     - {"training.json"},

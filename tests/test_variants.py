@@ -21,10 +21,14 @@ ABLATIONS = [
     "no-gender",
     "last-layer",
     "two-layers",
+    "per-emotion",
+    "per-gender",
     "all-frames",
     "retrain-from-multitask",
+    "joint",
     "cross-entropy",
     "frozen-encoder",
+    "averaged",
     "shuffled-labels",
     "oracle-labels",
 ]
@@ -89,10 +93,14 @@ def test_each_variant_performs_its_own_steps_and_shares_the_others(compared: dic
         "no-gender": ["1-multitask", "2-pseudo-labels", "3-retrain", "4-finetune"],
         "last-layer": ["2-pseudo-labels", "3-retrain", "4-finetune"],
         "two-layers": ["2-pseudo-labels", "3-retrain", "4-finetune"],
+        "per-emotion": ["2-pseudo-labels", "3-retrain", "4-finetune"],
+        "per-gender": ["2-pseudo-labels", "3-retrain", "4-finetune"],
         "all-frames": ["3-retrain", "4-finetune"],
         "retrain-from-multitask": ["3-retrain", "4-finetune"],
+        "joint": ["4-finetune"],
         "cross-entropy": ["4-finetune"],
         "frozen-encoder": ["4-finetune"],
+        "averaged": ["4-finetune"],
         "shuffled-labels": ["2-pseudo-labels", "3-retrain", "4-finetune"],
         "oracle-labels": ["2-pseudo-labels", "3-retrain", "4-finetune"],
         "k4": ["2-pseudo-labels", "3-retrain", "4-finetune"],
@@ -158,6 +166,26 @@ def test_each_ablation_changes_what_its_name_says(compared: dict[str, Any]) -> N
     assert config("cross-entropy", "4-finetune")["emotion_loss"] == "cross-entropy"
     start = read_json(step(compared, "retrain-from-multitask", "3-retrain") / "step.json")["inputs"]["start"]
     assert start["step"] == "multitask"
+
+
+def test_the_mean_of_the_last_epochs_is_that_of_the_same_training(compared: dict[str, Any]) -> None:
+    method, averaged = (
+        read_json(step(compared, name, "4-finetune") / "training.json") for name in ("gmp-atl", "averaged")
+    )
+    # 1.5 epochs of 3 updates: averaged are the weights after updates 2 and 5.
+    assert averaged["log"][0] == method["log"][0]
+    assert averaged["best_step"] == averaged["updates"] == method["updates"] == 5
+
+
+def test_frame_labels_as_a_second_loss_are_those_of_the_method(compared: dict[str, Any]) -> None:
+    labels = [
+        read_json(step(compared, *of) / "step.json")["inputs"]["pseudo_labels"]
+        for of in (("joint", "4-finetune"), ("gmp-atl", "3-retrain"))
+    ]
+    assert labels[0] == labels[1]
+    start = read_json(step(compared, "joint", "4-finetune") / "step.json")["inputs"]["start"]
+    assert start["step"] == "backbone"
+    assert not step(compared, "joint", "3-retrain").exists()
 
 
 def test_a_frozen_encoder_is_the_one_that_retraining_made(compared: dict[str, Any]) -> None:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from .recipe.recipe import Recipe
     from .run.run import run_recipe
     from .training.arguments import GMPATLTrainingArguments
+    from .training.lora import add_lora
+    from .training.lora_settings import LoraSettings
     from .training.trainer import GMPATLTrainer
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "HubertForGMPATL",
     "HubertForGMPATLFrameClassification",
     "HubertForGMPATLMultiTask",
+    "LoraSettings",
     "MultiScaleKMeans",
     "Protocol",
     "Recipe",
@@ -59,6 +62,7 @@ __all__ = [
     "SpeechEmotionClassifier",
     "SpeechEmotionMetric",
     "__version__",
+    "add_lora",
     "attach_pseudo_labels",
     "embed_corpus",
     "embed_files",
@@ -75,12 +79,14 @@ _MODULES = {
     "GMPATLTrainingArguments": "training.arguments",
     "HubertForGMPATLFrameClassification": "modeling.modeling_gmp_atl",
     "HubertForGMPATLMultiTask": "modeling.modeling_gmp_atl",
+    "LoraSettings": "training.lora_settings",
     "MultiScaleKMeans": "pseudo_labels.kmeans",
     "Protocol": "protocols.protocol",
     "Recipe": "recipe.recipe",
     "SpeakerStatistics": "inference.speakers",
     "SpeechEmotionClassifier": "inference.classifier",
     "SpeechEmotionMetric": "evaluation.evaluate_metric",
+    "add_lora": "training.lora",
     "attach_pseudo_labels": "pseudo_labels.attach",
     "embed_corpus": "embeddings.embed",
     "embed_files": "embeddings.embed",

@@ -5,37 +5,56 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
-from transformers import HubertConfig, HubertModel, PreTrainedConfig, Wav2Vec2FeatureExtractor, set_seed
-from transformers.utils import cached_file, find_adapter_config_file, is_peft_available, logging
+from transformers import (
+    HubertConfig,
+    HubertModel,
+    PreTrainedConfig,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
+    set_seed,
+)
+from transformers.utils import cached_file, find_adapter_config_file, is_peft_available
 
 from .data.audio import SAMPLING_RATE
 from .errors import RequestError
 from .files import check_files, hash_file, read_json
-from .modeling.configuration_gmp_atl import GMPATLConfig, find_checkpoint, shipped_folder
+from .loading_errors import explained as explained
+from .loading_errors import quiet_transformers as quiet_transformers
+from .modeling.configuration_gmp_atl import (
+    ADAPTER_MODEL_CONFIG,
+    LATER_FIELDS,
+    GMPATLConfig,
+    find_checkpoint,
+    shipped_folder,
+)
+from .modeling.encoding_gmp_atl import GMPATLModel
+from .modeling.families_gmp_atl import FAMILIES, HUBERT
 from .modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
 from .protocols.speakers import UNKNOWN
 from .ranges import refuse_absurd_numbers
 
 Model = TypeVar("Model", bound=GMPATLPreTrainedModel)
 
-CONFIG_CLASSES: Mapping[str, type[PreTrainedConfig]] = {each.model_type: each for each in (HubertConfig, GMPATLConfig)}
-
-ADAPTER_MODEL_CONFIG = "gmp_atl_config.json"
-"""Beside an adapter, the configuration of the model that it was trained in. Not `config.json`: transformers would look
-for a whole model beside it."""
+CONFIG_CLASSES: Mapping[str, type[PreTrainedConfig]] = {
+    **dict.fromkeys(FAMILIES, GMPATLConfig),
+    HUBERT: HubertConfig,
+    GMPATLConfig.model_type: GMPATLConfig,
+}
+"""`model_type` → the class that reads it; encoders that are not HuBERT's become ours as they are read."""
 
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
-_BACKBONE = "a HuBERT: a folder with config.json and weights, or its id on the Hub (which needs a network once)"
+_BACKBONE = (
+    f"a speech encoder ({', '.join(FAMILIES)}): a folder with config.json and weights, or its id on the Hub (which "
+    "needs a network once)"
+)
 _BACKBONE_FIX = (
     "backbone: facebook/hubert-base-ls960, a folder, or a mapping of HubertConfig fields to start from scratch"
 )
@@ -76,47 +95,6 @@ class Adapter:
                 "write the folder or Hub id of that model there, or merge_and_unload() before saving",
             )
         return cls(str(base), config)
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Hide the loading report: heads that a step adds on purpose are no news. Errors are still shown."""
-    before = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
-
-
-@contextmanager
-def explained(what: str, expected: str, fix: str) -> Iterator[None]:
-    """Turn whatever goes wrong while a checkpoint is read into one sentence that begins with `what`."""
-    try:
-        with quiet_transformers():
-            yield
-    except RequestError:
-        raise
-    except Exception as error:  # of transformers, torch, safetensors, huggingface_hub: one class for each fault
-        if _is_of_pickle(error):
-            # Without its cause, which advises to switch the protection off.
-            raise RequestError(
-                f"{what}: it is damaged, or holds more than weights, and reading it would run code", expected, fix
-            ) from None
-        reason = next(iter(str(error).strip().splitlines()), "")[:300]
-        named = reason if " " in reason else f"{type(error).__name__} {reason}".rstrip()
-        raise RequestError(f"{what}: {named}", expected, fix) from error
-
-
-def _is_of_pickle(error: BaseException | None) -> bool:
-    """Whether an error is, or comes from, that of a pickle that torch does not read."""
-    while error is not None and not isinstance(error, pickle.UnpicklingError):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def locate(checkpoint: str | Path) -> str:
@@ -231,6 +209,8 @@ def scratch_config(fields: Mapping[str, Any]) -> HubertConfig:
     """
     fix = "see the recipe `demo`"
     with explained("backbone: the fields make no HuBERT", "HubertConfig fields that fit together", fix):
+        if (kind := fields.get("model_type", HUBERT)) != HUBERT:
+            raise RequestError(f"`backbone` has `model_type` {kind!r}", "HubertConfig fields, or a checkpoint", fix)
         config = HubertConfig(**fields)
         _refuse_no_encoder(config, "`backbone`")
         return config
@@ -240,9 +220,11 @@ def _refuse_no_encoder(config: Any, what: str) -> None:
     """Refuse a configuration that makes no encoder which we can train or use."""
     fields = _plain(config)
     refuse_absurd_numbers(fields, what)
-    GMPATLConfig(**{name: value for name, value in fields.items() if name not in ("model_type", "architectures")})
+    ours = GMPATLConfig(
+        **{name: value for name, value in fields.items() if name not in ("model_type", "architectures")}
+    )
     with torch.device("meta"):  # shapes only, no memory and no time
-        HubertModel(config)
+        GMPATLModel(ours)
 
 
 def save_scratch_backbone(fields: Mapping[str, Any], seed: int, folder: Path) -> None:
@@ -325,7 +307,7 @@ def load_weights(model_class: type[Model], checkpoint: str | Path, config: GMPAT
     if unfit:
         raise RequestError(
             f"{what} lacks or has in another shape: {', '.join(unfit[:5])}",
-            f"a complete {'model' if whole else 'HuBERT encoder'} ({len(unfit)} tensors do not fit)",
+            f"a complete {'model' if whole else f'{config.encoder_type} encoder'} ({len(unfit)} tensors do not fit)",
             "check that the weights belong to config.json, and that the copy is complete",
         )
     no_numbers = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
@@ -353,7 +335,8 @@ def load_emotion_model(checkpoint: str) -> HubertForGMPATL:
     config = read_config(checkpoint, "the model", expected, fix)
     architectures = config.architectures or []
     if not isinstance(config, GMPATLConfig) or HubertForGMPATL.__name__ not in architectures:
-        what = f"a {config.model_type!r} model" + (f" ({', '.join(architectures)})" if architectures else "")
+        kind = config.model_type if architectures else getattr(config, "encoder_type", config.model_type)
+        what = f"a {kind!r} model" + (f" ({', '.join(architectures)})" if architectures else "")
         raise RequestError(f"{checkpoint} is {what}, no fine-tuned emotion classifier", expected, fix)
     adapter = Adapter.find(checkpoint)
     if adapter is None:
@@ -406,7 +389,7 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
     name = "preprocessor_config.json"
     check_files(Path(locate(checkpoint)), name)
     what = f"{name} of {checkpoint}"
-    expected = "the settings of a Wav2Vec2FeatureExtractor, or no such file at all"
+    expected = "the settings of a Wav2Vec2FeatureExtractor, Whisper's own, or no such file at all"
     fix = "write it anew with Wav2Vec2FeatureExtractor.save_pretrained()"
     with explained(f"{what} cannot be used", expected, fix):
         place = find_checkpoint(checkpoint)
@@ -415,6 +398,9 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
                 return load_feature_extractor(adapter.base)
             # A checkpoint without one: HuBERT's convention is to normalise for layer-norm models only.
             return default_feature_extractor(read_config(place))
+        raw = Wav2Vec2FeatureExtractor.get_feature_extractor_dict(place)[0]
+        if raw.get("feature_extractor_type") == WhisperFeatureExtractor.__name__:
+            return _waveforms_for_whisper(raw, read_config(place), what)
         extractor = Wav2Vec2FeatureExtractor.from_pretrained(place)
     right: Mapping[str, bool] = {
         "sampling_rate": extractor.sampling_rate == SAMPLING_RATE,
@@ -430,9 +416,23 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
     return extractor
 
 
+def _waveforms_for_whisper(raw: Mapping[str, Any], config: PreTrainedConfig, what: str) -> Wav2Vec2FeatureExtractor:
+    """The extractor of a Whisper encoder of ours, which takes waveforms; its spectra must be the checkpoint's."""
+    from .modeling.family_whisper_gmp_atl import EXTRACTOR  # of no use to other encoders
+
+    needed = {**EXTRACTOR, "feature_size": getattr(config, "conv_dim", (None,))[0]}
+    own = WhisperFeatureExtractor(**raw)
+    for name, value in needed.items():
+        if getattr(own, name) != value:
+            raise RequestError(
+                f"{what} has {name} {getattr(own, name)!r}", f"{name} {value!r}, as Whisper has it", _COPY
+            )
+    return default_feature_extractor(config)
+
+
 def default_feature_extractor(config: PreTrainedConfig) -> Wav2Vec2FeatureExtractor:
-    """The feature extractor that goes with a HuBERT configuration."""
-    normalise = getattr(config, "feat_extract_norm", "group") == "layer"
+    """The feature extractor that goes with an encoder's configuration."""
+    normalise = getattr(config, "feat_extract_norm", "layer") == "layer"  # data2vec has nothing else, and does not say
     return Wav2Vec2FeatureExtractor(
         sampling_rate=SAMPLING_RATE, do_normalize=normalise, return_attention_mask=True, padding_value=0.0
     )
@@ -456,4 +456,5 @@ def hash_weights(path: Path) -> str:
 def _plain(config: PreTrainedConfig) -> dict[str, Any]:
     """Configuration fields without what changes with the copy or the release that reads it."""
     fields: dict[str, Any] = json.loads(config.to_json_string(use_diff=True))
-    return {name: value for name, value in fields.items() if name not in ("_name_or_path", "transformers_version")}
+    left_out = ("_name_or_path", "transformers_version")
+    return {n: value for n, value in fields.items() if n not in left_out and LATER_FIELDS.get(n, ...) != value}

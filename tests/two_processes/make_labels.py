@@ -23,7 +23,7 @@ from gmp_atl_hf.recipe.sections import PseudoLabelSpec
 from gmp_atl_hf.run import steps
 
 SPEC = PseudoLabelSpec(layers=(-1, -2), clusters=(3, 6), sample_frames=180, seed=4)
-SLOW_SPEC = replace(SPEC, windows=(0.02, 0.1), normalize="speaker", control="shuffled")
+SLOW_SPEC = replace(SPEC, windows=(0.02, 0.1), normalize="speaker", per="gender", control="shuffled")
 
 
 def make(given: Path, folder: Path, spec: PseudoLabelSpec = SPEC) -> None:

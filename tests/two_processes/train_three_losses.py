@@ -1,4 +1,4 @@
-"""Train each of the three models, one with its front end cached and one with its head first, for ten steps; evaluate.
+"""Train each of the models, one with its front end cached, one with its head first, one averaged; evaluate.
 
 What came out is written to the file named first.
 
@@ -23,6 +23,7 @@ from gmp_atl_hf.modeling.modeling_gmp_atl import (
     HubertForGMPATLFrameClassification,
     HubertForGMPATLMultiTask,
 )
+from gmp_atl_hf.training.joint import HubertForGMPATLJoint
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from tables import feature_extractor, small_model, speech_table, training_arguments
 
@@ -32,6 +33,7 @@ MODELS: dict[str, type[GMPATLPreTrainedModel]] = {
     "finetune": HubertForGMPATL,
     "cached": HubertForGMPATL,
     "head-first": HubertForGMPATL,
+    "joint": HubertForGMPATLJoint,
 }
 HEAD_FIRST: dict[str, Any] = {
     "readout": "sum",
@@ -40,6 +42,7 @@ HEAD_FIRST: dict[str, Any] = {
     "feat_extract_norm": "layer",
     "conv_bias": True,
 }
+JOINT: dict[str, Any] = {"frame_weight": 0.5}
 CLIPS_PER_STEP = 8
 STEPS = 10
 
@@ -60,9 +63,10 @@ def train(name: str, batch_size: int, accumulation: int, folder: Path, **fields:
         "max_grad_norm": 1e9,
         "freeze_feature_encoder": name == "cached",
         "head_epochs": 3 if name == "head-first" else 0,
+        "average_epochs": 2 if name == "joint" else 0,
     }
     trainer = GMPATLTrainer(
-        small_model(MODELS[name], **(HEAD_FIRST if name == "head-first" else {})),
+        small_model(MODELS[name], **{"head-first": HEAD_FIRST, "joint": JOINT}.get(name, {})),
         training_arguments(folder, **{**settings, **fields}),
         table,
         dev,

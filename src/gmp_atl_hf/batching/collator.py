@@ -32,7 +32,7 @@ class GMPATLDataCollator:
         config: The model's configuration: frame arithmetic and mask settings.
         targets: Which of `labels`, `gender_labels`, `frame_labels` and `frame_states` to give.
         training: Draw masks and crops. In evaluation whole clips are used and only frame targets are masked, the
-            same frames every time, and no channels.
+            same frames every time, and no channels; where emotions are targets as well, frame labels are left out.
         max_seconds: Longest stretch of a clip in training, seconds; None never cuts.
         seed: Seed of masks and crops.
 
@@ -69,7 +69,9 @@ class GMPATLDataCollator:
         spans = [draw_span(count, self._max_frames, rng) for count, rng in zip(frames, generators, strict=True)]
         batch = _conv_features(clips, spans) if cached else self._input_values(clips, frames, spans)
         longest = max(stop - start for start, stop in spans)
-        if self.training or "frame_labels" in self.targets or "frame_states" in self.targets:
+        # Emotions are scored by whole clips without masks: an evaluation of both leaves the frame labels out.
+        frame_labels = "frame_labels" in self.targets and (self.training or "labels" not in self.targets)
+        if self.training or frame_labels or "frame_states" in self.targets:
             batch["mask_time_indices"] = self._masks(spans, longest, generators)
         if self.training and self.config.masks_channels:
             batch["mask_feature_indices"] = self._channel_masks(generators)
@@ -77,7 +79,7 @@ class GMPATLDataCollator:
             batch["labels"] = self._labels(rows, keys, "emotion")
         if "gender_labels" in self.targets and "gender" in rows[0]:
             batch["gender_labels"] = self._labels(rows, keys, "gender")
-        if "frame_labels" in self.targets:
+        if frame_labels:
             batch["frame_labels"] = self._frame_labels(rows, keys, frames, spans, longest)
         if "frame_states" in self.targets:
             batch |= self._frame_states(rows, keys, spans, longest)

@@ -52,7 +52,8 @@ class FrontEnd:
     def encode(self, waveform: npt.NDArray[np.float32], layers: nn.Module | None = None) -> ConvFeatures:
         """(samples,) float32 at 16 kHz, at least a frame → (frames, channels), rounded; on the CPU or `layers`."""
         layers = self.layers if layers is None else layers
-        device = next(layers.parameters()).device
+        # Spectra have no parameters, and are quickly taken on the CPU.
+        device = next((each.device for each in layers.parameters()), torch.device("cpu"))
         inputs = self.feature_extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt").input_values
         with torch.autocast(device.type, enabled=False), no_tf32(device):
             features = layers(inputs.to(device))[0].T
@@ -79,8 +80,11 @@ def front_end_key(model: GMPATLPreTrainedModel, feature_extractor: Any) -> str:
         "kernels": list(config.conv_kernel),
         "strides": list(config.conv_stride),
     }
+    tensors = model.hubert.feature_extractor.state_dict()
+    if not tensors:  # spectra, which are made by the family's rule
+        settings |= {"encoder_type": config.encoder_type, "channels": list(config.conv_dim)}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name, tensor in model.hubert.feature_extractor.state_dict().items():
+    for name, tensor in tensors.items():
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

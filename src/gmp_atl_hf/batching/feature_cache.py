@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,23 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ..data.audio import read_clip
-from ..data.fingerprints import recording_hashes
+from ..data.fingerprints import file_state, recording_hashes
 from ..modeling.frames_gmp_atl import frame_count
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from .conv_features import ConvFeatures, FrontEnd
 from .feature_store import FeatureStore, refuse_without_room
+
+_own_order: random.Random | None = None
+
+
+def fill_in_own_order(number: int) -> None:
+    """Let this process, one of several with a number each, fill caches in an order of its own from now on.
+
+    Those that fill the same one then hardly ever work on the same recording at the same time, and do not wait for each
+    other.
+    """
+    global _own_order
+    _own_order = random.Random(number)
 
 
 class FrontEndCache:
@@ -84,18 +97,21 @@ class FrontEndCache:
             return
         # The other processes need about as much at the same time.
         self._refuse_full_disk(table.select(missing)["num_samples"], state.num_processes)
+        if _own_order is not None:
+            _own_order.shuffle(missing)
         layers = self.front_end.layers_on(self.device)
         title = f"{description}: front end"
         shown = description is not None and state.is_main_process
         with tqdm(total=len(missing), desc=title, unit="clip", disable=not shown) as bar:
-            for row, waveform in self._waveforms(table, missing, workers):
-                self.store.write(names[row], self.front_end.encode(waveform, layers))
+            for row, waveform in self._waveforms(table, missing, names, workers):
+                if waveform is not None:
+                    self.store.write(names[row], self.front_end.encode(waveform, layers))
                 bar.update()
 
     def _waveforms(
-        self, table: datasets.Dataset, rows: Sequence[int], workers: int
-    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        clips = _Waveforms(table.select_columns(["audio"]), rows)
+        self, table: datasets.Dataset, rows: Sequence[int], names: Sequence[str], workers: int
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32] | None]]:
+        clips = _Waveforms(table.select_columns(["audio"]), rows, [self.store.path(names[row]) for row in rows])
         # With a generator of its own, which a loader draws from: from the global one, a cache that has to be filled
         # would shift the dropout of the training that follows.
         yield from DataLoader(
@@ -132,18 +148,20 @@ def fail_together(task: str) -> Iterator[None]:
         raise RuntimeError(f"another process could not {task}; its own message says why")
 
 
-class _Waveforms(Dataset[tuple[int, npt.NDArray[np.float32]]]):
-    """Decoded rows of a table, for loader workers."""
+class _Waveforms(Dataset[tuple[int, npt.NDArray[np.float32] | None]]):
+    """Decoded rows of a table, for loader workers; None for one whose file another process has written since."""
 
-    def __init__(self, table: datasets.Dataset, rows: Sequence[int]) -> None:
-        self.table, self.rows = table, rows
+    def __init__(self, table: datasets.Dataset, rows: Sequence[int], files: Sequence[Path]) -> None:
+        self.table, self.rows, self.files = table, rows, files
+        self.before = [file_state(file) for file in files]  # a damaged one is there, and is written anew
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[int, npt.NDArray[np.float32]]:
+    def __getitem__(self, index: int) -> tuple[int, npt.NDArray[np.float32] | None]:
         row = self.rows[index]
-        return row, read_clip(self.table[row]["audio"])
+        written = file_state(self.files[index]) != self.before[index]
+        return row, None if written else read_clip(self.table[row]["audio"])
 
 
 def _as_is(item: Any) -> Any:

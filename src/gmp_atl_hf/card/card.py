@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ import jinja2
 from huggingface_hub import EvalResult
 
 from ..files import write_whole
-from ..hub.example import CODE, MODEL_ID
+from ..hub.example import ADAPTER_CODE, CODE, MODEL_ID
 from ..hub.metadata import CARD_FILE, card_metadata
 from ..protocols.speakers import is_unknown
 from ..report.blocks import DASH, adaptation_remark, adaptation_table, percent, points, protocol_line
 from .facts import RunFacts, read_run
-from .method import method_settings
+from .method import encoder_name, method_settings
 
 FIGURE_FILE = "confusion.png"
 
@@ -57,7 +58,11 @@ def draw_figure(facts: RunFacts) -> bytes | None:
 
 
 def render_card(
-    facts: RunFacts, model_id: str | None = None, figure: str | None = None, licence: str | None = None
+    facts: RunFacts,
+    model_id: str | None = None,
+    figure: str | None = None,
+    licence: str | None = None,
+    base: str | None = None,
 ) -> str:
     """Write the card.
 
@@ -66,6 +71,7 @@ def render_card(
         model_id: What the example loads: the model's id on the Hub; None for a place to fill in.
         figure: Path of the confusion matrix, relative to the card; None for no picture.
         licence: The licence of the weights, as the Hub names it; None leaves it unsaid.
+        base: The model that an adapter belongs to, where the card is that of the adapter alone; None for the model.
 
     Returns:
         Markdown with metadata in front.
@@ -73,14 +79,18 @@ def render_card(
     report, summary = facts.report, facts.summary
     labels, corpus = report["labels"], report["corpus"]
     mapping, code = facts.recipe.labels, facts.usage["code"] if facts.usage else CODE
+    if base is not None:
+        facts, code = replace(facts, usage=None), ADAPTER_CODE
     text = _template().render(
         facts=facts,
         report=report,
         summary=summary,
         labels=labels,
+        encoder=encoder_name(facts.config),
         corpus=corpus,
         environment=report["environment"],
-        metadata=_metadata(facts, model_id, licence),
+        metadata=_metadata(facts, model_id, licence, base),
+        base=base,
         code=code.replace(MODEL_ID, model_id or "path/or/hub-id"),
         figure=figure,
         heading="How good it is" + (" on unseen speakers" if facts.speaker_independent else ""),
@@ -133,7 +143,7 @@ def hub_dataset(facts: RunFacts) -> str | None:
     return path if isinstance(path, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", path) else None
 
 
-def _metadata(facts: RunFacts, model_id: str | None, licence: str | None) -> str:
+def _metadata(facts: RunFacts, model_id: str | None, licence: str | None, base: str | None) -> str:
     report, summary, dataset = facts.report, facts.summary, hub_dataset(facts)
     corpus = report["corpus"]
     protocol = {"protocol": protocol_line(report), "folds": summary["folds_done"], "seeds": list(summary["seeds"])}
@@ -154,8 +164,10 @@ def _metadata(facts: RunFacts, model_id: str | None, licence: str | None) -> str
     ]
     return card_metadata(
         "audio-classification",
+        facts.config.encoder_type,
         language=_languages(corpus) or None,
         license=licence,
+        base_model=base if base and "/" in base else None,  # others are no id on the Hub
         datasets=[dataset] if dataset else None,
         metrics=sorted({kind for kind, _, _ in metric_results(facts).values()}),
         model_name=(model_id or report["name"]).split("/")[-1],

@@ -62,6 +62,13 @@ class RunFacts:
         return summary
 
     @property
+    def chosen(self) -> Method:
+        """The method with what the model's fine-tuning was set to where values were searched."""
+        if not self.method.search:
+            return self.method
+        return self.method.candidate(read_json(self.model / STEP_FILE)["inputs"]["settings"])
+
+    @property
     def speaker_independent(self) -> bool:
         """Whether the figures are of speakers who were not trained on."""
         return is_speaker_independent(self.report["protocol"])

@@ -9,7 +9,9 @@ from ..checkpoints import locate
 from ..data.scale_names import SINGLE_FRAME
 from ..files import STEP_FILE, read_json
 from ..modeling.configuration_gmp_atl import GMPATLConfig, layer_of
+from ..modeling.families_gmp_atl import family_of
 from ..recipe.sections import StageName
+from ..run_folder.layout import STEP_NAMES
 from .facts import RunFacts
 
 ABSTRACT = "stated in the abstract"
@@ -46,12 +48,28 @@ def method_settings(facts: RunFacts) -> list[Setting]:
         rows.append(Setting("Weights of the two losses", value, OURS))
     else:
         rows.append(Setting("1. Emotion and gender trained together", "not done in this variant", ABLATION))
-    if "retrain" in performed:
-        rows += _frame_label_settings(facts)
-    else:
+    if not facts.chosen.needs_frame_labels:
         rows.append(Setting("2. and 3. Frame labels and retraining", "not done in this variant", ABLATION))
+    else:
+        rows += _frame_label_settings(facts)
+        rows += _retraining_settings(facts)
     rows += _finetuning_settings(facts)
-    return rows
+    return rows + _adapter_settings(facts)
+
+
+def _adapter_settings(facts: RunFacts) -> list[Setting]:
+    """Which trainings left the encoder as it is and trained adapters beside its layers."""
+    stages = facts.method.stages
+    found = ((STEP_NAMES[stage], getattr(stages, stage).lora) for stage in stages.performed)
+    return [
+        Setting(
+            f"Trained in {step}",
+            f"LoRA adapters of rank {lora.r} at {', '.join(lora.target_modules)}, and the heads",
+            OURS,
+        )
+        for step, lora in found
+        if lora is not None
+    ]
 
 
 def _test_speakers(facts: RunFacts) -> Setting:
@@ -61,31 +79,54 @@ def _test_speakers(facts: RunFacts) -> Setting:
     return Setting("Test speakers", value, SUMMARIES)
 
 
+def encoder_name(config: GMPATLConfig) -> str:
+    """What people call the encoder's family."""
+    return family_of(config.encoder_type).name
+
+
 def _encoder(facts: RunFacts) -> str:
     config, backbone = facts.config, facts.method.backbone
+    name = encoder_name(config)
     size = f"{config.depth} layers of {config.hidden_size}, {facts.parameters / 1e6:.1f} million parameters"
     # A folder's name says nothing to anyone else, and may say too much.
     known = isinstance(backbone, str) and not backbone.startswith((".", "/", "~")) and backbone.count("/") == 1
     if isinstance(backbone, str) and locate(backbone) != backbone:
         source = "which comes with the package gmp_atl_hf (CC BY 4.0; its card there names whose speech it is made of)"
-        return f"HuBERT, {size}, from `{backbone}`, {source}"
+        return f"{name}, {size}, from `{backbone}`, {source}"
     if isinstance(backbone, Mapping):
-        return f"HuBERT, {size}, from scratch (no pre-training)"
-    return f"HuBERT, {size}, from {f'`{backbone}`' if known else 'a checkpoint'}"
+        return f"{name}, {size}, from scratch (no pre-training)"
+    return f"{name}, {size}, from {f'`{backbone}`' if known else 'a checkpoint'}"
+
+
+def _retraining_settings(facts: RunFacts) -> list[Setting]:
+    if facts.method.stages.retrain.skip:
+        return [
+            Setting(
+                f"3. {encoder_name(facts.config)} retrained on the frame labels", "not done in this variant", ABLATION
+            )
+        ]
+    return [
+        Setting(
+            f"3. {encoder_name(facts.config)} retrained on the frame labels",
+            "cross-entropy, summed over scales",
+            SUMMARIES,
+        ),
+        _start(facts, "retrain", "Retraining starts from", stated="backbone"),
+        Setting("Frames that count in retraining", _frame_targets(facts, "retrain"), OURS),
+    ]
+
+
+def _frame_targets(facts: RunFacts, stage: StageName) -> str:
+    method = facts.chosen
+    fields: Mapping[str, Any] = {**method.model, **getattr(method.stages, stage).model}
+    return "masked ones" if fields.get("frame_targets", facts.config.frame_targets) == "masked" else "all"
 
 
 def _frame_label_settings(facts: RunFacts) -> list[Setting]:
     method, config = facts.method, facts.config
     spec = method.pseudo_labels
-    fields: Mapping[str, Any] = {**method.model, **method.stages.retrain.model}
-    targets = fields.get("frame_targets", config.frame_targets)
-    retraining = [
-        Setting("3. HuBERT retrained on the frame labels", "cross-entropy, summed over scales", SUMMARIES),
-        _start(facts, "retrain", "Retraining starts from", stated="backbone"),
-        Setting("Frames that count in retraining", f"{targets} ones" if targets == "masked" else "all", OURS),
-    ]
     if spec.control == "oracle":
-        return [Setting("2. Frame labels", "the emotion of the clip at every frame", CONTROL), *retraining]
+        return [Setting("2. Frame labels", "the emotion of the clip at every frame", CONTROL)]
     # Of the model that was clustered: the fine-tuned one may have fewer.
     layers = [layer_of(layer, config.num_hidden_layers) for layer in spec.layers]
     third_last = layers == [config.num_hidden_layers - 2]
@@ -105,7 +146,6 @@ def _frame_label_settings(facts: RunFacts) -> list[Setting]:
         Setting("Numbers of clusters", ", ".join(map(str, spec.clusters)), OURS),
         Setting("Clusters fitted on", f"training {facts.units} only", OURS),
         *shuffled,
-        *retraining,
     ]
 
 
@@ -115,6 +155,8 @@ def _prepared_states(facts: RunFacts) -> list[Setting]:
     if spec.normalize != "none":
         value = f"by the mean and deviation of their own {spec.normalize}"
         rows.append(Setting("Frames centred and scaled before clustering", value, OURS))
+    if spec.per != "none":
+        rows.append(Setting("Clusters", f"of each {spec.per} by itself, the centres joined", OURS))
     if spec.windows != (SINGLE_FRAME,):
         value = ", ".join(f"{window:g}" for window in spec.windows) + f" s ({SINGLE_FRAME} s: the frame as it is)"
         rows.append(Setting("Frames averaged before clustering over", value, OURS))
@@ -131,6 +173,10 @@ def _finetuning_settings(facts: RunFacts) -> list[Setting]:
     if angular:
         values = f"{config.am_softmax_scale:g} and {config.am_softmax_margin:g}"
         rows.append(Setting("Scale s and margin m", values, OURS))
+    if facts.chosen.joint:
+        weight = {**facts.chosen.model, **facts.chosen.stages.finetune.model}["frame_weight"]
+        value = f"cross-entropy of each scale, times {weight:g}; frames that count: {_frame_targets(facts, 'finetune')}"
+        rows.append(Setting("Frame labels as a second loss", value, ABLATION))
     rows.append(Setting("States that the head reads", _readout(config), OURS))
     standardized = ", standardised by the training clips" if config.standardize else ""
     if config.speaker_normalization == "speaker":
@@ -141,9 +187,19 @@ def _finetuning_settings(facts: RunFacts) -> list[Setting]:
         part = f"{dotted.rsplit('.', 1)[-1]}, chosen in each fold by development {facts.units}"
         here = read_json(facts.model / STEP_FILE)["inputs"]["settings"][dotted]
         rows.append(Setting(part, f"of {', '.join(map(str, tried))}; {here} in this model", OURS))
-    epoch = "the last" if not facts.temperatures else f"that of the best UAR on development {facts.units}"
-    rows.append(Setting("Epoch", epoch + (", the median of the folds" if facts.cross_validated else ""), OURS))
+    rows.append(Setting("Epoch", _epoch(facts), OURS))
     return rows
+
+
+def _epoch(facts: RunFacts) -> str:
+    """Which epoch of the fine-tuning the model is."""
+    arguments = facts.chosen.stages.finetune.arguments
+    if epochs := arguments.get("average_epochs", 0):
+        return f"the mean of the weights of the last {epochs}"
+    if not arguments.get("load_best_model_at_end", True) and arguments.get("early_stopping_patience") is None:
+        return "the last"
+    epoch = "the last" if not facts.temperatures else f"that of the best UAR on development {facts.units}"
+    return epoch + (", the median of the folds" if facts.cross_validated else "")
 
 
 def _readout(config: GMPATLConfig) -> str:
@@ -153,15 +209,17 @@ def _readout(config: GMPATLConfig) -> str:
 
 
 _STARTS = {
-    "backbone": "the original HuBERT",
+    "backbone": "the original {encoder}",
     "multitask": "the multi-task model",
-    "retrain": "the retrained HuBERT",
+    "retrain": "the retrained {encoder}",
 }
 
 
 def _start(facts: RunFacts, stage: StageName, part: str, stated: str) -> Setting:
     """Where a training starts from; `stated` is where it does by the paper."""
-    stages = facts.method.stages
+    stages, name = facts.method.stages, encoder_name(facts.config)
     start, weight = stages.start_of(stage), getattr(stages, stage).start_weight
-    path = "" if weight == 1 else f", {weight:g} of the way to it from the original HuBERT"
-    return Setting(part, _STARTS[start] + path, SUMMARIES if start == stated and not path else ABLATION)
+    path = "" if weight == 1 else f", {weight:g} of the way to it from the original {name}"
+    return Setting(
+        part, _STARTS[start].format(encoder=name) + path, SUMMARIES if start == stated and not path else ABLATION
+    )

@@ -12,11 +12,13 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
+from ..checkpoints import Adapter, locate
+from ..errors import RequestError
 from ..files import HASHES_FILE, STEP_FILE, check_files, is_half_written
 from ..hub.commit import HubFile
 from ..hub.metadata import CARD_FILE
 from ..report.build import pictures_of
-from ..run_folder.layout import RECIPE_FILE, REPORT_FILE, USAGE_FILE
+from ..run_folder.layout import ADAPTER, RECIPE_FILE, REPORT_FILE, USAGE_FILE
 from .card import FIGURE_FILE, draw_figure, hub_dataset, metric_results, render_card
 from .facts import RunFacts, read_run
 
@@ -27,7 +29,11 @@ _TEXTS = (RECIPE_FILE, "report.md", REPORT_FILE, "report.html")
 
 
 def files_of_run(
-    run: Path, repo_id: str, licence: str | None = None, benchmark: tuple[str, str] | None = None
+    run: Path,
+    repo_id: str,
+    licence: str | None = None,
+    benchmark: tuple[str, str] | None = None,
+    adapter: bool = False,
 ) -> list[HubFile]:
     """List what goes to the Hub with a run's model, sorted by path.
 
@@ -41,16 +47,19 @@ def files_of_run(
         licence: Licence of the weights as the Hub names it.
         benchmark: Dataset on the Hub and task, whose leaderboard the UAR belongs to; None for the dataset that the
             run has read from the Hub, if it has.
+        adapter: Send the adapter alone in place of the model that it is merged into.
 
     Raises:
-        RequestError: The folder is not that of a run with a final model.
+        RequestError: The folder is not that of a run with a final model, or the model has no adapter, or one that
+            belongs to weights of this machine.
     """
     facts = read_run(run)
     figure = draw_figure(facts)
-    card = render_card(facts, repo_id, None if figure is None else FIGURE_FILE, licence)
+    base = base_of_adapter(facts.model) if adapter else None
+    card = render_card(facts, repo_id, None if figure is None else FIGURE_FILE, licence, base)
     files = [
         HubFile(one.name, one)
-        for one in facts.model.iterdir()
+        for one in (facts.model / ADAPTER if adapter else facts.model).iterdir()
         if one.is_file() and one.name not in _NOT_SENT and not is_half_written(one)
     ]
     texts = {CARD_FILE: card}
@@ -71,6 +80,24 @@ def files_of_run(
     if benchmark is not None:
         files.append(HubFile(f".eval_results/{benchmark[0].split('/')[-1]}.yaml", _eval_results(facts, *benchmark)))
     return sorted(files, key=lambda file: file.path)
+
+
+def base_of_adapter(model: Path) -> str:
+    """Which model the adapter of a run's model belongs to; a `RequestError` where others could not load it."""
+    found = Adapter.find(str(model / ADAPTER)) if (model / ADAPTER).is_dir() else None
+    if found is None:
+        raise RequestError(
+            f"{model} has no adapter",
+            "a run whose last training had `lora`",
+            "stages: {finetune: {lora: {}}} in the recipe, or push without --adapter",
+        )
+    if locate(found.base) == found.base and Path(found.base).is_absolute():
+        raise RequestError(
+            f"the adapter of {model} belongs to {found.base}, which is on this machine only",
+            "an adapter of a model on the Hub, or of an encoder that comes with the package",
+            "push without --adapter: the model has the adapter merged",
+        )
+    return found.base
 
 
 def folders_of(facts: RunFacts) -> list[str]:

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATASET[:TASK]",
         help="a benchmark dataset on the Hub that this corpus is: adds the Hub's file of evaluation results",
     )
+    parser.add_argument("--adapter", action="store_true", help="push the LoRA adapter alone, not the merged model")
     parser.add_argument("--space", metavar="SPACE_ID", help="push the page to listen to as a Space, too")
     parser.add_argument("--dry-run", action="store_true", help="list what would go, and send nothing")
 
@@ -45,7 +46,7 @@ def perform(arguments: argparse.Namespace) -> int:
         check_repo_id(arguments.space)
     refuse_without_model(run)
     benchmark = None if arguments.benchmark is None else parse_benchmark(arguments.benchmark)
-    files = files_of_run(run, arguments.repo_id, arguments.license, benchmark)
+    files = files_of_run(run, arguments.repo_id, arguments.license, benchmark, arguments.adapter)
     pushed: list[tuple[str, Sequence[HubFile], bool]] = [(arguments.repo_id, files, False)]
     if arguments.space is not None:
         pushed.append((arguments.space, files_of_space(arguments.space, arguments.repo_id), True))

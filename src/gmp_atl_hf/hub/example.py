@@ -20,6 +20,13 @@ for score in classifier({{"raw": waveform, "sampling_rate": rate}}, top_k=None):
     print(f"{{score['label']:<12}} {{score['score']:.3f}}")
 """
 
+ADAPTER_CODE = f"""\
+from gmp_atl_hf import SpeechEmotionClassifier
+
+classifier = SpeechEmotionClassifier.from_pretrained("{MODEL_ID}")
+print(classifier("{AUDIO_FILE}"))
+"""
+
 
 def run_example(code: str, model: Path, audio: io.BytesIO) -> str:
     """Execute `code` with a model and a WAV file (one channel, 16 kHz) in place of its names, and return its output."""

@@ -12,7 +12,7 @@ from transformers import TrainerState, TrainingArguments
 from ..checkpoints import quiet_transformers
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from .commit import HubFile, push_files
-from .example import CODE, MODEL_ID
+from .example import ADAPTER_CODE, CODE, MODEL_ID
 from .metadata import CARD_FILE, card_metadata
 
 
@@ -47,9 +47,10 @@ def push_trainer(
     with tempfile.TemporaryDirectory() as folder:
         with quiet_transformers():
             save(folder)
+        adapter = (Path(folder) / "adapter_config.json").is_file()
         # PEFT writes a card of its own.
         files = [HubFile(one.name, one) for one in sorted(Path(folder).iterdir()) if one.name != CARD_FILE]
-        files.append(HubFile(CARD_FILE, trainer_card(model, state, args, repo_id).encode()))
+        files.append(HubFile(CARD_FILE, trainer_card(model, state, args, repo_id, adapter).encode()))
         return push_files(
             files,
             repo_id,
@@ -60,8 +61,10 @@ def push_trainer(
         )
 
 
-def trainer_card(model: GMPATLPreTrainedModel, state: TrainerState, args: TrainingArguments, repo_id: str) -> str:
-    """Write a card from what a trainer knows, which is no test."""
+def trainer_card(
+    model: GMPATLPreTrainedModel, state: TrainerState, args: TrainingArguments, repo_id: str, adapter: bool = False
+) -> str:
+    """Write a card from what a trainer knows, which is no test; of the model, or of an adapter for it."""
     kind = type(model).__name__
     # The multi-task model knows emotions too, but no task of the Hub loads its head; its encoder gives embeddings.
     emotions, classifies = "labels" in model.target_names, kind == "HubertForGMPATL"
@@ -69,12 +72,13 @@ def trainer_card(model: GMPATLPreTrainedModel, state: TrainerState, args: Traini
     known = ""
     if chosen_by_uar and state.best_metric is not None:
         known = f"Best development UAR while training: {100 * state.best_metric:.1f} %."
+    task = "audio-classification" if classifies else "feature-extraction"
     parts = [
-        f"---\n{card_metadata('audio-classification' if classifies else 'feature-extraction')}\n---",
+        f"---\n{card_metadata(task, model.config.encoder_type)}\n---",
         f"# {repo_id.split('/')[-1]}",
         f"A `{kind}`, trained with gmp_atl_hf after GMP-ATL ([arXiv 2405.02151](https://arxiv.org/abs/2405.02151)).",
         f"Labels: {', '.join(model.config.emotions)}." if emotions else "",
-        f"```python\n{CODE.replace(MODEL_ID, repo_id)}```" if classifies else "",
+        f"```python\n{(ADAPTER_CODE if adapter else CODE).replace(MODEL_ID, repo_id)}```" if classifies else "",
         f"{state.global_step} optimiser steps, seed {args.seed}. {known}".strip(),
         "Nothing here says how good the model is on speakers that it was not trained on: it was pushed by its trainer, "
         "without a test. `gmp-atl run` tests a model and `gmp-atl push` sends it with a whole card.",

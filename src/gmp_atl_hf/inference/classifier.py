@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,7 @@ from tqdm.auto import tqdm
 from ..checkpoints import load_emotion_model, load_feature_extractor
 from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE
 from ..errors import RequestError
+from ..modeling.families_gmp_atl import longest_samples
 from ..modeling.frames_gmp_atl import receptive_field
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from ..threads import prefetch, torch_threads
@@ -66,7 +68,8 @@ class SpeechEmotionClassifier:
             have it and float32 elsewhere. Not the default: the scores of a recording would depend on the device, and
             in bfloat16 on its neighbours beyond 1e-4.
         longest_seconds: Recordings longer than this are scored in windows of it when no windows are given; None
-            scores them in one piece, which takes memory and time that grow with the square of the length.
+            scores them in one piece, which takes memory and time that grow with the square of the length. Encoders
+            that can hear no more than some seconds (Whisper's: 30) are given no more.
 
     Raises:
         RequestError: There is no such device, or no such precision on it, or a number of seconds is not above 0.
@@ -95,6 +98,9 @@ class SpeechEmotionClassifier:
         self.batch_seconds = batch_seconds
         # A clip needs one frame; 400 samples at least, as in training, see `read_clip`.
         self.shortest = max(MINIMUM_SAMPLES, receptive_field(model.config.conv_kernel, model.config.conv_stride))
+        self.most = longest_samples(model.config)
+        if self.most is not None:
+            longest_seconds = min(longest_seconds or math.inf, self.most / SAMPLING_RATE)
         self.longest = SlidingWindow.from_seconds(longest_seconds, shortest=self.shortest)
         self.model: HubertForGMPATL = model.to(self.device).eval()  # type: ignore[arg-type]
         self.feature_extractor = feature_extractor
@@ -285,7 +291,7 @@ class SpeechEmotionClassifier:
         progress: bool,
     ) -> list[ReadState]:
         """Recordings as far as they could be read, with a row of what is computed for each of their windows."""
-        windowing = SlidingWindow.from_seconds(window, hop, self.shortest)
+        windowing = SlidingWindow.from_seconds(window, hop, self.shortest, self.most)
         reader = Reader(inputs, windowing, self.longest, self.shortest)
         total = sum(map(reader.work, range(len(inputs)))) / SAMPLING_RATE
         with tqdm(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE
 from ..errors import RequestError
 from ..files import write_whole
+from ..modeling.families_gmp_atl import longest_samples
 from ..modeling.frames_gmp_atl import receptive_field
 from ..modeling.heads_gmp_atl import Standardization
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
@@ -171,10 +173,9 @@ def _checked_clips(model: HubertForGMPATL, feature_extractor: Any) -> dict[str, 
     """Tones in noise, prepared as the model wants them: check → (samples,) float32."""
     config = model.config
     shortest = max(MINIMUM_SAMPLES, receptive_field(config.conv_kernel, config.conv_stride))
-    lengths = {
-        "shortest": shortest,
-        **{f"{seconds:g} s": round(seconds * SAMPLING_RATE) for seconds in CHECKED_SECONDS},
-    }
+    most = (longest_samples(config) or math.inf) / SAMPLING_RATE
+    seconds = [min(each, most) for each in CHECKED_SECONDS]
+    lengths = {"shortest": shortest, **{f"{each:g} s": round(each * SAMPLING_RATE) for each in seconds}}
     generator = np.random.default_rng(0)
     clips = {}
     for number, (check, samples) in enumerate(lengths.items()):
@@ -206,6 +207,7 @@ def _settings(model: HubertForGMPATL, feature_extractor: Any, speakers: bool) ->
         "sampling_rate": SAMPLING_RATE,
         "channels": 1,
         "shortest_samples": max(MINIMUM_SAMPLES, receptive_field(config.conv_kernel, config.conv_stride)),
+        **({} if (most := longest_samples(config)) is None else {"longest_samples": most}),
         "normalise": bool(feature_extractor.do_normalize),
         "normalise_epsilon": _VALUE_NORMALISATION,
         "inputs": list(_INPUTS),

@@ -17,6 +17,7 @@ from ..data.arrays import is_numbers
 from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE, FloatArray
 from ..data.audio_stream import read_blocks
 from ..errors import RequestError
+from ..modeling.families_gmp_atl import longest_samples
 from ..modeling.frames_gmp_atl import receptive_field
 from .classifier import LONGEST_SECONDS, NO_NUMBERS
 from .sources import is_one
@@ -89,7 +90,9 @@ class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipelin
         self, inputs: Any, windowing: SlidingWindow | None = None
     ) -> Iterator[dict[str, Any]]:
         """Read a recording and give its windows, of which a short recording has one."""
-        windows = windowing or SlidingWindow.from_seconds(LONGEST_SECONDS)
+        most = longest_samples(self.model.config)
+        longest = LONGEST_SECONDS if most is None else min(LONGEST_SECONDS, most / SAMPLING_RATE)
+        windows = windowing or SlidingWindow.from_seconds(longest)
         assert windows is not None
         pieces = (
             (span, chunk.waveform(span))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..data.audio import SAMPLING_RATE, FloatArray
 from ..errors import RequestError
+from ..modeling.families_gmp_atl import family_of
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from ..numerics import no_tf32
 from .cpu.model import PackedModel
@@ -117,5 +118,7 @@ def make_scorer(model: HubertForGMPATL, feature_extractor: Any, precision: str) 
     if packed and precision != "bfloat16":
         return PackedScorer(model, feature_extractor, precision == "int8")
     if precision == "int8":
-        raise RequestError("int8 is not made for models with adapters", "float32 or bfloat16", "leave it out")
+        family = family_of(model.config.encoder_type)
+        kind = "adapters" if family.packed else f"{family.model_type} encoders"
+        raise RequestError(f"int8 is not made for models with {kind}", "float32 or bfloat16", "leave it out")
     return PaddedScorer(model, feature_extractor, precision == "bfloat16")

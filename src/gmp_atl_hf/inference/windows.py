@@ -26,14 +26,18 @@ class SlidingWindow:
 
     @classmethod
     def from_seconds(
-        cls, window: float | None, hop: float | None = None, shortest: int = MINIMUM_SAMPLES
+        cls,
+        window: float | None,
+        hop: float | None = None,
+        shortest: int = MINIMUM_SAMPLES,
+        most: int | None = None,
     ) -> SlidingWindow | None:
         """Check seconds; None is no window, or a hop as long as the window.
 
-        `shortest` are the samples of one frame of the model.
+        `shortest` are the samples of one frame of the model, `most` those that it can score at once.
 
         Raises:
-            RequestError: A hop without a window, a window below one frame, or a hop that leaves gaps.
+            RequestError: A hop without a window, a window below one frame or above `most`, or a hop that leaves gaps.
         """
         if window is None:
             if hop is None:
@@ -42,6 +46,10 @@ class SlidingWindow:
         least = shortest / SAMPLING_RATE
         if not (math.isfinite(window) and window >= least):
             raise RequestError(f"window is {window}", f"seconds, at least {least} (one frame)", "window=10")
+        if most is not None and window * SAMPLING_RATE > most:
+            longest = most / SAMPLING_RATE
+            raise RequestError(f"window is {window}", f"at most {longest:g} seconds: the model has no places for more",
+                               f"window={longest:g}")  # fmt: skip
         if hop is None:
             hop = window
         if not (math.isfinite(hop) and round(hop * SAMPLING_RATE) >= 1):

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
-from transformers import HubertConfig
+from transformers import HubertConfig, PreTrainedConfig
+from transformers.utils import cached_file
+
+from .families_gmp_atl import FAMILIES, HUBERT, family_of
+from .family_gmp_atl import Family
 
 READOUTS = ("last", "sum")
 """What heads may read beside a single layer."""
@@ -22,6 +27,18 @@ UNKNOWN_SPEAKER = "unknown"
 
 SPEC_AUGMENT: Mapping[str, Any] = {"mask_time_prob": 0.05, "mask_time_length": 10, "mask_time_min_masks": 0}
 """Time masks where emotions are learnt: light SpecAugment. Our choice (P-TAPT and FLEA have 0.05 to 0.08)."""
+
+LATER_FIELDS: Mapping[str, Any] = {"frame_weight": 0.0}
+"""Fields that came after the first runs, and their defaults: with these they are in no key of a run."""
+
+ADAPTER_MODEL_CONFIG = "gmp_atl_config.json"
+"""Beside an adapter, the configuration of the model that it was trained in. Not `config.json`: transformers would look
+for a whole model beside it."""
+
+_OF_THE_HEADS = ("id2label", "pooling", "standardize", "readout", "emotion_loss")
+"""What decides which head there is, and so whether an adapter's fits."""
+
+_OF_THE_SCORES = ("am_softmax_scale", "am_softmax_margin", "logit_temperature", "seen_speakers")
 
 SHIPPED: dict[str, str] = {}
 """Name → folder of the encoders that come with the package, which fills this in; empty where only this code travels."""
@@ -87,6 +104,9 @@ class GMPATLConfig(HubertConfig):
             `"linear"` or `"cosine"` (HuBERT's projection and cosine over 0.1). Cross-entropy is stated, the head not.
         frame_targets (`str`, defaults to `"masked"`):
             Frames that count in retraining: `"masked"` only, or `"all"` (ablation). Our choice.
+        frame_weight (`float`, defaults to 0.0):
+            Weight of the frame labels of each scale in a recipe's fine-tuning, beside 1 for the emotion; 0 is without
+            them, as in the paper.
         seen_speakers (`list[str]`, *optional*):
             Speakers (`<corpus>/<speaker>`) that training, choice of the epoch, clustering or an earlier stage has
             used; `None` where that is not recorded. `<corpus>/unknown` stands for speakers without a name, `unknown`
@@ -100,9 +120,14 @@ class GMPATLConfig(HubertConfig):
         label2id (`dict[str, int]`, *optional*):
             The reverse.
 
+    Attributes:
+        encoder_type (`str`): The family of the encoder, `model_type` of its stock checkpoints, from which it is taken
+            over; `"hubert"` unless the configuration says otherwise. Fields of other families have their own names
+            where HuBERT has none like them.
+
     Raises:
-        ValueError: A field outside its range, labels that are not numbered 0, 1, 2, …, `id2label` and `label2id` that
-            disagree, or `conv_pos_batch_norm=True` (see below).
+        ValueError: A field outside its range, an `encoder_type` that there is not, labels that are not numbered 0, 1,
+            2, …, `id2label` and `label2id` that disagree, or `conv_pos_batch_norm=True` (see below).
 
     Example:
         >>> GMPATLConfig(num_labels=4, am_softmax_margin=0.3).am_softmax_margin
@@ -110,6 +135,8 @@ class GMPATLConfig(HubertConfig):
     """
 
     model_type = "gmp_atl"
+    # No field: configurations of HuBERT models do not mention it, and stay what they were.
+    encoder_type: ClassVar[str] = HUBERT
     # Evaluated by the stock trainer, a model gives its logits alone, as `np.argmax(predictions, axis=1)` expects.
     keys_to_ignore_at_inference: ClassVar[list[str]] = [
         "loss_sums",
@@ -132,6 +159,7 @@ class GMPATLConfig(HubertConfig):
     frame_scales: dict[str, int] | None = None
     frame_head: str = "linear"
     frame_targets: str = "masked"
+    frame_weight: float | int = 0.0
     seen_speakers: list[str] | None = None
     # Declared again because text, numpy's numbers and mixtures are welcome; see `__setattr__`.
     id2label: dict[Any, Any] | None = None
@@ -151,6 +179,8 @@ class GMPATLConfig(HubertConfig):
         super().__setattr__(key, value)  # type: ignore[no-untyped-call]
 
     def __post_init__(self, **kwargs: Any) -> None:
+        for name, default in family_of(kwargs.get("encoder_type", HUBERT)).fields.items():
+            kwargs.setdefault(name, default)
         if self.id2label is None and self.label2id is not None:
             self.id2label = {number: name for name, number in self.label2id.items()}
         scales = self.frame_scales or {}
@@ -182,6 +212,7 @@ class GMPATLConfig(HubertConfig):
             "am_softmax_margin": (lambda value: 0 <= value < 1, "0 <= m < 1"),
             "logit_temperature": (lambda value: value > 0, "a number above 0"),
             "emotion_weight": (lambda value: 0 <= value <= 1, "0 to 1"),
+            "frame_weight": (lambda value: value >= 0, "0 or more"),
         }
         for name, (fits, expected) in ranges.items():
             value = getattr(self, name)
@@ -217,13 +248,28 @@ class GMPATLConfig(HubertConfig):
     def get_config_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read a configuration; a plain HuBERT one becomes a GMP-ATL one, with LayerDrop off (see the class)."""
+        """Read a configuration; a plain HuBERT one becomes a GMP-ATL one, with LayerDrop off (see the class).
+
+        So does that of another family of encoders.
+
+        Raises:
+            ValueError: It is that of a model which is none of ours and of none of the families.
+        """
         config_dict, kwargs = super().get_config_dict(find_checkpoint(pretrained_model_name_or_path), **kwargs)
-        if config_dict.get("model_type") == HubertConfig.model_type:
-            config_dict = {**config_dict, "model_type": cls.model_type, "layerdrop": 0.0}
-            config_dict.pop("architectures", None)
-            # Nobody's test speakers are in the training data of a plain HuBERT, unless it says so.
-            config_dict.setdefault("seen_speakers", [])
+        kind = config_dict.get("model_type")
+        if kind is None or kind == cls.model_type:
+            return config_dict, kwargs
+        try:
+            family = family_of(kind)
+        except ValueError as error:
+            raise ValueError(f"{pretrained_model_name_or_path} is a {kind!r} model: {error}") from error
+        if kind != HUBERT:
+            known = {each.name for each in fields(cls)}
+            config_dict = {**family.translate(config_dict, known), "encoder_type": kind}
+        config_dict = {**config_dict, "model_type": cls.model_type, "layerdrop": 0.0}
+        config_dict.pop("architectures", None)
+        # Nobody's test speakers are in the training data of a plain encoder, unless it says so.
+        config_dict.setdefault("seen_speakers", [])
         return config_dict, kwargs
 
     @classmethod
@@ -265,6 +311,33 @@ class GMPATLConfig(HubertConfig):
             self.logit_temperature = 1.0
         if self.seen_speakers is not None and UNKNOWN_SPEAKER not in self.seen_speakers:
             self.seen_speakers = [*self.seen_speakers, UNKNOWN_SPEAKER]
+
+    def note_adapter(self, place: str | None) -> None:
+        """Take over calibration and speakers of an adapter; where it does not say them, its training is unknown.
+
+        Args:
+            place: The adapter's folder or Hub id.
+
+        Raises:
+            ValueError: It was trained in a model whose head is another one, which would be left untrained.
+        """
+        file = None
+        if place is not None:
+            missing = ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors")
+            file = cached_file(place, ADAPTER_MODEL_CONFIG, **dict.fromkeys(missing, False))
+        if file is None:
+            self.note_unknown_training()
+            return
+        theirs = type(self).from_json_file(file)
+        for name in _OF_THE_HEADS:
+            if getattr(theirs, name) != getattr(self, name):
+                raise ValueError(
+                    f"{place} was trained in a model with {name} {getattr(theirs, name)!r}, and this one has "
+                    f"{getattr(self, name)!r}; load it with gmp_atl_hf.SpeechEmotionClassifier, or merge it into its "
+                    "model once: gmp-atl merge ADAPTER FOLDER"
+                )
+        for name in _OF_THE_SCORES:
+            setattr(self, name, getattr(theirs, name))
 
     @property
     def readout_layer(self) -> int | None:
@@ -312,7 +385,39 @@ def _reversed(names: dict[int, str]) -> dict[str, int]:
     return {name: number for number, name in names.items()}
 
 
-class BeginsAnywhere:
+_WHERE = ("cache_dir", "force_download", "proxies", "token", "local_files_only", "revision", "subfolder")
+"""Arguments of `from_pretrained` that say where a checkpoint lies."""
+
+
+def stock_family(name: str | os.PathLike[str], **kwargs: Any) -> Family | None:
+    """The family of a stock checkpoint, a folder or Hub id; None for HuBERT's, for our own models and for adapters."""
+    where = {option: kwargs[option] for option in _WHERE if option in kwargs}
+    kind = PreTrainedConfig.get_config_dict(name, **where)[0].get("model_type")
+    return family_of(kind) if kind in FAMILIES and kind != HUBERT else None
+
+
+class RenamesTensors:
+    """`from_pretrained` of models that take over the encoders of other families, whose tensors have other names."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """Load a checkpoint as transformers does."""
+        name = pretrained_model_name_or_path
+        config = kwargs.get("config")
+        asked = name is not None and "key_mapping" not in kwargs
+        asked = asked and getattr(config, "encoder_type", None) != HUBERT  # whose tensors have their names already
+        if asked and (family := stock_family(name, **kwargs)) is not None:
+            kwargs = {**kwargs, "key_mapping": family.renamings()}
+        return super().from_pretrained(name, *model_args, **kwargs)  # type: ignore[misc]
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        """Save a model as transformers does, under our own names even if it was loaded from others."""
+        if self.config.encoder_type != HUBERT:  # type: ignore[attr-defined]
+            kwargs.setdefault("save_original_format", False)
+        return super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+
+
+class BeginsAnywhere(RenamesTensors):
     """`from_pretrained` of models that begin their training from any HuBERT and from one another."""
 
     method_defaults: Mapping[str, Any] = SPEC_AUGMENT
@@ -352,7 +457,7 @@ class BeginsAnywhere:
                 if cls.__name__ not in (stored.get("architectures") or ()):
                     precision = {} if "torch_dtype" in kwargs else {"dtype": "float32"}
                     kwargs = {**precision, **cls.method_defaults, **kwargs}
-        return super().from_pretrained(name, *model_args, config=config, **kwargs)  # type: ignore[misc]
+        return super().from_pretrained(name, *model_args, config=config, **kwargs)
 
 
 GMPATLConfig.register_for_auto_class()  # type: ignore[no-untyped-call]

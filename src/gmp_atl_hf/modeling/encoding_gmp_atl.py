@@ -1,6 +1,7 @@
 """HuBERT's forward pass, written so that a clip's hidden states never depend on the clips beside it.
 
-The modules are transformers' own; only the order of calls is ours. Two things differ from `HubertModel.forward`:
+The modules are transformers' own; only the order of calls is ours, and what other families of encoders have in place of
+HuBERT's parts (`family_gmp_atl.py`). Two things differ from `HubertModel.forward`:
 
 - Group norm (base checkpoints) runs over the valid frames of each clip. Over the padded batch its statistics would
   change with the longest neighbour (transformers#21534, #47739).
@@ -23,7 +24,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.hubert.modeling_hubert import HubertGroupNormConvLayer
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_gmp_atl import GMPATLConfig
+from .configuration_gmp_atl import GMPATLConfig, RenamesTensors
+from .families_gmp_atl import family_of
 from .frames_gmp_atl import crop_frames, frame_count, length_mask
 
 HEAD_KEYS = {
@@ -39,7 +41,8 @@ _ABOVE = r"^(hubert\.)?encoder\.(layers\.\d+|layer_norm)\."
 
 def ignored_keys(config: GMPATLConfig) -> set[str]:
     """Tensors of a checkpoint that a model need not have: other heads, and what is above a layer that is read."""
-    return HEAD_KEYS if config.readout == "last" else HEAD_KEYS | {_ABOVE}
+    left_out = HEAD_KEYS | family_of(config.encoder_type).above
+    return left_out if config.readout == "last" else left_out | {_ABOVE}
 
 
 class EncoderInputs(TypedDict, total=False):
@@ -138,8 +141,10 @@ def convolve(hubert: GMPATLModel, input_values: Tensor, sample_counts: Tensor | 
     Returns:
         (batch, frames, channels) convolution features.
     """
-    layers: Any = hubert.feature_extractor.conv_layers
+    layers: Any = getattr(hubert.feature_extractor, "conv_layers", None)
     config = hubert.config
+    if layers is None:
+        return cast(Tensor, hubert.feature_extractor(input_values, sample_counts)).transpose(1, 2)
     frozen = not any(parameter.requires_grad for parameter in layers.parameters())
     # A frozen front end needs no graph, and its activations are the largest of the model.
     with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
@@ -187,32 +192,36 @@ def encode_speech(
         )
     if frame_spans is not None:
         conv_features, mask = crop_frames(conv_features, frame_spans)
+    family = hubert.family
     # The front end's precision: that of the projection's weight says nothing once it is quantised.
-    front_end: Any = hubert.feature_extractor.conv_layers
-    hidden = hubert.feature_projection(conv_features.to(front_end[0].conv.weight.dtype))
+    precision = family.first_convolution(hubert).weight.dtype
+    hidden, whole_mask = family.project(hubert, conv_features.to(precision), mask)
     if mask_time_indices is None and hubert.training:
         mask_time_indices = torch.zeros_like(mask)
     if mask_time_indices is not None:
         # `where` keeps the mask embedding in the graph even if nothing is masked: processes must agree on gradients.
-        masked = (mask_time_indices & mask)[:, :, None]
+        masked = functional.pad(mask_time_indices & mask, (0, hidden.shape[1] - mask.shape[1]))[:, :, None]
         hidden = torch.where(masked, hubert.masked_spec_embed.to(hidden.dtype), hidden)
     if mask_feature_indices is not None:
         hidden = hidden.masked_fill(mask_feature_indices[:, None], 0.0)
+    hidden = family.enter(hubert, hidden, whole_mask)
     hidden = _asking_for_gradients(hidden, hubert.encoder.layers)
     states: dict[int, Tensor] = {}
     hooks = [_record(hubert, layer, states) for layer in layers]
+    given = {"output_attentions": output_attentions, **family.layer_inputs(hubert, hidden)}
     try:
         if hubert.config.readout == "sum":
-            last = _sum_of_layers(hubert, hidden, mask, output_attentions)
+            last = _sum_of_layers(hubert, hidden, whole_mask, given)
         else:
-            last = hubert.encoder(hidden, attention_mask=mask, output_attentions=output_attentions).last_hidden_state
+            last = hubert.encoder(hidden, attention_mask=whole_mask, **given).last_hidden_state
     finally:
         for hook in hooks:
             hook.remove()
-    return EncodedSpeech(last, mask, states)
+    frames = mask.shape[1]
+    return EncodedSpeech(last[:, :frames], mask, {layer: state[:, :frames] for layer, state in states.items()})
 
 
-def _sum_of_layers(hubert: GMPATLModel, hidden: Tensor, mask: Tensor, output_attentions: bool) -> Tensor:
+def _sum_of_layers(hubert: GMPATLModel, hidden: Tensor, mask: Tensor, given: dict[str, Any]) -> Tensor:
     """What enters the first layer and what each layer gives, under `weigh_layers`; the calls of transformers' encoder.
 
     Transformers' own encoder gives its end alone, and hooks that would collect the others are lost in export.
@@ -225,7 +234,7 @@ def _sum_of_layers(hubert: GMPATLModel, hidden: Tensor, mask: Tensor, output_att
         hidden = encoder.layer_norm(hidden)
     states = [encoder.dropout(hidden)]
     for layer in encoder.layers:
-        states.append(layer(states[-1], attention_mask=attention_mask, output_attentions=output_attentions))
+        states.append(layer(states[-1], attention_mask=attention_mask, **given))
     return weigh_layers(states, cast(Tensor, hubert.layer_weights))
 
 
@@ -297,22 +306,28 @@ class GMPATLModelOutput(BaseModelOutput):
     frame_mask: Tensor | None = None
 
 
-class GMPATLModel(HubertModel):
-    """The encoder by itself, for embeddings: `HubertModel`, but a clip's never depend on the clips beside it."""
+class GMPATLModel(RenamesTensors, HubertModel):
+    """The encoder by itself, for embeddings: `HubertModel`, but a clip's never depend on the clips beside it.
+
+    Other families of encoders have parts of their own in it, under HuBERT's names.
+    """
 
     config_class = GMPATLConfig
     config: GMPATLConfig
     layer_weights: nn.Parameter | None
 
     def __init__(self, config: GMPATLConfig) -> None:
+        self.family = family_of(config.encoder_type)  # asked for by `_init_weights`
         super().__init__(config)
-        for layer in self.feature_extractor.conv_layers:
+        self.family.furnish(self)
+        for layer in getattr(self.feature_extractor, "conv_layers", ()):
             if isinstance(layer, HubertGroupNormConvLayer):
                 layer.__class__ = ValidGroupNormConvLayer  # another layer would draw its weights after all others
         if not hasattr(self, "masked_spec_embed"):
             # HubertModel leaves it out when a checkpoint was trained without masks; every step here may mask.
             # Initialised here as there: the encoder counts as initialised already, `_init_weights` would pass it by.
-            self.masked_spec_embed = nn.Parameter(torch.rand(config.hidden_size))
+            begin = torch.rand if self.family.has_mask else torch.zeros
+            self.masked_spec_embed = nn.Parameter(begin(config.hidden_size))
         sums = config.readout == "sum"
         self.layer_weights = nn.Parameter(torch.zeros(config.num_hidden_layers + 1)) if sums else None
         # A trained model has a head as well; leaving it out is no news to anyone.
@@ -327,6 +342,10 @@ class GMPATLModel(HubertModel):
         super()._init_weights(module)  # type: ignore[no-untyped-call]
         if getattr(module, "layer_weights", None) is not None:
             init.zeros_(cast(Tensor, module.layer_weights))  # all layers alike
+        if isinstance(module, GMPATLModel) and not self.family.has_mask:
+            init.zeros_(module.masked_spec_embed)
+        if (begin_weights := getattr(module, "begin_weights", None)) is not None:
+            begin_weights()  # of a family's own parts
 
     def forward(
         self,
@@ -344,7 +363,7 @@ class GMPATLModel(HubertModel):
         # None is "as the configuration says", and wrappers such as PEFT's hand on the arguments of text models as None.
         given: dict[str, Any] = {name: value for name, value in kwargs.items() if value is not None}
         encoded: GMPATLModelOutput = self._encode(input_values, attention_mask, **given)
-        return encoded
+        return cast(GMPATLModelOutput, _cut_to_clips(encoded)) if self.family.encodes_more else encoded
 
     @capture_outputs(tie_last_hidden_states=False)  # type: ignore[untyped-decorator]
     def _encode(
@@ -358,6 +377,23 @@ class GMPATLModel(HubertModel):
         """The decorator records the layers and gives a plain tuple where it is wanted."""
         encoded = encode_speech(self, input_values, attention_mask, output_attentions=output_attentions, **given)
         return GMPATLModelOutput(last_hidden_state=encoded.last_hidden_state, frame_mask=encoded.frame_mask)
+
+
+def _cut_to_clips(encoded: Any) -> Any:
+    """An output, or a plain tuple, whose recorded states and attentions go on behind the clips' frames."""
+    frames = encoded[0].shape[1]
+
+    def cut(values: Any) -> Any:
+        if not isinstance(values, tuple):
+            return values
+        return tuple(
+            each if each is None else each[..., :frames, :frames] if each.ndim == 4 else each[:, :frames]
+            for each in values
+        )
+
+    if isinstance(encoded, tuple):
+        return tuple(map(cut, encoded))
+    return GMPATLModelOutput(**{name: cut(values) for name, values in encoded.items()})
 
 
 GMPATLModel.register_for_auto_class("AutoModel")  # type: ignore[no-untyped-call]

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .configuration_gmp_atl import GMPATLConfig
+from .losses_gmp_atl import IGNORED, PartSums, frame_cross_entropy_sums
+
 PRIOR_CLIPS = 4
 """Clips of a speaker that the training clips' statistics weigh as much as. Our choice."""
 
@@ -204,3 +207,54 @@ FRAME_HEAD_CLASSES: dict[str, type[nn.Linear] | type[CosineFrameHead]] = {
     "linear": nn.Linear,
     "cosine": CosineFrameHead,
 }
+
+
+class FrameHeads(nn.ModuleDict):
+    """A head for each scale of frame labels, by the name of its column, and what they count and lose.
+
+    Args:
+        config: Scales, kind of head, and whether `masked` frames count or all.
+    """
+
+    def __init__(self, config: GMPATLConfig) -> None:
+        head, scales = FRAME_HEAD_CLASSES[config.frame_head], config.frame_scales or {}
+        super().__init__({name: head(config.hidden_size, clusters) for name, clusters in scales.items()})
+        self.config = config
+
+    def count(self, frame_labels: Tensor, mask_time_indices: Tensor | None) -> Tensor:
+        """(batch, frames, scales) int64 labels and (batch, frames) bool masks → (scales,) float32 frames that count."""
+        return self._counted(frame_labels, mask_time_indices).sum((0, 1)).float()
+
+    def sums(
+        self, hidden: Tensor, frame_mask: Tensor, frame_labels: Tensor, mask_time_indices: Tensor | None
+    ) -> list[PartSums]:
+        """One part of the loss for each scale.
+
+        Args:
+            hidden: (batch, frames, hidden) states.
+            frame_mask: (batch, frames) bool, True on valid frames.
+            frame_labels: (batch, frames, scales) int64 clusters, -100 where unknown or padding.
+            mask_time_indices: (batch, frames) bool, True on masked frames; without it none is masked.
+
+        Raises:
+            ValueError: Labels and model disagree about scales or frames.
+        """
+        expected = (*frame_mask.shape, len(self))
+        if tuple(frame_labels.shape) != expected:
+            raise ValueError(
+                f"frame_labels have shape {tuple(frame_labels.shape)}, but the model makes {expected} "
+                f"(batch, frames, scales) of these clips; scales are {list(self)}"
+            )
+        counted = self._counted(frame_labels, mask_time_indices) & frame_mask[:, :, None]
+        parts = []
+        for scale, head in enumerate(self.values()):
+            chosen = counted[:, :, scale]
+            targets, clips = frame_labels[:, :, scale][chosen], chosen.nonzero()[:, 0]
+            parts.append(frame_cross_entropy_sums(head(hidden[chosen]), targets, clips, len(chosen)))
+        return parts
+
+    def _counted(self, frame_labels: Tensor, mask_time_indices: Tensor | None) -> Tensor:
+        known = frame_labels != IGNORED
+        if self.config.frame_targets == "all":
+            return known
+        return known & mask_time_indices[:, :, None] if mask_time_indices is not None else torch.zeros_like(known)

@@ -19,7 +19,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_gmp_atl import BeginsAnywhere, GMPATLConfig
 from .encoding_gmp_atl import EncodedSpeech, EncoderInputs, GMPATLModel, GMPATLModelOutput, encode_speech
-from .heads_gmp_atl import FRAME_HEAD_CLASSES, POOLING_CLASSES, CosineClassifier, NoStandardization, Standardization
+from .heads_gmp_atl import POOLING_CLASSES, CosineClassifier, FrameHeads, NoStandardization, Standardization
 from .losses_gmp_atl import (
     IGNORED,
     PartSums,
@@ -27,7 +27,6 @@ from .losses_gmp_atl import (
     combine_parts,
     count_labels,
     cross_entropy_sums,
-    frame_cross_entropy_sums,
     stack_parts,
 )
 
@@ -115,7 +114,8 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
 
     def freeze_feature_encoder(self) -> None:
         """Stop training the convolution front end (the field's usual choice for pre-trained checkpoints)."""
-        self.hubert.feature_extractor._freeze_parameters()
+        for parameter in self.hubert.family.front_end_parameters(self.hubert):
+            parameter.requires_grad = False
 
     def freeze_base_model(self) -> None:
         """Stop training everything but the heads, to which the weights of a sum over layers belong."""
@@ -128,10 +128,10 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
         """The encoder's parameters, without the weights of a sum over its layers."""
         return [each for name, each in self.hubert.named_parameters() if name != "layer_weights"]
 
-    def load_adapter(self, *args: Any, **kwargs: Any) -> Any:
-        """Load a PEFT adapter, which has no calibration and does not say on which speakers it was trained."""
-        self.config.note_unknown_training()
-        return super().load_adapter(*args, **kwargs)
+    def load_adapter(self, peft_model_id: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Load a PEFT adapter, with the calibration and the speakers that `GMPATLTrainer` has saved beside it."""
+        self.config.note_adapter(peft_model_id)
+        return super().load_adapter(peft_model_id, *args, **kwargs)
 
     def encode(
         self, input_values: Tensor | None = None, attention_mask: Tensor | None = None, **inputs: Any
@@ -286,11 +286,7 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
 
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)
-        head = FRAME_HEAD_CLASSES[config.frame_head]
-        scales = config.frame_scales or {}
-        self.frame_heads = nn.ModuleDict(
-            {name: head(config.hidden_size, clusters) for name, clusters in scales.items()}
-        )
+        self.frame_heads = FrameHeads(config)
         self.dropout = nn.Dropout(config.final_dropout)
         self.post_init()  # type: ignore[no-untyped-call]
 
@@ -306,10 +302,7 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
 
     def count_parts(self, batch: Mapping[str, Tensor], class_weights: Tensor | None = None) -> Tensor:
         """See the base class."""
-        counted = batch["frame_labels"] != IGNORED
-        if self.config.frame_targets == "masked":
-            counted = counted & batch["mask_time_indices"][:, :, None]
-        return counted.sum((0, 1)).float()
+        return self.frame_heads.count(batch["frame_labels"], batch.get("mask_time_indices"))
 
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
@@ -341,20 +334,7 @@ class HubertForGMPATLFrameClassification(GMPATLPreTrainedModel):
         if frame_labels is None:
             frame_logits = tuple(head(hidden).float() for head in self.frame_heads.values())
             return self._output([], None, encoded, frame_logits=frame_logits)
-        expected = (*encoded.frame_mask.shape, len(self.frame_heads))
-        if tuple(frame_labels.shape) != expected:
-            raise ValueError(
-                f"frame_labels have shape {tuple(frame_labels.shape)}, but the model makes {expected} "
-                f"(batch, frames, scales) of these clips; scales are {list(self.frame_heads)}"
-            )
-        counted, mask_time_indices = encoded.frame_mask, kwargs.get("mask_time_indices")
-        if self.config.frame_targets == "masked":
-            counted = counted & mask_time_indices if mask_time_indices is not None else torch.zeros_like(counted)
-        parts = []
-        for scale, head in enumerate(self.frame_heads.values()):
-            chosen = counted & (frame_labels[:, :, scale] != IGNORED)
-            targets, clips = frame_labels[:, :, scale][chosen], chosen.nonzero()[:, 0]
-            parts.append(frame_cross_entropy_sums(head(hidden[chosen]), targets, clips, len(chosen)))
+        parts = self.frame_heads.sums(hidden, encoded.frame_mask, frame_labels, kwargs.get("mask_time_indices"))
         return self._output(parts, loss_denominators, encoded)
 
 
@@ -365,7 +345,7 @@ class HubertForGMPATL(GMPATLEmotionModel):
     """
 
     loss_parts = ("emotion",)
-    target_names = ("labels",)
+    target_names: tuple[str, ...] = ("labels",)
     part_weights = (1.0,)
 
     def count_parts(self, batch: Mapping[str, Tensor], class_weights: Tensor | None = None) -> Tensor:

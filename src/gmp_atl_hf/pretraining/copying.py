@@ -19,13 +19,14 @@ _WHISPER_NAMES = {
 }
 """Whisper's encoder layers are HuBERT's pre-norm layers under other names."""
 
-_ALIKE = ("hubert", "gmp_atl", "wav2vec2", "data2vec-audio")
-"""Families whose layers have HuBERT's names; WavLM's attention has a position bias that HuBERT lacks."""
+_ALIKE = ("hubert", "wav2vec2", "unispeech-sat", "data2vec-audio", "whisper")
+"""Families whose layers are HuBERT's; WavLM's attention has a position bias that HuBERT lacks."""
 
 
 def refuse_unlike_layers(facts: TeacherFacts, student: GMPATLConfig) -> None:
     """Refuse to begin with a teacher's layers where they are no layers of the student; the error names what differs."""
     config = facts.config
+    kind = getattr(config, "encoder_type", config.model_type)
     if facts.is_whisper:
         teacher_values = {
             "hidden_size": config.d_model,
@@ -34,13 +35,13 @@ def refuse_unlike_layers(facts: TeacherFacts, student: GMPATLConfig) -> None:
             "hidden_act": config.activation_function,
             "do_stable_layer_norm": True,
         }
-    elif config.model_type in _ALIKE:
+    elif kind in _ALIKE:
         names = ("hidden_size", "intermediate_size", "num_attention_heads", "hidden_act", "do_stable_layer_norm")
         teacher_values = {name: getattr(config, name, False) for name in names}
     else:
         raise RequestError(
-            f"start is teacher, but the layers of a {config.model_type!r} model are not HuBERT's",
-            f"whisper or {', '.join(_ALIKE)}",
+            f"start is teacher, but the layers of a {kind!r} model are not HuBERT's",
+            f"one of {', '.join(_ALIKE)}",
             "start: scratch",
         )
     different = [f"{name} {value} against {getattr(student, name)}" for name, value in teacher_values.items()

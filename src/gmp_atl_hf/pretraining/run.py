@@ -30,6 +30,7 @@ from ..environment import describe_environment
 from ..errors import RequestError, errors_of, read_only_is_fine
 from ..files import check_files, json_of, read_json, remove_half_written, write_json, write_known
 from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.families_gmp_atl import HUBERT
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLFrameClassification
 from ..pseudo_labels.cluster import cluster_and_label
 from ..pseudo_labels.feature_stream import FeatureExtraction
@@ -125,6 +126,9 @@ class _Pretraining:
         self.state = join_processes()
         self.backbone = describe_backbone(recipe.backbone)
         self.base = backbone_fields(self.backbone)
+        if (kind := self.base.get("encoder_type", HUBERT)) != HUBERT:
+            raise RequestError(f"backbone {recipe.backbone} is a {kind} encoder", "a HuBERT to go on with",
+                               "another encoder can be the `teacher`")  # fmt: skip
         self._check_settings()
         self.distillations = [
             self._distillation(number, spec) for number, spec in enumerate(recipe.iterations, start=1)

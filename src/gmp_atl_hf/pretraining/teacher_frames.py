@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.families_gmp_atl import FAMILIES as TRAINED
 from ..modeling.frames_gmp_atl import hop_length, receptive_field
 
-CONVOLUTIONAL = ("hubert", "gmp_atl", "wavlm", "wav2vec2", "data2vec-audio")
-"""Families with HuBERT's kind of front end: convolutions over the waveform, without padding."""
+CONVOLUTIONAL = (*(family for family in TRAINED if family != "whisper"), GMPATLConfig.model_type)
+"""Those that take waveforms and have the frames of their `conv_kernel` and `conv_stride`."""
 
 FAMILIES = ("whisper", *CONVOLUTIONAL)
 """`model_type` of the speech encoders that can teach."""

@@ -29,6 +29,7 @@ from ..data.audio import SAMPLING_RATE
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.encoding_gmp_atl import GMPATLModel
+from ..modeling.family_whisper_gmp_atl import SILENCE_SECONDS
 from ..modeling.frames_gmp_atl import hop_length, receptive_field
 from ..numerics import no_tf32
 from .teacher_frames import CONVOLUTIONAL, FAMILIES, FrameGrid, teacher_grid
@@ -70,7 +71,7 @@ class TeacherFacts:
     @property
     def knows_places(self) -> bool:
         """Whether absolute positions are part of its states, and not only what lies around a frame."""
-        return self.is_whisper
+        return self.is_whisper or getattr(self.config, "encoder_type", None) == "whisper"
 
     @property
     def layers(self) -> int:
@@ -234,7 +235,7 @@ class Teacher:
             return samples
         # Its own forward pass insists on 30 s. The clip's own length and a second of silence give the same layers
         # nearly the same states at a fraction of the cost.
-        padded = np.pad(waveform, (0, SAMPLING_RATE))
+        padded = np.pad(waveform, (0, SILENCE_SECONDS * SAMPLING_RATE))
         spectra: Tensor = extractor(
             padded, sampling_rate=SAMPLING_RATE, padding="do_not_pad", return_tensors="pt"
         ).input_features

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data.audio import SAMPLING_RATE
-from ..data.scale_names import SINGLE_FRAME
+from ..data.scale_names import SINGLE_FRAME, column_name
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 
@@ -26,6 +26,17 @@ def feature_keys(layers: Sequence[int], windows: Sequence[float]) -> list[Featur
 def layer_and_window(key: FeatureKey) -> tuple[int, float]:
     """The layer of a key, and its window in seconds."""
     return key if isinstance(key, tuple) else (key, SINGLE_FRAME)
+
+
+def column_of(key: FeatureKey, clusters: int) -> str:
+    """The label column of a key at a number of clusters."""
+    layer, window = layer_and_window(key)
+    return column_name(layer, clusters, window)
+
+
+def in_words(key: FeatureKey) -> str:
+    """A key for messages."""
+    return str(key) if isinstance(key, int) else f"{key[0]} over {key[1]:g} s"
 
 
 def averaging_radii(windows: Sequence[float], config: GMPATLConfig) -> dict[float, int]:

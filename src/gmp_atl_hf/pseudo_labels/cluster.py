@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import datasets
 from accelerate import PartialState
 
 from ..files import is_whole, remember
+from .classes import FrameClasses, class_of_rows
 from .codebook import PROVENANCE_FILE, TENSORS_FILE
 from .feature_stream import FeatureExtraction
 from .frame_sample import take_sample
@@ -27,7 +28,7 @@ def cluster_and_label(
     sample_frames: int,
     train: datasets.Dataset,
     dev: datasets.Dataset | None,
-    description: str,
+    description: str | None,
 ) -> None:
     """Clusters a sample of the training frames and labels every frame of training and development rows.
 
@@ -44,19 +45,21 @@ def cluster_and_label(
         sample_frames: Most frames that are clustered.
         train: Training rows; clusters see nothing else.
         dev: Development rows, labelled for logging only.
-        description: What the progress bars say.
+        description: What the progress bars say; None for no bars.
     """
     group = ProcessGroup.of_launch()
     share = f", process 1 of {group.count}" if group.count > 1 else ""
 
     def bar(what: str) -> str | None:
-        return f"{description}: {what}{share}" if group.is_main else None
+        return f"{description}: {what}{share}" if group.is_main and description is not None else None
 
     # No process finds codebooks that another one has just written: the sample needs all processes.
     if not is_whole(folder):
         _fit(folder, extraction, kmeans, sample_frames, train, bar, group)
     rows = train if dev is None else datasets.concatenate_datasets([train, dev])
-    label_table(folder, extraction, MultiScaleKMeans.load(folder), rows, bar("frame labels"), group)
+    # Development clips have nobody's centres but the nearest: their emotions are not looked at.
+    classes = None if kmeans.per == "none" else [*class_of_rows(train, kmeans.per), *[None] * (len(rows) - len(train))]
+    label_table(folder, extraction, MultiScaleKMeans.load(folder), rows, bar("frame labels"), group, classes)
 
 
 def _fit(
@@ -74,7 +77,8 @@ def _fit(
 
     def fit() -> None:
         speakers = sorted(set(train["speaker"]))
-        kmeans.fit_sample(sample, extraction.source, speakers, PartialState().device, statistics)
+        classes = FrameClasses.of(sample, train, kmeans.per)
+        kmeans.fit_sample(sample, extraction.source, speakers, PartialState().device, statistics, classes)
         kmeans.save(folder)
         remember(folder, [folder / TENSORS_FILE, folder / PROVENANCE_FILE])
 
@@ -88,6 +92,7 @@ def label_table(
     table: datasets.Dataset,
     description: str | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
+    classes: Sequence[str | None] | None = None,
 ) -> None:
     """Labels every frame of a table and writes `labels.parquet`; windows that are labelled already are kept.
 
@@ -98,6 +103,7 @@ def label_table(
         table: With `id`, `audio` and `num_samples`, and what clusters are normalised by; at least one row.
         description: What the progress bar says; None for no bar.
         group: The processes that share the rows.
+        classes: For each row the class whose centres alone are looked at; None, there or here, for all centres.
     """
     rows, windows = table.select_columns(["id", "audio", "num_samples"]), windows_of(len(table))
     statistics = kmeans.statistics
@@ -108,7 +114,7 @@ def label_table(
         statistics = statistics.completed(extraction, rows, further, group)
     extraction = prepared(extraction, kmeans.windows, statistics)
     left = [window for window in group.shard(windows) if read_part(folder, window) is None]
-    for window, labels in label_windows(extraction, kmeans, rows, left, description):
+    for window, labels in label_windows(extraction, kmeans, rows, left, description, classes):
         write_part(folder, window, rows["id"][window.start : window.stop], labels)
     group.wait()
     if group.is_main:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..data.scale_names import SINGLE_FRAME
 from ..errors import RequestError
 from ..files import read_json, write_whole
+from .averaging import FeatureKey, layer_and_window
+from .lloyd import Codebook
 
 FORMAT_VERSION = 1
 """Of `codebooks.json`; raised when the meaning of a field changes."""
 
 EXTENDED_VERSION = 2
-"""Of codebooks of averaged or normalised states, which an earlier release would put beside the states themselves."""
+"""Of codebooks of averaged or normalised states, or per emotion or gender, which an earlier release would misread."""
 
 TENSORS_FILE = "codebooks.safetensors"
 PROVENANCE_FILE = "codebooks.json"
@@ -113,6 +116,28 @@ class Scale:
     unused_clusters: int
     training_speakers: list[str]
     feature: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls, key: FeatureKey, codebook: Codebook, source: FeatureSource, speakers: Sequence[str], **how: str
+    ) -> Scale:
+        """What is to be kept of a fit; `how` are settings of the clustering by name, `none` where they are off."""
+        layer, window = layer_and_window(key)
+        feature = {"kind": source.kind, "checkpoint": source.checkpoint[layer], "layer": layer}
+        if window != SINGLE_FRAME:
+            feature["window"] = window
+        feature |= {name: value for name, value in how.items() if value != "none"}
+        return cls(
+            k=len(codebook.centres),
+            layer=layer,
+            inertia=codebook.inertia,
+            inertia_per_frame=codebook.inertia / codebook.frames,
+            frames=codebook.frames,
+            iterations=codebook.iterations,
+            unused_clusters=codebook.unused,
+            training_speakers=sorted(set(speakers)),
+            feature={**feature, "settings": dict(source.settings)},
+        )
 
 
 def write_codebooks(

@@ -85,10 +85,12 @@ class Sample:
         features: Layer (or other key) → (frames, channels) float32 on the CPU, run by run; no frames except in the main
             process.
         runs: Frames of every run.
+        rows: (frames,) int64 row of the table that each frame is of.
     """
 
     features: Mapping[FeatureKey, Tensor]
     runs: Sequence[int]
+    rows: np.ndarray
 
 
 def take_sample(
@@ -129,7 +131,8 @@ def take_sample(
     if group.count > 1:
         for key in keys:
             features[key] = _gathered(features[key], lengths, group)
-    return Sample(features, lengths)
+    order = np.array([row for run in runs for number in run for row in batches[number]], np.int64)
+    return Sample(features, lengths, np.repeat(order, draw.kept[order]))
 
 
 def _runs(drawn: Sequence[int]) -> list[list[int]]:

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import float32_matmul
 from ..version import __version__
-from .averaging import FeatureKey, feature_keys, layer_and_window
+from .averaging import FeatureKey, column_of, feature_keys, in_words
+from .classes import PER, Classes, FrameClasses, Per
 from .codebook import EXTENDED_VERSION, FeatureSource, Scale, read_codebooks, write_codebooks
 from .feature_stream import BATCH_SECONDS
 from .features import hidden_state_extraction, open_cache
@@ -67,6 +69,9 @@ class MultiScaleKMeans:
         normalize: ``"speaker"`` or ``"gender"`` centres and scales frames by the statistics of their own group before
             that. Who was clustered keeps the statistics of the training frames; others have those of their own frames
             in the table that is labelled; where speaker or gender is not known, all training frames count.
+        per: ``"emotion"`` or ``"gender"`` fits K / classes centres on the frames of each class by themselves and joins
+            them. Frames of speakers who were clustered then get the nearest centre of their own class, all others the
+            nearest of all; frames of an unknown class are not clustered.
 
     Example:
         >>> features = {10: torch.randn(2000, 16)}
@@ -90,6 +95,7 @@ class MultiScaleKMeans:
         backend: str = "torch",
         windows: Sequence[float] = (SINGLE_FRAME,),
         normalize: Normalize = "none",
+        per: Per = "none",
     ) -> None:
         self.clusters = tuple(int(count) for count in clusters)
         if not self.clusters or min(self.clusters) < 1 or len(set(self.clusters)) < len(self.clusters):
@@ -102,7 +108,10 @@ class MultiScaleKMeans:
         if normalize not in NORMALIZATIONS:
             fix = "normalize='speaker'"
             raise RequestError(f"normalize {normalize!r}", f"one of {', '.join(NORMALIZATIONS)}", fix)
+        if per not in PER:
+            raise RequestError(f"per {per!r}", f"one of {', '.join(PER)}", "per='emotion'")
         self.normalize: Normalize = normalize
+        self.per: Per = per
         self.seed = seed
         self.backend = backend
         self.settings = LloydSettings(max_iterations, tolerance, chunk_frames)
@@ -111,6 +120,7 @@ class MultiScaleKMeans:
         self._centres: dict[str, Tensor] = {}
         self._scales: dict[str, Scale] = {}
         self._statistics: GroupStatistics | None = None
+        self._classes: Classes | None = None
 
     @property
     def source(self) -> FeatureSource:
@@ -127,7 +137,7 @@ class MultiScaleKMeans:
     @property
     def columns(self) -> list[str]:
         """Names of the label columns, by layer, then window, then K, all in the order given."""
-        return [_column(key, count) for key in self.keys for count in self.clusters]
+        return [column_of(key, count) for key in self.keys for count in self.clusters]
 
     @property
     def keys(self) -> list[FeatureKey]:
@@ -138,6 +148,11 @@ class MultiScaleKMeans:
     def statistics(self) -> GroupStatistics | None:
         """What frames are normalised by, of the training rows; None where they are not."""
         return self._statistics
+
+    @property
+    def classes(self) -> Classes | None:
+        """Whose frames were clustered by themselves; None where all were clustered together."""
+        return self._classes
 
     @property
     def scales(self) -> dict[str, Scale]:
@@ -160,6 +175,8 @@ class MultiScaleKMeans:
         digest = hashlib.sha256()
         for name in self.columns:
             digest.update(name.encode() + self._centres[name].cpu().contiguous().numpy().tobytes())
+        if self._classes is not None:
+            digest.update("\n".join(self._classes.names).encode())
         if self._statistics is not None:
             digest.update("\n".join(self._statistics.groups).encode())
             for tensor in (*self._statistics.means.values(), *self._statistics.deviations.values()):
@@ -180,6 +197,7 @@ class MultiScaleKMeans:
         runs: Sequence[int] | None = None,
         device: torch.device | str | None = None,
         statistics: GroupStatistics | None = None,
+        classes: FrameClasses | None = None,
     ) -> MultiScaleKMeans:
         """Fits a codebook for every layer, window and K.
 
@@ -192,6 +210,7 @@ class MultiScaleKMeans:
                 given. They matter to the last bits of the centres only.
             device: Where to fit, one layer at a time; where the features are if not given.
             statistics: What the features were normalised by, where they are; `fit_model` measures it.
+            classes: The class of each frame, where each is clustered by itself; `fit_model` knows it.
 
         Returns:
             Itself.
@@ -206,14 +225,20 @@ class MultiScaleKMeans:
         if self.normalize != ("none" if statistics is None else statistics.by):
             found = f"features and no statistics of each {self.normalize}" if statistics is None else "statistics"
             raise RequestError(found, f"what fits normalize={self.normalize!r}", "fit_model measures and normalises")
+        if self.per != ("none" if classes is None else classes.classes.by):
+            found = f"features and no {self.per} of each frame" if classes is None else "classes of frames"
+            raise RequestError(found, f"what fits per={self.per!r}", "fit_model knows them")
         centres: dict[str, Tensor] = {}
         scales: dict[str, Scale] = {}
         for key in keys:
             frames = features[key] if device is None else features[key].to(device)
-            for clusters, codebook in self._fit_layer(key, frames, runs).items():
-                name = _column(key, clusters)
+            fit = partial(self._fit_layer, key)
+            each = fit if classes is None else partial(classes.fit_each, fit)
+            for clusters, codebook in each(frames, runs, self.clusters).items():
+                name = column_of(key, clusters)
                 centres[name] = codebook.centres
-                scales[name] = _scale(key, codebook, provenance, speakers, self.normalize)
+                how = {"normalize": self.normalize, "per": self.per}
+                scales[name] = Scale.of(key, codebook, provenance, speakers, **how)
                 if codebook.unused:
                     warnings.warn(
                         f"{name}: {codebook.unused} of {clusters} clusters have no frame: too few of the "
@@ -221,6 +246,7 @@ class MultiScaleKMeans:
                         stacklevel=2,
                     )
         self._source, self._centres, self._scales, self._statistics = provenance, centres, scales, statistics
+        self._classes = None if classes is None else classes.classes
         return self
 
     def fit_sample(
@@ -230,10 +256,12 @@ class MultiScaleKMeans:
         speakers: Sequence[str],
         device: torch.device | None = None,
         statistics: GroupStatistics | None = None,
+        classes: FrameClasses | None = None,
     ) -> MultiScaleKMeans:
         """`fit` on drawn frames: on the device if it is a GPU, on the CPU otherwise."""
         device = device if device is not None and device.type == "cuda" else None
-        return self.fit(sample.features, provenance, speakers, runs=sample.runs, device=device, statistics=statistics)
+        how: dict[str, Any] = {"runs": sample.runs, "device": device, "statistics": statistics, "classes": classes}
+        return self.fit(sample.features, provenance, speakers, **how)
 
     def fit_model(
         self,
@@ -250,8 +278,8 @@ class MultiScaleKMeans:
 
         Args:
             model: Any GMP-ATL model; it is run in eval mode and without masks.
-            table: The training rows and nothing else, with `id`, `audio`, `num_samples`, `speaker`, and `gender` where
-                frames are normalised by it.
+            table: The training rows and nothing else, with `id`, `audio`, `num_samples`, `speaker`, and the column
+                that frames are normalised by or clustered per.
             feature_extractor: The checkpoint's feature extractor.
             layers: Transformer layers, 1-based or negative from the top; the third-last is stated by the paper.
             sample_frames: Most frames that are clustered; each layer and window holds so many in memory.
@@ -281,9 +309,12 @@ class MultiScaleKMeans:
         statistics = measure_groups(extraction, table, self.normalize, description)
         clustered = prepared(extraction, self.windows, statistics)
         sample = take_sample(clustered, table, sample_frames, self.seed, description)
-        return self.fit_sample(sample, extraction.source, sorted(set(table["speaker"])), model.device, statistics)
+        classes, speakers = FrameClasses.of(sample, table, self.per), sorted(set(table["speaker"]))
+        return self.fit_sample(sample, extraction.source, speakers, model.device, statistics, classes)
 
-    def predict(self, features: Mapping[Any, Tensor], source: FeatureSource) -> dict[str, Tensor]:
+    def predict(
+        self, features: Mapping[Any, Tensor], source: FeatureSource, of: str | None = None
+    ) -> dict[str, Tensor]:
         """The nearest cluster of every frame, at every scale.
 
         Args:
@@ -291,6 +322,7 @@ class MultiScaleKMeans:
                 Averaged ones have the key (layer, seconds), and all are normalised where the fitted ones were:
                 `attach_pseudo_labels` does both.
             source: What the features are.
+            of: The class whose centres alone are looked at, where each was clustered by itself; None for all centres.
 
         Returns:
             Column name → (frames,) int32 in [0, K), on the device of the features.
@@ -303,17 +335,18 @@ class MultiScaleKMeans:
         for key in self.keys:
             if key not in features:
                 found = f"features of layers {sorted(features, key=str)}"
-                raise RequestError(found, f"layer {_in_words(key)}", "extract that layer too")
+                raise RequestError(found, f"layer {in_words(key)}", "extract that layer too")
             frames = features[key]
             for clusters in self.clusters:
-                name = _column(key, clusters)
+                name = column_of(key, clusters)
                 width = self._centres[name].shape[1]
                 if frames.ndim != 2 or frames.shape[1] != width:
-                    found = f"features of layer {_in_words(key)} of shape {tuple(frames.shape)}"
+                    found = f"features of layer {in_words(key)} of shape {tuple(frames.shape)}"
                     raise RequestError(found, f"(frames, {width}) as in {name}", "use the model that was clustered")
                 # Moved once: the codebooks stay on the device where features were seen last.
                 self._centres[name] = self._centres[name].to(frames.device)
-                labels[name] = assign(frames, self._centres[name], self.settings.chunk_frames)
+                own = slice(0, clusters) if self._classes is None else self._classes.centres(of, clusters)
+                labels[name] = assign(frames, self._centres[name][own], self.settings.chunk_frames) + own.start
         return labels
 
     def check_source(self, source: FeatureSource) -> None:
@@ -343,6 +376,8 @@ class MultiScaleKMeans:
         tensors = dict(self._centres)
         if self.windows != (SINGLE_FRAME,) or self._statistics is not None:
             common |= {"format_version": EXTENDED_VERSION, "windows": list(self.windows), "normalize": self.normalize}
+        if self._classes is not None:
+            common |= {"format_version": EXTENDED_VERSION, "per": self.per, "classes": list(self._classes.names)}
         if self._statistics is not None:
             common["normalized_by"] = self._statistics.described()
             tensors |= self._statistics.tensors()
@@ -362,10 +397,12 @@ class MultiScaleKMeans:
             RequestError: A file is missing or is not what `save` writes.
         """
         centres, scales, content, further = read_codebooks(Path(folder))
-        how = {name: content[name] for name in ("windows", "normalize") if name in content}
+        how = {name: content[name] for name in ("windows", "normalize", "per") if name in content}
         try:
             kmeans = cls(content["clusters"], content["seed"], **content["algorithm"], **how)
             kmeans._source = FeatureSource.from_json(content["source"])
+            if kmeans.per != "none":
+                kmeans._classes = Classes(kmeans.per, tuple(content["classes"]))
             if kmeans.normalize != "none":
                 groups, layers = tuple(content["normalized_by"]["groups"]), kmeans.source.layers
                 kmeans._statistics = GroupStatistics.of_tensors(kmeans.normalize, groups, layers, further)
@@ -378,16 +415,18 @@ class MultiScaleKMeans:
             raise RequestError(f"codebooks in {folder} without {missing}", expected, "fit again")
         return kmeans
 
-    def _fit_layer(self, key: FeatureKey, frames: Tensor, runs: Sequence[int] | None) -> dict[int, Codebook]:
+    def _fit_layer(
+        self, key: FeatureKey, frames: Tensor, runs: Sequence[int] | None, clusters: Sequence[int]
+    ) -> dict[int, Codebook]:
         """Fits every K on the frames (frames, channels) of one layer and window."""
-        layer = _in_words(key)
+        layer = in_words(key)
         if frames.ndim != 2 or not frames.is_floating_point():
             found = f"features of layer {layer} of shape {tuple(frames.shape)} and type {frames.dtype}"
             raise RequestError(found, "(frames, channels), floating point", "give one row per frame")
         if runs is not None and sum(runs) != len(frames):
             raise ValueError(f"runs of {sum(runs)} frames for {len(frames)} frames of layer {layer}")
         frames = frames.detach()
-        largest = max(self.clusters)
+        largest = max(clusters)
         if len(frames) < largest:
             raise RequestError(
                 f"{len(frames)} frames of layer {layer} for {largest} clusters",
@@ -409,39 +448,8 @@ class MultiScaleKMeans:
                 )
             subsample = Subsample.of(initial, self.seeding)
         if self.backend == "sklearn":
-            return {k: fit_published(data, k, seed=self.seed) for k in self.clusters}
+            return {k: fit_published(data, k, seed=self.seed) for k in clusters}
         return {
             k: fit_codebook(data, subsample, k, seed=self.seed, settings=self.settings, seeding=self.seeding)
-            for k in self.clusters
+            for k in clusters
         }
-
-
-def _column(key: FeatureKey, clusters: int) -> str:
-    layer, window = layer_and_window(key)
-    return column_name(layer, clusters, window)
-
-
-def _in_words(key: FeatureKey) -> str:
-    return str(key) if isinstance(key, int) else f"{key[0]} over {key[1]:g} s"
-
-
-def _scale(
-    key: FeatureKey, codebook: Codebook, source: FeatureSource, speakers: Sequence[str], normalize: Normalize
-) -> Scale:
-    layer, window = layer_and_window(key)
-    feature = {"kind": source.kind, "checkpoint": source.checkpoint[layer], "layer": layer}
-    if window != SINGLE_FRAME:
-        feature["window"] = window
-    if normalize != "none":
-        feature["normalize"] = normalize
-    return Scale(
-        k=len(codebook.centres),
-        layer=layer,
-        inertia=codebook.inertia,
-        inertia_per_frame=codebook.inertia / codebook.frames,
-        frames=codebook.frames,
-        iterations=codebook.iterations,
-        unused_clusters=codebook.unused,
-        training_speakers=sorted(set(speakers)),
-        feature={**feature, "settings": dict(source.settings)},
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, TypeAlias
@@ -35,6 +36,7 @@ def label_windows(
     table: datasets.Dataset,
     windows: Sequence[range],
     description: str | None = None,
+    classes: Sequence[str | None] | None = None,
 ) -> Generator[tuple[range, WindowLabels], None, None]:
     """Labels windows of a table at every layer, length of averaging and K, in one pass over their audio.
 
@@ -44,6 +46,7 @@ def label_windows(
         table: With `num_samples` and whatever the extraction needs.
         windows: Which rows, in which order.
         description: What the progress bar says; None for no bar.
+        classes: For each row the class whose centres alone are looked at; None, there or here, for all centres.
 
     Yields:
         Each window with the labels of its rows.
@@ -58,14 +61,16 @@ def label_windows(
     with closing(extraction.stream(table, batches(), sum(map(len, windows)), description)) as stream:
         for window in windows:
             labels: WindowLabels = {column: [np.empty(0, np.int32)] * len(window) for column in kmeans.columns}
-            waiting: list[tuple[int, dict[Any, Tensor]]] = []
+            waiting: dict[str | None, list[tuple[int, dict[Any, Tensor]]]] = defaultdict(list)
             frames = 0
             for number, (row, states) in enumerate(stream, start=1):
-                waiting.append((row - window.start, states))
+                waiting[None if classes is None else classes[row]].append((row - window.start, states))
                 frames += len(states[extraction.keys[0]])
                 if frames >= LABELLED_FRAMES or number == len(window):
-                    _label(extraction, kmeans, waiting, labels)
-                    waiting, frames = [], 0
+                    for of, clips in waiting.items():
+                        _label(extraction, kmeans, clips, labels, of)
+                    waiting.clear()
+                    frames = 0
                 if number == len(window):
                     break
             yield window, labels
@@ -76,10 +81,11 @@ def _label(
     kmeans: MultiScaleKMeans,
     clips: Sequence[tuple[int, dict[Any, Tensor]]],
     into: WindowLabels,
+    of: str | None,
 ) -> None:
-    """Labels several clips at once and puts the labels of each in its place."""
+    """Labels several clips of one class at once and puts the labels of each in its place."""
     together = {key: torch.cat([states[key] for _, states in clips]) for key in kmeans.keys}
     ends = np.cumsum([len(states[kmeans.keys[0]]) for _, states in clips])
-    for column, labels in kmeans.predict(together, extraction.source).items():
+    for column, labels in kmeans.predict(together, extraction.source, of).items():
         for (place, _), values in zip(clips, np.split(labels.cpu().numpy(), ends[:-1]), strict=True):
             into[column][place] = values

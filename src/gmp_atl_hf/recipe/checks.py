@@ -30,7 +30,6 @@ RUN_OWNED: Mapping[str, str] = {
     "do_predict": "leave it out: test speakers come from `protocol`",
     "resume_from_checkpoint": "leave it out: running the same command again continues where it stopped",
     "restore_callback_states_from_checkpoint": "leave it out: a continued training must equal an undisturbed one",
-    "load_best_model_at_end": "leave it out: it follows from the stage and from `protocol.dev_speakers`",
     "metric_for_best_model": _BEST,
     "greater_is_better": _BEST,
     "remove_unused_columns": "leave it out: the collator needs every column",
@@ -106,8 +105,10 @@ def check_corpora(
         )
 
 
-def check_coherence(stages: StagesSpec, pseudo_labels: PseudoLabelSpec, backbone: str | Mapping[str, Any]) -> None:
-    """Refuse stages that contradict each other.
+def check_coherence(
+    stages: StagesSpec, pseudo_labels: PseudoLabelSpec, backbone: str | Mapping[str, Any], labelled: bool
+) -> None:
+    """Refuse stages that contradict each other; `labelled` where a training has frame labels to learn.
 
     Raises:
         RequestError: With the settings that do not go together, and what to write instead.
@@ -122,7 +123,8 @@ def check_coherence(stages: StagesSpec, pseudo_labels: PseudoLabelSpec, backbone
                 f"`stages.{name}.same_updates_as_all` is true", "it at `stages.finetune` only", "remove it there"
             )
     _check_starts(stages)
-    if stages.retrain.skip:
+    _check_lora(stages)
+    if not labelled:
         return
     refuse_odd_windows(pseudo_labels.windows)
     if pseudo_labels.control != "oracle" and pseudo_labels.source == "multitask" and stages.multitask.skip:
@@ -156,6 +158,27 @@ def _check_starts(stages: StagesSpec) -> None:
                 f"remove it from `stages.{name}`, or give the stage another `start`",
             )
         performed.append(name)
+
+
+def _check_lora(stages: StagesSpec) -> None:
+    """Refuse what would not happen beside adapters, or what they would not belong to."""
+    for name in stages.performed:
+        stage = getattr(stages, name)
+        if stage.lora is None:
+            continue
+        for setting, usual in (("freeze_encoder", False), ("freeze_feature_encoder", True)):
+            if stage.arguments.get(setting, usual) is not usual:
+                raise RequestError(
+                    f"`stages.{name}` has `lora`, and `{setting}` is {str(stage.arguments[setting]).lower()}",
+                    "adapters, which leave the encoder as it is but are trained themselves",
+                    f"remove `{setting}`, or set `stages.{name}.lora: null`",
+                )
+        if stage.start_weight != 1:
+            raise RequestError(
+                f"`stages.{name}` has `lora`, and `start_weight` is {stage.start_weight:g}",
+                "a start that is kept somewhere: an adapter belongs to the weights that it was trained on",
+                "remove one of them",
+            )
 
 
 def _check_layers(layers: Sequence[int], backbone: Mapping[str, Any]) -> None:
@@ -224,7 +247,7 @@ def known_fields() -> tuple[KnownFields, KnownFields, KnownFields]:
     from ..training.arguments import GMPATLTrainingArguments
 
     hubert, model, arguments = map(_annotations, (HubertConfig, GMPATLConfig, GMPATLTrainingArguments))
-    known_stage = ("skip", "start", "start_weight", "model", "same_updates_as_all")
+    known_stage = ("skip", "start", "start_weight", "lora", "model", "same_updates_as_all")
     in_model = dict.fromkeys(set(model) - set(hubert), "`model`")
     stage_elsewhere = {name: "`model`, of the recipe or of this stage" for name in model if name not in arguments}
     # In every checkpoint's configuration, and derived.

@@ -58,13 +58,24 @@ class Method:
             if item.name in plain
         }
         made = replace(self, **changes)
-        check_coherence(made.stages, made.pseudo_labels, made.backbone)
+        check_coherence(made.stages, made.pseudo_labels, made.backbone, made.needs_frame_labels)
         return made
+
+    @property
+    def joint(self) -> bool:
+        """Whether the fine-tuning has frame labels as a second loss."""
+        fields = {**self.model, **self.stages.finetune.model}
+        return not self.stages.finetune.skip and fields.get("frame_weight", 0) != 0
+
+    @property
+    def needs_frame_labels(self) -> bool:
+        """Whether any training has frame labels to learn, if only with one of the values to search."""
+        return not self.stages.retrain.skip or any(each.joint for each in self.candidates())
 
     @property
     def control(self) -> str:
         """What must stand beside the numbers of a control; empty for the method and its ablations."""
-        return "" if self.stages.retrain.skip else CONTROLS[self.pseudo_labels.control]
+        return CONTROLS[self.pseudo_labels.control] if self.needs_frame_labels else ""
 
     @property
     def grid(self) -> tuple[dict[str, Any], ...]:

@@ -12,11 +12,13 @@ from typing import Any, Literal
 from ..data.scale_names import SINGLE_FRAME
 from ..errors import RequestError
 from ..ranges import MOST_SECONDS
+from ..training.lora_settings import LoraSettings
 
 StageName = Literal["multitask", "retrain", "finetune"]
 Start = Literal["auto", "backbone", "multitask", "retrain"]
 Source = Literal["multitask", "backbone"]
 Normalization = Literal["none", "speaker", "gender"]
+Per = Literal["none", "emotion", "gender"]
 Control = Literal["none", "shuffled", "oracle"]
 
 BACKBONE: Mapping[str, Any] = {"expand": True, "non_empty": True}
@@ -92,6 +94,8 @@ class PseudoLabelSpec:
             for each window and number of clusters; still one label every 20 ms. 0.02 is the frame as it is. Our choice.
         normalize: Centre and scale frames by the statistics of their own training `speaker` or `gender` before they are
             clustered; those that were not clustered by their own. Our choice.
+        per: Cluster the frames of each `emotion` or `gender` of the training clips by themselves, with an equal share
+            of each number of clusters, and join the centres. Our choice.
         control: `shuffled` permutes the labels over all frames, `oracle` replaces them by the emotion of the clip: they
             show whether the content of the labels matters, and are not the method. No part of the method.
     """
@@ -107,6 +111,7 @@ class PseudoLabelSpec:
         default=(SINGLE_FRAME,), metadata={"non_empty": True, "unique": True, "above": 0, "at_most": 60}
     )
     normalize: Normalization = "none"
+    per: Per = "none"
     control: Control = field(default="none", metadata={"quiet": True})
 
 
@@ -120,6 +125,8 @@ class StageSpec:
             itself is stated), and the last stage before it that is performed for `finetune` (stated).
         start_weight: Share of those weights in the encoder that the stage starts from; the rest is the backbone's. 1 is
             `start` itself, 0.5 half-way between the two. Our choice where set.
+        lora: Train adapters beside the encoder's layers, and the heads; the encoder itself stays as it is. `{}` has the
+            defaults of `LoraSettings`, None trains the encoder. Our choice where set.
         model: `GMPATLConfig` fields for this stage alone, on top of the recipe's `model`. Our choice where set.
         same_updates_as_all: Fine-tune with as many updates as all stages of the whole method together; `finetune`
             only. Not in the paper: it makes the comparison with fine-tuning alone fair.
@@ -129,6 +136,7 @@ class StageSpec:
     skip: bool = False
     start: Start = "auto"
     start_weight: float = field(default=1.0, metadata={"quiet": True, "at_least": 0, "at_most": 1})
+    lora: LoraSettings | None = field(default=None, metadata={"quiet": True})
     model: Mapping[str, Any] = field(default_factory=dict, metadata={"quiet": True})
     same_updates_as_all: bool = field(default=False, metadata={"quiet": True})
     arguments: Mapping[str, Any] = field(default_factory=dict, metadata={"rest": True})

@@ -24,10 +24,19 @@ BUILT_IN_VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "single-scale": {"pseudo_labels.clusters": [100]},
     "last-layer": {"pseudo_labels.layers": [-1]},
     "two-layers": {"pseudo_labels.layers": [-3, -1]},
+    "per-emotion": {"pseudo_labels.per": "emotion"},
+    "per-gender": {"pseudo_labels.per": "gender"},
     "all-frames": {"stages.retrain.model.frame_targets": "all"},
     "retrain-from-multitask": {"stages.retrain.start": "multitask"},
+    "joint": {
+        "stages.retrain.skip": True,
+        "stages.finetune.start": "backbone",
+        "stages.finetune.model.frame_weight": 0.1,
+        "stages.finetune.model.frame_targets": "all",
+    },
     "cross-entropy": {"stages.finetune.model.emotion_loss": "cross-entropy"},
     "frozen-encoder": {"stages.finetune.freeze_encoder": True},
+    "averaged": {"stages.finetune.average_epochs": 3},
     # Controls: frame labels that are not those of the method.
     "shuffled-labels": {"pseudo_labels.control": "shuffled"},
     "oracle-labels": {"pseudo_labels.control": "oracle"},
@@ -37,9 +46,11 @@ BUILT_IN_VARIANTS: Mapping[str, Mapping[str, Any]] = {
 `gmp-atl` is the whole method; `direct` and `direct-long` are fine-tuning alone, with its own updates and with those of
 the whole method; `tapt` takes frame labels from the untouched backbone; `multitask-only` leaves out the retraining. The
 others change one part: emotion alone in the first training; one codebook of 100 clusters; labels from the last layer,
-or from two; all frames predicted in place of the masked ones; retraining that goes on from the multi-task model;
-cross-entropy in place of AM-Softmax; and an encoder that the fine-tuning leaves as the retraining made it. The last two
-are controls: frame labels permuted over all frames, and the emotion of the clip in place of frame labels."""
+or from two; each emotion or gender clustered by itself; all frames predicted in place of the masked ones; retraining
+that goes on from the multi-task model; frame labels as a second loss of the fine-tuning in place of the retraining;
+cross-entropy in place of AM-Softmax; an encoder that the fine-tuning leaves as the retraining made it; and the mean of
+the weights of the last three epochs in place of those of the epoch that development speakers choose. The last two are
+controls: frame labels permuted over all frames, and the emotion of the clip in place of frame labels."""
 
 
 def variant_overrides(variant: VariantSpec, path: str, shared: Collection[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +13,16 @@ from ..card.usage import write_usage
 from ..checkpoints import load_feature_extractor, load_model, quiet_transformers
 from ..errors import RequestError
 from ..files import STEP_FILE, check_files, read_json
+from ..modeling.configuration_gmp_atl import ADAPTER_MODEL_CONFIG
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from ..protocols.fold import Fold
-from ..run_folder.layout import ALL_SPEAKERS, MODEL, TRAINING_FILE, USAGE_FILE
+from ..run_folder.layout import ADAPTER, ALL_SPEAKERS, MODEL, TRAINING_FILE, USAGE_FILE
 from ..run_folder.step_folder import StepFolder
 from .fold_plan import PlannedFold
 from .perform import Worker
 from .plan import RunPlan
 from .search import choose_for_all
+from .stages import keeps_last_step, stage_arguments
 from .temperature import development_temperature, shared_settings
 
 
@@ -27,17 +30,16 @@ def ship_final_model(worker: Worker) -> str:
     """Make `model/` from the first variant and seed, once all its folds are done.
 
     With a single fold it is that fold's model. After cross-validation the method is applied once more to every speaker,
-    each training for the median best step of the folds; that very model has no test speakers left, and its card says
-    so. The temperature is the one that minimises the log loss over the folds' development logits, each scored by its
-    own fold's model.
+    each training for the median best step of the folds, or its whole length if its last step is kept; that very model
+    has no test speakers left, and its card says so. The temperature is the one that minimises the log loss over the
+    folds' development logits, each scored by its own fold's model.
 
     Returns:
         What to tell the user.
     """
     plan = worker.plan
     variant, seed, folds = _folds(plan)
-    missing = [planned.fold.number for planned in folds if not worker.tested(planned)]
-    if missing:
+    if missing := _untested(worker):
         return (
             f"No final model yet: it needs all {len(folds)} folds of {variant}, seed {seed}; {len(missing)} are left."
         )
@@ -60,6 +62,16 @@ def ship_final_model(worker: Worker) -> str:
                 _write_model(plan, working, chosen, folds)
         worker.made.add(folder.path)
     return f"Model: {folder.path}"
+
+
+def is_final_model_due(worker: Worker) -> bool:
+    """Whether all is there that a final model needs, and it has not been made."""
+    return not _untested(worker) and not (worker.plan.folder.model / STEP_FILE).is_file()
+
+
+def _untested(worker: Worker) -> list[PlannedFold]:
+    """The folds that have to be tested before there can be a model."""
+    return [planned for planned in _folds(worker.plan)[2] if not worker.tested(planned)]
 
 
 def describe_final_model(plan: RunPlan) -> None:
@@ -104,11 +116,14 @@ def _plan_all_speakers(plan: RunPlan, variant: str, seed: int, folds: Sequence[P
     stops: dict[str, int] = {
         stage: round(statistics.median(_best_step(planned, stage) for planned in folds))
         for stage in recipe.stages.performed
-        if stage != "retrain"
+        if stage != "retrain" and not keeps_last_step(stage_arguments(recipe, stage))
     }
     if recipe.search:
         overrides, best_steps = choose_for_all([planned.finetune.resolve() for planned in folds])
-        recipe, stops["finetune"] = recipe.candidate(overrides), round(statistics.median(best_steps))
+        recipe = recipe.candidate(overrides)
+        stops.pop("finetune", None)
+        if not keeps_last_step(stage_arguments(recipe, "finetune")):
+            stops["finetune"] = round(statistics.median(best_steps))
     everyone = tuple(dict.fromkeys(plan.corpus.table["speaker"]))
     fold = Fold(number=0, train=everyone, dev=(), test=())
     return plan.planner.plan(variant, recipe, seed, fold, ALL_SPEAKERS, stops)
@@ -127,3 +142,6 @@ def _write_model(plan: RunPlan, folder: Path, chosen: PlannedFold, folds: Sequen
     with quiet_transformers():
         model.save_pretrained(folder)
     load_feature_extractor(source).save_pretrained(folder)
+    if (source / ADAPTER).is_dir():
+        shutil.copytree(source / ADAPTER, folder / ADAPTER, dirs_exist_ok=True)
+        model.config.to_json_file(folder / ADAPTER / ADAPTER_MODEL_CONFIG)  # with its temperature

@@ -18,18 +18,27 @@ from ..checkpoints import save_scratch_backbone
 from ..data.audio import SAMPLING_RATE
 from ..data.fingerprints import combine
 from ..data.scale_names import ScaleName, column_name
-from ..errors import RequestError
+from ..errors import RequestError, errors_of
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..protocols.fold import Fold, select
 from ..protocols.leakage import HeldOut
 from ..protocols.shuffled_labels import shuffle_labels
+from ..pseudo_labels.classes import refuse_too_few_frames
 from ..pseudo_labels.feature_stream import frames_of
+from ..recipe.convert import to_plain
 from ..recipe.method import Method
 from ..recipe.sections import STAGE_NAMES, PseudoLabelSpec, StageName
 from ..run_folder.layout import BACKBONE, STEP_NAMES, FoldFolder, RunFolder
 from ..run_folder.step_folder import StepFolder
 from .search import Candidate, train_candidates
-from .stages import MODEL_CLASSES, backbone_fields, stage_arguments, stage_model_fields
+from .stages import (
+    MODEL_CLASSES,
+    backbone_fields,
+    learns_frame_labels,
+    model_class_of,
+    stage_arguments,
+    stage_model_fields,
+)
 from .steps import make_oracle_labels, make_pseudo_labels, train
 from .training import Training, Weights
 
@@ -74,6 +83,11 @@ class PlannedFold:
     front_end_cache: Path | None = None
 
     @property
+    def label(self) -> str:
+        """What it is called on the screen."""
+        return f"{self.variant} · seed {self.seed} · {self.folder.path.name}"
+
+    @property
     def finetune(self) -> StepFolder:
         """The step whose model is tested."""
         return self.steps[-1].folder
@@ -95,6 +109,7 @@ class Planner:
         backbones: Variant → what its backbone is, from `describe_backbone`.
         common_backbone: The recipe's own backbone, which variants have unless they set another.
         processes: Processes that share each training.
+        shows_bars: Whether the steps show progress bars, which those of several jobs would draw over each other.
     """
 
     run: RunFolder
@@ -103,6 +118,11 @@ class Planner:
     backbones: Mapping[str, Mapping[str, Any]]
     common_backbone: str | Mapping[str, Any]
     processes: int = 1
+    shows_bars: bool = True
+
+    def describe(self, work: str) -> str | None:
+        """What a progress bar says of some work; None for no bar."""
+        return work if self.shows_bars else None
 
     def plan(
         self,
@@ -165,7 +185,8 @@ class _FoldPlan:
         if "scratch" in self.backbone:
             self._backbone_step()
         for stage in self.method.stages.performed:
-            if stage == "retrain":
+            # The first stage that may need them: they do not change from one to the next.
+            if stage != "multitask" and self.method.needs_frame_labels and "pseudo-labels" not in self.steps:
                 self._label_step()
             self._training_step(stage)
         # Nobody knows yet which candidate is tested: with the cache only if all leave the front end as it is.
@@ -264,7 +285,8 @@ class _FoldPlan:
         return searched, lambda folder: train_candidates(folder, candidates)
 
     def _training(self, stage: StageName, method: Method, description: str) -> Training:
-        fields = stage_model_fields(method, stage, self.labels, self._scales() if stage == "retrain" else None)
+        labelled = learns_frame_labels(method, stage)
+        fields = stage_model_fields(method, stage, self.labels, self._scales() if labelled else None)
         if stage == "multitask" and known_genders(self.train) < 2:
             fields["emotion_weight"] = 1.0  # of one gender there is nothing to learn
         arguments, max_steps = stage_arguments(method, stage), None
@@ -275,7 +297,7 @@ class _FoldPlan:
             max_steps = sum(map(self._updates, trainings.values()))
         return Training(
             step=STEP_NAMES[stage],
-            model_class=MODEL_CLASSES[stage],
+            model_class=model_class_of(method, stage),
             start=self._weights(method.stages.start_of(stage)),
             backbone=self._weights("backbone"),
             fields=fields,
@@ -286,10 +308,11 @@ class _FoldPlan:
             dev=self.dev,
             seed=self.seed,
             start_weight=None if weight == 1 else weight,
+            lora=to_plain(getattr(method.stages, stage).lora),
             stop_at=self.stops.get(stage),
-            labels=self.steps["pseudo-labels"].folder if stage == "retrain" else None,
+            labels=self.steps["pseudo-labels"].folder if labelled else None,
             front_end_cache=self._front_end_cache(stage, method),
-            description=description,
+            description=self.planner.describe(description),
             held_out=self.held_out,
         )
 
@@ -297,7 +320,7 @@ class _FoldPlan:
         spec = self.method.pseudo_labels
         train_rows, dev_rows, held_out = self.train, self.dev, self.held_out
         path = self.folder.step("pseudo-labels")
-        description = f"{self.label} · {path.name}"
+        description = self.planner.describe(f"{self.label} · {path.name}")
         inputs: dict[str, Any] = {"step": path.name, "data": self._data_inputs()}
         if spec.control == "oracle":
             config = self._config()
@@ -345,6 +368,9 @@ class _FoldPlan:
                 "at least as many frames as clusters",
                 "smaller pseudo_labels.clusters, more recordings, or a larger pseudo_labels.sample_frames",
             )
+        if spec.per != "none":
+            with errors_of(self.label):
+                refuse_too_few_frames(self.train, counts, spec.per, spec.clusters)
 
     def _updates(self, arguments: Mapping[str, Any]) -> int:
         if arguments.get("max_steps", -1) > 0:
@@ -362,7 +388,7 @@ class _FoldPlan:
         return math.ceil(sampler.steps * arguments["num_train_epochs"])
 
 
-LATER_SETTINGS = ("windows", "normalize", "control")
+LATER_SETTINGS = ("windows", "normalize", "per", "control")
 """Settings that came after the first steps were made: at their defaults they are in no key, which stays what it was."""
 
 

@@ -31,16 +31,21 @@ from .temperature import development_temperature
 
 
 class Worker:
-    """Performs a plan, and remembers what it has made and what it has found finished."""
+    """Performs a plan, and remembers what it has made and what it has found finished.
 
-    def __init__(self, plan: RunPlan) -> None:
+    Args:
+        plan: What is to be done.
+        helps: Whether this is one of several jobs of a run, whose first process has begun it and noted the machine.
+    """
+
+    def __init__(self, plan: RunPlan, helps: bool = False) -> None:
         self.plan, self.processes = plan, plan.processes
         self.made: set[Path] = set()
         self.found: set[Path] = set()
         self._steps: dict[str, list[StepFolder]] = defaultdict(list)
         for step in (step for planned in plan.planned for step in planned.steps):
             self._steps[step.folder.key].append(step.folder)
-        self._recorded = False  # whether the machine is noted, which it is once something is computed
+        self._recorded = helps  # whether the machine is noted, which it is once something is computed
         problems = {each.folder.path: _damage(each.folder) for each in plan.planned}
         self._damaged = {folder: problem for folder, problem in problems.items() if problem is not None}
 
@@ -80,7 +85,7 @@ class Worker:
 
     def perform_step(self, step: PlannedStep) -> None:
         """Do one step unless it is finished, or another variant has done it."""
-        finished, other = step.folder.finished, self._finished_elsewhere(step.folder)
+        finished, other = step.folder.finished, self.finished_elsewhere(step.folder)
         # All have looked before the first one writes.
         self.processes.wait_for_everyone()
         if finished:
@@ -101,8 +106,11 @@ class Worker:
         """Do the steps of one fold that are not finished, then its test."""
         for step in planned.steps:
             self.perform_step(step)
-        if not test:
-            return
+        if test:
+            self.perform_test(planned)
+
+    def perform_test(self, planned: PlannedFold) -> None:
+        """Test the model of a fold unless that is done."""
         folder = planned.folder.path
         if self.tested(planned):
             self.found.add(folder)
@@ -114,7 +122,7 @@ class Worker:
                 planned.test,
                 planned.batch_size,
                 planned.held_out,
-                f"{planned.variant} · seed {planned.seed} · {folder.name} · test",
+                self.plan.planner.describe(f"{planned.label} · test"),
                 planned.front_end_cache,
             )
         if self.processes.is_main_process:
@@ -123,9 +131,13 @@ class Worker:
             write_known(folder, {SPLIT_FILE: split, PREDICTIONS_FILE: jsonl_of(tested.rows), **adapted})
             # Written last: with it the test counts as done.
             write_known(folder, {METRICS_FILE: json_of(_metrics(self.plan, planned, tested.rows))})
+        self.note_made(folder)
+        self.processes.wait_for_everyone()
+
+    def note_made(self, folder: Path) -> None:
+        """Remember that the step or test of this folder has been done in this call, here or by another job."""
         self._damaged.pop(folder, None)
         self.made.add(folder)
-        self.processes.wait_for_everyone()
 
     def tested(self, planned: PlannedFold) -> bool:
         """Whether a fold's predictions are there and belong to its model."""
@@ -144,7 +156,7 @@ class Worker:
         if self.processes.is_main_process:
             tqdm.write(text)
 
-    def _finished_elsewhere(self, step: StepFolder) -> StepFolder | None:
+    def finished_elsewhere(self, step: StepFolder) -> StepFolder | None:
         """The same step of another variant, if that is finished."""
         return next((one for one in self._steps[step.key] if one.path != step.path and one.finished), None)
 

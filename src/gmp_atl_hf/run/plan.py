@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,11 @@ class RunPlan:
     planner: Planner
     planned: Sequence[PlannedFold]
 
+    def __reduce__(self) -> tuple[Callable[..., RunPlan], tuple[dict[str, Any]]]:
+        """For another process all but the steps, whose functions stay here: they are planned anew from the rest."""
+        facts = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in _NOT_SENT}
+        return _receive, (facts,)
+
     @property
     def labels(self) -> list[str]:
         """Emotions in index order."""
@@ -83,6 +88,23 @@ class RunPlan:
     def test_key(self, planned: PlannedFold) -> str:
         """What a fold's predictions depend on: the model and the rows tested."""
         return f"{planned.finetune.key}-{combine(self.recordings.fingerprints, planned.test['id'])}"
+
+
+_NOT_SENT = ("processes", "planned")
+
+
+def _receive(facts: dict[str, Any]) -> RunPlan:
+    """The plan of another process, in this one."""
+    planned = _plan_folds(facts["planner"], facts["variants"], facts["recipe"].seeds, facts["folds"])
+    return RunPlan(**facts, processes=join_processes(), planned=planned)
+
+
+def _plan_folds(
+    planner: Planner, variants: Mapping[str, Method], seeds: Sequence[int], folds: Sequence[Fold]
+) -> list[PlannedFold]:
+    return [
+        planner.plan(name, method, seed, fold) for seed in seeds for fold in folds for name, method in variants.items()
+    ]
 
 
 def plan_run(
@@ -110,12 +132,7 @@ def plan_run(
     planner = Planner(
         folder, corpus.table, recordings.fingerprints, backbones, recipe.backbone, processes.num_processes
     )
-    planned = [
-        planner.plan(name, each, seed, fold)
-        for seed in recipe.seeds
-        for fold in every_fold
-        for name, each in variants.items()
-    ]
+    planned = _plan_folds(planner, variants, recipe.seeds, every_fold)
     for step in (step for each in planned for step in each.steps):
         step.folder.refuse_contradiction()
     return RunPlan(
@@ -197,13 +214,19 @@ def _notes(variants: Mapping[str, Method], corpus: Corpus, folds: Sequence[Fold]
     if genders < 2 and any(not each.stages.multitask.skip for each in variants.values()):
         which = "one gender only" if genders else "no genders"
         notes.append(f"The corpus has {which}, so the gender part of the multi-task training is off.")
-    labelled = [each.pseudo_labels for each in variants.values() if not each.stages.retrain.skip]
+    labelled = [each.pseudo_labels for each in variants.values() if each.needs_frame_labels]
     for by in sorted({spec.normalize for spec in labelled if spec.control != "oracle"} - {"none"}):
         if nameless := groups_of(corpus.table, by).count(None):
             notes.append(
                 f"{nameless} of {len(corpus.table)} recordings have no known {by}: their frames are normalised by the "
                 "statistics of all training frames."
             )
+    per_gender = any(spec.per == "gender" and spec.control != "oracle" for spec in labelled)
+    if per_gender and (nameless := groups_of(corpus.table, "gender").count(None)):
+        notes.append(
+            f"{nameless} of {len(corpus.table)} recordings have no known gender: per gender, their frames are not "
+            "clustered, and are labelled by the nearest of all centres."
+        )
     if not any(fold.dev for fold in folds):
         notes.append("No development speakers: the number of epochs is fixed, and scores are not calibrated.")
     return notes

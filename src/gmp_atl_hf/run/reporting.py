@@ -8,11 +8,14 @@ from typing import Any
 from ..data.audio import SAMPLING_RATE
 from ..errors import is_read_only
 from ..files import check_files, read_json, read_jsonl
+from ..recipe.sections import STAGE_NAMES
 from ..report.build import FoldResult, build_report, is_written, write_report
 from ..report.markdown import render_console
 from ..run_folder.layout import ENVIRONMENT_FILE
+from .adapters import describe_adapters
 from .details import collect_details
 from .final_model import describe_final_model
+from .layer_weights import describe_layer_weights
 from .perform import Worker, listed
 from .search import describe_choices
 
@@ -32,7 +35,7 @@ def make_report(worker: Worker) -> dict[str, Any]:
         seeds=plan.recipe.seeds,
         command=_commands(worker),
         stamps=[*plan.stamps, *_process_stamps(worker)],
-        notes=[*plan.notes, *_choices(worker)],
+        notes=[*plan.notes, *_choices(worker), *_adapters(worker)],
         left_out=Counter(one.reason for one in plan.corpus.left_out),
         corpus={
             **info.reported,
@@ -89,11 +92,25 @@ def _commands(worker: Worker) -> str:
 
 
 def _choices(worker: Worker) -> list[str]:
-    """What was chosen where settings were searched."""
+    """What was chosen where settings were searched, and weighed where layers are summed."""
     plan = worker.plan
     steps = {name: [each.finetune for each in plan.planned if each.variant == name] for name in plan.variants}
-    described = [describe_choices(name, finetunes) for name, finetunes in steps.items()]
+    described = [
+        describe(name, finetunes)
+        for describe in (describe_choices, describe_layer_weights)
+        for name, finetunes in steps.items()
+    ]
     return [each for each in described if each is not None]
+
+
+def _adapters(worker: Worker) -> list[str]:
+    """How much of the model was trained where it was adapters."""
+    found: list[str] = []
+    for variant in worker.plan.variants:
+        planned = [each for each in worker.plan.planned if each.variant == variant]
+        steps = {stage: [step for each in planned if (step := each.find(stage))] for stage in STAGE_NAMES}
+        found += describe_adapters(variant, steps)
+    return found
 
 
 def _process_stamps(worker: Worker) -> list[str]:

@@ -15,6 +15,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from ..data.labels import maps_of
 from ..errors import RequestError, known_names
 from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.encoding_gmp_atl import GMPATLModel
 from ..modeling.modeling_gmp_atl import (
     GMPATLPreTrainedModel,
     HubertForGMPATL,
@@ -25,7 +26,10 @@ from ..pseudo_labels.averaging import averaging_radii
 from ..recipe.method import Method
 from ..recipe.sections import StageName
 from ..training.arguments import GMPATLTrainingArguments
-from ..training.checks import check_training_arguments
+from ..training.checks import check_training_arguments, refuse_other_speeds
+from ..training.joint import HubertForGMPATLJoint
+from ..training.lora import refuse_missing_peft, target_layers
+from .defaults import default_arguments, default_model_fields
 
 MODEL_CLASSES: Mapping[StageName, type[GMPATLPreTrainedModel]] = {
     "multitask": HubertForGMPATLMultiTask,
@@ -40,14 +44,6 @@ TRACKERS: Mapping[str, Callable[[], bool]] = {
 }
 """Trackers whose absence is told before anything is read."""
 
-# Our choice throughout: the paper's training settings are not known. The rates and lengths are those of its closest
-# published relatives (P-TAPT, FLEA), scaled to one GPU.
-DEFAULT_ARGUMENTS: Mapping[StageName, Mapping[str, Any]] = {
-    "multitask": {"learning_rate": 1e-4, "num_train_epochs": 15, "warmup_steps": 0.1},
-    "retrain": {"learning_rate": 1e-4, "num_train_epochs": 40, "warmup_steps": 0.1},
-    "finetune": {"learning_rate": 1e-4, "num_train_epochs": 15, "warmup_steps": 0.1},
-}
-
 
 def stage_arguments(method: Method, stage: StageName) -> dict[str, Any]:
     """`GMPATLTrainingArguments` fields of a stage as JSON types, without what belongs to one fold."""
@@ -55,7 +51,23 @@ def stage_arguments(method: Method, stage: StageName) -> dict[str, Any]:
     data: dict[str, Any] = {"max_seconds": method.data.max_seconds}
     if stage != "retrain" and method.data.augment != "none":  # frame labels are those of the clip as it was recorded
         data["augment"] = method.data.augment
-    return _plain({**DEFAULT_ARGUMENTS[stage], **data, **given})
+    return _plain({**default_arguments(stage, method.backbone), **data, **given})
+
+
+def learns_frame_labels(method: Method, stage: StageName) -> bool:
+    """Whether a stage has frame labels to learn."""
+    return stage == "retrain" or (stage == "finetune" and method.joint)
+
+
+def model_class_of(method: Method, stage: StageName) -> type[GMPATLPreTrainedModel]:
+    """The model that a stage trains."""
+    return HubertForGMPATLJoint if stage == "finetune" and method.joint else MODEL_CLASSES[stage]
+
+
+def keeps_last_step(arguments: Mapping[str, Any]) -> bool:
+    """Whether a training is as long as it is told, so that no development speaker chooses among its epochs."""
+    chooses = arguments.get("load_best_model_at_end", True) and not arguments.get("average_epochs", 0)
+    return not chooses and arguments.get("early_stopping_patience") is None
 
 
 def without_trackers(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,17 +88,18 @@ def stage_model_fields(
         method: A variant's method.
         stage: Which training.
         labels: Emotions in the table's order.
-        scales: Pseudo-label column → clusters, for retraining.
+        scales: Pseudo-label column → clusters, where the stage learns frame labels.
     """
     common = dict(method.model)
     if stage == "retrain":
         # A recipe that turns SpecAugment down does not mean the masks whose frames retraining has to predict.
         common = {name: value for name, value in common.items() if name not in MODEL_CLASSES[stage].method_defaults}
-    fields = {**MODEL_CLASSES[stage].method_defaults, **common, **getattr(method.stages, stage).model}
+    defaults = {**default_model_fields(stage, method.backbone), **MODEL_CLASSES[stage].method_defaults}
+    fields = {**defaults, **common, **getattr(method.stages, stage).model}
     # Losses know no temperature, and one that a checkpoint was calibrated to is not that of its successor.
     fields["logit_temperature"] = 1.0
     fields |= maps_of(labels)
-    if stage == "retrain":
+    if learns_frame_labels(method, stage):
         fields["frame_scales"] = dict(scales or {})
     return _plain(fields)
 
@@ -156,18 +169,25 @@ def check_stage_settings(method: Method, backbone: Mapping[str, Any], labels: li
             config = GMPATLConfig(**{**base, **stage_model_fields(method, stage, labels or [])})
             configs[stage] = config
             _refuse_missing_layers(config, configs, method.stages.start_of(stage))
-            if stage == "retrain" and config.frame_targets == "masked" and not config.masks_time:
+            labelled = learns_frame_labels(method, stage)
+            if labelled and config.frame_targets == "masked" and not config.masks_time:
                 raise ValueError("no frame would be masked, so there would be nothing to predict")
-            clustered = stage == "retrain" and method.pseudo_labels.control != "oracle"
+            clustered = labelled and method.pseudo_labels.control != "oracle"
             for layer in method.pseudo_labels.layers if clustered else ():
                 configs[method.pseudo_labels.source].resolve_layer(layer)
-            if stage == "retrain":
+            if labelled:
                 averaging_radii(method.pseudo_labels.windows, config)
             if encoder_shapes(config) != shapes:
                 raise ValueError("fields under `model` change the shape of the encoder, which its weights then not fit")
             arguments = make_arguments(Path("unused"), 0, stage_arguments(method, stage), evaluate=True)
             emotions = len(arguments.class_weights or ()) if labels is None else len(labels)
             check_training_arguments(arguments, stage == "retrain", emotions)
+            if (lora := getattr(method.stages, stage).lora) is not None:
+                refuse_missing_peft()
+                with torch.device("meta"):  # names only, no memory and no time
+                    target_layers(GMPATLModel(config), lora.target_modules)
+            if labelled:
+                refuse_other_speeds(arguments)
         except RequestError as error:
             raise RequestError(f"stages.{stage}: {error.found}", error.expected, error.fix) from error
         except Exception as error:  # the strict dataclass raises classes of its own for each kind of fault

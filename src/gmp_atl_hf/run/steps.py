@@ -19,13 +19,13 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..checkpoints import load_feature_extractor, load_model, quiet_transformers, seen_speakers
+from ..checkpoints import load_emotion_model, load_feature_extractor, load_model, quiet_transformers, seen_speakers
 from ..data.columns import row_in_words
 from ..data.corpora import LeftOut
 from ..errors import DivergenceError
 from ..files import is_whole, json_of, jsonl_of, read_json, remember, write_jsonl, write_known
 from ..modeling.configuration_gmp_atl import GMPATLConfig
-from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
+from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import deterministic
 from ..protocols.leakage import NO_TEST_SET, HeldOut
 from ..pseudo_labels.cluster import cluster_and_label
@@ -34,12 +34,15 @@ from ..pseudo_labels.features import hidden_state_extraction, open_cache
 from ..pseudo_labels.kmeans import MultiScaleKMeans
 from ..pseudo_labels.label_file import COPY_FILE, LABELS_FILE, add_label_columns, copy_for_mapping, map_labels
 from ..recipe.sections import PseudoLabelSpec
-from ..run_folder.layout import DEV_LOGITS_FILE, LEFT_OUT_FILE, TRAINING_FILE
+from ..run_folder.layout import ADAPTER, DEV_LOGITS_FILE, LEFT_OUT_FILE, TRAINING_FILE
 from ..run_folder.step_folder import STARTED_FILE
 from ..training.callbacks import StopAtStep
 from ..training.head_first import pool_clips
+from ..training.joint import HubertForGMPATLJoint
+from ..training.lora import RefuseIdleAdapters
 from ..training.trainer import GMPATLTrainer
 from .adaptation import adapted_rows
+from .adapters import Adapters
 from .stages import make_arguments
 from .tracking import Tracking
 from .training import Training
@@ -53,6 +56,9 @@ def train(folder: Path, task: Training) -> None:
     A training that was cut off goes on from its last whole checkpoint. Written: the model with configuration and
     feature extractor, for emotion models `dev_logits.jsonl`, from which the temperature is fitted, and last of all
     `training.json` (best step, updates, development metrics, the log).
+
+    With `lora` the saved model has its adapters merged, so whatever comes next is as after any training; the adapter
+    by itself is in `adapter/`.
 
     Args:
         folder: The step's folder, unfinished.
@@ -80,11 +86,14 @@ def train(folder: Path, task: Training) -> None:
     # Looked up before there is a trainer: the first process to make one makes the folder.
     checkpoint = _last_checkpoint(folder / CHECKPOINTS)
     callbacks: list[TrainerCallback] = [_HashCheckpoint()]
+    adapters = None if task.lora is None else Adapters(model, task)
+    if adapters is not None:
+        callbacks.append(RefuseIdleAdapters())
     if task.stop_at is not None:
         callbacks.append(StopAtStep(task.stop_at))
     with quiet_transformers(), deterministic(state.device), _labelled(task, folder) as (train_rows, dev_rows):
         trainer = (task.trainer or GMPATLTrainer)(
-            model,
+            model if adapters is None else adapters.model,
             arguments,
             train_rows,
             dev_rows,
@@ -100,17 +109,23 @@ def train(folder: Path, task: Training) -> None:
                 dev_logits = np.asarray(trainer.predict(dev_rows).predictions)
     if state.is_main_process:
         model.config.seen_speakers = seen
+        if adapters is not None:
+            adapters.save_and_merge(folder / ADAPTER)
+            feature_extractor.save_pretrained(folder / ADAPTER)
         with quiet_transformers():
-            model.save_pretrained(folder)
+            (model.without_frame_heads() if isinstance(model, HubertForGMPATLJoint) else model).save_pretrained(folder)
         feature_extractor.save_pretrained(folder)
         if dev_logits is not None and task.dev is not None:
             names = task.dev.features["emotion"].names
             rows = zip(task.dev["id"], task.dev["emotion"], dev_logits.tolist(), strict=True)
             write_jsonl(folder / DEV_LOGITS_FILE, [{"id": i, "emotion": names[e], "logits": x} for i, e, x in rows])
         unread = (COPY_FILE, STARTED_FILE)
-        remember(folder, (file for file in folder.iterdir() if file.is_file() and file.name not in unread))
+        parts = (*folder.iterdir(), *(folder / ADAPTER).glob("*"))
+        remember(folder, (file for file in parts if file.is_file() and file.name not in unread))
         # Written last: with it the training counts as done.
-        write_known(folder, {TRAINING_FILE: json_of(_summary(trainer.state))})
+        summary = _summary(trainer.state, trainer.args.load_best_model_at_end)
+        trained = {} if adapters is None else {"lora": adapters.trained.to_json()}
+        write_known(folder, {TRAINING_FILE: json_of(summary | trained)})
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     state.wait_for_everyone()
 
@@ -162,7 +177,8 @@ def _last_checkpoint(folder: Path) -> str | None:
     return last
 
 
-def _summary(state: TrainerState) -> dict[str, Any]:
+def _summary(state: TrainerState, best_kept: bool) -> dict[str, Any]:
+    """What `training.json` says; `best_step` is the step whose weights were kept, the last one or the best."""
     timings = ("_runtime", "_per_second", "total_flos", "preparation_time")
     # The mean over all steps is left out as well: after a resume it is that of the steps since.
     log = [
@@ -170,9 +186,13 @@ def _summary(state: TrainerState) -> dict[str, Any]:
         for entry in state.log_history
         if "train_loss" not in entry
     ]
+    step, uar = state.best_global_step or state.global_step, state.best_metric
+    if not best_kept:
+        step = state.global_step
+        uar = next((entry["eval_uar"] for entry in log if entry["step"] == step and "eval_uar" in entry), None)
     return {
-        "best_step": state.best_global_step or state.global_step,
-        "best_dev_uar": state.best_metric,
+        "best_step": step,
+        "best_dev_uar": uar,
         "updates": state.global_step,
         "planned_updates": state.max_steps,
         "log": log,
@@ -186,7 +206,7 @@ def make_pseudo_labels(
     spec: PseudoLabelSpec,
     train: datasets.Dataset,
     dev: datasets.Dataset | None,
-    description: str,
+    description: str | None,
     held_out: HeldOut = NO_TEST_SET,
     front_end_cache: Path | None = None,
 ) -> None:
@@ -198,11 +218,11 @@ def make_pseudo_labels(
         folder: The step's folder, unfinished.
         model_class: Class to load the checkpoint with.
         checkpoint: Folder or Hub id of the model whose hidden states are clustered.
-        spec: Layers, windows, numbers of clusters, what frames are normalised by, the sample, and whether the labels
-            are shuffled in the end.
+        spec: Layers, windows, numbers of clusters, what frames are normalised by or clustered per, the sample, and
+            whether the labels are shuffled in the end.
         train: Training rows; clusters see nothing else.
         dev: Development rows, labelled for logging only.
-        description: What the progress bars say.
+        description: What the progress bars say; None for no bars.
         held_out: What will be tested: nothing of it may be clustered or labelled.
         front_end_cache: Folder of the front-end cache; None computes the front end once more.
 
@@ -219,7 +239,8 @@ def make_pseudo_labels(
     cache = open_cache(front_end_cache, model, extractor, rows, description)
     with deterministic(device):
         extraction = hidden_state_extraction(model, spec.layers, extractor, cache)
-        kmeans = MultiScaleKMeans(spec.clusters, spec.seed, windows=spec.windows, normalize=spec.normalize)
+        how: dict[str, Any] = {"windows": spec.windows, "normalize": spec.normalize, "per": spec.per}
+        kmeans = MultiScaleKMeans(spec.clusters, spec.seed, **how)
         cluster_and_label(folder, extraction, kmeans, spec.sample_frames, train, dev, description)
     if spec.control == "shuffled" and PartialState().is_main_process:
         shuffle_frame_labels(folder, [len(train), 0 if dev is None else len(dev)], spec.seed)
@@ -296,7 +317,7 @@ def predict(
     """Test a fine-tuned model.
 
     Args:
-        checkpoint: Folder of the model.
+        checkpoint: Folder or Hub id of the model, or of an adapter.
         table: Rows to predict.
         batch_size: Clips per device and batch; it does not change the scores.
         held_out: What the model must not have seen: the test speakers, unless they are shared and that is allowed.
@@ -310,7 +331,7 @@ def predict(
         RequestError: The model has seen a speaker whom it is to be tested on.
     """
     held_out.refuse_speakers(seen_speakers(checkpoint), f"the model {checkpoint} has seen")
-    model = load_model(HubertForGMPATL, checkpoint, seed=0, whole=True)
+    model = load_emotion_model(str(checkpoint))
     settings = {"per_device_eval_batch_size": batch_size, "disable_tqdm": description is None}
     # The trainer makes its output folder even if it writes nothing: this one is there already.
     nowhere = Path(tempfile.gettempdir())

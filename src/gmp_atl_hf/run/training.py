@@ -59,6 +59,7 @@ class Training:
         fields: `GMPATLConfig` fields on top of it.
         arguments: `GMPATLTrainingArguments` fields; with `same_updates_as`, those of the trainings it is as long as.
         labels: The step with the frame labels of the rows; None where the rows have all that is needed.
+        lora: `LoraSettings` of adapters that are trained in place of the encoder, JSON types; None trains the encoder.
         stop_at: Last optimiser step, or None for the whole length.
         front_end_cache: Folder of the front-end cache; None computes the front end in every epoch.
         model_class: Which of the three models; follows from the step.
@@ -80,6 +81,7 @@ class Training:
     arguments: Mapping[str, Any] = field(metadata=keyed("arguments", without_trackers))
     labels: StepFolder | None = field(default=None, metadata=keyed("pseudo_labels", lambda step: step.key))
     start_weight: float | None = field(default=None, metadata=keyed("start_weight"))
+    lora: Mapping[str, Any] | None = field(default=None, metadata=keyed("lora"))
     stop_at: int | None = field(default=None, metadata=keyed("stop_at"))
     front_end_cache: Path | None = field(default=None, metadata=keyed("front_end", lambda folder: PRECISION))
     model_class: type[GMPATLPreTrainedModel] = field(metadata=NOT_KEYED)

@@ -18,6 +18,7 @@ USAGE_FILE = "usage.json"
 TRAINING_FILE = "training.json"
 DEV_LOGITS_FILE = "dev_logits.jsonl"
 
+ADAPTER = "adapter"  # inside of a step or model that was trained with `lora`
 MODEL = "model"
 BACKBONE = "backbone"
 CORPUS = "corpus"

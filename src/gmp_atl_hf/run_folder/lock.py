@@ -25,12 +25,15 @@ LOCK_FILE = ".lock"
 
 
 @contextmanager
-def only_run_in(folder: Path, processes: Processes) -> Iterator[None]:
+def only_run_in(folder: Path, processes: Processes) -> Iterator[IO[str] | None]:
     """Keep other runs out of a folder while the block lasts.
 
     The system lets go of the lock when the process ends, however it ends, so nothing has to be cleared by hand. Of
     several processes of one launch the main one locks; the others are told of a refusal and refuse as well. A folder
     that is not there is made, and taken away again if nothing else came into it.
+
+    Yields:
+        The locked file, None where nothing is locked. A process that inherits it keeps the folder locked until it ends.
 
     Raises:
         RequestError: Another run is working there, or it is a file.
@@ -63,7 +66,7 @@ def only_run_in(folder: Path, processes: Processes) -> Iterator[None]:
     if problem is not None:
         raise problem
     try:
-        yield
+        yield held
     finally:
         if held is not None:
             (folder / LOCK_FILE).unlink(missing_ok=True)

@@ -65,6 +65,9 @@ class GMPATLTrainingArguments(TrainingArguments):
         layer_decay (`float`, *optional*):
             What the learning rate of a transformer layer is multiplied by from the layer above it, 0 to 1; front end,
             projection and positions have the rate below the first layer. `None` gives all the same.
+        average_epochs (`int`, defaults to 0):
+            End with the mean of the weights at the ends of so many epochs, the last ones, in place of those of one
+            epoch. Nothing is chosen by `metric_for_best_model` then, and `load_best_model_at_end` is False.
         early_stopping_patience (`int`, *optional*):
             Evaluations without a better `metric_for_best_model` before training ends.
 
@@ -94,6 +97,7 @@ class GMPATLTrainingArguments(TrainingArguments):
     head_learning_rate: float | None = field(default=None, metadata={"help": "Learning rate of the heads."})
     head_epochs: int = field(default=0, metadata={"help": "Passes with the heads alone, before all else."})
     layer_decay: float | None = field(default=None, metadata={"help": "Share of the rate that the layer below has."})
+    average_epochs: int = field(default=0, metadata={"help": "Last epochs whose weights are averaged."})
     early_stopping_patience: int | None = field(default=None, metadata={"help": "Evaluations without improvement."})
 
     metric_for_best_model: str | None = field(default="uar", metadata={"help": "Metric that chooses the model."})
@@ -123,6 +127,15 @@ class GMPATLTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} is {value}; expected a number above 0, or none")
         if self.head_epochs < 0:
             raise ValueError(f"head_epochs is {self.head_epochs}; expected 0 or more passes")
+        if self.average_epochs < 0:
+            raise ValueError(f"average_epochs is {self.average_epochs}; expected 0 or more epochs")
+        if self.average_epochs:
+            if self.early_stopping_patience is not None:
+                raise ValueError(
+                    f"average_epochs is {self.average_epochs}, early_stopping_patience {self.early_stopping_patience}; "
+                    "expected one of the two, since nobody knows the last epochs of a training that may stop early"
+                )
+            self.load_best_model_at_end = False
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay is {self.layer_decay}; expected a number above 0, at most 1, or none")
         if self.augment not in AUGMENTATIONS:

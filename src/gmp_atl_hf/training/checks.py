@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import datasets
+import numpy as np
 from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import HubStrategy
 
+from ..data.audio import SAMPLING_RATE
 from ..errors import RequestError
+from ..modeling.families_gmp_atl import longest_samples
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLEmotionModel, GMPATLPreTrainedModel
 from .arguments import UARS, GMPATLTrainingArguments
 from .bfloat16_on_cpu import has_native_bfloat16
@@ -99,6 +102,8 @@ def check_trainer(
         check_training_table(table, model)
     emotions = "labels" in model.target_names
     check_training_arguments(arguments, not emotions, model.config.num_emotions)
+    if "frame_labels" in model.target_names:
+        refuse_other_speeds(arguments)
     given = {name for name, value in parameters.items() if value is not None}
     for name in sorted(given & UNUSED_PARAMETERS.keys()):
         raise RequestError(f"this trainer has no {name}", "a trainer without it", UNUSED_PARAMETERS[name])
@@ -143,14 +148,15 @@ def check_adapter(model: Any, base: GMPATLPreTrainedModel, arguments: GMPATLTrai
         RequestError: Names what is missing among the adapter's `modules_to_save`.
     """
     if hasattr(model, "peft_config"):
-        if base.config.readout == "sum":
+        weights = base.hubert.layer_weights
+        if weights is not None and not weights.requires_grad:
             raise RequestError(
-                "readout is 'sum', and what is trained is an adapter, which would not save the weights of the sum",
-                "a readout without weights of its own",
-                "readout: last, or the number of a layer",
+                "readout is 'sum', and the weights of the sum are frozen, as peft freezes what is in no module",
+                "weights that are trained; this trainer saves them with the adapter",
+                "add_lora(model), or model.get_base_model().hubert.layer_weights.requires_grad_(True)",
             )
         saved = {name for name, module in base.named_modules() if hasattr(module, "modules_to_save")}
-        if base.config.standardize and "standardization" not in saved:
+        if hasattr(base, "standardization") and base.config.standardize and "standardization" not in saved:
             raise RequestError(
                 "standardize is true, and the adapter would not save mean and deviation of the training clips",
                 "standardization among its modules_to_save",
@@ -206,12 +212,8 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
             "none: these heads read frames, not one vector for each clip",
             "leave it to the trainings on emotions",
         )
-    if frame_labels and arguments.augment == "speed":
-        raise RequestError(
-            f"augment is {arguments.augment} for training on frame labels",
-            "none: labels belong to the frames of the clip as it was recorded",
-            "leave it to the other trainings: data.augment does",
-        )
+    if frame_labels:
+        refuse_other_speeds(arguments)
     weights = arguments.class_weights
     if not frame_labels and isinstance(weights, (list, tuple)) and len(weights) != emotions:
         raise RequestError(
@@ -224,6 +226,17 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
             "bf16 is true, but torch has no quick bfloat16 for this processor: a training step takes tens of times as "
             "long as in float32. Set bf16: false, or train on a GPU",
             stacklevel=2,
+        )
+
+
+def refuse_other_speeds(arguments: GMPATLTrainingArguments) -> None:
+    """Refuse, by a `RequestError`, clips played faster or slower where frames have labels."""
+    if arguments.augment == "speed":
+        raise RequestError(
+            f"augment is {arguments.augment} for training on frame labels",
+            "none: labels belong to the frames of the clip as it was recorded",
+            "leave it to trainings without frame labels: data.augment does, and model.frame_weight: 0 makes "
+            "fine-tuning one",
         )
 
 
@@ -242,8 +255,10 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
         )
     needed = dict(NEEDED)
     scales: dict[str, int] = {}
-    if "labels" not in model.target_names:
+    emotions = "labels" in model.target_names
+    if not emotions:
         del needed["emotion"]
+    if not emotions or "frame_labels" in model.target_names:
         scales = model.config.frame_scales or {}
         if not scales:
             raise RequestError(
@@ -261,7 +276,8 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
         )
     if len(table) == 0:
         raise RequestError("the table has no rows", "at least one recording", "look at what was left out of the corpus")
-    if "labels" in model.target_names:
+    _refuse_long_clips(table, model)
+    if emotions:
         names = getattr(table.features["emotion"], "names", None)
         known = model.config.emotions
         if names != known:
@@ -278,3 +294,17 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
                 f"a ClassLabel of {', '.join(GENDERS)} in this order, None where not known",
                 "map the column, or remove it",
             )
+
+
+def _refuse_long_clips(table: datasets.Dataset, model: GMPATLPreTrainedModel) -> None:
+    """Refuse clips that the encoder has no places for; pieces of them would do for training, but not for tests."""
+    most = longest_samples(model.config)
+    longest = int(np.argmax(table["num_samples"]))
+    samples = table[longest]["num_samples"]
+    if most is not None and samples > most:
+        name = table[longest]["id"] if "id" in table.column_names else f"row {longest}"
+        raise RequestError(
+            f"{name} has {samples / SAMPLING_RATE:g} s",
+            f"at most {most / SAMPLING_RATE:g} s, for which {model.config.encoder_type} encoders have places",
+            "a corpus of segments (`start` and `end` of the reader `csv`), or another backbone",
+        )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers import EvalPrediction, PrinterCallback, ProgressCallback, TrainingArguments
 from transformers.trainer_callback import TrainerCallback
 from transformers.trainer_pt_utils import nested_numpify
 from transformers.trainer_utils import PredictionOutput
@@ -23,7 +23,6 @@ from ..batching.collator import GMPATLDataCollator, WithRows
 from ..batching.feature_cache import FrontEndCache
 from ..batching.sampler import StepBatchSampler
 from ..batching.speed import AugmentedClips
-from ..checkpoints import ADAPTER_MODEL_CONFIG
 from ..data.audio import SAMPLING_RATE
 from ..errors import RequestError
 from ..evaluation.calibration import fit_logit_temperature
@@ -33,11 +32,13 @@ from ..numerics import no_tf32
 from ..protocols.leakage import HeldOut
 from ..protocols.speakers import UNKNOWN, speakers_in
 from .arguments import GMPATLTrainingArguments, adapt_arguments, complete_arguments
+from .averaging import AveragingTrainer
 from .bfloat16_on_cpu import math_attention_for_cpu_bf16
 from .callbacks import FindBestModel, SetEpoch, StopAtDivergence, StopAtEnd, StopWithoutImprovement, TrainingProgress
 from .checks import base_of, check_adapter, check_trainer, check_training_table, tables_of
 from .figures import figures_of
 from .head_first import learn_emotions, pool_clips, prepare_heads
+from .lora import complete_adapter
 from .microbatches import split_by_length
 from .parameters import decay_by_layer, split_groups, train_in_float32
 from .speaker_normalization import normalize_by_speaker
@@ -46,7 +47,7 @@ FRONT_END_FOLDER = "_front-end"
 """Folder of the front-end cache inside an output folder; the underscore keeps it off the Hub."""
 
 
-class GMPATLTrainer(Trainer):
+class GMPATLTrainer(AveragingTrainer):
     """[`~transformers.Trainer`] whose losses do not depend on how an optimiser step is cut into batches.
 
     Each part of the loss is a sum over clips divided by the part's own count (class weights; clips with a gender;
@@ -455,6 +456,4 @@ class GMPATLTrainer(Trainer):
         folder = Path(output_dir or self.args.output_dir or ".")
         (folder / "training_args.bin").unlink(missing_ok=True)
         if self.args.should_save and hasattr(self.model, "peft_config"):
-            # An adapter has no configuration of the model, so no labels and no speakers.
-            self.base.config.architectures = [type(self.base).__name__]
-            self.base.config.to_json_file(folder / ADAPTER_MODEL_CONFIG)
+            complete_adapter(self.model, self.base, folder)

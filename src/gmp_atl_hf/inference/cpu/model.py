@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from ...modeling.configuration_gmp_atl import GMPATLConfig
 from ...modeling.encoding_gmp_atl import weigh_layers
+from ...modeling.families_gmp_atl import family_of
 from ...modeling.modeling_gmp_atl import HubertForGMPATL
 from .front_end import FrontEnd
 from .linear import LOWEST, Int8Linear
@@ -44,8 +45,8 @@ class PackedModel:
 
     @staticmethod
     def fits(config: GMPATLConfig) -> bool:
-        """Whether a model of this configuration can be computed here: all can but those with adapters."""
-        return getattr(config, "adapter_attn_dim", None) is None
+        """Whether a model can be computed here: those with HuBERT's own modules, but for adapters."""
+        return family_of(config.encoder_type).packed and getattr(config, "adapter_attn_dim", None) is None
 
     @torch.inference_mode()
     def __call__(self, waveforms: Sequence[Tensor], speaker_statistics: Tensor | None = None) -> Tensor:

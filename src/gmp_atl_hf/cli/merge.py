@@ -1,0 +1,32 @@
+"""`gmp-atl merge`: an adapter and the model that it belongs to, as one plain model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..errors import RequestError
+from .console import DONE, say
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("adapter", metavar="ADAPTER", help="folder of an adapter, or its id on the Hub")
+    parser.add_argument("output", metavar="FOLDER", help="folder to write the model to, new or empty")
+
+
+def perform(arguments: argparse.Namespace) -> int:
+    """Merge an adapter; labels, temperature and speakers are those that it was saved with."""
+    adapter, output = arguments.adapter, Path(arguments.output)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise RequestError(f"{output} is there already", "a folder that is new or empty", "choose another one")
+    from ..checkpoints import Adapter, load_emotion_model, load_feature_extractor, quiet_transformers
+
+    model, extractor = load_emotion_model(adapter), load_feature_extractor(adapter)
+    if Adapter.find(adapter) is None:
+        raise RequestError(f"{adapter} is a whole model", "an adapter", "there is nothing to merge: use it as it is")
+    with quiet_transformers():
+        model.save_pretrained(output)
+    extractor.save_pretrained(output)
+    say(f"Model: {output}")
+    return DONE
