@@ -28,7 +28,8 @@ EMOTIONS_SAID = ["anger"] * 9 + ["neutral"] * 4 + ["sadness"] * 12
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = write_corpus(tmp_path_factory.mktemp("corpus"), split=SPLIT, takes=3)
-    return given_split(root, model={"standardize": True}, variants=["direct"])
+    model = {"standardize": True, "speaker_normalization": "speaker"}
+    return given_split(root, model=model, variants=["direct"])
 
 
 @pytest.fixture(scope="module")

@@ -101,6 +101,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_audio(root / "call.wav", tone(7 * RATE))
     for number, name in enumerate(("anna/monday.wav", "anna/tuesday.wav", "ben/monday.wav")):
         write_audio(root / "callers" / name, clip(number, number, 0))
+    (root / "callers" / "calls.csv").write_text("file,caller\nanna/monday.wav,anna\n", encoding="utf-8")
     for name in {(name[:2], name[5]): name for name in complete_corpus() if name[:2] < "11"}.values():
         write_audio(root / "data" / "emodb" / f"{name}.wav", clip(ord(name[5]) % 7, int(name[:2]), 0))
     for actor in range(1, 5):

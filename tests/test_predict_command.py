@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -92,20 +93,16 @@ def test_csv_has_a_column_for_each_label(run: Run, recordings: Path):
 
 
 def test_each_folder_is_a_speaker_to_adapt_to_and_rows_say_so(
-    tmp_path: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+    adaptable: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
 ):
-    built = build(HubertForGMPATL, standardize=True)
-    built.standardization.emotion_means.fill_(0.1)
-    built.save_pretrained(tmp_path / "model")
-    default_feature_extractor(built.config).save_pretrained(tmp_path / "model")
-    command = ["predict", str(tmp_path / "model"), str(recordings), "--speakers", "parent", "--format"]
+    command = ["predict", str(adaptable), str(recordings), "--speakers", "parent", "--format"]
     assert main([*command, "jsonl"]) == 0
     out, err = capsys.readouterr()
     assert "adapted to each speaker's unlabelled recordings: 2 speakers" in err
     found = {Path(row["file"]).name: row for row in map(json.loads, out.splitlines())}
     assert {name: row["speaker_clips"] for name, row in found.items()} == {"b.wav": 1, "ä c.flac": 2, "d.wav": 2}
     assert found["d.wav"]["speaker"] == str(recordings / "a")
-    classifier = SpeechEmotionClassifier.from_pretrained(tmp_path / "model")
+    classifier = SpeechEmotionClassifier.from_pretrained(adaptable)
     wanted = classifier(recordings / "a/d.wav", speaker=classifier.adapt(recordings / "a"))
     assert found["d.wav"]["scores"] == pytest.approx(wanted.scores, abs=1e-5)
     assert main([*command, "csv"]) == 0
@@ -113,6 +110,35 @@ def test_each_folder_is_a_speaker_to_adapt_to_and_rows_say_so(
     assert [row["speaker_clips"] for row in rows] == ["2", "2", "1"]
     assert main([*command, "table"]) == 0
     assert capsys.readouterr().out.splitlines()[1].endswith("2 of the speaker")
+
+
+@pytest.fixture
+def adaptable(tmp_path: Path) -> Path:
+    built = build(HubertForGMPATL, standardize=True)
+    built.standardization.emotion_means.fill_(0.1)
+    built.save_pretrained(tmp_path / "adaptable")
+    default_feature_extractor(built.config).save_pretrained(tmp_path / "adaptable")
+    return tmp_path / "adaptable"
+
+
+def test_a_column_of_a_table_may_say_whose_recordings_are(
+    adaptable: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+):
+    table = recordings / "calls.csv"
+    table.write_text("caller;file\nanna;b.wav\nben;a/ä c.flac\nanna;a/d.wav\n", encoding="utf-8")
+    command = ["predict", str(adaptable), str(table), "--format", "jsonl", "--speakers"]
+    assert main([*command, "caller"]) == 0
+    out, err = capsys.readouterr()
+    assert "2 speakers, by the column caller" in err
+    rows = list(map(json.loads, out.splitlines()))
+    assert [(row["speaker"], row["speaker_clips"]) for row in rows] == [("anna", 2), ("ben", 1), ("anna", 2)]
+    assert rows[0]["file"] == str(recordings / "b.wav")
+    table.write_text("caller,file\n,b.wav\n", encoding="utf-8")
+    for column, message in (("caller", "line 2 of .* names no speaker"), ("voice", "no column voice")):
+        assert main([*command, column]) == 2
+        assert re.search(message, capsys.readouterr().err)
+    assert main(["predict", str(adaptable), str(recordings), "--speakers", "caller"]) == 2
+    assert "is no table" in capsys.readouterr().err
 
 
 def test_a_model_that_cannot_be_adapted_is_refused(run: Run, recordings: Path):

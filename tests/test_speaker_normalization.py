@@ -14,6 +14,8 @@ from gmp_atl_hf.modeling.configuration_gmp_atl import GMPATLConfig
 from gmp_atl_hf.modeling.heads_gmp_atl import PRIOR_CLIPS
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
 from gmp_atl_hf.training.head_first import pool_clips
+from gmp_atl_hf.training.joint import HubertForGMPATLJoint
+from gmp_atl_hf.training.lora import add_lora
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from tables import changed, feature_extractor, small_model, speech_table, training_arguments, weights_of
 from test_trainer_resume import BY_EPOCH, BY_STEPS, CutOff, CutOffAt
@@ -24,9 +26,13 @@ DEV = speech_table(4, seed=1).add_column("speaker", ["tones/d"] * 4)
 
 
 def trainer_for(
-    folder: Path, *callbacks: Any, table: Any = TABLE, dropout: float = 0.2, **fields: Any
+    folder: Path, *callbacks: Any, table: Any = TABLE, dropout: float = 0.2, kind: str = "plain", **fields: Any
 ) -> GMPATLTrainer:
-    model = small_model(HubertForGMPATL, dropout, standardize=True, speaker_normalization="speaker")
+    model_class = HubertForGMPATLJoint if kind == "joint" else HubertForGMPATL
+    model: Any = small_model(model_class, dropout, standardize=True, speaker_normalization="speaker")
+    if kind == "adapter":
+        pytest.importorskip("peft", reason="the extra `peft`")
+        model = add_lora(model)
     arguments = training_arguments(folder, **{**BY_EPOCH, "head_epochs": 2, **fields})
     return GMPATLTrainer(model, arguments, table, DEV, feature_extractor(), callbacks=list(callbacks))
 
@@ -73,9 +79,11 @@ def test_the_loss_is_that_of_clips_standardised_by_their_own_speakers(tmp_path: 
             np.testing.assert_allclose(given[length], statistics_by_hand(pooled, speaker), rtol=1e-4, atol=1e-6)
 
 
-def test_the_statistics_that_are_saved_are_those_of_the_trained_encoder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["plain", "joint", "adapter", "averaged"])
+def test_the_statistics_that_are_saved_are_those_of_the_trained_encoder(kind: str, tmp_path: Path) -> None:
     """Scores without a speaker are standardised by all training clips as they are at the end, not as they began."""
-    trainer = trainer_for(tmp_path)
+    averaged = {"average_epochs": 2, "load_best_model_at_end": False} if kind == "averaged" else {}
+    trainer = trainer_for(tmp_path, kind=kind, **averaged)
     before = pool_clips(trainer, trainer.base, TABLE).vectors.mean(0)
     trainer.train()
     pooled = pool_clips(trainer, trainer.base, TABLE).vectors

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from ..inference.sources import Item
 
 FORMATS = ("table", "jsonl", "csv")
-SPEAKERS = ("parent",)
+TABLES = (".csv", ".tsv")
+PARENT = "parent"
+"""In place of the name of a column."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--speakers",
-        choices=SPEAKERS,
-        help="adapt the model to each speaker by all of their recordings given, without labels; parent: the recordings "
-        "in one folder are one speaker's. Rows then say whose they are and how many recordings were used",
+        metavar="parent|COLUMN",
+        help="adapt the model to each speaker by all of their recordings given, without labels. parent: the recordings "
+        "in one folder are one speaker's; COLUMN: each PATH is a csv table with the columns file (from the table's own "
+        "folder) and this one. Rows then say whose they are and how many recordings were used",
     )
     parser.add_argument("--output", metavar="FILE", help="write there instead of to the terminal")
 
@@ -59,7 +62,12 @@ def perform(arguments: argparse.Namespace) -> int:
     output = None
     if arguments.output is not None:
         output = writable_output(Path(arguments.output), "predictions.jsonl", "leave --output out and use > or |")
-    items = find_recordings(arguments.paths)
+    by = arguments.speakers
+    if by in (None, PARENT):
+        items = find_recordings(arguments.paths)
+        owners = [str(Path(item.name).parent) for item in items]
+    else:
+        items, owners = find_by_column(arguments.paths, by)
     from ..evaluation.adaptation import ADAPTED
     from ..inference.classifier import SpeechEmotionClassifier
     from ..inference.windows import SlidingWindow
@@ -69,12 +77,12 @@ def perform(arguments: argparse.Namespace) -> int:
         arguments.model, arguments.device, arguments.batch_seconds, arguments.precision
     )
     windows = (arguments.window, arguments.hop)
-    if arguments.speakers is None:
+    if by is None:
         predictions = classifier.predict(items, *windows, progress=True)
     else:
-        owners = [str(Path(item.name).parent) for item in items]
         predictions = classifier.predict_by_speaker(items, owners, *windows, progress=True)
-        complain(f"{PROGRAM}: scores are {ADAPTED}: {len(set(owners))} speakers, by the folders that they are in")
+        how = "the folders that they are in" if by == PARENT else f"the column {by}"
+        complain(f"{PROGRAM}: scores are {ADAPTED}: {len(set(owners))} speakers, by {how}")
     text = format_predictions(
         predictions, classifier.labels, arguments.format or _format_of(output), arguments.window is not None
     )
@@ -118,6 +126,36 @@ def find_recordings(paths: Sequence[str]) -> list[Item]:
         names = ", ".join(map(str, others[:3]))
         complain(f"{PROGRAM}: no recordings by their names, passed over: {names}{more}")
     return expand_inputs(paths)[0]
+
+
+def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list[str]]:
+    """List the recordings that tables name, and what a column says of each.
+
+    Raises:
+        RequestError: A path is no table, a column is missing, or a row names no recording or no speaker.
+    """
+    from ..data.corpora.tables import read_table
+    from ..inference.sources import Item
+
+    items, owners = [], []
+    for table in map(Path, tables):
+        if not table.is_file() or table.suffix.lower() not in TABLES:
+            raise RequestError(
+                f"--speakers is {column}, and {table} is no table",
+                f"a file ending in {', '.join(TABLES)}, with the columns file and {column}",
+                "--speakers parent where each folder is one speaker's",
+            )
+        for line, row in read_table(table, ("file", column))[1]:
+            if not (row["file"] and row[column]):
+                raise RequestError(
+                    f"line {line} of {table} names no {'speaker' if row['file'] else 'file'}",
+                    f"file and {column} in every row",
+                    "fill it or remove the line",
+                )
+            file = table.parent / row["file"]
+            items.append(Item(str(file), file))
+            owners.append(row[column])
+    return items, owners
 
 
 def format_predictions(predictions: Sequence[Prediction], labels: Sequence[str], format: str, windowed: bool) -> str:

@@ -71,9 +71,8 @@ class GMPATLConfig(HubertConfig):
             Centre and scale what the frames are pooled to, by mean and deviation over the training clips, which
             [`GMPATLTrainer`] computes before it trains. Our choice.
         speaker_normalization (`str`, defaults to `"none"`):
-            `"speaker"` standardises each clip, in training, by the statistics of its own training speaker, so that the
-            classifier learns what differs within a voice. A clip is scored by the statistics of all training clips
-            unless those of its speaker are given (`speaker_statistics`). Needs `standardize`. Our choice.
+            `"speaker"` standardises each clip, in training, by its own training speaker; it is scored by all training
+            clips unless the speaker's statistics are given (`speaker_statistics`). Needs `standardize`. Our choice.
         pooling (`str`, defaults to `"mean"`):
             How frames become one vector: `"mean"` over the valid frames, `"attention"` (one learned query) or
             `"statistics"` (mean and standard deviation). Our choice; the paper does not say.
@@ -210,10 +209,8 @@ class GMPATLConfig(HubertConfig):
                 raise ValueError(f"{name} is {value!r}; expected {expected}")
         self._validate_readout()
         if self.speaker_normalization != "none" and not self.standardize:
-            raise ValueError(
-                f"speaker_normalization is {self.speaker_normalization!r} and standardize is False: by default clips "
-                "are standardised by all training clips, which needs standardize=True"
-            )
+            found = f"speaker_normalization is {self.speaker_normalization!r} and standardize is False"
+            raise ValueError(f"{found}; it needs standardize=True")
         if self.label2id != _reversed(self.id2label or {}):
             raise ValueError(f"label2id is {self.label2id}, which disagrees with id2label {self.id2label}")
         if self.conv_pos_batch_norm:
