@@ -5,7 +5,7 @@
     python benchmarks/estimate.py --train-rate 900 --fill-rate 4000             # figures of one's own, audio s per s
 
 Reads the JSON lines of the other benchmarks and computes what one fold and one seed of the whole method would take,
-base HuBERT, the stages' default epochs. Every figure carries how it came about:
+base HuBERT, epochs like those of the recipe `iemocap`. Every figure carries how it came about:
 
     measured   by a benchmark, on the device the column is about
     scaled     measured on another device, times the ratio of the matrix rates (`--gpu-teraflops` times
@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 from gmp_atl_hf.pseudo_labels.frame_sample import EXTRACTED_FRAMES
-from gmp_atl_hf.recipe.sections import STAGE_NAMES, PseudoLabelSpec
-from gmp_atl_hf.run.defaults import default_arguments
+from gmp_atl_hf.recipe.sections import PseudoLabelSpec
 
 CORPORA = {"IEMOCAP": 12.0, "MSP-Podcast": 240.0, "10,000 hours": 10_000.0}
 DEVICES = (1, 8)
+EPOCHS = {"multitask": 15, "retrain": 40, "finetune": 15}
 FRAMES_PER_HOUR = 50 * 3600
 CHANNELS, HIDDEN, PARAMETERS = 512, 768, 95_000_000
 MEAN_SECONDS = 4.5
@@ -115,8 +115,7 @@ def hours_taken(hours: float, of: Mapping[str, Fact], devices: int, fit: Fact) -
         return Fact(count / rate.value / devices, rate.how)
 
     taken = {"fill the front-end cache, once": passes(hours, of["fill"])}
-    for stage in STAGE_NAMES:
-        epochs = default_arguments(stage, "facebook/hubert-base-ls960")["num_train_epochs"]
+    for stage, epochs in EPOCHS.items():
         taken[f"{stage}, {epochs} epochs"] = passes(epochs * hours, of["train"])
     taken["frame labels"] = passes(hours + min(hours, sampled_hours()), of["label"])
     taken["k-means"] = Fact(fit.value / 3600, fit.how)

@@ -33,7 +33,7 @@ _ON_CLIPS: Mapping[str, Any] = {
 
 _PRE_TRAINED: Mapping[StageName, Mapping[str, Any]] = {
     "multitask": _ON_CLIPS,
-    "retrain": {"learning_rate": 1e-4, "head_learning_rate": 1e-3, "num_train_epochs": 40, "warmup_steps": 0.1},
+    "retrain": {"learning_rate": 1e-4, "head_learning_rate": 1e-3, "num_train_epochs": 6, "warmup_steps": 0.1},
     "finetune": _ON_CLIPS,
 }
 
