@@ -56,6 +56,7 @@ class HubertForGMPATLJoint(HubertForGMPATL):
         labels: Tensor | None = None,
         class_weights: Tensor | None = None,
         loss_denominators: Tensor | None = None,
+        speaker_statistics: Tensor | None = None,
         frame_labels: Tensor | None = None,
         **kwargs: Unpack[EncoderInputs],
     ) -> GMPATLOutput:
@@ -67,6 +68,7 @@ class HubertForGMPATLJoint(HubertForGMPATL):
             labels: (batch,) or (batch, 1) int64 emotions, -100 missing.
             class_weights: (emotions,) float32 class weights.
             loss_denominators: (1 + scales,) float32 counts of the whole optimiser step.
+            speaker_statistics: (2, size) or (batch, 2, size) float32, see `Standardization.of_speakers`.
             frame_labels: (batch, kept frames, scales) int64 clusters, -100 where unknown or padding.
             kwargs: See `EncoderInputs`; with `frame_targets="masked"` only the frames of `mask_time_indices` count.
 
@@ -75,7 +77,8 @@ class HubertForGMPATLJoint(HubertForGMPATL):
         """
         encoded = self.hubert(input_values, attention_mask, return_dict=True, **kwargs)
         hidden, mask = encoded.last_hidden_state, encoded.frame_mask
-        outputs, parts = self.score(self.pooling(hidden, mask), labels, None, class_weights)
+        pooled = self.pooling(hidden, mask)
+        outputs, parts = self.score(pooled, labels, None, class_weights, speaker_statistics)
         if parts and frame_labels is not None:
             masked = kwargs.get("mask_time_indices")
             parts[1:] = self.frame_heads.sums(self.dropout(hidden), mask, frame_labels, masked)
