@@ -39,7 +39,8 @@ STEPS = ("1-multitask", "2-pseudo-labels", "3-retrain", "4-finetune")
 MODEL = {"config.json", "model.safetensors", "preprocessor_config.json", "step.json", "training.json"}
 FAMILIES = ("families", "family", "family_data2vec", "family_wavlm", "family_whisper")
 CONFIGURATION_CODE = {f"{name}_gmp_atl.py" for name in ("configuration", "frames", *FAMILIES)}
-CLASSIFIER_CODE = CONFIGURATION_CODE | {f"{name}_gmp_atl.py" for name in ("encoding", "heads", "losses", "modeling")}
+CLASSIFIER = ("adapters", "encoding", "heads", "losses", "modeling")
+CLASSIFIER_CODE = CONFIGURATION_CODE | {f"{name}_gmp_atl.py" for name in CLASSIFIER}
 FILES = {
     "backbone": {"config.json", "model.safetensors", "preprocessor_config.json", "step.json"},
     "1-multitask": MODEL | CONFIGURATION_CODE | {"dev_logits.jsonl"},

@@ -27,13 +27,8 @@ from .errors import RequestError
 from .files import check_files, hash_file, read_json
 from .loading_errors import explained as explained
 from .loading_errors import quiet_transformers as quiet_transformers
-from .modeling.configuration_gmp_atl import (
-    ADAPTER_MODEL_CONFIG,
-    LATER_FIELDS,
-    GMPATLConfig,
-    find_checkpoint,
-    shipped_folder,
-)
+from .modeling.adapters_gmp_atl import ADAPTER_MODEL_CONFIG
+from .modeling.configuration_gmp_atl import LATER_FIELDS, GMPATLConfig, find_checkpoint, shipped_folder
 from .modeling.encoding_gmp_atl import GMPATLModel
 from .modeling.families_gmp_atl import FAMILIES, HUBERT
 from .modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import HubertConfig, PreTrainedConfig
-from transformers.utils import cached_file
 
 from .families_gmp_atl import FAMILIES, HUBERT, family_of
 from .family_gmp_atl import Family
@@ -30,15 +29,6 @@ SPEC_AUGMENT: Mapping[str, Any] = {"mask_time_prob": 0.05, "mask_time_length": 1
 
 LATER_FIELDS: Mapping[str, Any] = {"frame_weight": 0.0}
 """Fields that came after the first runs, and their defaults: with these they are in no key of a run."""
-
-ADAPTER_MODEL_CONFIG = "gmp_atl_config.json"
-"""Beside an adapter, the configuration of the model that it was trained in. Not `config.json`: transformers would look
-for a whole model beside it."""
-
-_OF_THE_HEADS = ("id2label", "pooling", "standardize", "readout", "emotion_loss")
-"""What decides which head there is, and so whether an adapter's fits."""
-
-_OF_THE_SCORES = ("am_softmax_scale", "am_softmax_margin", "logit_temperature", "seen_speakers")
 
 SHIPPED: dict[str, str] = {}
 """Name → folder of the encoders that come with the package, which fills this in; empty where only this code travels."""
@@ -311,33 +301,6 @@ class GMPATLConfig(HubertConfig):
             self.logit_temperature = 1.0
         if self.seen_speakers is not None and UNKNOWN_SPEAKER not in self.seen_speakers:
             self.seen_speakers = [*self.seen_speakers, UNKNOWN_SPEAKER]
-
-    def note_adapter(self, place: str | None) -> None:
-        """Take over calibration and speakers of an adapter; where it does not say them, its training is unknown.
-
-        Args:
-            place: The adapter's folder or Hub id.
-
-        Raises:
-            ValueError: It was trained in a model whose head is another one, which would be left untrained.
-        """
-        file = None
-        if place is not None:
-            missing = ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors")
-            file = cached_file(place, ADAPTER_MODEL_CONFIG, **dict.fromkeys(missing, False))
-        if file is None:
-            self.note_unknown_training()
-            return
-        theirs = type(self).from_json_file(file)
-        for name in _OF_THE_HEADS:
-            if getattr(theirs, name) != getattr(self, name):
-                raise ValueError(
-                    f"{place} was trained in a model with {name} {getattr(theirs, name)!r}, and this one has "
-                    f"{getattr(self, name)!r}; load it with gmp_atl_hf.SpeechEmotionClassifier, or merge it into its "
-                    "model once: gmp-atl merge ADAPTER FOLDER"
-                )
-        for name in _OF_THE_SCORES:
-            setattr(self, name, getattr(theirs, name))
 
     @property
     def readout_layer(self) -> int | None:

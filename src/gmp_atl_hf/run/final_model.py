@@ -13,7 +13,7 @@ from ..card.usage import write_usage
 from ..checkpoints import load_feature_extractor, load_model, quiet_transformers
 from ..errors import RequestError
 from ..files import STEP_FILE, check_files, read_json
-from ..modeling.configuration_gmp_atl import ADAPTER_MODEL_CONFIG
+from ..modeling.adapters_gmp_atl import ADAPTER_MODEL_CONFIG
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from ..protocols.fold import Fold
 from ..run_folder.layout import ADAPTER, ALL_SPEAKERS, MODEL, TRAINING_FILE, USAGE_FILE

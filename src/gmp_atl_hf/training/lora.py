@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from transformers.utils import is_peft_available
 
 from ..errors import RequestError, did_you_mean, known_names
-from ..modeling.configuration_gmp_atl import ADAPTER_MODEL_CONFIG
+from ..modeling.adapters_gmp_atl import ADAPTER_MODEL_CONFIG
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from .lora_settings import LoraSettings
 
