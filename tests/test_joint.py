@@ -54,6 +54,18 @@ def test_the_loss_is_that_of_the_emotion_and_a_share_of_that_of_the_frames(targe
     )
 
 
+def test_clips_are_standardised_by_their_own_speaker_there_too(tmp_path: Path) -> None:
+    table = TABLE.add_column("speaker", [f"tones/{row % 3}" for row in range(len(TABLE))])
+    joint = joint_model(standardize=True, speaker_normalization="speaker")
+    losses = []
+    for model in (joint, joint.without_frame_heads()):
+        arguments = training_arguments(tmp_path, per_device_train_batch_size=len(table), max_steps=1)
+        trainer = GMPATLTrainer(model, arguments, table, processing_class=feature_extractor())
+        trainer.train()
+        losses.append(trainer.state.log_history[0]["loss_emotion"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_losses_do_not_depend_on_how_a_step_is_cut_into_batches(tmp_path: Path) -> None:
     trained = []
     for batch, accumulation in ((8, 1), (2, 4)):

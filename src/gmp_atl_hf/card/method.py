@@ -99,7 +99,6 @@ def _encoder(facts: RunFacts) -> str:
 
 
 def _retraining_settings(facts: RunFacts) -> list[Setting]:
-    part = f"3. {encoder_name(facts.config)} retrained on the frame labels"
     if facts.method.stages.retrain.skip:
         return [
             Setting(

@@ -27,7 +27,7 @@ UNKNOWN_SPEAKER = "unknown"
 SPEC_AUGMENT: Mapping[str, Any] = {"mask_time_prob": 0.05, "mask_time_length": 10, "mask_time_min_masks": 0}
 """Time masks where emotions are learnt: light SpecAugment. Our choice (P-TAPT and FLEA have 0.05 to 0.08)."""
 
-LATER_FIELDS: Mapping[str, Any] = {"frame_weight": 0.0}
+LATER_FIELDS: Mapping[str, Any] = {"frame_weight": 0.0, "speaker_normalization": "none"}
 """Fields that came after the first runs, and their defaults: with these they are in no key of a run."""
 
 SHIPPED: dict[str, str] = {}

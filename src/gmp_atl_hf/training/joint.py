@@ -77,7 +77,8 @@ class HubertForGMPATLJoint(HubertForGMPATL):
         """
         encoded = self.hubert(input_values, attention_mask, return_dict=True, **kwargs)
         hidden, mask = encoded.last_hidden_state, encoded.frame_mask
-        outputs, parts = self.score(self.pooling(hidden, mask), labels, None, class_weights, speaker_statistics)
+        pooled = self.pooling(hidden, mask)
+        outputs, parts = self.score(pooled, labels, None, class_weights, speaker_statistics)
         if parts and frame_labels is not None:
             masked = kwargs.get("mask_time_indices")
             parts[1:] = self.frame_heads.sums(self.dropout(hidden), mask, frame_labels, masked)
