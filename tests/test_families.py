@@ -426,6 +426,14 @@ def test_other_encoders_are_refused_by_name_before_any_training(kind: str, tmp_p
         HubertForGMPATL.from_pretrained(tmp_path)
 
 
+def test_reentrant_checkpoints_are_refused_where_layers_share_a_bias(stocks: Any) -> None:
+    model = take_over(HubertForGMPATL, stocks["wavlm"][0]).train()
+    model.gradient_checkpointing_enable({"use_reentrant": True})
+    with pytest.raises(ValueError, match="use_reentrant=True does not work for WavLM"):
+        model(**_labelled(model))
+    model.eval()(**pad(CLIPS))
+
+
 def test_a_family_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match="'conformer' encoders are not supported; those that are: hubert, wav2vec2"):
         GMPATLConfig(encoder_type="conformer")
