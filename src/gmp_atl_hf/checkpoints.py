@@ -107,7 +107,7 @@ def describe_backbone(backbone: str | Mapping[str, Any]) -> dict[str, Any]:
         JSON types: `config` or `scratch`, the configuration, and what the weights are identified by.
 
     Raises:
-        RequestError: There is no such checkpoint, it is not a HuBERT, or the fields make no configuration.
+        RequestError: There is no such checkpoint, its family is not supported, or the fields make no HuBERT.
     """
     if not isinstance(backbone, str):
         return {"scratch": _plain(scratch_config(backbone))}
@@ -141,10 +141,10 @@ def _weight_file(folder: Path) -> Path:
 def read_config(
     checkpoint: str, called: str = "the backbone", expected: str = _BACKBONE, fix: str = _BACKBONE_FIX
 ) -> PreTrainedConfig:
-    """Read a checkpoint's configuration as HuBERT's or ours; `called`, `expected` and `fix` are for its messages.
+    """Read a checkpoint's configuration, HuBERT's own or ours; `called`, `expected` and `fix` are for its messages.
 
     Raises:
-        RequestError: There is no such checkpoint, it is of another kind, or its configuration makes no HuBERT.
+        RequestError: There is no such checkpoint, it is of another kind, or its configuration makes no encoder.
     """
     with explained(f"{called} {checkpoint} cannot be read", expected, fix):
         place = Path(find_checkpoint(checkpoint))

@@ -80,6 +80,16 @@ class WavLM(Family):
             layer.attention.begin(config, first=index == 0)
 
     def layer_inputs(self, hubert: Any, hidden: Tensor) -> dict[str, Tensor]:
-        """See the base class."""
-        frames = hidden.shape[1]
-        return {"position_bias": hubert.encoder.layers[0].attention.compute_bias(frames, frames)}
+        """See the base class: the bias is computed once, and every layer hands gradients back to it.
+
+        Raises:
+            ValueError: Layers are checkpointed in the way that lets go of the bias after the first of them.
+        """
+        frames, first = hidden.shape[1], hubert.encoder.layers[0]
+        checkpoint = getattr(getattr(first, "_gradient_checkpointing_func", None), "keywords", {})
+        if first.training and first.gradient_checkpointing and checkpoint.get("use_reentrant"):
+            raise ValueError(
+                "gradient checkpointing with use_reentrant=True does not work for WavLM, whose layers share a bias; "
+                "expected {'use_reentrant': False}, the default"
+            )
+        return {"position_bias": first.attention.compute_bias(frames, frames)}

@@ -28,7 +28,7 @@ class Method:
 
     Args:
         data: How recordings are given to the training.
-        backbone: Hub id or local folder of a HuBERT, or `HubertConfig` fields to start from scratch.
+        backbone: Hub id or local folder of a HuBERT or another encoder, or `HubertConfig` fields to start from scratch.
         model: `GMPATLConfig` fields.
         pseudo_labels: Frame labels for the retraining.
         stages: The three trainings.

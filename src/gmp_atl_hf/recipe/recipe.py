@@ -34,8 +34,9 @@ class Recipe(RecipeFile):
             are. Our choice; the paper does not say how it merges.
         data: How recordings are given to the training.
         protocol: Who is in train, development and test.
-        backbone: Hub id or local folder of a HuBERT (stated; base size is our choice), or a mapping of
-            `HubertConfig` fields to start from scratch. `${NAME}` is replaced by the environment variable.
+        backbone: Hub id or local folder of a HuBERT (stated; base size is our choice) or of an encoder of another
+            family (our choice), or a mapping of `HubertConfig` fields to start from scratch. `${NAME}` is replaced by
+            the environment variable.
         model: `GMPATLConfig` fields. Which of them are stated is in its documentation.
         pseudo_labels: Frame labels for the retraining.
         stages: The three trainings.

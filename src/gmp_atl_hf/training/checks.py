@@ -72,7 +72,7 @@ def base_of(model: Any) -> GMPATLPreTrainedModel:
         raise RequestError(
             f"model is {'None' if model is None else 'a ' + type(inner).__name__}",
             "HubertForGMPATL, HubertForGMPATLMultiTask or HubertForGMPATLFrameClassification, also inside a PeftModel",
-            "HubertForGMPATL.from_pretrained(...) takes any HuBERT checkpoint",
+            "HubertForGMPATL.from_pretrained(...) takes a HuBERT, or another encoder",
         )
     return inner
 
