@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from transformers import HubertConfig
 
 from gmp_atl_hf.recipe.method import Method
+from gmp_atl_hf.recipe.packaged import packaged_recipes
 from gmp_atl_hf.recipe.recipe import Recipe
-from gmp_atl_hf.run.stages import stage_arguments, stage_model_fields
+from gmp_atl_hf.recipe.sections import STAGE_NAMES
+from gmp_atl_hf.recipe.variants import BUILT_IN_VARIANTS
+from gmp_atl_hf.run.stages import check_stage_settings, stage_arguments, stage_model_fields
 
 LABELS = ["anger", "neutral"]
 SCRATCH = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
@@ -42,7 +47,35 @@ def test_the_recipe_has_the_last_word() -> None:
     assert stage_model_fields(made, "finetune", LABELS)["standardize"] is False
 
 
-def test_retraining_has_no_head_on_clips_to_set() -> None:
+def test_retraining_reads_what_the_fine_tuning_begins_from() -> None:
     made = method("small")
     assert "head_epochs" not in stage_arguments(made, "retrain")
-    assert "standardize" not in stage_model_fields(made, "retrain", LABELS, {"gmp_layer1_k2": 2})
+    assert stage_model_fields(made, "retrain", LABELS, {"gmp_layer1_k2": 2})["readout"] == -1
+
+
+def test_written_out_the_defaults_change_nothing() -> None:
+    written = method("small", model={"readout": -1, "pooling": "statistics", "standardize": True})
+    for stage in STAGE_NAMES:
+        assert stage_model_fields(written, stage, LABELS) == stage_model_fields(method("small"), stage, LABELS)
+
+
+PACKAGED = [name for name in packaged_recipes() if not name.startswith("pretrain-")]
+BASE = {"config": HubertConfig().to_dict()}  # as `describe_backbone` gives it
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_the_stages_of_every_packaged_recipe_fit_together(name: str) -> None:
+    made = Recipe.from_yaml(packaged_recipes()[name])
+    for changed in map(made.method, made.variant_names):
+        scratch = isinstance(changed.backbone, Mapping)
+        check_stage_settings(changed, {"scratch": changed.backbone} if scratch else BASE, None)
+
+
+@pytest.mark.parametrize("variant", sorted(BUILT_IN_VARIANTS))
+def test_the_stages_of_every_variant_fit_together_by_default(variant: str) -> None:
+    changed = Recipe.from_dict({"name": "r", "corpus": {"name": "demo"}, "variants": [variant]}).method(variant)
+    check_stage_settings(changed, BASE, None)
+
+
+def test_clips_are_normalised_by_speaker_in_the_whole_method() -> None:
+    check_stage_settings(method("small", model={"speaker_normalization": "speaker"}), BASE, LABELS)

@@ -39,7 +39,7 @@ _PRE_TRAINED: Mapping[StageName, Mapping[str, Any]] = {
 
 # The last layer as it is: the norm after it was not trained in every encoder. Without standardising, a few channels of
 # large mean and variance hide all others from a cosine.
-_MODEL_ON_CLIPS: Mapping[str, Any] = {"readout": -1, "pooling": "statistics", "standardize": True}
+_MODEL: Mapping[str, Any] = {"readout": -1, "pooling": "statistics", "standardize": True}
 
 
 def default_arguments(stage: StageName, backbone: str | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -47,6 +47,9 @@ def default_arguments(stage: StageName, backbone: str | Mapping[str, Any]) -> Ma
     return (_FROM_SCRATCH if isinstance(backbone, Mapping) else _PRE_TRAINED)[stage]
 
 
-def default_model_fields(stage: StageName, backbone: str | Mapping[str, Any]) -> Mapping[str, Any]:
-    """`GMPATLConfig` fields of a stage's model, for a recipe's backbone: a name, or a configuration from scratch."""
-    return {} if stage == "retrain" or isinstance(backbone, Mapping) else _MODEL_ON_CLIPS
+def default_model_fields(backbone: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    """`GMPATLConfig` fields of all models, for a recipe's backbone: a name, or a configuration from scratch.
+
+    Retraining has them, too: what it does not read would not be there for the fine-tuning to begin from.
+    """
+    return {} if isinstance(backbone, Mapping) else _MODEL
