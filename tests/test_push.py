@@ -42,7 +42,7 @@ SENT = {
     "report.html",
     "report.json",
     "report.md",
-    *(f"{name}_gmp_atl.py" for name in ("configuration", "encoding", "frames", "heads", "losses", "modeling")),
+    *(path.name for path in (Path(gmp_atl_hf.__file__).parent / "modeling").glob("*_gmp_atl.py")),
 }
 
 LOAD_AND_SCORE = """
