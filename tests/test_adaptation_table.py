@@ -15,6 +15,8 @@ from gmp_atl_hf.card.facts import read_run
 from gmp_atl_hf.checkpoints import load_emotion_model
 from gmp_atl_hf.evaluation.adaptation import ADAPTED, CLIPS, DRAWS, draw_clips, name_of
 from gmp_atl_hf.evaluation.metrics import confusion_matrix, uar
+from gmp_atl_hf.evaluation.results import FoldResult
+from gmp_atl_hf.evaluation.summary import _not_adapted, variant_notes
 from gmp_atl_hf.inference.speakers import statistics_of
 from gmp_atl_hf.run.adaptation import adapted_rows
 from runs import EMOTIONS, digests, given_split, read_json, read_lines, run, write_corpus
@@ -134,6 +136,26 @@ def test_plain_numbers_are_those_of_a_run_without_the_table(
     assert new.pop("adaptation") is not None
     assert old == new
     assert ADAPTED not in (tmp_path / "run/report.md").read_text()
+
+
+def test_a_model_that_cannot_be_adapted_leaves_no_table_of_the_one_before(
+    recipe: dict[str, Any], finished: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("model"))
+    shutil.rmtree(tmp_path / "run/direct/seed-0/fold-01/4-finetune")
+    other = {**recipe, "model": {"standardize": False}, "final": False}
+    report = run(other, tmp_path / "run")
+    assert not (tmp_path / "run/direct/seed-0/fold-01/adapted.jsonl").exists()
+    assert "adaptation" not in report["variants"]["direct"]
+
+
+def test_the_report_says_that_a_table_is_missing_where_some_tests_have_one() -> None:
+    rows = [{"id": "c/1", "emotion": "anger", "predicted": "anger", "speaker": "c/a", "gender": None, "scores": {}}]
+    adapted = [{"id": "c/1", **{kind: {name: ["anger"] for name in NAMES} for kind in ("even", "uneven")}}]
+    two = [FoldResult(0, 1, rows, None, adapted), FoldResult(1, 1, rows, None, None)]
+    summary = {"absent_labels": [], "utterances": 0, "uar_ci95": None, "not_counted": [], **_not_adapted(two)}
+    assert any("1 test ran without it" in note for note in variant_notes("direct", summary))
+    assert not _not_adapted(two[:1]) and not _not_adapted(two[1:])
 
 
 def test_the_shipped_model_knows_what_its_emotions_look_like(finished: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from transformers import HubertConfig
 
+from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.recipe.method import Method
 from gmp_atl_hf.recipe.packaged import packaged_recipes
 from gmp_atl_hf.recipe.recipe import Recipe
@@ -79,3 +80,11 @@ def test_the_stages_of_every_variant_fit_together_by_default(variant: str) -> No
 
 def test_clips_are_normalised_by_speaker_in_the_whole_method() -> None:
     check_stage_settings(method("small", model={"speaker_normalization": "speaker"}), BASE, LABELS)
+
+
+def test_the_weight_of_the_second_loss_reaches_the_fine_tuning_alone() -> None:
+    made = method("small", model={"frame_weight": 0.3})
+    assert "frame_weight" not in stage_model_fields(made, "multitask", LABELS)
+    assert stage_model_fields(made, "finetune", LABELS)["frame_weight"] == 0.3
+    with pytest.raises(RequestError, match=r"stages\.multitask\.model\.frame_weight"):
+        method("small", stages={"multitask": {"model": {"frame_weight": 0.3}}})

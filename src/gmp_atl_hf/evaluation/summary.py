@@ -59,7 +59,14 @@ def variant_summary(
         "per_fold": [{"fold": fold, **_group(block, block.folds_of == fold, labels)} for fold in folds],
         "per_seed": [{"seed": seed, **metrics_of(pooled[i])} for i, seed in enumerate(chosen)],
         **({} if adaptation is None else {"adaptation": adaptation}),
+        **_not_adapted(results),
     }
+
+
+def _not_adapted(results: Sequence[FoldResult]) -> dict[str, int]:
+    """How many tests have no predictions by speaker, where others have: there is no table of them then."""
+    missing = sum(result.adapted is None for result in results)
+    return {"tests_not_adapted": missing} if 0 < missing < len(results) else {}
 
 
 def _empty_summary(labels: list[str]) -> dict[str, Any]:
@@ -210,6 +217,12 @@ def variant_notes(variant: str, summary: Mapping[str, Any]) -> list[str]:
     if summary["not_counted"]:
         pairs = ", ".join(f"seed {pair['seed']} fold {pair['fold']}" for pair in summary["not_counted"])
         notes.append(f"{variant}: finished but not counted, since other seeds or folds are missing: {pairs}.")
+    if summary.get("tests_not_adapted"):
+        notes.append(
+            f"{variant}: UAR with recordings of the test speakers known is not shown, since "
+            f"{_counted(summary['tests_not_adapted'], 'test')} ran without it, by an earlier version or on a model "
+            "that does not standardise."
+        )
     return notes
 
 

@@ -174,6 +174,8 @@ def _known_names(table: datasets.Dataset, by: Per) -> Sequence[str]:
 def classes_to_label_by(table: datasets.Dataset, by: Per, clustered: Sequence[str]) -> list[str | None]:
     """The class by whose centres each row of a table is labelled: its own for speakers who were clustered, else None.
 
+    Speakers tell, not rows: of a table whose speakers were clustered with other recordings, pass no classes.
+
     Raises:
         RequestError: The table lacks a column.
     """

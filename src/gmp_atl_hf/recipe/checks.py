@@ -122,6 +122,12 @@ def check_coherence(
             raise RequestError(
                 f"`stages.{name}.same_updates_as_all` is true", "it at `stages.finetune` only", "remove it there"
             )
+        if "frame_weight" in getattr(stages, name).model:
+            raise RequestError(
+                f"`stages.{name}.model.frame_weight` is set, where there is no second loss",
+                "it at `stages.finetune.model` only",
+                "remove it there",
+            )
     _check_starts(stages)
     _check_lora(stages)
     if not labelled:

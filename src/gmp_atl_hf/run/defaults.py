@@ -1,8 +1,8 @@
 """What a training is set to where a recipe says nothing.
 
-Our choice throughout: the paper's settings are not known. Those of an encoder that was trained before were measured on
-the encoders of this package (`docs/results.md`); an encoder from scratch has nothing to keep, and no states worth
-standardising when its training begins.
+Our choice throughout: the paper's settings are not known. Those of an encoder that was trained before are usual values,
+looked at for fine-tuning alone on the encoders of this package (`docs/results.md`); an encoder from scratch has nothing
+to keep, and no states worth standardising when its training begins.
 """
 
 from __future__ import annotations

@@ -128,6 +128,8 @@ class Worker:
         if self.processes.is_main_process:
             split = json_of(planned.fold.to_json())
             adapted = {} if tested.adapted is None else {ADAPTED_FILE: jsonl_of(tested.adapted)}
+            if not adapted:
+                (folder / ADAPTED_FILE).unlink(missing_ok=True)  # of a model that was tested here before
             write_known(folder, {SPLIT_FILE: split, PREDICTIONS_FILE: jsonl_of(tested.rows), **adapted})
             # Written last: with it the test counts as done.
             write_known(folder, {METRICS_FILE: json_of(_metrics(self.plan, planned, tested.rows))})

@@ -94,6 +94,8 @@ def stage_model_fields(
     if stage == "retrain":
         # A recipe that turns SpecAugment down does not mean the masks whose frames retraining has to predict.
         common = {name: value for name, value in common.items() if name not in MODEL_CLASSES[stage].method_defaults}
+    if stage != "finetune":
+        common.pop("frame_weight", None)  # the weight of a loss that they do not have
     defaults = {**default_model_fields(method.backbone), **MODEL_CLASSES[stage].method_defaults}
     fields = {**defaults, **common, **getattr(method.stages, stage).model}
     # Losses know no temperature, and one that a checkpoint was calibrated to is not that of its successor.

@@ -84,7 +84,7 @@ def train(folder: Path, task: Training) -> None:
     tracking = Tracking.of(folder, arguments.run_name)
     tracking.name_run(arguments)
     # Looked up before there is a trainer: the first process to make one makes the folder.
-    checkpoint = _last_checkpoint(folder / CHECKPOINTS)
+    checkpoint = _last_checkpoint(folder / CHECKPOINTS, arguments.load_best_model_at_end)
     callbacks: list[TrainerCallback] = [_HashCheckpoint()]
     adapters = None if task.lora is None else Adapters(model, task)
     if adapters is not None:
@@ -162,15 +162,15 @@ class _HashCheckpoint(TrainerCallback):
         processes.wait_for_everyone()
 
 
-def _last_checkpoint(folder: Path) -> str | None:
-    """Last checkpoint that is whole, and whose best one so far is too; what is damaged or cut off goes."""
+def _last_checkpoint(folder: Path, best_kept: bool) -> str | None:
+    """Last checkpoint that is whole, and whose best one so far is too, if that is kept; what is damaged goes."""
     if PartialState().is_main_process:
         found = {checkpoint.name: checkpoint for checkpoint in folder.glob("checkpoint-*")}
         whole = {name for name, checkpoint in found.items() if is_whole(checkpoint)}
         for name, checkpoint in found.items():
             best = read_json(checkpoint / "trainer_state.json")["best_global_step"] if name in whole else None
             # Without the best one, the training would end with the last.
-            if name not in whole or (best and f"checkpoint-{best}" not in whole):
+            if name not in whole or (best_kept and best and f"checkpoint-{best}" not in whole):
                 shutil.rmtree(checkpoint)
     PartialState().wait_for_everyone()
     last: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None

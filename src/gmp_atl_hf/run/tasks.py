@@ -116,6 +116,7 @@ def perform_in_jobs(worker: Worker, jobs: Jobs) -> None:
 
 def ship_in_a_job(worker: Worker, jobs: Jobs) -> str:
     """Let a job make the final model; what to tell the user."""
+    worker.record_environment()
     worker.say("All folds are done; the final model is made.")
     jobs.give(FinalModel())
     _, (said, made, found) = jobs.wait()

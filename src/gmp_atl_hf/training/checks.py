@@ -235,8 +235,7 @@ def refuse_other_speeds(arguments: GMPATLTrainingArguments) -> None:
         raise RequestError(
             f"augment is {arguments.augment} for training on frame labels",
             "none: labels belong to the frames of the clip as it was recorded",
-            "leave it to trainings without frame labels: data.augment does, and model.frame_weight: 0 makes "
-            "fine-tuning one",
+            "augment: none (in a recipe, under data), or model.frame_weight: 0 for a fine-tuning without frame labels",
         )
 
 
