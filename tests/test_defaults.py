@@ -83,7 +83,7 @@ def test_clips_are_normalised_by_speaker_in_the_whole_method() -> None:
 
 
 def test_the_weight_of_the_second_loss_reaches_the_fine_tuning_alone() -> None:
-    made = method("small", model={"frame_weight": 0.3})
+    made = method("small", model={"frame_weight": 0.3}, variants=["gmp-atl"])
     assert "frame_weight" not in stage_model_fields(made, "multitask", LABELS)
     assert stage_model_fields(made, "finetune", LABELS)["frame_weight"] == 0.3
     with pytest.raises(RequestError, match=r"stages\.multitask\.model\.frame_weight"):
