@@ -59,7 +59,7 @@ def method_settings(facts: RunFacts) -> list[Setting]:
 
 def _adapter_settings(facts: RunFacts) -> list[Setting]:
     """Which trainings left the encoder as it is and trained adapters beside its layers."""
-    stages = facts.method.stages
+    stages = facts.chosen.stages
     found = ((STEP_NAMES[stage], getattr(stages, stage).lora) for stage in stages.performed)
     return [
         Setting(
