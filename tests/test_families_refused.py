@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, WhisperFeatureExtractor
+from transformers import CONFIG_MAPPING, WhisperFeatureExtractor, pipeline
 
 from audio_files import tone, write_audio
 from families import make_stock, take_over
@@ -114,6 +114,10 @@ def test_long_recordings_are_scored_in_windows_that_whisper_has_places_for(stock
     assert [round(each.end, 3) for each in found.windows] == [3.2, 6.4, 7.0]
     with pytest.raises(RequestError, match=r"(?s)window is 5.*at most 3\.2 seconds"):
         classify((16_000, CLIPS[0].numpy()), window=5)
+    task: Any = pipeline("speech-emotion-recognition", model, feature_extractor=classify.feature_extractor)
+    with pytest.raises(RequestError, match=r"(?s)window is 5.*at most 3\.2 seconds"):
+        task(CLIPS[0].numpy(), window=5)
+    assert len(task(make_clips([112_000])[0].numpy(), window=3.2)) == 4
 
 
 def test_flash_attention_is_refused_where_it_cannot_add_a_bias(stocks: Any) -> None:
