@@ -217,7 +217,7 @@ _STARTS = {
 
 def _start(facts: RunFacts, stage: StageName, part: str, stated: str) -> Setting:
     """Where a training starts from; `stated` is where it does by the paper."""
-    stages, name = facts.method.stages, encoder_name(facts.config)
+    stages, name = facts.chosen.stages, encoder_name(facts.config)
     start, weight = stages.start_of(stage), getattr(stages, stage).start_weight
     path = "" if weight == 1 else f", {weight:g} of the way to it from the original {name}"
     return Setting(
