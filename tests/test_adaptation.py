@@ -17,9 +17,10 @@ from gmp_atl_hf import HubertForGMPATL, SpeechEmotionClassifier
 from gmp_atl_hf.checkpoints import default_feature_extractor
 from gmp_atl_hf.data.audio import read_audio
 from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.inference import classifier as classifier_module
 from gmp_atl_hf.inference.scorers import PaddedScorer
 from gmp_atl_hf.inference.sources import Item
-from gmp_atl_hf.inference.speakers import SOFTENED, SpeakerStatistics
+from gmp_atl_hf.inference.speakers import SOFTENED, SpeakerStatistics, statistics_of
 from models import EMOTIONS, build
 
 LENGTHS = (9_000, 14_000, 20_000, 9_000, 30_000)
@@ -195,3 +196,19 @@ def test_each_speaker_of_many_is_adapted_to_their_own(classifier: SpeechEmotionC
             np.testing.assert_allclose(values(one), values(other), atol=1e-5)
     assert found[0].to_dict()["speaker_clips"] == 3
     assert "speaker_clips" not in classifier(OTHER).to_dict()
+
+
+def test_speakers_are_taken_one_after_another_so_that_memory_is_for_the_clips_of_one(
+    classifier: SpeechEmotionClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = []
+
+    def statistics(model: HubertForGMPATL, pooled: Tensor, chosen: Tensor) -> Tensor:
+        shapes.append((len(pooled), tuple(chosen.shape)))
+        return statistics_of(model, pooled, chosen)
+
+    monkeypatch.setattr(classifier_module, "statistics_of", statistics)
+    items = [Item(str(number), clip) for number, clip in enumerate(CLIPS)]
+    found = classifier.predict_by_speaker(items, ["a", "b", "c", "b", "a"], window=1.5)
+    assert [one.speaker_clips for one in found] == [3, 2, 1, 2, 3]  # one of five has two windows
+    assert shapes == [(3, (1, 3)), (2, (1, 2)), (1, (1, 1))]

@@ -18,8 +18,10 @@ from gmp_atl_hf.evaluation.metrics import confusion_matrix, uar
 from gmp_atl_hf.evaluation.results import FoldResult
 from gmp_atl_hf.evaluation.summary import _not_adapted, variant_notes
 from gmp_atl_hf.inference.speakers import statistics_of
+from gmp_atl_hf.run import adaptation, steps
 from gmp_atl_hf.run.adaptation import adapted_rows
-from runs import EMOTIONS, digests, given_split, read_json, read_lines, run, write_corpus
+from gmp_atl_hf.run.evaluate import evaluate_model
+from runs import EMOTIONS, SPEAKER_PATTERN, digests, given_split, read_json, read_lines, run, write_corpus
 from tables import LABELS, small_model
 from test_run import SPLIT
 
@@ -92,6 +94,32 @@ def test_clips_are_scored_by_what_others_of_their_speaker_say_and_the_unknown_as
             expected = LABELS[int(wanted if known else plain[place])]
             assert found[place]["id"] == row["id"]
             assert found[place]["even"]["all"] == [expected] * DRAWS
+
+
+def test_nothing_is_drawn_for_clips_of_nobody_who_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn_for: list[str] = []
+
+    def draw(speaker: str, *rest: Any) -> Any:
+        drawn_for.append(speaker)
+        return draw_clips(speaker, *rest)
+
+    monkeypatch.setattr(adaptation, "draw_clips", draw)
+    rows = [{"id": str(row), "speaker": ("c/a", "c/unknown")[row % 2], "emotion": LABELS[row % 3]} for row in range(8)]
+    adapted_rows(small_model_that_standardises(), torch.randn(8, 32), rows, LABELS)
+    assert set(drawn_for) == {"c/a"}
+
+
+def test_a_model_is_adapted_in_the_folds_of_a_run_and_not_where_a_finished_one_is_evaluated(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the clips pass the encoder again")
+
+    root = write_corpus(tmp_path / "corpus", speakers=("f7", "f8", "f9", "m7", "m8", "m9"))
+    monkeypatch.setattr(steps, "adapted_rows", refuse)
+    monkeypatch.setattr(steps, "pool_clips", refuse)
+    report = evaluate_model(finished / "model", {"name": "folder", "root": str(root), "speaker": SPEAKER_PATTERN})
+    assert "adaptation" not in report["variants"]["model"]
 
 
 def small_model_that_standardises() -> Any:

@@ -7,17 +7,21 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, WhisperFeatureExtractor
+from transformers import CONFIG_MAPPING, WhisperFeatureExtractor, pipeline
 
+from audio_files import tone, write_audio
 from families import make_stock, take_over
 from gmp_atl_hf import GMPATLConfig, HubertForGMPATL, SpeechEmotionClassifier
 from gmp_atl_hf.checkpoints import describe_backbone, load_feature_extractor
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.encoding_gmp_atl import GMPATLModel
 from gmp_atl_hf.modeling.families_gmp_atl import FAMILIES
+from gmp_atl_hf.recipe.recipe import Recipe
+from gmp_atl_hf.run.plan import plan_run
 from gmp_atl_hf.training.checks import check_training_table
 from models import make_clips, pad
 from pretrainings import pretrain, pretrain_dict, write_speech
+from runs import recipe_dict, write_corpus
 from tables import speech_table
 
 CLIPS = make_clips([6_400, 2_345, 400])
@@ -90,6 +94,18 @@ def test_clips_that_whisper_has_no_places_for_are_refused(stocks: Any) -> None:
         check_training_table(table, model)
 
 
+def test_a_run_refuses_clips_that_whisper_has_no_places_for_before_its_first_training(
+    stocks: Any, tmp_path: Path
+) -> None:
+    root = write_corpus(tmp_path / "corpus")
+    for take, samples in ((7, 51_200), (8, 52_800), (9, 64_000)):
+        write_audio(root / f"anger/m3_{take}.wav", tone(samples))
+    recipe = Recipe.from_dict(recipe_dict(root, variants=["direct"], backbone=str(stocks["whisper"][0])))
+    named = r"(?s)2 of 39 clips.*m3_8.wav has 3\.3 s, .*m3_9.wav has 4 s.*at most 3\.2 s"
+    with pytest.raises(RequestError, match=named):
+        plan_run(recipe, tmp_path / "run")
+
+
 def test_long_recordings_are_scored_in_windows_that_whisper_has_places_for(stocks: Any) -> None:
     model = take_over(HubertForGMPATL, stocks["whisper"][0])
     classify = SpeechEmotionClassifier(model, load_feature_extractor(stocks["whisper"][0]), device="cpu")
@@ -98,6 +114,10 @@ def test_long_recordings_are_scored_in_windows_that_whisper_has_places_for(stock
     assert [round(each.end, 3) for each in found.windows] == [3.2, 6.4, 7.0]
     with pytest.raises(RequestError, match=r"(?s)window is 5.*at most 3\.2 seconds"):
         classify((16_000, CLIPS[0].numpy()), window=5)
+    task: Any = pipeline("speech-emotion-recognition", model, feature_extractor=classify.feature_extractor)
+    with pytest.raises(RequestError, match=r"(?s)window is 5.*at most 3\.2 seconds"):
+        task(CLIPS[0].numpy(), window=5)
+    assert len(task(make_clips([112_000])[0].numpy(), window=3.2)) == 4
 
 
 def test_flash_attention_is_refused_where_it_cannot_add_a_bias(stocks: Any) -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from gmp_atl_hf.checkpoints import load_emotion_model, seen_speakers
 from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.data.audio import read_clip
 from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.files import write_json
 from gmp_atl_hf.inference.classifier import SpeechEmotionClassifier
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel
+from gmp_atl_hf.run.adapters import describe_adapters
 from gmp_atl_hf.training.lora import RefuseIdleAdapters, count_trained
 from hub_server import TOKEN, serve_hub
 from kills import run_until
@@ -110,6 +113,24 @@ def test_the_share_of_trained_parameters_is_kept_and_told(finished: Path) -> Non
     assert "LoRA adapters of rank 2 at q_proj, v_proj" in (finished / "model/README.md").read_text("utf-8")
 
 
+def test_shares_that_differ_among_folds_are_told_with_the_number_of_their_trainings(tmp_path: Path) -> None:
+    """As after a search among ranks, one of which is none at all."""
+    steps: list[Any] = []
+    for number, adapters in enumerate((100, 200, 200, None)):
+        counts = {} if adapters is None else {"lora": {"adapters": adapters, "heads": 50, "all": 10_000}}
+        write_json(tmp_path / str(number) / "training.json", counts)
+        steps.append(SimpleNamespace(finished=True, resolve=lambda number=number: tmp_path / str(number)))
+    assert describe_adapters("direct", {"finetune": steps, "retrain": steps[3:]}) == [
+        "direct: finetune: "
+        "LoRA trains 2.50 % of 10,000 parameters: 200 of adapters and 50 of heads (in 2 of 4 trainings); "
+        "LoRA trains 1.50 % of 10,000 parameters: 100 of adapters and 50 of heads (in 1 of 4 trainings); "
+        "no LoRA (in 1 of 4 trainings)."
+    ]
+    assert describe_adapters("direct", {"finetune": steps[1:3]}) == [
+        "direct: finetune: LoRA trains 2.50 % of 10,000 parameters: 200 of adapters and 50 of heads."
+    ]
+
+
 def test_without_lora_neither_a_key_nor_a_recipe_says_anything_of_it(finished: Path) -> None:
     whole = finished / "whole/seed-0/fold-01/4-finetune"
     assert "lora" not in read_json(whole / "step.json")["inputs"]
@@ -135,13 +156,13 @@ def test_fine_tuning_may_search_among_ranks_on_an_encoder_without_a_mask(
         variants=["direct"],
         search={"stages.finetune.lora.r": [1, 3]},
         backbone__mask_time_prob=0.0,
-        final=False,
     )
     run(searching, tmp_path / "run")
     assert "masked_spec_embed" not in load_file(tmp_path / "run/backbone/seed-0/model.safetensors")
     step = tmp_path / "run/direct/seed-0/fold-01/4-finetune"
     rank = [1, 3][read_json(step / "search.json")["chosen"]]
     assert read_json(step / "adapter/adapter_config.json")["r"] == rank
+    assert f"LoRA adapters of rank {rank} at q_proj" in (tmp_path / "run/model/README.md").read_text("utf-8")
     whole, merged = (load_emotion_model(str(place)) for place in (step, step / "adapter"))
     torch.testing.assert_close(whole.state_dict(), merged.state_dict(), rtol=0, atol=0)
 

@@ -8,6 +8,8 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +17,12 @@ import yaml
 
 from gmp_atl_hf.card.card import render_card
 from gmp_atl_hf.card.facts import read_run
+from gmp_atl_hf.card.method import _start
 from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.evaluation.calibration import expected_calibration_error, fit_temperature
 from gmp_atl_hf.files import write_known
+from gmp_atl_hf.modeling.configuration_gmp_atl import GMPATLConfig
+from gmp_atl_hf.recipe.recipe import Recipe
 from runs import EMOTIONS, read_json, read_lines, recipe_dict, run, stamps, write_corpus
 
 PERCENT = r"\d{1,3}\.\d"
@@ -324,3 +329,12 @@ def test_figures_of_shared_speakers_do_not_pass_for_those_of_strangers(crossed: 
     assert "## How good it is\n" in card
     assert "say nothing about people the model has not seen" in card
     assert "| Test speakers | seen in training as well, or not known | left out or changed on purpose" in card
+
+
+def test_the_card_names_the_start_that_a_search_has_chosen(tmp_path: Path) -> None:
+    searched = {"stages.finetune.start_weight": [0.25, 1.0]}
+    method = Recipe.from_dict(recipe_dict(tmp_path, variants=["gmp-atl"], search=searched)).method("gmp-atl")
+    chosen = method.candidate({"stages.finetune.start_weight": 0.25})
+    facts: Any = SimpleNamespace(method=method, chosen=chosen, config=GMPATLConfig())
+    start = _start(facts, "finetune", "4.", stated="retrain")
+    assert start.value == "the retrained HuBERT, 0.25 of the way to it from the original HuBERT"

@@ -209,6 +209,14 @@ def test_a_finished_model_of_another_variant_or_seed_is_refused_before_the_train
         ({"stages__retrain__early_stopping_patience": 2}, ["stages.retrain", "early_stopping_patience"]),
         ({"stages__multitask__max_seconds": -1}, ["stages.multitask", "max_seconds"]),
         ({"stages__finetune__eval_strategy": "sometimes"}, ["stages.finetune", "sometimes"]),
+        (
+            {
+                "model": {"standardize": True, "speaker_normalization": "speaker"},
+                "stages__finetune__eval_strategy": "steps",
+                "stages__finetune__save_strategy": "steps",
+            },
+            ["stages.finetune", "save_strategy is steps", "at the ends of epochs"],
+        ),
         ({"pseudo_labels__layers": [9]}, ["layers", "9", "3 transformer layers"]),
         ({"model": {"am_softmax_margin": 1.5}}, ["am_softmax_margin", "1.5"]),
         ({"model": {"pooling": "max"}}, ["pooling", "max", "mean"]),

@@ -59,7 +59,7 @@ def method_settings(facts: RunFacts) -> list[Setting]:
 
 def _adapter_settings(facts: RunFacts) -> list[Setting]:
     """Which trainings left the encoder as it is and trained adapters beside its layers."""
-    stages = facts.method.stages
+    stages = facts.chosen.stages
     found = ((STEP_NAMES[stage], getattr(stages, stage).lora) for stage in stages.performed)
     return [
         Setting(
@@ -217,7 +217,7 @@ _STARTS = {
 
 def _start(facts: RunFacts, stage: StageName, part: str, stated: str) -> Setting:
     """Where a training starts from; `stated` is where it does by the paper."""
-    stages, name = facts.method.stages, encoder_name(facts.config)
+    stages, name = facts.chosen.stages, encoder_name(facts.config)
     start, weight = stages.start_of(stage), getattr(stages, stage).start_weight
     path = "" if weight == 1 else f", {weight:g} of the way to it from the original {name}"
     return Setting(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property, partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,10 @@ class SpeechEmotionClassifier:
     """Scores emotions of recordings.
 
     Recordings are read in background threads while the model works, batched with others of similar length, and longer
-    ones are cut into windows while they are read, so that memory depends on neither the number nor the length of
-    recordings. A recording's scores do not depend on the recordings beside it, in float32 and int8 to 1e-4.
+    ones are cut into windows while they are read, so that memory hardly depends on the number or the length of
+    recordings: what is kept of each is a row of scores per window or, while speakers are got to know (`adapt`,
+    `predict_by_speaker`), the vector that its frames are pooled to (12 kB with the defaults and HuBERT base). A
+    recording's scores do not depend on the recordings beside it, in float32 and int8 to 1e-4.
 
     Args:
         model: The emotion model.
@@ -257,22 +260,28 @@ class SpeechEmotionClassifier:
         refuse_without_statistics(self.model)
         warn_without_emotions(self.model)
         states = self._work(self._scorer.pool, inputs, window, hop, progress)
-        names = [name for name, state in zip(speakers, states, strict=True) for _ in state.scores]
-        number = {name: place for place, name in enumerate(dict.fromkeys(names))}
-        owners, clips = torch.tensor([number[name] for name in names]), Counter(names)
-        scores = np.zeros((0, len(self.labels)))
-        if names:
-            pooled = self._on_device(np.stack([vector for state in states for vector in state.scores]))
-            own = statistics_of(self.model, pooled, owners == torch.arange(len(number))[:, None])
-            with torch.inference_mode():
-                logits = self.model.score(pooled, speaker_statistics=own[owners.to(self.device)])[0]["logits"]
-            scores = torch.softmax(logits.float(), dim=-1).cpu().numpy().astype(np.float64)
-        found, taken = [], 0
+        of_speaker: dict[str, list[ReadState]] = defaultdict(list)
+        for name, state in zip(speakers, states, strict=True):
+            of_speaker[name].append(state)
+        clips = {name: self._score_by_themselves(own) for name, own in of_speaker.items()}
+        found = []
         for item, name, state in zip(inputs, speakers, states, strict=True):
-            state.scores, taken = list(scores[taken : taken + len(state.scores)]), taken + len(state.scores)
             one = self._prediction(item, state)
             found.append(replace(one, speaker=name, speaker_clips=None if one.error else clips[name]))
         return found
+
+    def _score_by_themselves(self, states: Sequence[ReadState]) -> int:
+        """Put scores in place of the pooled vectors of one speaker, adapted to all of them; how many they are."""
+        vectors = [vector for state in states for vector in state.scores]
+        if vectors:
+            pooled = self._on_device(np.stack(vectors))
+            statistics = statistics_of(self.model, pooled, torch.ones(1, len(vectors), dtype=torch.bool))[0]
+            with torch.inference_mode():
+                logits = self.model.score(pooled, speaker_statistics=statistics)[0]["logits"]
+            scores = iter(torch.softmax(logits.float(), dim=-1).cpu().numpy().astype(np.float64))
+            for state in states:
+                state.scores = list(islice(scores, len(state.scores)))
+        return len(vectors)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -59,12 +59,17 @@ class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipelin
         kernels, strides = getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ())
         return max(MINIMUM_SAMPLES, receptive_field(kernels, strides))
 
+    @property
+    def most(self) -> int | None:
+        """Most samples that the model can score at once; None for no limit."""
+        return longest_samples(self.model.config)
+
     def _sanitize_parameters(  # type: ignore[override]
         self, window: float | None = None, hop: float | None = None, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         preprocess, forward, postprocess = super()._sanitize_parameters(**kwargs)  # type: ignore[no-untyped-call]
         if window is not None or hop is not None:
-            preprocess["windowing"] = SlidingWindow.from_seconds(window, hop, self.shortest)
+            preprocess["windowing"] = SlidingWindow.from_seconds(window, hop, self.shortest, self.most)
         return preprocess, forward, postprocess
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -90,8 +95,7 @@ class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipelin
         self, inputs: Any, windowing: SlidingWindow | None = None
     ) -> Iterator[dict[str, Any]]:
         """Read a recording and give its windows, of which a short recording has one."""
-        most = longest_samples(self.model.config)
-        longest = LONGEST_SECONDS if most is None else min(LONGEST_SECONDS, most / SAMPLING_RATE)
+        longest = LONGEST_SECONDS if self.most is None else min(LONGEST_SECONDS, self.most / SAMPLING_RATE)
         windows = windowing or SlidingWindow.from_seconds(longest)
         assert windows is not None
         pieces = (

@@ -39,13 +39,18 @@ def adapted_rows(
         of_speaker[rows[place]["speaker"]].append(place)
     for speaker, places in of_speaker.items():
         vectors = pooled[places]
+        if is_unknown(speaker):  # a corpus without names may have thousands of them, so nothing is drawn
+            plain = _say(model, vectors, None)
+            for every in (every for by_clips in said.values() for every in by_clips.values()):
+                every[:, places] = plain
+            continue
         emotions = [rows[place]["emotion"] for place in places]
         for kind in KINDS:
             for draw in range(DRAWS):
                 for some, draws in draw_clips(speaker, emotions, kind, draw):
                     for clips, chosen in draws.items():
-                        drawn = torch.from_numpy(chosen & (not is_unknown(speaker)))
-                        guesses = _say(model, vectors[some], statistics_of(model, vectors, drawn))
+                        statistics = statistics_of(model, vectors, torch.from_numpy(chosen))
+                        guesses = _say(model, vectors[some], statistics)
                         said[kind][clips][draw, np.asarray(places)[some]] = guesses
     return [
         {
@@ -60,6 +65,6 @@ def adapted_rows(
 
 
 @torch.inference_mode()
-def _say(model: HubertForGMPATL, vectors: Tensor, statistics: Tensor) -> np.ndarray:
+def _say(model: HubertForGMPATL, vectors: Tensor, statistics: Tensor | None) -> np.ndarray:
     logits: Tensor = model.score(vectors, speaker_statistics=statistics)[0]["logits"]
     return logits.argmax(-1).cpu().numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -52,12 +53,21 @@ def base_of(start: Weights) -> str:
 
 
 def describe_adapters(variant: str, steps: Mapping[StageName, Iterable[StepFolder]]) -> list[str]:
-    """Say for each stage of a variant how much of the model adapters and heads were, from its first finished step."""
+    """Say for each stage of a variant how much of the model adapters and heads were, in its finished steps.
+
+    Where a search has chosen other adapters for some folds, or none, each share has the number of its trainings.
+    """
     described = []
     for stage, folders in steps.items():
-        files = (folder.resolve() / TRAINING_FILE for folder in folders if folder.finished)
-        first = next(files, None)
-        counts = None if first is None else read_json(first).get("lora")
-        if counts is not None:
-            described.append(f"{variant}: {stage}: {TrainedParameters.from_json(counts)}.")
+        files = dict.fromkeys(folder.resolve() / TRAINING_FILE for folder in folders if folder.finished)
+        found = [read_json(file).get("lora") for file in files]
+        shares = Counter(None if counts is None else TrainedParameters.from_json(counts) for counts in found)
+        if set(shares) <= {None}:
+            continue
+        if len(shares) == 1:
+            said = str(next(iter(shares)))
+        else:
+            named = ((share or "no LoRA", count) for share, count in shares.most_common())
+            said = "; ".join(f"{share} (in {count} of {len(found)} trainings)" for share, count in named)
+        described.append(f"{variant}: {stage}: {said}.")
     return described

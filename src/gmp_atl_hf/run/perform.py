@@ -124,6 +124,7 @@ class Worker:
                 planned.held_out,
                 self.plan.planner.describe(f"{planned.label} · test"),
                 planned.front_end_cache,
+                adapt=True,
             )
         if self.processes.is_main_process:
             split = json_of(planned.fold.to_json())

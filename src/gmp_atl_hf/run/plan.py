@@ -14,6 +14,7 @@ from ..checkpoints import describe_backbone, speakers_seen_by
 from ..data.fingerprints import Recordings, combine
 from ..data.table import Corpus, read_corpora
 from ..errors import RequestError
+from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..protocols.fold import Fold
 from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
 from ..protocols.protocol import Protocol
@@ -21,10 +22,11 @@ from ..pseudo_labels.normalization import groups_of
 from ..recipe.method import Method
 from ..recipe.recipe import Recipe
 from ..run_folder.layout import RunFolder
+from ..training.checks import refuse_long_clips
 from .fold_plan import PlannedFold, Planner, known_genders
 from .processes import join_processes
 from .search import refuse_nobody_to_choose
-from .stages import check_stage_settings
+from .stages import backbone_fields, check_stage_settings
 
 SHUFFLED_STAMP = (
     "Labels of training and development recordings were shuffled within each speaker: this shows chance, "
@@ -121,6 +123,9 @@ def plan_run(
     backbones = {name: described[str(each.backbone)] for name, each in variants.items()}
     _check_stages(variants, backbones, None)
     corpus = _read_corpus(recipe, folder, processes)
+    for backbone in described.values():
+        # Of all clips, tested ones too: a training would meet those of a later fold, or a test its own, after hours.
+        refuse_long_clips(corpus.table, GMPATLConfig(**backbone_fields(backbone)))
     protocol = Protocol(**vars(recipe.protocol))
     every_fold = protocol.folds(corpus.table)
     asked = _asked(folds, every_fold, protocol)

@@ -17,6 +17,7 @@ from ..errors import RequestError, known_names
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.encoding_gmp_atl import GMPATLModel
 from ..modeling.modeling_gmp_atl import (
+    GMPATLEmotionModel,
     GMPATLPreTrainedModel,
     HubertForGMPATL,
     HubertForGMPATLFrameClassification,
@@ -29,6 +30,7 @@ from ..training.arguments import GMPATLTrainingArguments
 from ..training.checks import check_training_arguments, refuse_other_speeds
 from ..training.joint import HubertForGMPATLJoint
 from ..training.lora import refuse_missing_peft, target_layers
+from ..training.speaker_normalization import refuse_checkpoints_within_epochs
 from .defaults import default_arguments, default_model_fields
 
 MODEL_CLASSES: Mapping[StageName, type[GMPATLPreTrainedModel]] = {
@@ -184,6 +186,9 @@ def check_stage_settings(method: Method, backbone: Mapping[str, Any], labels: li
             arguments = make_arguments(Path("unused"), 0, stage_arguments(method, stage), evaluate=True)
             emotions = len(arguments.class_weights or ()) if labels is None else len(labels)
             check_training_arguments(arguments, stage == "retrain", emotions)
+            is_normalized = config.speaker_normalization != "none"
+            if is_normalized and issubclass(model_class_of(method, stage), GMPATLEmotionModel):
+                refuse_checkpoints_within_epochs(arguments)
             if (lora := getattr(method.stages, stage).lora) is not None:
                 if stage == "finetune" and method.joint:
                     raise RequestError(

@@ -299,7 +299,7 @@ class Tested(NamedTuple):
 
     Args:
         rows: Rows of `predictions.jsonl`.
-        adapted: Rows of `adapted.jsonl`; None for a model that cannot be adapted to a speaker.
+        adapted: Rows of `adapted.jsonl`; None where nobody asked, or for a model that cannot be adapted to a speaker.
     """
 
     rows: list[dict[str, Any]]
@@ -313,6 +313,7 @@ def predict(
     held_out: HeldOut = NO_TEST_SET,
     description: str | None = None,
     front_end_cache: Path | None = None,
+    adapt: bool = False,
 ) -> Tested:
     """Test a fine-tuned model.
 
@@ -323,6 +324,8 @@ def predict(
         held_out: What the model must not have seen: the test speakers, unless they are shared and that is allowed.
         description: What the progress bar of the front end says; None for no bar.
         front_end_cache: Folder of the front-end cache; None computes the front end.
+        adapt: Whether clips are also scored by what others of their speaker say, which takes a second pass through the
+            encoder and, for each speaker, time that grows with the square of the clips.
 
     Returns:
         Rows of `predictions.jsonl` and `adapted.jsonl`, in the table's order.
@@ -345,7 +348,7 @@ def predict(
         )
         try:
             logits = np.asarray(trainer.predict(table).predictions, dtype=np.float64)
-            pooled = pool_clips(trainer, model, table).vectors if model.config.standardize else None
+            pooled = pool_clips(trainer, model, table).vectors if adapt and model.config.standardize else None
         except DivergenceError as error:
             raise DivergenceError(f"the model {checkpoint}: {error.found}", error.expected, error.fix) from error
     scores = softmax(logits, axis=1)

@@ -13,7 +13,9 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import HubStrategy
 
 from ..data.audio import SAMPLING_RATE
+from ..data.spelling import first_few
 from ..errors import RequestError
+from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.families_gmp_atl import longest_samples
 from ..modeling.modeling_gmp_atl import GENDERS, GMPATLEmotionModel, GMPATLPreTrainedModel
 from .arguments import UARS, GMPATLTrainingArguments
@@ -275,7 +277,7 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
         )
     if len(table) == 0:
         raise RequestError("the table has no rows", "at least one recording", "look at what was left out of the corpus")
-    _refuse_long_clips(table, model)
+    refuse_long_clips(table, model.config)
     if emotions:
         names = getattr(table.features["emotion"], "names", None)
         known = model.config.emotions
@@ -295,15 +297,21 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
             )
 
 
-def _refuse_long_clips(table: datasets.Dataset, model: GMPATLPreTrainedModel) -> None:
-    """Refuse clips that the encoder has no places for; pieces of them would do for training, but not for tests."""
-    most = longest_samples(model.config)
-    longest = int(np.argmax(table["num_samples"]))
-    samples = table[longest]["num_samples"]
-    if most is not None and samples > most:
-        name = table[longest]["id"] if "id" in table.column_names else f"row {longest}"
+def refuse_long_clips(table: datasets.Dataset, config: GMPATLConfig) -> None:
+    """Refuse, by a `RequestError`, clips that the encoder has no places for.
+
+    Pieces of them would do for training, but not for tests.
+    """
+    most = longest_samples(config)
+    if most is None:
+        return
+    samples = np.asarray(table["num_samples"])
+    long = np.flatnonzero(samples > most).tolist()
+    if long:
+        ids = table["id"] if "id" in table.column_names else [f"row {row}" for row in range(len(table))]
+        named = [f"{ids[row]} has {samples[row] / SAMPLING_RATE:g} s" for row in long]
         raise RequestError(
-            f"{name} has {samples / SAMPLING_RATE:g} s",
-            f"at most {most / SAMPLING_RATE:g} s, for which {model.config.encoder_type} encoders have places",
+            ("" if len(long) == 1 else f"{len(long)} of {len(table)} clips are too long: ") + first_few(named),
+            f"at most {most / SAMPLING_RATE:g} s, for which {config.encoder_type} encoders have places",
             "a corpus of segments (`start` and `end` of the reader `csv`), or another backbone",
         )

@@ -118,6 +118,12 @@ def normalize_by_speaker(
             "whose voice each clip is",
             "add the column, or speaker_normalization: none",
         )
+    refuse_checkpoints_within_epochs(args)
+    return SpeakerStatisticsOfEpoch(table, model, pool)
+
+
+def refuse_checkpoints_within_epochs(args: GMPATLTrainingArguments) -> None:
+    """Refuse, by a `RequestError`, checkpoints where the statistics would be older than the weights."""
     save, evaluate = SaveStrategy(args.save_strategy).value, IntervalStrategy(args.eval_strategy).value
     if save != "no" and "steps" in (save, evaluate):
         raise RequestError(
@@ -125,7 +131,6 @@ def normalize_by_speaker(
             "checkpoints at the ends of epochs, where the speakers' statistics follow from the weights",
             "save_strategy: epoch, eval_strategy: epoch",
         )
-    return SpeakerStatisticsOfEpoch(table, model, pool)
 
 
 def _nobody(speaker: str | None) -> bool:
