@@ -170,3 +170,23 @@ def test_an_adapter_on_a_base_of_another_shape_is_refused(tmp_path: Path) -> Non
     saved_model(tmp_path / "base", intermediate_size=64)
     with pytest.raises(RequestError, match="lacks weights, or .*base has others"):
         SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu")
+
+
+def test_an_adapter_on_a_base_of_other_weights_is_refused(tmp_path: Path) -> None:
+    base = saved_model(tmp_path / "base")
+    trainer = trainer_for(adapted(base), tmp_path / "out", num_train_epochs=1)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "adapter"))
+    SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu")
+
+    other = HubertForGMPATL.from_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        other.hubert.encoder.layers[1].attention.q_proj.weight[0, 0] += 1e-3
+    other.save_pretrained(tmp_path / "base")
+    with pytest.raises(RequestError, match=r"other weights than .*base has now: 1 tensors, .*layers.1.*q_proj.weight"):
+        SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu")
+    with pytest.raises(ValueError, match="was trained on other weights than this model has: 1 tensors"):
+        HubertForGMPATL.from_pretrained(tmp_path / "base").load_adapter(str(tmp_path / "adapter"))
+
+    (tmp_path / "adapter/gmp_atl_base.json").unlink()  # one of an earlier version
+    SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu")

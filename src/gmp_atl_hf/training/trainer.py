@@ -456,4 +456,4 @@ class GMPATLTrainer(AveragingTrainer):
         folder = Path(output_dir or self.args.output_dir or ".")
         (folder / "training_args.bin").unlink(missing_ok=True)
         if self.args.should_save and hasattr(self.model, "peft_config"):
-            complete_adapter(self.model, self.base, folder)
+            complete_adapter(self.model, self.base, folder, self.is_fsdp_enabled or self.is_deepspeed_enabled)
