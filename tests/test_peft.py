@@ -190,3 +190,16 @@ def test_an_adapter_on_a_base_of_other_weights_is_refused(tmp_path: Path) -> Non
 
     (tmp_path / "adapter/gmp_atl_base.json").unlink()  # one of an earlier version
     SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu")
+
+
+def test_whom_another_trainer_has_shown_an_adapter_is_unknown(tmp_path: Path) -> None:
+    adapter = peft.LoraConfig(target_modules=["q_proj"])
+    base = saved_model(tmp_path / "base", seen_speakers=["other/old"], logit_temperature=4.0)
+    peft.get_peft_model(base, adapter).save_pretrained(tmp_path / "adapter")
+    assert seen_speakers(tmp_path / "adapter") == ["other/old", "unknown"]
+    config = SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu").model.config
+    assert (config.seen_speakers, config.logit_temperature) == (["other/old", "unknown"], 1.0)
+
+    build_backbone().save_pretrained(tmp_path / "plain")
+    peft.get_peft_model(HubertForGMPATL.from_pretrained(tmp_path / "plain"), adapter).save_pretrained(tmp_path / "a")
+    assert seen_speakers(tmp_path / "a") == ["unknown"]

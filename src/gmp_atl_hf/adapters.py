@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 from transformers.utils import cached_file, find_adapter_config_file, is_peft_available
 
 from .errors import RequestError
 from .loading_errors import explained
 from .modeling.adapters_gmp_atl import ADAPTER_MODEL_CONFIG, changed_weights
-from .modeling.configuration_gmp_atl import GMPATLConfig
+from .modeling.configuration_gmp_atl import UNKNOWN_SPEAKER, GMPATLConfig
 from .modeling.modeling_gmp_atl import HubertForGMPATL
 
 _COPY = "copy the adapter again, or write it anew with save_pretrained()"
@@ -87,4 +88,15 @@ def merge_adapter(checkpoint: str, adapter: Adapter) -> HubertForGMPATL:
             "adapter again",
         )
     merged: HubertForGMPATL = PeftModel.from_pretrained(loaded[0], checkpoint).merge_and_unload()
+    if adapter.config is None:
+        note_other_trainer(merged.config)
     return merged
+
+
+def note_other_trainer(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Note in a base's configuration that an adapter of another trainer is on it: nobody knows whom that has seen."""
+    if isinstance(config, GMPATLConfig):
+        config.note_unknown_training()
+    else:  # a plain encoder's says nothing of speakers, unless it was pre-trained here
+        config.seen_speakers = [*(getattr(config, "seen_speakers", None) or ()), UNKNOWN_SPEAKER]
+    return config

@@ -22,7 +22,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from .adapters import Adapter as Adapter
-from .adapters import merge_adapter
+from .adapters import merge_adapter, note_other_trainer
 from .data.audio import SAMPLING_RATE
 from .errors import RequestError
 from .files import check_files, hash_file, read_json
@@ -117,7 +117,7 @@ def read_config(
         if not place.is_dir() and (checkpoint.count("/") > 1 or checkpoint.startswith((".", "/", "~"))):
             raise RequestError(f"there is no folder {checkpoint}", expected, fix)
         if (adapter := Adapter.find(str(place) if place.is_dir() else checkpoint)) is not None:
-            return adapter.config or read_config(adapter.base, called, expected, fix)
+            return adapter.config or note_other_trainer(read_config(adapter.base, called, expected, fix))
         if place.is_dir() and not (place / "config.json").is_file():
             inside = place / "model"
             fix = f"give its model, {inside}" if (inside / "config.json").is_file() else fix
