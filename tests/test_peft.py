@@ -15,7 +15,9 @@ from gmp_atl_hf.data.audio import read_clip
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.hub import trainer_card as trainer_push
 from gmp_atl_hf.inference.classifier import SpeechEmotionClassifier
+from gmp_atl_hf.inference.scorers import make_scorer
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
+from gmp_atl_hf.training.lora import add_lora
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from models import MODELS, build_backbone
 from tables import LABELS, feature_extractor, small_model, speech_table, training_arguments
@@ -203,3 +205,9 @@ def test_whom_another_trainer_has_shown_an_adapter_is_unknown(tmp_path: Path) ->
     build_backbone().save_pretrained(tmp_path / "plain")
     peft.get_peft_model(HubertForGMPATL.from_pretrained(tmp_path / "plain"), adapter).save_pretrained(tmp_path / "a")
     assert seen_speakers(tmp_path / "a") == ["unknown"]
+
+
+def test_int8_is_not_computed_past_an_adapter_that_is_not_merged() -> None:
+    model = add_lora(small_model(HubertForGMPATL).eval())
+    with pytest.raises(RequestError, match=r"layers.0.attention.[qv]_proj has an adapter(.|\n)*merge_and_unload"):
+        make_scorer(model.get_base_model(), feature_extractor(), "int8")
