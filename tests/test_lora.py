@@ -25,7 +25,7 @@ from gmp_atl_hf.data.audio import read_clip
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.inference.classifier import SpeechEmotionClassifier
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel
-from gmp_atl_hf.training.lora import RefuseIdleAdapters, count_trained
+from gmp_atl_hf.training.lora import count_trained
 from hub_server import TOKEN, serve_hub
 from kills import run_until
 from models import MODELS, head_fields
@@ -208,7 +208,6 @@ def test_adapters_that_an_encoder_passes_by_are_refused_before_the_first_update(
         speech_table(6).add_column("speaker", ["a"] * 6),
         None,
         feature_extractor(),
-        callbacks=[RefuseIdleAdapters()],
     )
     with pytest.raises(RequestError, match="target_modules has q_proj, and this encoder"):
         trainer.train()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,17 @@ def test_int8_is_not_computed_past_an_adapter_that_is_not_merged() -> None:
     model = add_lora(small_model(HubertForGMPATL).eval())
     with pytest.raises(RequestError, match=r"layers.0.attention.[qv]_proj has an adapter(.|\n)*merge_and_unload"):
         make_scorer(model.get_base_model(), feature_extractor(), "int8")
+
+
+def test_adapters_are_not_frozen_with_the_encoder(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="freeze_encoder is true, and the adapters are in the encoder"):
+        trainer_for(add_lora(small_model(HubertForGMPATL)), tmp_path, freeze_encoder=True)
+
+
+def test_layers_that_are_dropped_at_the_first_update_are_not_passed_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = cycle([0.0, 0.9])  # every other layer is dropped
+    monkeypatch.setattr("torch.rand", lambda *_, **__: torch.tensor(next(draws)))
+    model = add_lora(small_model(HubertForGMPATL, layerdrop=0.5))
+    trainer_for(model, tmp_path, num_train_epochs=1).train()

@@ -39,7 +39,6 @@ from ..run_folder.step_folder import STARTED_FILE
 from ..training.callbacks import StopAtStep
 from ..training.head_first import pool_clips
 from ..training.joint import HubertForGMPATLJoint
-from ..training.lora import RefuseIdleAdapters
 from ..training.trainer import GMPATLTrainer
 from .adaptation import adapted_rows
 from .adapters import Adapters
@@ -87,8 +86,6 @@ def train(folder: Path, task: Training) -> None:
     checkpoint = _last_checkpoint(folder / CHECKPOINTS)
     callbacks: list[TrainerCallback] = [_HashCheckpoint()]
     adapters = None if task.lora is None else Adapters(model, task)
-    if adapters is not None:
-        callbacks.append(RefuseIdleAdapters())
     if task.stop_at is not None:
         callbacks.append(StopAtStep(task.stop_at))
     with quiet_transformers(), deterministic(state.device), _labelled(task, folder) as (train_rows, dev_rows):

@@ -216,9 +216,14 @@ class RefuseIdleAdapters(TrainerCallback):
         """
         if state.global_step:
             return
-        idle = [name for name, each in model.named_parameters() if "lora_B" in name and each.grad is None]
-        if idle:
-            endings = dict.fromkeys(name.partition(f".{_ADAPTER}")[0].rpartition(".")[2] for name in idle)
+        called: dict[str, list[bool]] = {}
+        for name, each in model.named_parameters():
+            if "lora_B" in name and each.requires_grad:
+                ending = name.partition(f".{_ADAPTER}")[0].rpartition(".")[2]
+                called.setdefault(ending, []).append(each.grad is not None)
+        # Of layers that are dropped at random, not all have a part in every update.
+        enough = any if getattr(model.config, "layerdrop", 0) else all
+        if endings := [ending for ending, layers in called.items() if not enough(layers)]:
             raise RequestError(
                 f"target_modules has {', '.join(endings)}, and this encoder passes their adapters by: no gradient",
                 "layers that the encoder calls",
