@@ -226,3 +226,14 @@ def test_layers_that_are_dropped_at_the_first_update_are_not_passed_by(
     monkeypatch.setattr("torch.rand", lambda *_, **__: torch.tensor(next(draws)))
     model = add_lora(small_model(HubertForGMPATL, layerdrop=0.5))
     trainer_for(model, tmp_path, num_train_epochs=1).train()
+
+
+def test_an_adapter_needs_no_vector_for_masked_frames_that_its_model_has_not(tmp_path: Path) -> None:
+    build_backbone(mask_time_prob=0.0).save_pretrained(tmp_path / "plain")
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: n for n, label in enumerate(LABELS)}}
+    base = HubertForGMPATL.from_pretrained(tmp_path / "plain", mask_time_prob=0.1, **names)
+    trainer = trainer_for(adapted(base), tmp_path / "out", num_train_epochs=1)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "adapter"))
+    classifier = SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu")
+    torch.testing.assert_close(classifier.model.classifier.weight, trainer.base.classifier.weight.detach())
