@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,20 @@ def test_the_adapter_beside_the_model_is_the_model_with_its_speakers_and_tempera
     assert not list(finished.rglob("adapter/README.md"))
     for step in STEPS:
         assert (finished / FOLD / step / "adapter" / "adapter_model.safetensors").is_file(), step
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "gmp_atl_config.json"])
+@pytest.mark.parametrize("place", ["model", f"{FOLD}/4-finetune"])
+def test_an_adapter_that_was_damaged_is_refused(place: str, name: str, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / place / "adapter", tmp_path / "adapter")
+    load_emotion_model(str(tmp_path / "adapter"))
+    file = tmp_path / "adapter" / name
+    file.write_bytes(file.read_bytes().replace(b"0", b"1"))
+    with pytest.raises(RequestError, match=f"{name} is damaged or was changed"):
+        load_emotion_model(str(tmp_path / "adapter"))
+    if name == "gmp_atl_config.json":
+        with pytest.raises(RequestError, match=f"{name} is damaged or was changed"):
+            seen_speakers(tmp_path / "adapter")
 
 
 def test_the_share_of_trained_parameters_is_kept_and_told(finished: Path) -> None:

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import cached_file, find_adapter_config_file, is_peft_available
 
 from .errors import RequestError
+from .files import check_files
 from .loading_errors import explained
 from .modeling.adapters_gmp_atl import ADAPTER_MODEL_CONFIG, changed_weights
 from .modeling.configuration_gmp_atl import UNKNOWN_SPEAKER, GMPATLConfig
@@ -43,6 +44,7 @@ class Adapter:
         described = find_adapter_config_file(checkpoint)
         if described is None:
             return None
+        check_files(folder, Path(described).name, ADAPTER_MODEL_CONFIG)
         with explained(f"the adapter {checkpoint} cannot be read", "a whole adapter", _COPY):
             base = json.loads(Path(described).read_text("utf-8")).get("base_model_name_or_path")
             kept = cached_file(checkpoint, ADAPTER_MODEL_CONFIG, _raise_exceptions_for_missing_entries=False)
@@ -86,8 +88,7 @@ def merge_adapter(checkpoint: str, adapter: Adapter) -> HubertForGMPATL:
             f"the adapter {checkpoint} was trained on other weights than {adapter.base} has now: "
             f"{len(changed)} tensors, {', '.join(changed[:3])}",
             "the model that it was trained on, whose weights it has noted",
-            "bring that model back, name where it is as base_model_name_or_path in adapter_config.json, or train the "
-            "adapter again",
+            "bring that model back, or train the adapter again",
         )
     merged: HubertForGMPATL = PeftModel.from_pretrained(loaded[0], checkpoint).merge_and_unload()
     if adapter.config is None:

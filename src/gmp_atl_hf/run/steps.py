@@ -109,6 +109,7 @@ def train(folder: Path, task: Training) -> None:
         if adapters is not None:
             adapters.save_and_merge(folder / ADAPTER)
             feature_extractor.save_pretrained(folder / ADAPTER)
+            remember(folder / ADAPTER, (folder / ADAPTER).iterdir())  # it is also used without this folder's notes
         with quiet_transformers():
             (model.without_frame_heads() if isinstance(model, HubertForGMPATLJoint) else model).save_pretrained(folder)
         feature_extractor.save_pretrained(folder)
