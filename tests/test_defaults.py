@@ -88,3 +88,15 @@ def test_the_weight_of_the_second_loss_reaches_the_fine_tuning_alone() -> None:
     assert stage_model_fields(made, "finetune", LABELS)["frame_weight"] == 0.3
     with pytest.raises(RequestError, match=r"stages\.multitask\.model\.frame_weight"):
         method("small", stages={"multitask": {"model": {"frame_weight": 0.3}}})
+
+
+@pytest.mark.parametrize("stage", ["multitask", "retrain", "finetune"])
+def test_adapters_learn_alike_in_every_layer_and_ten_times_as_fast_as_an_encoder(stage: Any) -> None:
+    for backbone in ("small", SCRATCH):
+        arguments = stage_arguments(method(backbone, stages={stage: {"lora": {}}}), stage)
+        assert arguments["learning_rate"] == 1e-3 and "layer_decay" not in arguments
+    chosen = {"lora": {}, "layer_decay": 0.5, "learning_rate": 3e-4}
+    arguments = stage_arguments(method("small", stages={stage: chosen}), stage)
+    assert (arguments["learning_rate"], arguments["layer_decay"]) == (3e-4, 0.5)
+    untouched = stage_arguments(method("small", stages={stage: {"lora": None}}), stage)
+    assert untouched == stage_arguments(method("small"), stage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ from gmp_atl_hf.files import write_json
 from gmp_atl_hf.inference.classifier import SpeechEmotionClassifier
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from gmp_atl_hf.run.adapters import describe_adapters
-from gmp_atl_hf.training.lora import RefuseIdleAdapters, count_trained
+from gmp_atl_hf.training.lora import count_trained
 from hub_server import TOKEN, serve_hub
 from kills import run_until
 from models import MODELS, head_fields
@@ -97,6 +98,20 @@ def test_the_adapter_beside_the_model_is_the_model_with_its_speakers_and_tempera
     assert not list(finished.rglob("adapter/README.md"))
     for step in STEPS:
         assert (finished / FOLD / step / "adapter" / "adapter_model.safetensors").is_file(), step
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "gmp_atl_config.json"])
+@pytest.mark.parametrize("place", ["model", f"{FOLD}/4-finetune"])
+def test_an_adapter_that_was_damaged_is_refused(place: str, name: str, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / place / "adapter", tmp_path / "adapter")
+    load_emotion_model(str(tmp_path / "adapter"))
+    file = tmp_path / "adapter" / name
+    file.write_bytes(file.read_bytes().replace(b"0", b"1"))
+    with pytest.raises(RequestError, match=f"{name} is damaged or was changed"):
+        load_emotion_model(str(tmp_path / "adapter"))
+    if name == "gmp_atl_config.json":
+        with pytest.raises(RequestError, match=f"{name} is damaged or was changed"):
+            seen_speakers(tmp_path / "adapter")
 
 
 def test_the_share_of_trained_parameters_is_kept_and_told(finished: Path) -> None:
@@ -229,7 +244,6 @@ def test_adapters_that_an_encoder_passes_by_are_refused_before_the_first_update(
         speech_table(6).add_column("speaker", ["a"] * 6),
         None,
         feature_extractor(),
-        callbacks=[RefuseIdleAdapters()],
     )
     with pytest.raises(RequestError, match="target_modules has q_proj, and this encoder"):
         trainer.train()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from gmp_atl_hf.data.audio import read_clip
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.hub import trainer_card as trainer_push
 from gmp_atl_hf.inference.classifier import SpeechEmotionClassifier
+from gmp_atl_hf.inference.scorers import make_scorer
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
+from gmp_atl_hf.training.lora import add_lora
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from models import MODELS, build_backbone
 from tables import LABELS, feature_extractor, small_model, speech_table, training_arguments
@@ -170,3 +173,67 @@ def test_an_adapter_on_a_base_of_another_shape_is_refused(tmp_path: Path) -> Non
     saved_model(tmp_path / "base", intermediate_size=64)
     with pytest.raises(RequestError, match="lacks weights, or .*base has others"):
         SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu")
+
+
+def test_an_adapter_on_a_base_of_other_weights_is_refused(tmp_path: Path) -> None:
+    base = saved_model(tmp_path / "base")
+    trainer = trainer_for(adapted(base), tmp_path / "out", num_train_epochs=1)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "adapter"))
+    SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu")
+
+    other = HubertForGMPATL.from_pretrained(tmp_path / "base")
+    with torch.no_grad():
+        other.hubert.encoder.layers[1].attention.q_proj.weight[0, 0] += 1e-3
+    other.save_pretrained(tmp_path / "base")
+    with pytest.raises(RequestError, match=r"other weights than .*base has now: 1 tensors, .*layers.1.*q_proj.weight"):
+        SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu")
+    with pytest.raises(ValueError, match="was trained on other weights than this model has: 1 tensors"):
+        HubertForGMPATL.from_pretrained(tmp_path / "base").load_adapter(str(tmp_path / "adapter"))
+
+    (tmp_path / "adapter/gmp_atl_base.json").unlink()  # one of an earlier version
+    SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu")
+
+
+def test_whom_another_trainer_has_shown_an_adapter_is_unknown(tmp_path: Path) -> None:
+    adapter = peft.LoraConfig(target_modules=["q_proj"])
+    base = saved_model(tmp_path / "base", seen_speakers=["other/old"], logit_temperature=4.0)
+    peft.get_peft_model(base, adapter).save_pretrained(tmp_path / "adapter")
+    assert seen_speakers(tmp_path / "adapter") == ["other/old", "unknown"]
+    config = SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu").model.config
+    assert (config.seen_speakers, config.logit_temperature) == (["other/old", "unknown"], 1.0)
+
+    build_backbone().save_pretrained(tmp_path / "plain")
+    peft.get_peft_model(HubertForGMPATL.from_pretrained(tmp_path / "plain"), adapter).save_pretrained(tmp_path / "a")
+    assert seen_speakers(tmp_path / "a") == ["unknown"]
+
+
+def test_int8_is_not_computed_past_an_adapter_that_is_not_merged() -> None:
+    model = add_lora(small_model(HubertForGMPATL).eval())
+    with pytest.raises(RequestError, match=r"layers.0.attention.[qv]_proj has an adapter(.|\n)*merge_and_unload"):
+        make_scorer(model.get_base_model(), feature_extractor(), "int8")
+
+
+def test_adapters_are_not_frozen_with_the_encoder(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="freeze_encoder is true, and the adapters are in the encoder"):
+        trainer_for(add_lora(small_model(HubertForGMPATL)), tmp_path, freeze_encoder=True)
+
+
+def test_layers_that_are_dropped_at_the_first_update_are_not_passed_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = cycle([0.0, 0.9])  # every other layer is dropped
+    monkeypatch.setattr("torch.rand", lambda *_, **__: torch.tensor(next(draws)))
+    model = add_lora(small_model(HubertForGMPATL, layerdrop=0.5))
+    trainer_for(model, tmp_path, num_train_epochs=1).train()
+
+
+def test_an_adapter_needs_no_vector_for_masked_frames_that_its_model_has_not(tmp_path: Path) -> None:
+    build_backbone(mask_time_prob=0.0).save_pretrained(tmp_path / "plain")
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: n for n, label in enumerate(LABELS)}}
+    base = HubertForGMPATL.from_pretrained(tmp_path / "plain", mask_time_prob=0.1, **names)
+    trainer = trainer_for(adapted(base), tmp_path / "out", num_train_epochs=1)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "adapter"))
+    classifier = SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu")
+    torch.testing.assert_close(classifier.model.classifier.weight, trainer.base.classifier.weight.detach())

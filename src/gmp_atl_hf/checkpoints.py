@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,14 +19,15 @@ from transformers import (
     WhisperFeatureExtractor,
     set_seed,
 )
-from transformers.utils import cached_file, find_adapter_config_file, is_peft_available
+from transformers.utils import cached_file
 
+from .adapters import Adapter as Adapter
+from .adapters import merge_adapter, note_other_trainer
 from .data.audio import SAMPLING_RATE
 from .errors import RequestError
 from .files import check_files, hash_file, read_json
 from .loading_errors import explained as explained
 from .loading_errors import quiet_transformers as quiet_transformers
-from .modeling.adapters_gmp_atl import ADAPTER_MODEL_CONFIG
 from .modeling.configuration_gmp_atl import LATER_FIELDS, GMPATLConfig, find_checkpoint, shipped_folder
 from .modeling.encoding_gmp_atl import GMPATLModel
 from .modeling.families_gmp_atl import FAMILIES, HUBERT
@@ -54,42 +54,6 @@ _BACKBONE_FIX = (
     "backbone: facebook/hubert-base-ls960, a folder, or a mapping of HubertConfig fields to start from scratch"
 )
 _COPY = "copy the checkpoint again, or write it anew with save_pretrained()"
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """What is known of a PEFT adapter."""
-
-    base: str
-    """Folder or Hub id of the model that it belongs to."""
-
-    config: GMPATLConfig | None
-    """That of the model it was trained in; None where another trainer than ours has saved it."""
-
-    @classmethod
-    def find(cls, checkpoint: str) -> Adapter | None:
-        """Read the adapter of a folder or Hub id; None for a whole model, or none at all.
-
-        Raises:
-            RequestError: It does not say which model it belongs to, or its files are damaged.
-        """
-        folder = Path(checkpoint)
-        if (folder / "config.json").is_file():
-            return None
-        described = find_adapter_config_file(checkpoint)
-        if described is None:
-            return None
-        with explained(f"the adapter {checkpoint} cannot be read", "a whole adapter", _COPY):
-            base = json.loads(Path(described).read_text("utf-8")).get("base_model_name_or_path")
-            kept = cached_file(checkpoint, ADAPTER_MODEL_CONFIG, _raise_exceptions_for_missing_entries=False)
-            config = None if kept is None else GMPATLConfig.from_dict(json.loads(Path(kept).read_text("utf-8")))
-        if not base or str(base) == checkpoint:
-            raise RequestError(
-                f"the adapter {checkpoint} does not say which model it belongs to (it says {base!r})",
-                "base_model_name_or_path in adapter_config.json",
-                "write the folder or Hub id of that model there, or merge_and_unload() before saving",
-            )
-        return cls(str(base), config)
 
 
 def locate(checkpoint: str | Path) -> str:
@@ -153,7 +117,7 @@ def read_config(
         if not place.is_dir() and (checkpoint.count("/") > 1 or checkpoint.startswith((".", "/", "~"))):
             raise RequestError(f"there is no folder {checkpoint}", expected, fix)
         if (adapter := Adapter.find(str(place) if place.is_dir() else checkpoint)) is not None:
-            return adapter.config or read_config(adapter.base, called, expected, fix)
+            return adapter.config or note_other_trainer(read_config(adapter.base, called, expected, fix))
         if place.is_dir() and not (place / "config.json").is_file():
             inside = place / "model"
             fix = f"give its model, {inside}" if (inside / "config.json").is_file() else fix
@@ -337,30 +301,7 @@ def load_emotion_model(checkpoint: str) -> HubertForGMPATL:
     if adapter is None:
         return load_weights(HubertForGMPATL, checkpoint, config, whole=True)
     with explained(f"the adapter {checkpoint} cannot be loaded", expected, fix):
-        return _merge_adapter(checkpoint, adapter)
-
-
-def _merge_adapter(checkpoint: str, adapter: Adapter) -> HubertForGMPATL:
-    """Merge an adapter into the model that it belongs to; its weights may bring the head."""
-    if not is_peft_available():
-        raise RequestError(
-            f"{checkpoint} is an adapter, and peft is not installed", "peft", 'pip install "gmp-atl-hf[peft]"'
-        )
-    from peft import PeftModel, load_peft_weights
-
-    fitting = {} if adapter.config is None else {"config": adapter.config, "ignore_mismatched_sizes": True}
-    loaded: Any = HubertForGMPATL.from_pretrained(
-        adapter.base, dtype=torch.float32, output_loading_info=True, **fitting
-    )
-    brought = {name.removeprefix("base_model.model.") for name in load_peft_weights(checkpoint, device="cpu")}
-    if missing := sorted({*loaded[1]["missing_keys"], *(key for key, *_ in loaded[1]["mismatched_keys"])} - brought):
-        raise RequestError(
-            f"the model {checkpoint} lacks weights, or {adapter.base} has others: {', '.join(missing[:5])}",
-            "a complete adapter and the model that it was trained on",
-            "copy it again, or give it the base model of that time",
-        )
-    merged: HubertForGMPATL = PeftModel.from_pretrained(loaded[0], checkpoint).merge_and_unload()
-    return merged
+        return merge_adapter(checkpoint, adapter)
 
 
 def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:

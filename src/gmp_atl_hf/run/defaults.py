@@ -37,14 +37,26 @@ _PRE_TRAINED: Mapping[StageName, Mapping[str, Any]] = {
     "finetune": _ON_CLIPS,
 }
 
+# Adapters begin as nothing and tear nothing up: the low ones are to learn as much as the high ones.
+_OF_ADAPTERS: Mapping[str, Any] = {"learning_rate": 1e-3}
+
 # The last layer as it is: the norm after it was not trained in every encoder. Without standardising, a few channels of
 # large mean and variance hide all others from a cosine.
 _MODEL: Mapping[str, Any] = {"readout": -1, "pooling": "statistics", "standardize": True}
 
 
-def default_arguments(stage: StageName, backbone: str | Mapping[str, Any]) -> Mapping[str, Any]:
-    """`GMPATLTrainingArguments` fields of a stage, for a recipe's backbone: a name, or a configuration from scratch."""
-    return (_FROM_SCRATCH if isinstance(backbone, Mapping) else _PRE_TRAINED)[stage]
+def default_arguments(stage: StageName, backbone: str | Mapping[str, Any], lora: bool = False) -> Mapping[str, Any]:
+    """`GMPATLTrainingArguments` fields of a stage.
+
+    Args:
+        stage: Which training.
+        backbone: The recipe's: a name, or a configuration from scratch.
+        lora: Whether adapters are trained in place of the encoder.
+    """
+    found = (_FROM_SCRATCH if isinstance(backbone, Mapping) else _PRE_TRAINED)[stage]
+    if not lora:
+        return found
+    return {**{name: value for name, value in found.items() if name != "layer_decay"}, **_OF_ADAPTERS}
 
 
 def default_model_fields(backbone: str | Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from ..card.card import write_model_card
 from ..card.usage import write_usage
 from ..checkpoints import load_feature_extractor, load_model, quiet_transformers
 from ..errors import RequestError
-from ..files import STEP_FILE, check_files, read_json
+from ..files import STEP_FILE, check_files, read_json, remember
 from ..modeling.adapters_gmp_atl import ADAPTER_MODEL_CONFIG
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from ..protocols.fold import Fold
@@ -145,3 +145,4 @@ def _write_model(plan: RunPlan, folder: Path, chosen: PlannedFold, folds: Sequen
     if (source / ADAPTER).is_dir():
         shutil.copytree(source / ADAPTER, folder / ADAPTER, dirs_exist_ok=True)
         model.config.to_json_file(folder / ADAPTER / ADAPTER_MODEL_CONFIG)  # with its temperature
+        remember(folder / ADAPTER, (folder / ADAPTER).iterdir())

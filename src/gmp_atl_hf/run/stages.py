@@ -49,11 +49,12 @@ TRACKERS: Mapping[str, Callable[[], bool]] = {
 
 def stage_arguments(method: Method, stage: StageName) -> dict[str, Any]:
     """`GMPATLTrainingArguments` fields of a stage as JSON types, without what belongs to one fold."""
-    given = getattr(method.stages, stage).arguments
+    own = getattr(method.stages, stage)
     data: dict[str, Any] = {"max_seconds": method.data.max_seconds}
     if stage != "retrain" and method.data.augment != "none":  # frame labels are those of the clip as it was recorded
         data["augment"] = method.data.augment
-    return _plain({**default_arguments(stage, method.backbone), **data, **given})
+    defaults = default_arguments(stage, method.backbone, lora=own.lora is not None)
+    return _plain({**defaults, **data, **own.arguments})
 
 
 def learns_frame_labels(method: Method, stage: StageName) -> bool:

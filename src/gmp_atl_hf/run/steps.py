@@ -39,7 +39,6 @@ from ..run_folder.step_folder import STARTED_FILE
 from ..training.callbacks import StopAtStep
 from ..training.head_first import pool_clips
 from ..training.joint import HubertForGMPATLJoint
-from ..training.lora import RefuseIdleAdapters
 from ..training.trainer import GMPATLTrainer
 from .adaptation import adapted_rows
 from .adapters import Adapters
@@ -87,8 +86,6 @@ def train(folder: Path, task: Training) -> None:
     checkpoint = _last_checkpoint(folder / CHECKPOINTS, arguments.load_best_model_at_end)
     callbacks: list[TrainerCallback] = [_HashCheckpoint()]
     adapters = None if task.lora is None else Adapters(model, task)
-    if adapters is not None:
-        callbacks.append(RefuseIdleAdapters())
     if task.stop_at is not None:
         callbacks.append(StopAtStep(task.stop_at))
     with quiet_transformers(), deterministic(state.device), _labelled(task, folder) as (train_rows, dev_rows):
@@ -112,6 +109,7 @@ def train(folder: Path, task: Training) -> None:
         if adapters is not None:
             adapters.save_and_merge(folder / ADAPTER)
             feature_extractor.save_pretrained(folder / ADAPTER)
+            remember(folder / ADAPTER, (folder / ADAPTER).iterdir())  # it is also used without this folder's notes
         with quiet_transformers():
             (model.without_frame_heads() if isinstance(model, HubertForGMPATLJoint) else model).save_pretrained(folder)
         feature_extractor.save_pretrained(folder)

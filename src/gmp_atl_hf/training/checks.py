@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+from transformers import Trainer
 from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import HubStrategy
 
@@ -86,6 +87,11 @@ def tables_of(dataset: Any) -> dict[str, Any]:
     return dict(dataset) if isinstance(dataset, dict) else {"": dataset}
 
 
+def is_sharded(trainer: Trainer) -> bool:
+    """Whether FSDP or DeepSpeed cuts tensors up, so that no process has the whole of them."""
+    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+
+
 def check_trainer(
     model: GMPATLPreTrainedModel,
     arguments: GMPATLTrainingArguments,
@@ -144,12 +150,18 @@ def check_trainer(
 
 
 def check_adapter(model: Any, base: GMPATLPreTrainedModel, arguments: GMPATLTrainingArguments) -> None:
-    """Refuse a training of which an adapter would not save everything, or with heads to train that are frozen.
+    """Refuse a training of which an adapter would not save everything, or with parts to train that are frozen.
 
     Raises:
-        RequestError: Names what is missing among the adapter's `modules_to_save`.
+        RequestError: Names what is frozen, or missing among the adapter's `modules_to_save`.
     """
     if hasattr(model, "peft_config"):
+        if arguments.freeze_encoder:
+            raise RequestError(
+                "freeze_encoder is true, and the adapters are in the encoder: they would be frozen with it",
+                "adapters that are trained; peft freezes the rest of the encoder by itself",
+                "leave freeze_encoder out, or train the heads of a model without an adapter",
+            )
         weights = base.hubert.layer_weights
         if weights is not None and not weights.requires_grad:
             raise RequestError(

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from transformers.utils import is_peft_available
 
 from ..errors import RequestError, did_you_mean, known_names
-from ..modeling.adapters_gmp_atl import ADAPTER_MODEL_CONFIG
+from ..modeling.adapters_gmp_atl import ADAPTER_MODEL_CONFIG, note_base
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from .lora_settings import LoraSettings
 
@@ -156,13 +156,16 @@ def count_trained(adapted: nn.Module) -> TrainedParameters:
     return TrainedParameters(adapters, sum(trained.values()) - adapters, sum(each.numel() for each in own.values()))
 
 
-def complete_adapter(adapted: nn.Module, model: GMPATLPreTrainedModel, folder: Path) -> None:
-    """Put beside a saved adapter what peft leaves out: the model's configuration, and what is trained outside modules.
+def complete_adapter(adapted: nn.Module, model: GMPATLPreTrainedModel, folder: Path, sharded: bool = False) -> None:
+    """Put beside a saved adapter what peft leaves out.
+
+    That is the model's configuration, what is trained outside modules, and what the weights were that it belongs to.
 
     Args:
         adapted: The model in its adapter.
         model: The same, taken out of it.
         folder: Where the adapter was saved.
+        sharded: Whether no process has the whole weights, so that none can say what they were.
     """
     # An adapter has no configuration of the model, so no labels and no speakers.
     model.config.architectures = [type(model).__name__]
@@ -171,6 +174,9 @@ def complete_adapter(adapted: nn.Module, model: GMPATLPreTrainedModel, folder: P
     weights = folder / "adapter_model.safetensors"
     if loose and weights.is_file():
         save_file({**load_file(weights), **loose}, weights, metadata={"format": "pt"})  # peft's loading takes them
+    if not sharded:
+        parts = (_SAVED, ".original_module.", getattr(adapted.base_model, "prefix", _ADAPTER))
+        note_base(model, folder, lambda name: any(part in name for part in parts))
 
 
 def _loose_parameters(adapted: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -210,9 +216,14 @@ class RefuseIdleAdapters(TrainerCallback):
         """
         if state.global_step:
             return
-        idle = [name for name, each in model.named_parameters() if "lora_B" in name and each.grad is None]
-        if idle:
-            endings = dict.fromkeys(name.partition(f".{_ADAPTER}")[0].rpartition(".")[2] for name in idle)
+        called: dict[str, list[bool]] = {}
+        for name, each in model.named_parameters():
+            if "lora_B" in name and each.requires_grad:
+                ending = name.partition(f".{_ADAPTER}")[0].rpartition(".")[2]
+                called.setdefault(ending, []).append(each.grad is not None)
+        # Of layers that are dropped at random, not all have a part in every update.
+        enough = any if getattr(model.config, "layerdrop", 0) else all
+        if endings := [ending for ending, layers in called.items() if not enough(layers)]:
             raise RequestError(
                 f"target_modules has {', '.join(endings)}, and this encoder passes their adapters by: no gradient",
                 "layers that the encoder calls",

@@ -35,10 +35,10 @@ from .arguments import GMPATLTrainingArguments, adapt_arguments, complete_argume
 from .averaging import AveragingTrainer
 from .bfloat16_on_cpu import math_attention_for_cpu_bf16
 from .callbacks import FindBestModel, SetEpoch, StopAtDivergence, StopAtEnd, StopWithoutImprovement, TrainingProgress
-from .checks import base_of, check_adapter, check_trainer, check_training_table, tables_of
+from .checks import base_of, check_adapter, check_trainer, check_training_table, is_sharded, tables_of
 from .figures import figures_of
 from .head_first import learn_emotions, pool_clips, prepare_heads
-from .lora import complete_adapter
+from .lora import RefuseIdleAdapters, complete_adapter
 from .microbatches import split_by_length
 from .parameters import decay_by_layer, split_groups, train_in_float32
 from .speaker_normalization import normalize_by_speaker
@@ -148,7 +148,8 @@ class GMPATLTrainer(AveragingTrainer):
     def _add_callbacks(self) -> None:
         if self.args.early_stopping_patience is not None:
             self.add_callback(StopWithoutImprovement(self.args.early_stopping_patience))
-        for callback in filter(None, (StopAtEnd(), FindBestModel(), self._divergence, self._speakers)):
+        idle = RefuseIdleAdapters() if hasattr(self.model, "peft_config") and not is_sharded(self) else None
+        for callback in filter(None, (StopAtEnd(), FindBestModel(), self._divergence, self._speakers, idle)):
             self.add_callback(callback)
         for stock in (ProgressCallback, PrinterCallback):
             self.remove_callback(stock)
@@ -161,9 +162,8 @@ class GMPATLTrainer(AveragingTrainer):
         """The cache of the front end as it is now; None where it is trained, or the waveform is needed."""
         trained = any(parameter.requires_grad for parameter in self.base.hubert.feature_extractor.parameters())
         own_collator = type(self._train_collator) is not GMPATLDataCollator
-        cut_up = self.is_fsdp_enabled or self.is_deepspeed_enabled  # no process has the whole tensors
         augmented = self.args.augment != "none"  # another waveform every time
-        if self._front_end_cache is False or trained or own_collator or cut_up or augmented:
+        if self._front_end_cache is False or trained or own_collator or is_sharded(self) or augmented:
             return None
         folder = self._front_end_cache
         if folder is True:
@@ -456,4 +456,4 @@ class GMPATLTrainer(AveragingTrainer):
         folder = Path(output_dir or self.args.output_dir or ".")
         (folder / "training_args.bin").unlink(missing_ok=True)
         if self.args.should_save and hasattr(self.model, "peft_config"):
-            complete_adapter(self.model, self.base, folder)
+            complete_adapter(self.model, self.base, folder, is_sharded(self))

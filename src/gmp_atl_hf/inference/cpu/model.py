@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...errors import RequestError
 from ...modeling.configuration_gmp_atl import GMPATLConfig
 from ...modeling.encoding_gmp_atl import weigh_layers
 from ...modeling.families_gmp_atl import family_of
@@ -31,10 +32,12 @@ class PackedModel:
     first convolution and the emotion head stay float32.
 
     Raises:
-        RequestError: int8 on a machine without it.
+        RequestError: int8 on a machine without it, or of a model with adapters beside its layers.
     """
 
     def __init__(self, model: HubertForGMPATL, int8: bool = False) -> None:
+        if int8:
+            _refuse_adapters(model)
         self.model = model
         hubert: Any = model.hubert
         with torch.inference_mode():
@@ -137,6 +140,17 @@ class _Layer:
 
     def _feed(self, frames: Tensor) -> Tensor:
         return self.outer(self.activation(self.inner(frames)))
+
+
+def _refuse_adapters(model: nn.Module) -> None:
+    """Refuse layers whose weights are not all that they compute: int8 is made of weights."""
+    layer = next((name for name, _ in model.named_modules() if name.endswith(".base_layer")), None)
+    if layer is not None:
+        raise RequestError(
+            f"precision is 'int8', and {layer.removesuffix('.base_layer')} has an adapter beside it",
+            "plain layers: int8 is computed from their weights, without what an adapter adds",
+            "merge_and_unload() of the PeftModel first, or gmp-atl merge ADAPTER FOLDER",
+        )
 
 
 def _int8(linears: list[nn.Linear], lowest: float | None = None) -> Int8Linear:

@@ -1,0 +1,105 @@
+"""Adapters of peft: read, and merged into the models that they belong to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+from transformers.utils import cached_file, find_adapter_config_file, is_peft_available
+
+from .errors import RequestError
+from .files import check_files
+from .loading_errors import explained
+from .modeling.adapters_gmp_atl import ADAPTER_MODEL_CONFIG, changed_weights
+from .modeling.configuration_gmp_atl import UNKNOWN_SPEAKER, GMPATLConfig
+from .modeling.modeling_gmp_atl import HubertForGMPATL
+
+_COPY = "copy the adapter again, or write it anew with save_pretrained()"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What is known of a PEFT adapter."""
+
+    base: str
+    """Folder or Hub id of the model that it belongs to."""
+
+    config: GMPATLConfig | None
+    """That of the model it was trained in; None where another trainer than ours has saved it."""
+
+    @classmethod
+    def find(cls, checkpoint: str) -> Adapter | None:
+        """Read the adapter of a folder or Hub id; None for a whole model, or none at all.
+
+        Raises:
+            RequestError: It does not say which model it belongs to, or its files are damaged.
+        """
+        folder = Path(checkpoint)
+        if (folder / "config.json").is_file():
+            return None
+        described = find_adapter_config_file(checkpoint)
+        if described is None:
+            return None
+        check_files(folder, Path(described).name, ADAPTER_MODEL_CONFIG)
+        with explained(f"the adapter {checkpoint} cannot be read", "a whole adapter", _COPY):
+            base = json.loads(Path(described).read_text("utf-8")).get("base_model_name_or_path")
+            kept = cached_file(checkpoint, ADAPTER_MODEL_CONFIG, _raise_exceptions_for_missing_entries=False)
+            config = None if kept is None else GMPATLConfig.from_dict(json.loads(Path(kept).read_text("utf-8")))
+        if not base or str(base) == checkpoint:
+            raise RequestError(
+                f"the adapter {checkpoint} does not say which model it belongs to (it says {base!r})",
+                "base_model_name_or_path in adapter_config.json",
+                "write the folder or Hub id of that model there, or merge_and_unload() before saving",
+            )
+        return cls(str(base), config)
+
+
+def merge_adapter(checkpoint: str, adapter: Adapter) -> HubertForGMPATL:
+    """Merge an adapter into the model that it belongs to; its weights may bring the head.
+
+    Raises:
+        RequestError: peft is not installed, weights are missing, or the model is not the one of the training.
+    """
+    if not is_peft_available():
+        raise RequestError(
+            f"{checkpoint} is an adapter, and peft is not installed", "peft", 'pip install "gmp-atl-hf[peft]"'
+        )
+    from peft import PeftModel, load_peft_weights
+
+    fitting = {} if adapter.config is None else {"config": adapter.config, "ignore_mismatched_sizes": True}
+    loaded: Any = HubertForGMPATL.from_pretrained(
+        adapter.base, dtype=torch.float32, output_loading_info=True, **fitting
+    )
+    brought = {name.removeprefix("base_model.model.") for name in load_peft_weights(checkpoint, device="cpu")}
+    unfit = {*loaded[1]["missing_keys"], *(key for key, *_ in loaded[1]["mismatched_keys"])} - brought
+    # What stands for masked frames is for training only, and not every checkpoint has it.
+    if missing := sorted(name for name in unfit if not name.endswith("masked_spec_embed")):
+        raise RequestError(
+            f"the model {checkpoint} lacks weights, or {adapter.base} has others: {', '.join(missing[:5])}",
+            "a complete adapter and the model that it was trained on",
+            "copy it again, or give it the base model of that time",
+        )
+    if changed := changed_weights(loaded[0], checkpoint):
+        raise RequestError(
+            f"the adapter {checkpoint} was trained on other weights than {adapter.base} has now: "
+            f"{len(changed)} tensors, {', '.join(changed[:3])}",
+            "the model that it was trained on, whose weights it has noted",
+            "bring that model back, or train the adapter again",
+        )
+    merged: HubertForGMPATL = PeftModel.from_pretrained(loaded[0], checkpoint).merge_and_unload()
+    if adapter.config is None:
+        note_other_trainer(merged.config)
+    return merged
+
+
+def note_other_trainer(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Note in a base's configuration that an adapter of another trainer is on it: nobody knows whom that has seen."""
+    if isinstance(config, GMPATLConfig):
+        config.note_unknown_training()
+    else:  # a plain encoder's says nothing of speakers, unless it was pre-trained here
+        config.seen_speakers = [*(getattr(config, "seen_speakers", None) or ()), UNKNOWN_SPEAKER]
+    return config
