@@ -27,16 +27,18 @@ _OF_THE_HEADS = ("id2label", "pooling", "standardize", "speaker_normalization", 
 _OF_THE_SCORES = ("am_softmax_scale", "am_softmax_margin", "logit_temperature", "seen_speakers")
 
 
-def note_adapter(config: GMPATLConfig, place: str | None) -> None:
+def note_adapter(model: Any, place: str | None) -> None:
     """Take over calibration and speakers of an adapter; where it does not say them, its training is unknown.
 
     Args:
-        config: That of the model that loads the adapter, changed in place.
+        model: The model that loads the adapter; its configuration is changed in place.
         place: The adapter's folder or Hub id.
 
     Raises:
-        ValueError: It was trained in a model whose head is another one, which would be left untrained.
+        ValueError: It was trained in a model whose head is another one, which would be left untrained, or whose
+            weights are others.
     """
+    config: GMPATLConfig = model.config
     file = None if place is None else _file_beside(place, ADAPTER_MODEL_CONFIG)
     if file is None:
         config.note_unknown_training()
@@ -49,6 +51,7 @@ def note_adapter(config: GMPATLConfig, place: str | None) -> None:
                 f"{getattr(config, name)!r}; load it with gmp_atl_hf.SpeechEmotionClassifier, or merge it into its "
                 "model once: gmp-atl merge ADAPTER FOLDER"
             )
+    _refuse_other_base(model, place)
     for name in _OF_THE_SCORES:
         setattr(config, name, getattr(theirs, name))
 
@@ -88,7 +91,7 @@ def changed_weights(model: nn.Module, place: str | None) -> list[str]:
     return [name for name, each in own.items() if _hash_of(each) != noted[name]]
 
 
-def refuse_other_base(model: nn.Module, place: str | None) -> None:
+def _refuse_other_base(model: nn.Module, place: str | None) -> None:
     """Refuse, by a `ValueError`, to put an adapter on weights that are not those which it was trained on."""
     weights = {each.dtype for each in model.parameters()}
     # In half precision no weight is what it was.

@@ -17,7 +17,7 @@ from transformers.models.hubert.modeling_hubert import HubertPreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .adapters_gmp_atl import note_adapter, refuse_other_base
+from .adapters_gmp_atl import note_adapter
 from .configuration_gmp_atl import BeginsAnywhere, GMPATLConfig
 from .encoding_gmp_atl import EncodedSpeech, EncoderInputs, GMPATLModel, GMPATLModelOutput, encode_speech
 from .heads_gmp_atl import POOLING_CLASSES, CosineClassifier, FrameHeads, NoStandardization, Standardization
@@ -131,8 +131,7 @@ class GMPATLPreTrainedModel(BeginsAnywhere, HubertPreTrainedModel):
 
     def load_adapter(self, peft_model_id: str | None = None, *args: Any, **kwargs: Any) -> Any:
         """Load a PEFT adapter, with the calibration and the speakers that `GMPATLTrainer` has saved beside it."""
-        refuse_other_base(self, peft_model_id)
-        note_adapter(self.config, peft_model_id)
+        note_adapter(self, peft_model_id)
         return super().load_adapter(peft_model_id, *args, **kwargs)
 
     def encode(
