@@ -138,13 +138,13 @@ def test_a_damaged_checkpoint_is_not_used(recipe: dict[str, Any], tmp_path: Path
     [checkpoints] = (tmp_path / "run").rglob("checkpoints")
     shutil.copytree(checkpoints, tmp_path / "checkpoints")
 
-    def last_after(**damaged: str) -> str | None:
+    def last_after(best_kept: bool = True, **damaged: str) -> str | None:
         shutil.rmtree(checkpoints)
         shutil.copytree(tmp_path / "checkpoints", checkpoints)
         for place, damage in damaged.items():
             number, name = place.split("__")
             DAMAGES[damage](checkpoints / f"checkpoint-{number}" / name)
-        last = steps._last_checkpoint(checkpoints)
+        last = steps._last_checkpoint(checkpoints, best_kept)
         return None if last is None else Path(last).name
 
     assert read_json(checkpoints / "checkpoint-6/trainer_state.json")["best_global_step"] == 3
@@ -154,6 +154,7 @@ def test_a_damaged_checkpoint_is_not_used(recipe: dict[str, Any], tmp_path: Path
             assert last_after(**{f"6__{name}": damage}) == "checkpoint-3", f"{name} {damage}"
     # The later one is whole; but the training would end with it, for lack of the best.
     assert last_after(**{"3__model.safetensors": "one bit flipped"}) is None
+    assert last_after(False, **{"3__model.safetensors": "one bit flipped"}) == "checkpoint-6"  # and was meant to
     assert last_after(**{"6__optimizer.pt": "removed"}) == "checkpoint-3"
     run(recipe, tmp_path / "run")
     run(recipe, tmp_path / "alone")

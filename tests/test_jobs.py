@@ -25,7 +25,7 @@ from gmp_atl_hf.run.jobs import Jobs, check_jobs, threads_of_job
 from gmp_atl_hf.run.perform import Worker
 from gmp_atl_hf.run.plan import plan_run
 from gmp_atl_hf.run.tasks import make_tasks
-from runs import files_of, read_json, recipe_dict, results, run, stamps, write_corpus, write_recipe
+from runs import changed_recipe, files_of, read_json, recipe_dict, results, run, stamps, write_corpus, write_recipe
 
 SHORT = {f"stages__{stage}__num_train_epochs": 1 for stage in ("multitask", "retrain", "finetune")}
 COMMAND = "the command"
@@ -155,7 +155,8 @@ def test_an_interrupt_stops_all_and_a_job_that_is_killed_is_named(
     killed: bool, recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    line = command_line(recipe, folder)
+    long = changed_recipe(recipe, stages__finetune__num_train_epochs=500)  # it must not be done before it is stopped
+    line = command_line(long, folder)
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     wait_for(process, folder / "gmp-atl/seed-0/fold-01/1-multitask.unfinished")
     if killed:

@@ -38,6 +38,7 @@ OTHERS: dict[str, Any] = {
     "arguments": {"learning_rate": 1e-3},
     "labels": StepFolder(Path("2-pseudo-labels"), {"step": "2-pseudo-labels"}),
     "start_weight": 0.5,
+    "lora": {"r": 4},
     "stop_at": 3,
     "front_end_cache": Path("front-end"),
     # Follow from the fields above, or change no weight.

@@ -163,6 +163,7 @@ def check_pretraining_names(recipe: PretrainRecipe) -> None:
         known._replace(owned=dict.fromkeys(known.owned, by_itself) | {"seed": "use `seed` at the top of the recipe"})
         for known in known_fields()
     )
+    known_arguments = known_arguments._replace(owned={**known_arguments.owned, "load_best_model_at_end": by_itself})
     if isinstance(recipe.backbone, Mapping):
         check_names(recipe.backbone, "`backbone`", known_backbone)
     check_names(recipe.model, "`model`", known_model)
