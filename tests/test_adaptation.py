@@ -156,6 +156,11 @@ def test_statistics_of_another_model_are_refused(classifier: SpeechEmotionClassi
         classifier(OTHER, speaker=speaker)
 
 
+def test_a_file_in_place_of_statistics_is_refused_with_what_reads_it(classifier: SpeechEmotionClassifier) -> None:
+    with pytest.raises(RequestError, match=r"SpeakerStatistics\.load"):
+        classifier(OTHER, speaker="caller.safetensors")  # type: ignore[arg-type]
+
+
 def test_a_model_that_does_not_standardise_is_refused_with_the_fix() -> None:
     classifier = make_classifier()
     with pytest.raises(RequestError, match="standardize: false") as refusal:

@@ -33,6 +33,7 @@ from .sources import Inputs, Item, expand_inputs
 from .speakers import (
     SpeakerStatistics,
     fingerprint,
+    refuse_no_statistics,
     refuse_without_statistics,
     statistics_of,
     warn_without_emotions,
@@ -187,6 +188,7 @@ class SpeechEmotionClassifier:
         """Score recordings that are already listed, see `expand_inputs`; otherwise as calling the classifier."""
         score, clips = self._scorer.score, None
         if speaker is not None:
+            refuse_no_statistics(speaker)
             refuse_without_statistics(self.model)
             speaker.refuse_other_model(self.fingerprint)
             statistics, clips = speaker.tensor().to(self.device), speaker.clips

@@ -102,6 +102,16 @@ def fingerprint(model: HubertForGMPATL) -> str:
     return digest.hexdigest()
 
 
+def refuse_no_statistics(given: object) -> None:
+    """Refuse, by a `RequestError`, anything but `SpeakerStatistics`, such as the file that they are in."""
+    if not isinstance(given, SpeakerStatistics):
+        raise RequestError(
+            f"speaker is a {type(given).__name__}: {str(given)[:80]}",
+            "the statistics of one speaker",
+            "SpeakerStatistics.load(file), or what classify.adapt(recordings) gives",
+        )
+
+
 def refuse_without_statistics(model: HubertForGMPATL) -> None:
     """Refuse, by a `RequestError`, a model whose standardisation cannot be replaced since it has none."""
     if not model.config.standardize:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,24 @@ class StopAtEnd(TrainerCallback):
         """Ask to stop at once if nothing is left to do."""
         if state.global_step >= state.max_steps:
             control.should_training_stop = True
+
+
+class WarnOfWarmUp(TrainerCallback):
+    """Say so where a training is so short that its rate never gets beyond the warm-up, which begins at 0."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Warn once, on the main process."""
+        if state.is_world_process_zero and 0 < state.max_steps <= args.get_warmup_steps(state.max_steps):
+            warnings.warn(
+                f"{args.output_dir}: the training has {state.max_steps} updates, all of them warm-up, so next to "
+                "nothing is learned. Train for more epochs, or set warmup_steps: 0",
+                stacklevel=2,
+            )
+
+
+def usual_callbacks() -> tuple[TrainerCallback, ...]:
+    """Those that every training has."""
+    return StopAtEnd(), FindBestModel(), WarnOfWarmUp()
 
 
 class StopWithoutImprovement(EarlyStoppingCallback):

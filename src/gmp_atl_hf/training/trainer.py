@@ -34,7 +34,7 @@ from ..protocols.speakers import UNKNOWN, speakers_in
 from .arguments import GMPATLTrainingArguments, adapt_arguments, complete_arguments
 from .averaging import AveragingTrainer
 from .bfloat16_on_cpu import math_attention_for_cpu_bf16
-from .callbacks import FindBestModel, SetEpoch, StopAtDivergence, StopAtEnd, StopWithoutImprovement, TrainingProgress
+from .callbacks import SetEpoch, StopAtDivergence, StopWithoutImprovement, TrainingProgress, usual_callbacks
 from .checks import base_of, check_adapter, check_trainer, check_training_table, is_sharded, tables_of
 from .figures import figures_of
 from .head_first import learn_emotions, pool_clips, prepare_heads
@@ -149,7 +149,7 @@ class GMPATLTrainer(AveragingTrainer):
         if self.args.early_stopping_patience is not None:
             self.add_callback(StopWithoutImprovement(self.args.early_stopping_patience))
         idle = RefuseIdleAdapters() if hasattr(self.model, "peft_config") and not is_sharded(self) else None
-        for callback in filter(None, (StopAtEnd(), FindBestModel(), self._divergence, self._speakers, idle)):
+        for callback in filter(None, (*usual_callbacks(), self._divergence, self._speakers, idle)):
             self.add_callback(callback)
         for stock in (ProgressCallback, PrinterCallback):
             self.remove_callback(stock)
