@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,19 @@ def wait_for(process: subprocess.Popen[bytes], place: Path) -> None:
         time.sleep(0.02)
 
 
+def wait_for_lock(folder: Path) -> None:
+    """Wait until the lock is free: the system lets go of it a moment after a process has closed its files."""
+    import fcntl
+
+    deadline = time.monotonic() + 20
+    with (folder / ".lock").open() as file:
+        while time.monotonic() < deadline:
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(0.05)
+
+
 def running_in(folder: Path) -> list[int]:
     """Processes that have a file below a folder open, its lock among them."""
     found = []
@@ -142,6 +156,7 @@ def test_jobs_end_with_the_first_process_and_the_next_run_goes_on(
     while running_in(folder) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not running_in(folder)
+    wait_for_lock(folder)
     run(recipe, folder, command=COMMAND, jobs=2)
     ours, theirs = results(folder), results(alone)
     same = {name for name in theirs if not name.endswith("metrics.json")}  # those name the command that made them
@@ -157,7 +172,14 @@ def test_an_interrupt_stops_all_and_a_job_that_is_killed_is_named(
     folder = tmp_path / "run"
     long = changed_recipe(recipe, stages__finetune__num_train_epochs=500)  # it must not be done before it is stopped
     line = command_line(long, folder)
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        line,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        # What a shell starts in the background, these tests for one, ignores interrupts, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     wait_for(process, folder / "gmp-atl/seed-0/fold-01/1-multitask.unfinished")
     if killed:
         os.kill(next(job for job in running_in(folder) if job != process.pid), signal.SIGKILL)
