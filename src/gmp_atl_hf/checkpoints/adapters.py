@@ -11,12 +11,12 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.utils import cached_file, find_adapter_config_file, is_peft_available
 
-from .errors import RequestError
-from .files import check_files
+from ..errors import RequestError
+from ..files import check_files
+from ..modeling.adapters_gmp_atl import ADAPTER_MODEL_CONFIG, changed_weights
+from ..modeling.configuration_gmp_atl import UNKNOWN_SPEAKER, GMPATLConfig
+from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from .loading_errors import explained
-from .modeling.adapters_gmp_atl import ADAPTER_MODEL_CONFIG, changed_weights
-from .modeling.configuration_gmp_atl import UNKNOWN_SPEAKER, GMPATLConfig
-from .modeling.modeling_gmp_atl import HubertForGMPATL
 
 _COPY = "copy the adapter again, or write it anew with save_pretrained()"
 

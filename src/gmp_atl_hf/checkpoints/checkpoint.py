@@ -21,19 +21,17 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from .adapters import Adapter as Adapter
-from .adapters import merge_adapter, note_other_trainer
-from .data.audio import SAMPLING_RATE
-from .errors import RequestError
-from .files import check_files, hash_file, read_json
-from .loading_errors import explained as explained
-from .loading_errors import quiet_transformers as quiet_transformers
-from .modeling.configuration_gmp_atl import LATER_FIELDS, GMPATLConfig, find_checkpoint, shipped_folder
-from .modeling.encoding_gmp_atl import GMPATLModel
-from .modeling.families_gmp_atl import FAMILIES, HUBERT
-from .modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
-from .protocols.speakers import UNKNOWN
-from .ranges import refuse_absurd_numbers
+from ..data.audio import SAMPLING_RATE
+from ..errors import RequestError
+from ..files import check_files, hash_file, read_json
+from ..modeling.configuration_gmp_atl import LATER_FIELDS, GMPATLConfig, find_checkpoint, shipped_folder
+from ..modeling.encoding_gmp_atl import GMPATLModel
+from ..modeling.families_gmp_atl import FAMILIES, HUBERT
+from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
+from ..protocols.speakers import UNKNOWN
+from ..ranges import refuse_absurd_numbers
+from .adapters import Adapter, merge_adapter, note_other_trainer
+from .loading_errors import explained, quiet_transformers
 
 Model = TypeVar("Model", bound=GMPATLPreTrainedModel)
 
@@ -354,7 +352,7 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
 
 def _waveforms_for_whisper(raw: Mapping[str, Any], config: PreTrainedConfig, what: str) -> Wav2Vec2FeatureExtractor:
     """The extractor of a Whisper encoder of ours, which takes waveforms; its spectra must be the checkpoint's."""
-    from .modeling.family_whisper_gmp_atl import EXTRACTOR  # of no use to other encoders
+    from ..modeling.family_whisper_gmp_atl import EXTRACTOR  # of no use to other encoders
 
     needed = {**EXTRACTOR, "feature_size": getattr(config, "conv_dim", (None,))[0]}
     own = WhisperFeatureExtractor(**raw)

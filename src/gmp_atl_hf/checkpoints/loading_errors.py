@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from transformers.utils import logging
 
-from .errors import RequestError
+from ..errors import RequestError
 
 
 @contextmanager

@@ -1,0 +1,38 @@
+"""Checkpoints, adapters among them: read, refused in plain words, and saved; and whom they have seen."""
+
+from .adapters import Adapter
+from .checkpoint import (
+    default_feature_extractor,
+    describe_backbone,
+    identify_weights,
+    load_emotion_model,
+    load_feature_extractor,
+    load_model,
+    load_weights,
+    locate,
+    read_config,
+    save_scratch_backbone,
+    scratch_config,
+    seen_speakers,
+    speakers_seen_by,
+)
+from .loading_errors import explained, quiet_transformers
+
+__all__ = [
+    "Adapter",
+    "default_feature_extractor",
+    "describe_backbone",
+    "explained",
+    "identify_weights",
+    "load_emotion_model",
+    "load_feature_extractor",
+    "load_model",
+    "load_weights",
+    "locate",
+    "quiet_transformers",
+    "read_config",
+    "save_scratch_backbone",
+    "scratch_config",
+    "seen_speakers",
+    "speakers_seen_by",
+]
