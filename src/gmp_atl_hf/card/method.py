@@ -99,18 +99,11 @@ def _encoder(facts: RunFacts) -> str:
 
 
 def _retraining_settings(facts: RunFacts) -> list[Setting]:
+    part = f"3. {encoder_name(facts.config)} retrained on the frame labels"
     if facts.method.stages.retrain.skip:
-        return [
-            Setting(
-                f"3. {encoder_name(facts.config)} retrained on the frame labels", "not done in this variant", ABLATION
-            )
-        ]
+        return [Setting(part, "not done in this variant", ABLATION)]
     return [
-        Setting(
-            f"3. {encoder_name(facts.config)} retrained on the frame labels",
-            "cross-entropy, summed over scales",
-            SUMMARIES,
-        ),
+        Setting(part, "cross-entropy, summed over scales", SUMMARIES),
         _start(facts, "retrain", "Retraining starts from", stated="backbone"),
         Setting("Frames that count in retraining", _frame_targets(facts, "retrain"), OURS),
     ]
@@ -193,10 +186,10 @@ def _finetuning_settings(facts: RunFacts) -> list[Setting]:
 
 def _epoch(facts: RunFacts) -> str:
     """Which epoch of the fine-tuning the model is."""
-    arguments = facts.chosen.stages.finetune.arguments
-    if epochs := arguments.get("average_epochs", 0):
+    stage = facts.chosen.stages.finetune
+    if epochs := stage.arguments.get("average_epochs", 0):
         return f"the mean of the weights of the last {epochs}"
-    if not arguments.get("load_best_model_at_end", True) and arguments.get("early_stopping_patience") is None:
+    if stage.keeps_last_step:
         return "the last"
     epoch = "the last" if not facts.temperatures else f"that of the best UAR on development {facts.units}"
     return epoch + (", the median of the folds" if facts.cross_validated else "")

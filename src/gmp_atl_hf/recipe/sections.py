@@ -141,6 +141,13 @@ class StageSpec:
     same_updates_as_all: bool = field(default=False, metadata={"quiet": True})
     arguments: Mapping[str, Any] = field(default_factory=dict, metadata={"rest": True})
 
+    @property
+    def keeps_last_step(self) -> bool:
+        """Whether the training is as long as it is told, so that no development speaker chooses among its epochs."""
+        given = self.arguments
+        chooses = given.get("load_best_model_at_end", True) and not given.get("average_epochs", 0)
+        return not chooses and given.get("early_stopping_patience") is None
+
 
 @dataclass(frozen=True)
 class StagesSpec:

@@ -22,7 +22,6 @@ from .fold_plan import PlannedFold
 from .perform import Worker
 from .plan import RunPlan
 from .search import choose_for_all
-from .stages import keeps_last_step, stage_arguments
 from .temperature import development_temperature, shared_settings
 
 
@@ -116,13 +115,13 @@ def _plan_all_speakers(plan: RunPlan, variant: str, seed: int, folds: Sequence[P
     stops: dict[str, int] = {
         stage: round(statistics.median(_best_step(planned, stage) for planned in folds))
         for stage in recipe.stages.performed
-        if stage != "retrain" and not keeps_last_step(stage_arguments(recipe, stage))
+        if stage != "retrain" and not getattr(recipe.stages, stage).keeps_last_step
     }
     if recipe.search:
         overrides, best_steps = choose_for_all([planned.finetune.resolve() for planned in folds])
         recipe = recipe.candidate(overrides)
         stops.pop("finetune", None)
-        if not keeps_last_step(stage_arguments(recipe, "finetune")):
+        if not recipe.stages.finetune.keeps_last_step:
             stops["finetune"] = round(statistics.median(best_steps))
     everyone = tuple(dict.fromkeys(plan.corpus.table["speaker"]))
     fold = Fold(number=0, train=everyone, dev=(), test=())

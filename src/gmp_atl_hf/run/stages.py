@@ -67,12 +67,6 @@ def model_class_of(method: Method, stage: StageName) -> type[GMPATLPreTrainedMod
     return HubertForGMPATLJoint if stage == "finetune" and method.joint else MODEL_CLASSES[stage]
 
 
-def keeps_last_step(arguments: Mapping[str, Any]) -> bool:
-    """Whether a training is as long as it is told, so that no development speaker chooses among its epochs."""
-    chooses = arguments.get("load_best_model_at_end", True) and not arguments.get("average_epochs", 0)
-    return not chooses and arguments.get("early_stopping_patience") is None
-
-
 def without_trackers(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What of training arguments a result depends on: who is told of it, and under which name, is no part of a key."""
     return {

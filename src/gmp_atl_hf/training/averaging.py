@@ -16,6 +16,7 @@ from torch.optim.swa_utils import get_swa_multi_avg_fn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..errors import RequestError
+from .checks import is_sharded
 
 AVERAGE_FILE = "average.safetensors"
 """In a checkpoint: the mean so far, beside the weights from which the training goes on."""
@@ -117,7 +118,7 @@ class AveragingTrainer(Trainer):
         self.average = AverageWeights(epochs) if epochs else None
         if self.average is None:
             return
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if is_sharded(self):
             raise RequestError(
                 f"average_epochs is {epochs}, under FSDP or DeepSpeed",
                 "a model that each process holds as a whole, since its weights are averaged",

@@ -21,6 +21,7 @@ from ..modeling.losses_gmp_atl import IGNORED, combine_parts, stack_parts
 from ..modeling.modeling_gmp_atl import GMPATLEmotionModel, GMPATLPreTrainedModel, HubertForGMPATL
 from ..numerics import no_tf32
 from .arguments import GMPATLTrainingArguments
+from .checks import is_sharded
 from .speaker_normalization import SpeakerStatisticsOfEpoch
 
 BATCH = 16
@@ -68,7 +69,7 @@ def prepare_heads(
     table, epochs = cast("datasets.Dataset | None", trainer.train_dataset), args.head_epochs
     if table is None or not isinstance(model, GMPATLEmotionModel) or not (epochs or model.config.standardize):
         return
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+    if is_sharded(trainer):
         raise RequestError(
             f"head_epochs is {epochs} and standardize {model.config.standardize}, under FSDP or DeepSpeed",
             "a model that each process holds as a whole, since clips are pooled before the training begins",
