@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import datasets
 import numpy as np
@@ -18,12 +17,10 @@ from torch import Tensor
 
 from ..data.columns import GENDERS
 from ..errors import RequestError, errors_of
+from .choices import Per
 from .frame_sample import Sample
 from .lloyd import Codebook
 from .normalization import groups_of
-
-Per: TypeAlias = Literal["none", "emotion", "gender"]
-PER: tuple[Per, ...] = ("none", "emotion", "gender")
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,14 @@ from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import float32_matmul
 from ..version import __version__
 from .averaging import FeatureKey, column_of, feature_keys, in_words
-from .classes import PER, Classes, FrameClasses, Per
+from .choices import NORMALIZATIONS, PER, Normalize, Per
+from .classes import Classes, FrameClasses
 from .codebook import EXTENDED_VERSION, FeatureSource, Scale, read_codebooks, write_codebooks
 from .feature_stream import BATCH_SECONDS
 from .features import hidden_state_extraction, open_cache
 from .frame_sample import Sample, take_sample
 from .lloyd import CentredFrames, Codebook, LloydSettings, assign, fit_codebook
-from .normalization import NORMALIZATIONS, GroupStatistics, Normalize, measure_groups
+from .normalization import GroupStatistics, measure_groups
 from .preparation import prepared
 from .published_kmeans import fit_published
 from .seeding import SeedingSettings, Subsample, sample_frames

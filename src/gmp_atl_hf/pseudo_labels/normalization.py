@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import datasets
 import numpy as np
@@ -20,11 +20,9 @@ from torch import Tensor
 from ..data.columns import GENDERS
 from ..errors import RequestError
 from ..protocols.speakers import is_unknown
+from .choices import Normalize
 from .feature_stream import FeatureExtraction
 from .process_group import SINGLE_PROCESS, ProcessGroup
-
-Normalize: TypeAlias = Literal["none", "speaker", "gender"]
-NORMALIZATIONS: tuple[Normalize, ...] = ("none", "speaker", "gender")
 
 STEPS_PER_UNIT = 2**16
 """Sums are added up as whole numbers of this fraction: exact, and so the same in any order and number of processes."""

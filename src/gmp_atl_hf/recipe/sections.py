@@ -11,14 +11,13 @@ from typing import Any, Literal
 
 from ..data.scale_names import SINGLE_FRAME
 from ..errors import RequestError
+from ..pseudo_labels.choices import Normalize, Per
 from ..ranges import MOST_SECONDS
 from ..training.lora_settings import LoraSettings
 
 StageName = Literal["multitask", "retrain", "finetune"]
 Start = Literal["auto", "backbone", "multitask", "retrain"]
 Source = Literal["multitask", "backbone"]
-Normalization = Literal["none", "speaker", "gender"]
-Per = Literal["none", "emotion", "gender"]
 Control = Literal["none", "shuffled", "oracle"]
 
 BACKBONE: Mapping[str, Any] = {"expand": True, "non_empty": True}
@@ -110,7 +109,7 @@ class PseudoLabelSpec:
     windows: tuple[float, ...] = field(
         default=(SINGLE_FRAME,), metadata={"non_empty": True, "unique": True, "above": 0, "at_most": 60}
     )
-    normalize: Normalization = "none"
+    normalize: Normalize = "none"
     per: Per = "none"
     control: Control = field(default="none", metadata={"quiet": True})
 
