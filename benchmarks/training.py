@@ -10,8 +10,9 @@ as its feature extractor does (base: zeros and no mask, large: with mask). Its w
 keeps HuBERT's LayerDrop of 0.1, which leaves out a tenth of its layers; ours has neither advantage. Weights and audio
 are noise, made in memory. `sampler` is batches by seconds alone, `cache` the front-end cache alone, `pieces` (on
 processors) random batches cut into pieces of like length, alone. The cache is full before anything is timed; what
-filling costs is measured apart, on a few clips. With `--bf16` on a CPU all of our sides have the attention that is
-quick there, and the stock side has not.
+filling costs is measured apart, on a few clips. With `--trained-layers` a side `top` trains so many layers on states of
+those below, no frames masked; the states are noise, and to compute them would cost each clip a forward pass, once. With
+`--bf16` on a CPU all of our sides have the attention that is quick there, and the stock side has not.
 
 Seconds run from the first optimiser step's begin to the last one's end. In the default size the cache holds random
 features for most clips, since only their shape matters to the time; `--full` computes them all. On a machine that
@@ -25,6 +26,7 @@ times, and the turns take the draws whose work per second of audio is nearest to
 from __future__ import annotations
 
 import argparse
+import copy
 import gc
 import io
 import json
@@ -58,11 +60,13 @@ from transformers import (
 
 from gmp_atl_hf import GMPATLConfig, GMPATLTrainer, GMPATLTrainingArguments, HubertForGMPATL
 from gmp_atl_hf.batching.feature_cache import FrontEndCache
+from gmp_atl_hf.batching.layer_states import LowestLayers
 from gmp_atl_hf.batching.sampler import StepBatchSampler
 from gmp_atl_hf.checkpoints import quiet_transformers
 from gmp_atl_hf.data.audio import SAMPLING_RATE, read_clip
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.training.microbatches import group_by_length
+from gmp_atl_hf.training.top_layers import FOLDER
 
 DRAWS = 300
 EMOTIONS = ["anger", "happiness", "neutral", "sadness"]
@@ -215,10 +219,20 @@ class Bench:
         trainer.train()
         return self._timed(watch, seen[: self.steps], front_end=True)
 
-    def ours(self, seed: int, sampler: bool = True, cache: bool = True, pieces: bool = True) -> Timed:
-        """Our model and trainer, with or without batches by seconds, the cache, and pieces of like length."""
+    def ours(
+        self, seed: int, sampler: bool = True, cache: bool = True, pieces: bool = True, top: int | None = None
+    ) -> Timed:
+        """Our model and trainer, with or without batches by seconds, the cache, and pieces of like length.
+
+        With `top`, so many transformer layers are trained, on kept states of those below.
+        """
         set_seed(0)
-        model = HubertForGMPATL(self.config)
+        model = HubertForGMPATL(copy.copy(self.config))
+        if top is not None:
+            model.config.mask_time_prob = 0.0
+            below = LowestLayers(model, self.extractor, model.config.num_hidden_layers - top)
+            states = FrontEndCache(self.folder / "ours" / FOLDER, model, self.extractor, below)
+            self._write_noise(states, range(len(self.table)))
         watch = Stopwatch(self.device)
         arguments = GMPATLTrainingArguments(
             output_dir=str(self.folder / "ours"),
@@ -227,6 +241,7 @@ class Bench:
             batch_seconds=self.batch_seconds if sampler else None,
             load_best_model_at_end=False,
             metric_for_best_model=None,
+            trained_layers=top,
             **self.common,
         )
         trainer = GMPATLTrainer(
@@ -244,7 +259,7 @@ class Bench:
         else:
             with mock.patch("gmp_atl_hf.training.trainer.split_by_length", lambda batch, config: [batch]):
                 trainer.train()
-        return self._timed(watch, batches, front_end=not cache)
+        return self._timed(watch, batches, front_end=not cache, layers=top)
 
     def _pieces(self, batch: list[int]) -> list[list[int]]:
         config = self.config
@@ -264,6 +279,8 @@ class Bench:
         }
         if self.device.type != "cpu":
             del sides["pieces"]
+        if (top := self.arguments.trained_layers) is not None:
+            sides["top"] = lambda seed: self.ours(seed, top=top)
         return sides
 
     # ---- around them ---------------------------------------------------------------------------------------------
@@ -290,29 +307,32 @@ class Bench:
         set_seed(0)
         model = HubertForGMPATL(self.config).to(self.device)
         cache = FrontEndCache(self.cache_folder, model, self.extractor)
-        names, rows = cache.names(self.table), range(len(self.table))
+        rows = range(len(self.table))
         computed = rows if self.arguments.full else rows[:4]
         cache.fill(self.table.select([0]))  # warm
         begun = time.perf_counter()
         cache.fill(self.table.select(computed[1:]))
         seconds = time.perf_counter() - begun
-        rng = np.random.default_rng(2)
-        for row in rows[len(computed) :]:
-            frames = frame_count(int(self.samples[row]), model.config.conv_kernel, model.config.conv_stride)
-            noise = rng.standard_normal((frames, cache.front_end.channels), dtype=np.float32)
-            cache.store.write(names[row], noise.astype(np.float16))
+        self._write_noise(cache, rows[len(computed) :])
         return float(self.samples[computed[1:]].sum() / SAMPLING_RATE / seconds)
 
-    def _timed(self, watch: Stopwatch, batches: list[list[int]], front_end: bool) -> Timed:
+    def _write_noise(self, cache: FrontEndCache, rows: range) -> None:
+        names, rng = cache.names(self.table), np.random.default_rng(2)
+        for row in rows:
+            frames = frame_count(int(self.samples[row]), self.config.conv_kernel, self.config.conv_stride)
+            noise = rng.standard_normal((frames, cache.front_end.channels), dtype=np.float32)
+            cache.store.write(names[row], noise.astype(np.float16))
+
+    def _timed(self, watch: Stopwatch, batches: list[list[int]], front_end: bool, layers: int | None = None) -> Timed:
         audio = sum(int(self.samples[batch].sum()) for batch in batches) / SAMPLING_RATE
         padded = sum(int(self.samples[batch].max()) * len(batch) for batch in batches) / SAMPLING_RATE
-        flops = sum(self._flops(int(self.samples[row]), front_end) for batch in batches for row in batch)
+        flops = sum(self._flops(int(self.samples[row]), front_end, layers) for batch in batches for row in batch)
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return Timed(*watch.spent, audio, padded, flops)
 
-    def _flops(self, samples: int, front_end: bool) -> float:
+    def _flops(self, samples: int, front_end: bool, top: int | None = None) -> float:
         """Floating-point operations that one clip needs in a training step, padding not counted."""
         config = self.config
         total, steps, before = 0.0, samples, 1
@@ -320,11 +340,12 @@ class Bench:
             steps = (steps - kernel) // stride + 1
             total += 2.0 * steps * width * before * kernel
             before = width
-        hidden, layers = config.hidden_size, config.num_hidden_layers
+        hidden, layers = config.hidden_size, config.num_hidden_layers if top is None else top
         each = 2 * layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)  # projections, feed-forward
         each += 4 * layers * steps * hidden  # scores, and the mean of the values
-        each += 2 * config.num_conv_pos_embeddings * hidden**2 // config.num_conv_pos_embedding_groups
-        each += 2 * before * hidden
+        if top is None:
+            each += 2 * config.num_conv_pos_embeddings * hidden**2 // config.num_conv_pos_embedding_groups
+            each += 2 * before * hidden
         # The backward pass costs twice the forward pass; the front end has none.
         return 3.0 * steps * each + (total if front_end else 0.0)
 
@@ -348,7 +369,7 @@ def compare(bench: Bench, repeats: int, warm: bool = True) -> dict[str, list[Tim
     """All sides in turn, ``repeats`` times with other batches and in another order."""
     runs: dict[str, list[Timed]] = {name: [] for name in bench.sides}
     names = list(bench.sides)
-    seeds = {name: bench.typical_seeds(name in ("sampler", "ours"), repeats) for name in names}
+    seeds = {name: bench.typical_seeds(name in ("sampler", "ours", "top"), repeats) for name in names}
     for turn in range(-1 if warm else 0, repeats):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             timed = bench.sides[name](seeds[name][turn])
@@ -411,6 +432,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, help="clips to draw from")
     parser.add_argument("--repeats", type=int, help="alternations; the medians are shown")
     parser.add_argument("--workers", type=int, default=0, help="loader processes of our side")
+    parser.add_argument("--trained-layers", type=int, help="add a side that trains so many layers, from the top")
     parser.add_argument("--cache-only", action="store_true", help="fill the cache, and train nothing")
     arguments = parser.parse_args()
     on_gpu = arguments.device == "cuda"

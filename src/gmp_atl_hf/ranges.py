@@ -39,7 +39,7 @@ _RANGES: Mapping[_Range, str] = {
     _ABOVE_0: """head_learning_rate early_stopping_patience adam_epsilon logging_steps eval_steps
         save_steps am_softmax_scale logit_temperature initializer_range layer_norm_eps""",
     _FROM_0: """learning_rate weight_decay max_grad_norm warmup_steps eval_delay save_total_limit neftune_noise_alpha
-        dataloader_num_workers class_weights head_epochs average_epochs frame_weight
+        dataloader_num_workers class_weights head_epochs average_epochs trained_layers frame_weight
         mask_time_min_masks mask_feature_min_masks chunk_size_feed_forward""",
     _FROM_1: """per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps ddp_timeout
         ddp_bucket_cap_mb eval_accumulation_steps dataloader_prefetch_factor torch_empty_cache_steps mask_time_length

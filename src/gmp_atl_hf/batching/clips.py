@@ -17,7 +17,7 @@ class TableClips(Dataset[dict[str, Any]]):
     """Rows of a table with their waveform read, or with what a frozen front end makes of it.
 
     Decoding happens here rather than in the collator, so that loader workers share it out clip by clip. With a `cache`
-    rows have `conv_features` in place of the `waveform`, and the audio is not even looked at.
+    rows have what is kept in it, such as `conv_features`, in place of the `waveform`, and the audio is not looked at.
     """
 
     def __init__(self, table: datasets.Dataset, columns: tuple[str, ...], cache: FrontEndCache | None = None) -> None:
@@ -35,7 +35,8 @@ class TableClips(Dataset[dict[str, Any]]):
         if self.cache is None:
             return {**row, "waveform": read_clip(row["audio"])}
         features = self.cache.read(self.names[clip.row], lambda: read_clip(self.audio[clip.row]["audio"]))
-        return {**row, "conv_features": features}
+        front_end = self.cache.front_end
+        return {**row, front_end.column: features, **front_end.inputs}
 
 
 class InOrder(Dataset[dict[str, Any]]):

@@ -19,6 +19,9 @@ from .feature_store import FeatureStore
 from .masks import draw_mask, draw_span
 from .sampler import ClipKey
 
+KEPT = ("conv_features", "layer_states")
+"""What rows may have in place of their waveform: frames that were computed before."""
+
 
 @dataclass
 class GMPATLDataCollator:
@@ -52,8 +55,8 @@ class GMPATLDataCollator:
         """Make one batch.
 
         Args:
-            rows: Rows of the table; `key`, and `waveform` (samples,) float32 or `conv_features` (frames, channels)
-                are used where they are there.
+            rows: Rows of the table; `key`, and `waveform` (samples,) float32, `conv_features` (frames, channels) or
+                `layer_states` (frames, hidden) with their `layer_of_states` are used where they are there.
 
         Returns:
             Model inputs, see the `forward` of the models for names, shapes and dtypes.
@@ -62,16 +65,19 @@ class GMPATLDataCollator:
             ValueError: A row's frame labels do not fit its length.
         """
         keys = [row.get("key", ClipKey(index)) for index, row in enumerate(rows)]
-        cached = "conv_features" in rows[0]
-        clips = [row["conv_features"] for row in rows] if cached else [_waveform(row) for row in rows]
+        kept = next((name for name in KEPT if name in rows[0]), None)
+        cached = kept is not None
+        clips = [_waveform(row) if kept is None else row[kept] for row in rows]
         frames = [len(clip) if cached else self._frame_count(len(clip)) for clip in clips]
         generators = [np.random.default_rng([self.seed, key.epoch, key.row]) for key in keys]
         spans = [draw_span(count, self._max_frames, rng) for count, rng in zip(frames, generators, strict=True)]
-        batch = _conv_features(clips, spans) if cached else self._input_values(clips, frames, spans)
+        batch = self._input_values(clips, frames, spans) if kept is None else _kept_frames(kept, clips, spans)
         longest = max(stop - start for start, stop in spans)
         # Emotions are scored by whole clips without masks: an evaluation of both leaves the frame labels out.
         frame_labels = "frame_labels" in self.targets and (self.training or "labels" not in self.targets)
-        if self.training or frame_labels or "frame_states" in self.targets:
+        if kept == "layer_states":  # what is below them has no masks, see `keeps_states`
+            batch["layer_of_states"] = rows[0]["layer_of_states"]
+        elif self.training or frame_labels or "frame_states" in self.targets:
             batch["mask_time_indices"] = self._masks(spans, longest, generators)
         if self.training and self.config.masks_channels:
             batch["mask_feature_indices"] = self._channel_masks(generators)
@@ -201,12 +207,12 @@ def _waveform(row: Mapping[str, Any]) -> np.ndarray:
     return row["waveform"] if "waveform" in row else read_clip(row["audio"])
 
 
-def _conv_features(clips: Sequence[np.ndarray], spans: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-    """Crops of (frames, channels) features as they are stored, right-padded: only what is used is read."""
+def _kept_frames(name: str, clips: Sequence[np.ndarray], spans: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+    """Crops of (frames, channels) arrays as they are stored, right-padded: only what is used is read."""
     lengths = np.array([stop - start for start, stop in spans])
     shape = (len(clips), int(lengths.max()), clips[0].shape[1])
     features = np.zeros(shape, dtype=np.result_type(*clips))
     for row, clip, (start, stop) in zip(features, clips, spans, strict=True):
         row[: stop - start] = clip[start:stop]
     mask = np.arange(shape[1]) < lengths[:, None]
-    return {"conv_features": torch.from_numpy(features), "frame_mask": torch.from_numpy(mask)}
+    return {name: torch.from_numpy(features), "frame_mask": torch.from_numpy(mask)}

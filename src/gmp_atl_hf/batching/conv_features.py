@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.audio import SAMPLING_RATE
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
@@ -36,7 +37,14 @@ class FrontEnd:
     Attributes:
         key: SHA-256 in hexadecimal of all that the values depend on, besides the recording.
         channels: Channels of a frame.
+        name: What a progress bar says is computed.
+        column: What rows and batches call the values.
+        inputs: What is added to every batch of them.
     """
+
+    name = "front end"
+    column = "conv_features"
+    inputs: Mapping[str, Any] = {}
 
     def __init__(self, model: GMPATLPreTrainedModel, feature_extractor: Any) -> None:
         self.feature_extractor = feature_extractor
@@ -56,8 +64,13 @@ class FrontEnd:
         device = next((each.device for each in layers.parameters()), torch.device("cpu"))
         inputs = self.feature_extractor(waveform, sampling_rate=SAMPLING_RATE, return_tensors="pt").input_values
         with torch.autocast(device.type, enabled=False), no_tf32(device):
-            features = layers(inputs.to(device))[0].T
+            features = self.frames_of(layers, inputs.to(device))
         return rounded(features.contiguous().cpu().numpy())
+
+    def frames_of(self, layers: nn.Module, inputs: Tensor) -> Tensor:
+        """(1, samples) of one recording → (frames, channels) float32."""
+        features: Tensor = layers(inputs)[0].T
+        return features
 
 
 def rounded(features: npt.NDArray[np.float32]) -> ConvFeatures:
@@ -83,6 +96,11 @@ def front_end_key(model: GMPATLPreTrainedModel, feature_extractor: Any) -> str:
     tensors = model.hubert.feature_extractor.state_dict()
     if not tensors:  # spectra, which are made by the family's rule
         settings |= {"encoder_type": config.encoder_type, "channels": list(config.conv_dim)}
+    return content_key(settings, tensors)
+
+
+def content_key(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 in hexadecimal of settings, JSON types, and of tensors in float32 with their names and shapes."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, tensor in tensors.items():
         digest.update(f"{name}{tuple(tensor.shape)}".encode())

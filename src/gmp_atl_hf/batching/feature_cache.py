@@ -41,13 +41,21 @@ def fill_in_own_order(number: int) -> None:
 class FrontEndCache:
     """Features of a frozen front end: computed once, rounded to half precision, read by every training after that.
 
+    In place of the front end it may be what goes on to the `LowestLayers`.
+
     What is read is always rounded, also at first use, so that it makes no difference when the cache was filled. The
     key is content: another fold, seed or variant finds the same files, another checkpoint never does. Each front end
     has its own folder below `folder`; deleting it costs nothing but time.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], model: GMPATLPreTrainedModel, feature_extractor: Any) -> None:
-        self.front_end = FrontEnd(model, feature_extractor)
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        model: GMPATLPreTrainedModel,
+        feature_extractor: Any,
+        front_end: FrontEnd | None = None,
+    ) -> None:
+        self.front_end = FrontEnd(model, feature_extractor) if front_end is None else front_end
         self.device = model.device
         self._kernels, self._strides = model.config.conv_kernel, model.config.conv_stride
         self.store = FeatureStore(Path(folder) / self.front_end.key[:16], self.front_end.channels)
@@ -72,7 +80,7 @@ class FrontEndCache:
 
         Args:
             table: The table, with `audio` and `num_samples`.
-            description: What the progress bar says before "front end"; None for no bar.
+            description: What the progress bar says before the name of the front end; None for no bar.
             workers: Processes that decode, as `dataloader_num_workers` of a training.
 
         Raises:
@@ -100,7 +108,7 @@ class FrontEndCache:
         if _own_order is not None:
             _own_order.shuffle(missing)
         layers = self.front_end.layers_on(self.device)
-        title = f"{description}: front end"
+        title = f"{description}: {self.front_end.name}"
         shown = description is not None and state.is_main_process
         with tqdm(total=len(missing), desc=title, unit="clip", disable=not shown) as bar:
             for row, waveform in self._waveforms(table, missing, names, workers):

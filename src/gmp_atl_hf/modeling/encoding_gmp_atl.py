@@ -50,11 +50,14 @@ class EncoderInputs(TypedDict, total=False):
 
     Attributes:
         conv_features: (batch, frames, channels) output of the front end, right-padded, in place of `input_values`.
-        frame_mask: (batch, frames), 1 on valid frames of `conv_features`; None when no row is padded.
+        frame_mask: (batch, frames), 1 on valid frames of `conv_features` or `layer_states`; None when no row is padded.
         frame_spans: (batch, 2) int64 frames to keep of each clip (first, one after the last); None keeps all.
         mask_time_indices: (batch, kept frames) bool, True where the frame is replaced by the mask embedding. Frames
             beyond the clip are never masked.
         mask_feature_indices: (batch, hidden) bool, True where a channel is zero in every frame.
+        layer_states: (batch, frames, hidden) that went through the lowest layers before, right-padded, in place of
+            `input_values`: only what is above those layers is computed. Nothing can be masked any more.
+        layer_of_states: How many layers that were, 1 up to all of them.
         output_hidden_states: Return the input of the first transformer layer and the output of every one.
         output_attentions: Return the attention weights of every layer; needs `attn_implementation="eager"`.
         return_dict: False for a plain tuple.
@@ -65,6 +68,8 @@ class EncoderInputs(TypedDict, total=False):
     frame_spans: Tensor | None
     mask_time_indices: Tensor | None
     mask_feature_indices: Tensor | None
+    layer_states: Tensor | None
+    layer_of_states: int | None
     output_hidden_states: bool | None
     output_attentions: bool | None
     return_dict: bool | None
@@ -166,30 +171,37 @@ def encode_speech(
     frame_spans: Tensor | None = None,
     mask_time_indices: Tensor | None = None,
     mask_feature_indices: Tensor | None = None,
+    layer_states: Tensor | None = None,
+    layer_of_states: int | None = None,
     layers: tuple[int, ...] = (),
     output_attentions: bool = False,
 ) -> EncodedSpeech:
-    """Encode waveforms, (batch, samples) float at 16 kHz, right-padded, or convolution features computed before.
+    """Encode waveforms, (batch, samples) float at 16 kHz, right-padded, or what was computed of them before.
 
     `attention_mask` is (batch, samples), 1 on valid samples, None when no row is padded; see `EncoderInputs` for the
     other inputs. Hidden states are kept of `layers`, 1-based. `output_attentions` warns where the attention has no
     weights to show; `GMPATLModel` records them.
 
     Raises:
-        ValueError: Neither or both inputs are given, or a clip is shorter than one frame.
+        ValueError: Not exactly one of the inputs is given, a clip is shorter than one frame, or `layer_states` come
+            with what has its place below their layer.
     """
-    if (input_values is None) == (conv_features is None):
-        raise ValueError("give either input_values (batch, samples) or conv_features (batch, frames, channels)")
+    if sum(each is not None for each in (input_values, conv_features, layer_states)) != 1:
+        raise ValueError(
+            "give one of input_values (batch, samples), conv_features (batch, frames, channels) and layer_states "
+            "(batch, frames, hidden)"
+        )
+    if layer_states is not None:
+        below = (frame_spans, mask_time_indices, mask_feature_indices)
+        if any(each is not None for each in below) or layers or output_attentions:
+            raise ValueError("layer_states cannot be cropped or masked, nor layers or attentions below them be given")
+        mask = _all_valid(layer_states) if frame_mask is None else frame_mask.bool()
+        return EncodedSpeech(_encode_above(hubert, layer_states, mask, layer_of_states), mask, {})
     if input_values is not None:
         conv_features, mask = _convolve_batch(hubert, input_values, attention_mask)
     else:
         conv_features = cast(Tensor, conv_features)
-        shape = conv_features.shape[:2]
-        mask = (
-            torch.ones(shape, dtype=torch.bool, device=conv_features.device)
-            if frame_mask is None
-            else frame_mask.bool()
-        )
+        mask = _all_valid(conv_features) if frame_mask is None else frame_mask.bool()
     if frame_spans is not None:
         conv_features, mask = crop_frames(conv_features, frame_spans)
     family = hubert.family
@@ -236,6 +248,29 @@ def _sum_of_layers(hubert: GMPATLModel, hidden: Tensor, mask: Tensor, given: dic
     for layer in encoder.layers:
         states.append(layer(states[-1], attention_mask=attention_mask, **given))
     return weigh_layers(states, cast(Tensor, hubert.layer_weights))
+
+
+def _all_valid(frames: Tensor) -> Tensor:
+    return torch.ones(frames.shape[:2], dtype=torch.bool, device=frames.device)
+
+
+def _encode_above(hubert: GMPATLModel, states: Tensor, mask: Tensor, layer: int | None) -> Tensor:
+    """The encoder's end of (batch, frames, hidden) states that went through its lowest `layer` layers before."""
+    encoder: Any = hubert.encoder
+    if layer is None or not 1 <= layer <= len(encoder.layers) or hubert.config.readout == "sum":
+        raise ValueError(
+            f"layer_of_states is {layer} for an encoder of {len(encoder.layers)} layers with readout "
+            f"{hubert.config.readout!r}; expected 1 to {len(encoder.layers)}, and no sum over all layers"
+        )
+    precision = hubert.family.first_convolution(hubert).weight.dtype
+    hidden = states.to(precision)
+    attention_mask = create_bidirectional_mask(config=encoder.config, inputs_embeds=hidden, attention_mask=mask)
+    given = hubert.family.layer_inputs(hubert, hidden)
+    hidden = _asking_for_gradients(hidden, encoder.layers[layer:])
+    for each in encoder.layers[layer:]:
+        hidden = each(hidden, attention_mask=attention_mask, **given)
+    # Encoders with their norms behind each part have this one below the first layer.
+    return encoder.layer_norm(hidden) if hubert.config.do_stable_layer_norm else hidden
 
 
 def weigh_layers(states: Sequence[Tensor], weights: Tensor) -> Tensor:
@@ -375,6 +410,8 @@ class GMPATLModel(RenamesTensors, HubertModel):
         **given: Any,
     ) -> GMPATLModelOutput:
         """The decorator records the layers and gives a plain tuple where it is wanted."""
+        if output_hidden_states and given.get("layer_states") is not None:
+            raise ValueError("output_hidden_states is true, and layer_states stand for the layers below theirs")
         encoded = encode_speech(self, input_values, attention_mask, output_attentions=output_attentions, **given)
         return GMPATLModelOutput(last_hidden_state=encoded.last_hidden_state, frame_mask=encoded.frame_mask)
 

@@ -45,6 +45,10 @@ class GMPATLTrainingArguments(TrainingArguments):
             Do not train the convolution front end. Right for pre-trained checkpoints, wrong from scratch.
         freeze_encoder (`bool`, defaults to `False`):
             Train the heads only (ablation).
+        trained_layers (`int`, *optional*):
+            Train only so many transformer layers, the highest, and the heads. What the layers below make of each clip
+            is computed once and kept on disk while the training goes on, in half precision and without dropout, unless
+            the model masks frames or leaves layers out below them. `None` trains the whole encoder.
         class_weights (`str` or `list[float]`, *optional*):
             `"balanced"` weighs each emotion by `clips / (emotions · clips of this emotion)`; a list gives one weight
             per emotion in label order; `None` weighs all clips alike.
@@ -85,6 +89,7 @@ class GMPATLTrainingArguments(TrainingArguments):
 
     freeze_feature_encoder: bool = field(default=True, metadata={"help": "Do not train the convolution front end."})
     freeze_encoder: bool = field(default=False, metadata={"help": "Train the heads only."})
+    trained_layers: int | None = field(default=None, metadata={"help": "Transformer layers to train, from the top."})
     # In the order that `HfArgumentParser` reads: on a command line it is text.
     class_weights: None | str | list[float] = field(
         default=None, metadata={"help": '"balanced", a list with one weight per emotion, or none.'}
@@ -127,6 +132,8 @@ class GMPATLTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} is {value}; expected a number above 0, or none")
         if self.head_epochs < 0:
             raise ValueError(f"head_epochs is {self.head_epochs}; expected 0 or more passes")
+        if self.trained_layers is not None and self.trained_layers < 0:
+            raise ValueError(f"trained_layers is {self.trained_layers}; expected 0 or more layers, or none")
         if self.average_epochs < 0:
             raise ValueError(f"average_epochs is {self.average_epochs}; expected 0 or more epochs")
         if self.average_epochs:

@@ -30,7 +30,7 @@ BATCH = 16
 RATE = 1e-3
 """Their learning rate then, where `head_learning_rate` is none. Our choice."""
 
-_INPUTS = ("input_values", "attention_mask", "conv_features", "frame_mask")
+_INPUTS = ("input_values", "attention_mask", "conv_features", "frame_mask", "layer_states", "layer_of_states")
 
 
 class PooledClips(NamedTuple):
@@ -108,7 +108,10 @@ def pool_clips(trainer: Trainer, model: GMPATLEmotionModel, table: datasets.Data
     labels, genders = (torch.full((len(table),), IGNORED, device=device) for _ in range(2))
     with torch.no_grad(), trainer.accelerator.autocast(), no_tf32(device):
         for batch in trainer.get_eval_dataloader(table):
-            encoded = model.hubert(**{name: batch[name].to(device) for name in _INPUTS if name in batch})
+            given = {name: batch[name] for name in _INPUTS if name in batch}
+            encoded = model.hubert(
+                **{name: each.to(device) if isinstance(each, Tensor) else each for name, each in given.items()}
+            )
             pooled = model.pooling(encoded.last_hidden_state, encoded.frame_mask).float()
             unknown = torch.full_like(batch["rows"], IGNORED)
             found = (batch["rows"], pooled, batch.get("labels", unknown), batch.get("gender_labels", unknown))

@@ -50,14 +50,14 @@ def split_by_length(batch: Mapping[str, Tensor], config: GMPATLConfig) -> list[d
         ends = {"input_values": samples, "attention_mask": samples}
     else:
         frames = batch["frame_mask"].sum(-1)
-        ends = {"conv_features": frames, "frame_mask": frames}
+        ends = {"conv_features": frames, "layer_states": frames, "frame_mask": frames}
     spans = batch.get("frame_spans")
     kept = frames if spans is None else spans[:, 1] - spans[:, 0]
     ends |= dict.fromkeys(("mask_time_indices", "frame_labels", "frame_states", "known_frames"), kept)
     microbatches = []
     # By whole lengths: the front end, which is most of the work, sees what is cropped after it.
     for rows in group_by_length(frames.tolist()):
-        microbatch = {name: values[rows] for name, values in batch.items()}
+        microbatch = {name: values[rows] if isinstance(values, Tensor) else values for name, values in batch.items()}
         for name in ends.keys() & microbatch.keys():
             microbatch[name] = microbatch[name][:, : int(ends[name][rows].max())]
         microbatches.append(microbatch)

@@ -34,6 +34,7 @@ from ..protocols.speakers import UNKNOWN, speakers_in
 from .arguments import GMPATLTrainingArguments, adapt_arguments, complete_arguments
 from .averaging import AveragingTrainer
 from .bfloat16_on_cpu import math_attention_for_cpu_bf16
+from .caches import find_cache
 from .callbacks import SetEpoch, StopAtDivergence, StopWithoutImprovement, TrainingProgress, usual_callbacks
 from .checks import base_of, check_adapter, check_trainer, check_training_table, is_sharded, tables_of
 from .figures import figures_of
@@ -42,9 +43,7 @@ from .lora import RefuseIdleAdapters, complete_adapter
 from .microbatches import split_by_length
 from .parameters import decay_by_layer, split_groups, train_in_float32
 from .speaker_normalization import normalize_by_speaker
-
-FRONT_END_FOLDER = "_front-end"
-"""Folder of the front-end cache inside an output folder; the underscore keeps it off the Hub."""
+from .top_layers import keep_states, refuse_trained_layers, train_top_layers
 
 
 class GMPATLTrainer(AveragingTrainer):
@@ -108,6 +107,7 @@ class GMPATLTrainer(AveragingTrainer):
         parameters = {**kwargs, **metrics, "processing_class": processing_class}
         check_trainer(base, args, train_dataset, eval_dataset, parameters)
         check_adapter(model, base, args)
+        refuse_trained_layers(args, base.config, adapter=hasattr(model, "peft_config"))
         adapt_arguments(args, base, own_collator=data_collator is not None)
         self.held_out = HeldOut.of(held_out)
         self.held_out.refuse_training(train_dataset, tables_of(eval_dataset).values(), base.config.seen_speakers)
@@ -117,6 +117,8 @@ class GMPATLTrainer(AveragingTrainer):
             base.freeze_feature_encoder()
         if args.freeze_encoder:
             base.freeze_encoder()
+        if args.trained_layers is not None:
+            train_top_layers(base, args.trained_layers)
         collator = partial(GMPATLDataCollator, processing_class, base.config, base.target_names, seed=args.seed)
         self._train_collator = data_collator or collator(max_seconds=args.max_seconds)
         self._user_metrics, self._preprocess = compute_metrics, preprocess_logits_for_metrics
@@ -141,6 +143,7 @@ class GMPATLTrainer(AveragingTrainer):
         self._description = None if args.disable_tqdm else description
         self._add_callbacks()
         self._front_end_cache = front_end_cache
+        self.keeps_states = False
         self.front_end_cache: FrontEndCache | None = None
         self._known_clips: dict[int, tuple[datasets.Dataset, TableClips]] = {}
         self._reset_parts()
@@ -158,23 +161,12 @@ class GMPATLTrainer(AveragingTrainer):
 
     # ---- what is trained on --------------------------------------------------------------------------------------
 
-    def _find_cache(self) -> FrontEndCache | None:
-        """The cache of the front end as it is now; None where it is trained, or the waveform is needed."""
-        trained = any(parameter.requires_grad for parameter in self.base.hubert.feature_extractor.parameters())
-        own_collator = type(self._train_collator) is not GMPATLDataCollator
-        augmented = self.args.augment != "none"  # another waveform every time
-        if self._front_end_cache is False or trained or own_collator or is_sharded(self) or augmented:
-            return None
-        folder = self._front_end_cache
-        if folder is True:
-            folder = Path(self.args.output_dir or ".", FRONT_END_FOLDER)
-        return FrontEndCache(folder, self.base, self.processing_class)
-
     def _clips(self, table: datasets.Dataset, start: bool = False) -> TableClips:
         """Rows as the collators want them; what the cache lacks of them is computed now, by all processes."""
         # While a training goes on, a frozen front end cannot change.
         if start or not self.is_in_train:
-            self.front_end_cache, self._known_clips = self._find_cache(), {}
+            own_collator = type(self._train_collator) is not GMPATLDataCollator
+            self.front_end_cache, self._known_clips = find_cache(self, self._front_end_cache, own_collator), {}
         if id(table) not in self._known_clips:
             if self.front_end_cache is not None:
                 self.front_end_cache.fill(table, self._description, self.args.dataloader_num_workers)
@@ -260,10 +252,11 @@ class GMPATLTrainer(AveragingTrainer):
         before = [UNKNOWN] if config.seen_speakers is None else config.seen_speakers
         config.seen_speakers = sorted({*before, *speakers_in([*tables_of(self.train_dataset).values(), *dev])})
         config.logit_temperature = 1.0
-        if not (kwargs.get("resume_from_checkpoint") or (args and args[0])):
-            prepare_heads(self, self.base, self.class_weights, self._speakers)
-        output = super().train(*args, **kwargs)
-        learn_emotions(self, self.base)
+        with keep_states(self):
+            if not (kwargs.get("resume_from_checkpoint") or (args and args[0])):
+                prepare_heads(self, self.base, self.class_weights, self._speakers)
+            output = super().train(*args, **kwargs)
+            learn_emotions(self, self.base)
         return output
 
     def hyperparameter_search(self, *_: Any, **__: Any) -> Any:
