@@ -1,15 +1,17 @@
-"""Prediction: ours against the stock `pipeline("audio-classification")` at batch sizes 1 and 8.
+"""Prediction: ours against the stock `pipeline("audio-classification")` and against other engines.
 
     python benchmarks/predict.py --int8               # base shape, 24 clips, float32 and int8: minutes on two cores
     python benchmarks/predict.py --full --int8        # 200 clips
+    python benchmarks/predict.py --full --engines onnxruntime openvino     # and our exported model in these
     python benchmarks/predict.py --full --device cuda --precisions float32 bfloat16
     OMP_NUM_THREADS=1 python benchmarks/predict.py --shape mini --clips 60 --clip-seconds 5
     python benchmarks/predict.py --model runs/demo/model --recordings some/folder   # a trained model, real recordings
 
 Both sides are given the same wav files (16 kHz, lengths log-normal as IEMOCAP's: mean 4.5 s, 0.6 to 30 s, in random
 order) and run in turn in one process, models loaded and warmed up beforehand. The stock side is a
-`HubertForSequenceClassification` of the same shape with random weights; its files are read by soundfile, since the
-pipeline itself would start ffmpeg for each. Ours is `SpeechEmotionClassifier` as `gmp-atl predict` uses it.
+`HubertForSequenceClassification` of the same shape with random weights, at batch sizes 1 and 8; its files are read by
+soundfile, since the pipeline itself would start ffmpeg for each. Ours is `SpeechEmotionClassifier` as `gmp-atl predict`
+uses it. `engines.py` says how ONNX Runtime and OpenVINO compute the same model.
 
 The table also says how far scores are from those of the model on each clip alone (`HubertForGMPATL` in float32 on the
 CPU): the largest and the mean difference, and on how many clips the label is the same. Random weights say hardly
@@ -38,6 +40,7 @@ import soundfile
 import torch
 from transformers import HubertConfig, HubertForSequenceClassification, pipeline
 
+from engines import INSTALLING, EngineSide, engine_side, require
 from gmp_atl_hf import GMPATLConfig, HubertForGMPATL, SpeechEmotionClassifier
 from gmp_atl_hf.checkpoints import default_feature_extractor, locate, quiet_transformers
 from gmp_atl_hf.data.audio import SAMPLING_RATE, read_audio
@@ -153,6 +156,8 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if not arguments.model:
         for size in arguments.stock_batches:
             sides[f"stock, batch {size}"] = stock_side(arguments.shape, arguments.device, size)
+    engines = start_engines(arguments.engines, folder, model, extractor, paths)
+    sides |= engines
     ours: dict[str, SpeechEmotionClassifier] = {}
     for precision in arguments.precisions:
         name = f"ours, {precision}"
@@ -166,13 +171,41 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         for name, side in sides.items():
             turn, result = timed(lambda side=side: side(paths))
             runs[name].append(turn)
-            if name in ours:
+            if name in ours or name in engines:
                 scores[name] = as_array(result)
     audio = sum(soundfile.info(path).duration for path in paths)
     return {
         "clips": len(paths),
         "audio_seconds": audio,
         "sides": {name: summary(runs, name, audio, alone, scores.get(name)) for name in sides},
+        "engines": {
+            name: {
+                "way": side.way,
+                "seconds_of_ways": side.tried,
+                "times_as_quick": {mine: ratios(runs[name], runs[mine]) for mine in ours},
+            }
+            for name, side in engines.items()
+        },
+    }
+
+
+def start_engines(
+    names: list[str], folder: Path, model: HubertForGMPATL, feature_extractor: Any, paths: list[Path]
+) -> dict[str, EngineSide]:
+    """Export the model once, and make a side of each engine."""
+    if not names:
+        return {}
+    from gmp_atl_hf.inference.onnx_export import export_onnx
+
+    exported = export_onnx(model, feature_extractor, folder / "model.onnx").path
+    return {name: engine_side(name, exported, model, feature_extractor, paths) for name in names}
+
+
+def ratios(theirs: list[Turn], mine: list[Turn]) -> dict[str, float]:
+    """How many times as quick ours is: medians of the turns' ratios, of wall and of processor seconds."""
+    return {
+        what: statistics.median(getattr(a, what) / getattr(b, what) for a, b in zip(theirs, mine, strict=True))
+        for what in ("seconds", "cpu_seconds")
     }
 
 
@@ -213,6 +246,10 @@ def show(result: dict[str, Any]) -> None:
             line += f" {side['largest_score_difference']:12.1e} {side['mean_score_difference']:12.1e}"
             line += f" {side['same_label']:11.1%}"
         print(line)
+    for name, engine in result["engines"].items():
+        print(f"\n{name}: {engine['way']}")
+        for mine, times in engine["times_as_quick"].items():
+            print(f"{mine}: {times['seconds']:.2f} × as quick, in processor seconds {times['cpu_seconds']:.2f} ×")
 
 
 def hardware(device: str) -> dict[str, Any]:
@@ -235,6 +272,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precisions", nargs="+", help="of our side (default: float32)")
     parser.add_argument("--stock-batches", type=int, nargs="+", default=[1, 8], help="batch sizes of the stock side")
+    parser.add_argument("--engines", nargs="+", choices=[*INSTALLING], default=[], help="sides beside ours, on the CPU")
     parser.add_argument("--int8", action="store_true", help="add int8 to the precisions")
     parser.add_argument("--repeats", type=int, default=3, help="alternations; the medians are shown")
     arguments = parser.parse_args()
@@ -242,11 +280,14 @@ def main() -> None:
     arguments.precisions = arguments.precisions or ["float32"]
     if arguments.int8 and "int8" not in arguments.precisions:
         arguments.precisions.append("int8")
+    if arguments.engines and arguments.device != "cpu":
+        raise SystemExit(f"--engines are compared on the CPU; --device is {arguments.device}")
+    require(arguments.engines)
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():
         result = compare(arguments, Path(folder))
     show(result)
     settings = {name: getattr(arguments, name) for name in ("shape", "model", "recordings", "device", "repeats")}
-    packages = {name: version(name) for name in ("torch", "transformers", "numpy", "soundfile")}
+    packages = {name: version(name) for name in ("torch", "transformers", "numpy", "soundfile", *arguments.engines)}
     common = {"benchmark": "predict", **settings, "versions": {"python": platform.python_version(), **packages}}
     print("\n" + json.dumps({**common, "hardware": hardware(arguments.device), **result}))
 
