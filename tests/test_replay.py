@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.recipe.method import Method
 from gmp_atl_hf.recipe.recipe import Recipe
 from gmp_atl_hf.run import steps
+from gmp_atl_hf.run.plan import RunPlan, plan_run
 from gmp_atl_hf.run.replay import Replay, read_replays
 from recipes import recipe, refused
 from runs import SPEAKER_PATTERN, SPLIT, digests, given_split, read_json, run, write_corpus
@@ -240,3 +242,38 @@ def test_a_recipe_without_it_does_not_name_it() -> None:
     assert Recipe.from_dict(made.to_dict()) == made
     refusal = refused({"name": "mine", "corpus": {"name": "demo"}, "replay": {"seconds": 60}})
     assert "`replay` has no `root`" in refusal.found
+
+
+# ---- what keeps a run sound ------------------------------------------------------------------------------------------
+
+
+def planned(tmp_path: Path, **replay: Any) -> RunPlan:
+    root, speech = tmp_path / "corpus", tmp_path / "speech"
+    if not root.exists():
+        write_corpus(root, split=SPLIT)
+        write_speech(speech)
+    made = given_split(root, replay={"root": str(speech), **replay}, variants=["gmp-atl", "direct-long"])
+    return plan_run(Recipe.from_dict(made), tmp_path / "run")
+
+
+def keys(plan: RunPlan) -> dict[str, str]:
+    return {f"{each.variant}/{step.folder.path.name}": step.folder.key for each in plan.planned for step in each.steps}
+
+
+def test_a_job_plans_the_same_steps(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    assert keys(pickle.loads(pickle.dumps(plan))) == keys(plan)
+
+
+def test_what_hears_it_depends_on_it_and_on_its_seed(tmp_path: Path) -> None:
+    first, other = keys(planned(tmp_path)), keys(planned(tmp_path, seed=1))
+    changed = {name for name, key in first.items() if other[name] != key}
+    # Fine-tuning as long as the whole method is longer with it.
+    depend = {f"gmp-atl/{name}" for name in ("2-pseudo-labels", "3-retrain", "4-finetune")} | {"direct-long/4-finetune"}
+    assert changed == depend
+
+
+def test_plain_speech_that_is_replaced_while_the_run_goes_on_stops_it(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    with pytest.raises(RequestError, match=r"the recording b/c/0.wav .* was replaced"), plan.unchanged():
+        write_audio(tmp_path / "speech" / "b" / "c" / "0.wav", tone(9_000))
