@@ -15,7 +15,6 @@ from gmp_atl_hf.checkpoints import seen_speakers
 from gmp_atl_hf.data.audio import read_audio
 from gmp_atl_hf.data.table import Corpus, read_corpora
 from gmp_atl_hf.errors import RequestError
-from gmp_atl_hf.recipe.method import Method
 from gmp_atl_hf.recipe.recipe import Recipe
 from gmp_atl_hf.run import steps
 from gmp_atl_hf.run.plan import RunPlan, plan_run
@@ -165,12 +164,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return read_corpora([{"name": "folder", "root": root, "speaker": SPEAKER_PATTERN}])
 
 
-def method(**replay: Any) -> Method:
-    return recipe(replay=replay).method("gmp-atl")
-
-
 def read(corpus: Corpus, short_clips: str = "error", **replay: Any) -> tuple[Replay, Corpus]:
-    replays, grown = read_replays({"mine": method(**replay)}, corpus, short_clips)
+    made = recipe(replay=replay, data={"short_clips": short_clips})
+    replays, grown = read_replays(made, {"mine": made.method("gmp-atl")}, corpus)
     return replays["mine"], grown
 
 
@@ -200,6 +196,12 @@ def test_a_recording_of_the_corpus_is_refused_by_name(corpus: Corpus, tmp_path: 
     write_audio(root / "a" / "copy.flac", read_audio(row["audio"]))
     with pytest.raises(RequestError, match=f"same sound .* in 1 recordings: replay/a/copy.flac = {row['id']}"):
         read(corpus, root=str(root))
+
+
+def test_a_corpus_whose_recordings_nobody_has_listened_to_is_refused(corpus: Corpus) -> None:
+    made = recipe(corpus={"name": "demo", "check_audio": False}, replay={"root": "speech"})
+    with pytest.raises(RequestError, match="`replay` is set, and the corpus has `check_audio: false`"):
+        read_replays(made, {"mine": made.method("gmp-atl")}, corpus)
 
 
 def test_what_cannot_be_read_is_listed_and_what_is_too_short_is_handled_as_in_the_corpus(

@@ -134,7 +134,7 @@ def plan_run(
     backbones = {name: described[str(each.backbone)] for name, each in variants.items()}
     _check_stages(variants, backbones, None)
     corpus = _read_corpus(recipe, folder, processes)
-    replays, corpus = read_replays(variants, corpus, recipe.data.short_clips)
+    replays, corpus = read_replays(recipe, variants, corpus)
     for name, backbone in backbones.items():
         # Of all clips, tested ones too: a training would meet those of a later fold, or a test its own, after hours.
         for table in (corpus.table, *([replays[name].table] if name in replays else [])):

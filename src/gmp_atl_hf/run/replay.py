@@ -18,6 +18,7 @@ from ..data.table import Corpus, draw_plain_speech, enough_rows
 from ..errors import RequestError
 from ..pseudo_labels.label_file import quiet_datasets
 from ..recipe.method import Method
+from ..recipe.recipe import Recipe
 from ..recipe.sections import REPLAY, ReplaySpec
 
 
@@ -61,22 +62,28 @@ def amount_of(table: datasets.Dataset) -> dict[str, Any]:
     return {"recordings": len(table), "hours": round(seconds_of(table) / 3600, 4)}
 
 
-def read_replays(variants: Mapping[str, Method], corpus: Corpus, short_clips: str) -> tuple[dict[str, Replay], Corpus]:
+def read_replays(recipe: Recipe, variants: Mapping[str, Method], corpus: Corpus) -> tuple[dict[str, Replay], Corpus]:
     """Read the plain speech of each variant, and make sure that nothing of the corpus is in it.
 
     Args:
+        recipe: The recipe.
         variants: Each variant's method.
-        corpus: The corpus, whose index is to keep what is measured.
-        short_clips: What to do with recordings too short for one frame.
+        corpus: Its corpus, whose index is to keep what is measured.
 
     Returns:
         Variant → its plain speech, for those that have any; and the corpus, with what was left out of the folders.
 
     Raises:
-        RequestError: A folder is missing or has too little speech, or a recording of the corpus is in it.
+        RequestError: A folder is missing or has too little speech, or a recording of the corpus is in it or may be.
     """
     specs = {name: each.replay for name, each in variants.items() if each.replay is not None}
-    read = {spec: _read(spec, corpus, short_clips) for spec in dict.fromkeys(specs.values())}
+    if specs and any(one.options.get("check_audio") is False for one in recipe.corpus):
+        raise RequestError(
+            "`replay` is set, and the corpus has `check_audio: false`",
+            "recordings that are decoded once: only then it is known that none of them is in the plain speech",
+            "remove `check_audio` from the corpus",
+        )
+    read = {spec: _read(spec, corpus, recipe.data.short_clips) for spec in dict.fromkeys(specs.values())}
     left_out = dict.fromkeys(each for speech, _ in read.values() for each in speech.left_out)
     problems = dict.fromkeys(each for speech, _ in read.values() for each in speech.problems)
     if left_out:
