@@ -15,7 +15,8 @@ from huggingface_hub import EvalResult
 from ..files import write_whole
 from ..hub.example import ADAPTER_CODE, CODE, MODEL_ID
 from ..hub.metadata import CARD_FILE, card_metadata
-from ..protocols.speakers import is_unknown
+from ..protocols.speakers import UNKNOWN, is_unknown
+from ..recipe.sections import REPLAY
 from ..report.blocks import DASH, adaptation_remark, adaptation_table, percent, points, protocol_line
 from .facts import RunFacts, read_run
 from .method import encoder_name, method_settings
@@ -115,9 +116,12 @@ def _trained_on(facts: RunFacts) -> str:
     seen = facts.config.seen_speakers
     if seen is None:
         return f"speakers of {facts.report['corpus']['name']}"
-    more = len({speaker.partition("/")[0] for speaker in seen}) > 1
-    nameless = "at least " if any(map(is_unknown, seen)) else ""
-    return f"{nameless}{len(seen)} speakers{', those of its encoder included' if more else ''}"
+    replayed = [speaker for speaker in seen if speaker == f"{REPLAY}/{UNKNOWN}"]
+    named = [speaker for speaker in seen if speaker not in replayed]
+    more = len({speaker.partition("/")[0] for speaker in named}) > 1
+    nameless = "at least " if any(map(is_unknown, named)) else ""
+    plain = ", and on plain speech of people whom nobody has named" if replayed else ""
+    return f"{nameless}{len(named)} speakers{', those of its encoder included' if more else ''}{plain}"
 
 
 def metric_results(facts: RunFacts) -> dict[str, tuple[str, str, float]]:

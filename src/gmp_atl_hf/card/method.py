@@ -11,7 +11,8 @@ from ..files import STEP_FILE, read_json
 from ..modeling.configuration_gmp_atl import GMPATLConfig, layer_of
 from ..modeling.families_gmp_atl import family_of
 from ..recipe.sections import StageName
-from ..run_folder.layout import STEP_NAMES
+from ..run_folder.layout import ALL_SPEAKERS, STEP_NAMES, TRAINING_FILE, RunFolder
+from ..run_folder.step_folder import StepFolder
 from .facts import RunFacts
 
 ABSTRACT = "stated in the abstract"
@@ -106,7 +107,21 @@ def _retraining_settings(facts: RunFacts) -> list[Setting]:
         Setting(part, "cross-entropy, summed over scales", SUMMARIES),
         _start(facts, "retrain", "Retraining starts from", stated="backbone"),
         Setting("Frames that count in retraining", _frame_targets(facts, "retrain"), OURS),
+        *_replay(facts),
     ]
+
+
+def _replay(facts: RunFacts) -> list[Setting]:
+    """How much plain speech this very model was retrained on as well."""
+    if facts.chosen.replay is None:
+        return []
+    fold = ALL_SPEAKERS if facts.cross_validated else facts.summary["per_fold"][0]["fold"]
+    step = RunFolder(facts.folder).fold(facts.variant, facts.seed, fold).step("retrain")
+    heard = read_json(StepFolder(step, {}).resolve() / TRAINING_FILE)["replay"]
+    value = (
+        f"{heard['recordings']} recordings, {heard['hours']:.3g} hours, without emotions, labelled by these clusters"
+    )
+    return [Setting("Plain speech beside the training clips in retraining", value, OURS)]
 
 
 def _frame_targets(facts: RunFacts, stage: StageName) -> str:

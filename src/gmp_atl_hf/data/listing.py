@@ -24,7 +24,7 @@ from .corpora import (
     corpus_reader,
     leftovers,
 )
-from .corpora.base import ANOTHER_COPY
+from .corpora.base import ANOTHER_COPY, UNLABELLED, audio_files
 from .corpora.from_file import guarded, is_corpus_file
 from .spelling import first_few, is_missing, printable, spelling, tidy_text
 
@@ -86,6 +86,27 @@ def list_recordings(
     )
     info = replace(reader.info, name=called)
     return Listed(called, info, recordings, with_prefix(called, _with_folders(left_out, recordings, folder)), problems)
+
+
+def list_plain_speech(name: str, folder: Path) -> Listed:
+    """List every recording below a folder, in any layout, as speech without emotions of people nobody has named.
+
+    Args:
+        name: The prefix of its ids and of its one speaker, `<name>/unknown`.
+        folder: The folder, which is there.
+
+    Raises:
+        RequestError: There is no recording in it.
+    """
+    found = [
+        Recording(path.relative_to(folder).as_posix(), path, UNLABELLED, UNKNOWN_SPEAKER, people_of=name)
+        for path in audio_files(folder)
+    ]
+    recordings, left_out, _ = _sort(name, found)
+    left_out += _unnamed_files(folder, recordings, left_out)
+    if not recordings:
+        raise RequestError(f"there are no recordings in {folder}", "recordings of speech, at any depth", "correct it")
+    return Listed(name, CorpusInfo(name), recordings, with_prefix(name, left_out), [])
 
 
 def _sort(corpus: str, items: Iterable[Item]) -> tuple[list[Recording], list[LeftOut], list[str]]:

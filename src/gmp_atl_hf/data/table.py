@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import ClassLabel, Dataset, concatenate_datasets
 from tqdm.auto import tqdm
 
@@ -19,7 +20,7 @@ from .corpora import CorpusInfo, LeftOut, Recording, corpus_names
 from .corpus_index import CorpusIndex
 from .duplicates import AudioDigest, describe_duplicates, shared_recordings
 from .labels import LabelMap, alike, apply_label_map, check_label_map
-from .listing import Listed, list_recordings, refuse_duplicates, with_prefix
+from .listing import Listed, list_plain_speech, list_recordings, refuse_duplicates, with_prefix
 from .segments import cut_segment
 from .spelling import first_few, tidy_text
 
@@ -134,6 +135,45 @@ def read_corpora(
         corpora.append(_to_table(corpus, handle, measured))
     joint = concatenate(corpora)
     return replace(joint, problems=joint.problems + alike(joint.table.features["emotion"].names), index=measured)
+
+
+def draw_plain_speech(
+    name: str, folder: Path, seconds: float, seed: int, short_clips: str, index: CorpusIndex
+) -> tuple[Corpus, int]:
+    """Draw whole recordings from a folder of plain speech until there are so many seconds, or no more recordings.
+
+    Only what is drawn is decoded, so that a large folder costs little more than a small one; of the others the headers
+    are read. Fewer seconds give the first of the same recordings. One that cannot be read is left out and listed.
+
+    Args:
+        name: The prefix of its ids and of its one speaker, `<name>/unknown`.
+        folder: The folder, in any layout.
+        seconds: How much is wanted.
+        seed: Of the draw.
+        short_clips: What to do with recordings below one frame: `error`, `pad` or `drop`.
+        index: What is known of recordings, and is to keep what is measured.
+
+    Returns:
+        What was drawn, in that order, under one label that means nothing, and how many recordings the folder has.
+
+    Raises:
+        RequestError: There are no recordings, or one of them is too short.
+    """
+    listed = list_plain_speech(name, folder)
+    every = _to_table(listed, _Handling(short_clips, "drop", check_audio=False), index)
+    order = np.random.default_rng(seed).permutation(len(every.table))
+    files = every.table.select(order[: enough_rows(every.table.select(order), seconds)])["file"]
+    place = {file: number for number, file in enumerate(files)}
+    kept = [recording for recording in listed.recordings if recording.file in place]
+    drawn = _to_table(replace(listed, recordings=kept, left_out=every.left_out), _Handling(short_clips, "drop"), index)
+    rows = np.argsort([place[file] for file in drawn.table["file"]])
+    return replace(drawn, table=drawn.table.select(rows)), len(listed.recordings)
+
+
+def enough_rows(table: Dataset, seconds: float) -> int:
+    """How many of the first rows of a table have so many seconds together; all of them if there are fewer seconds."""
+    together = np.cumsum(np.asarray(table["num_samples"]))
+    return min(int(np.searchsorted(together, seconds * SAMPLING_RATE)) + 1, len(table))
 
 
 def _tidy_keys(labels: LabelMap | None) -> LabelMap | None:

@@ -29,8 +29,9 @@ def cluster_and_label(
     train: datasets.Dataset,
     dev: datasets.Dataset | None,
     description: str | None,
+    further: datasets.Dataset | None = None,
 ) -> None:
-    """Clusters a sample of the training frames and labels every frame of training and development rows.
+    """Clusters a sample of the training frames and labels every frame of training, development and further rows.
 
     The processes share the clips to extract and the rows to label; the first one clusters. What is written is the same,
     bit for bit, as long as each has as many threads. Memory does not depend on the size of the corpus. A step that was
@@ -46,6 +47,7 @@ def cluster_and_label(
         train: Training rows; clusters see nothing else.
         dev: Development rows, labelled for logging only.
         description: What the progress bars say; None for no bars.
+        further: Rows that are labelled and not clustered, with the same columns.
     """
     group = ProcessGroup.of_launch()
     share = f", process 1 of {group.count}" if group.count > 1 else ""
@@ -56,8 +58,8 @@ def cluster_and_label(
     # No process finds codebooks that another one has just written: the sample needs all processes.
     if not is_whole(folder):
         _fit(folder, extraction, kmeans, sample_frames, train, bar, group)
-    rows = train if dev is None else datasets.concatenate_datasets([train, dev])
-    # Development clips have nobody's centres but the nearest: their emotions are not looked at.
+    rows = datasets.concatenate_datasets([part for part in (train, dev, further) if part is not None])
+    # All other clips have nobody's centres but the nearest: emotions of development clips are not looked at.
     classes = None if kmeans.per == "none" else [*class_of_rows(train, kmeans.per), *[None] * (len(rows) - len(train))]
     label_table(folder, extraction, MultiScaleKMeans.load(folder), rows, bar("frame labels"), group, classes)
 

@@ -143,6 +143,27 @@ def check_coherence(
         _check_layers(pseudo_labels.layers, backbone)
 
 
+def check_replay(stages: StagesSpec, pseudo_labels: PseudoLabelSpec, asked: bool) -> None:
+    """Refuse plain speech that nobody would hear, where a variant itself has `asked` for it, or that has no labels.
+
+    Raises:
+        RequestError: With the settings that do not go together, and what to write instead.
+    """
+    if stages.retrain.skip:
+        if asked:
+            raise RequestError(
+                "`replay` is set, and `stages.retrain` has `skip: true`",
+                "a retraining, which alone hears plain speech",
+                "remove `replay` there, or perform the retraining",
+            )
+    elif pseudo_labels.control == "oracle":
+        raise RequestError(
+            "`replay` is set, and `pseudo_labels.control` is oracle: plain speech has no emotion to be labelled with",
+            "frame labels from clusters for what has no emotion",
+            "{name: oracle, base: oracle-labels, set: {replay: null}}",
+        )
+
+
 def _check_starts(stages: StagesSpec) -> None:
     performed, skipped = ["backbone"], []
     for name in STAGE_NAMES:

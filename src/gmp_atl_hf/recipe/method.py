@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
 from ..errors import errors_of
-from .checks import check_coherence, check_field_names
+from .checks import check_coherence, check_field_names, check_replay
 from .convert import convert, to_plain
 from .overrides import apply_override
-from .sections import BACKBONE, DataSpec, PseudoLabelSpec, StagesSpec
+from .sections import BACKBONE, DataSpec, PseudoLabelSpec, ReplaySpec, StagesSpec
 
 CONTROLS: Mapping[str, str] = {
     "none": "",
@@ -33,6 +33,7 @@ class Method:
         pseudo_labels: Frame labels for the retraining.
         stages: The three trainings.
         search: What is left to search: dotted path under `stages.finetune` to the values to try. All variants share it.
+        replay: Plain speech that the retraining hears as well.
     """
 
     data: DataSpec
@@ -41,6 +42,7 @@ class Method:
     pseudo_labels: PseudoLabelSpec
     stages: StagesSpec
     search: Mapping[str, tuple[Any, ...]]
+    replay: ReplaySpec | None = None
 
     def changed(self, overrides: Mapping[str, Any]) -> Method:
         """Set values by their dotted paths, each of which begins with the name of a field.
@@ -59,6 +61,8 @@ class Method:
         }
         made = replace(self, **changes)
         check_coherence(made.stages, made.pseudo_labels, made.backbone, made.needs_frame_labels)
+        if made.replay is not None:
+            check_replay(made.stages, made.pseudo_labels, asked="replay" in plain)
         return made
 
     @property

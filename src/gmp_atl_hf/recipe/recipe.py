@@ -17,7 +17,7 @@ from .convert import split_rest
 from .file import RecipeFile
 from .grid import check_search, dotted_paths
 from .method import Method
-from .sections import BACKBONE, CorpusSpec, DataSpec, PseudoLabelSpec, StagesSpec, VariantSpec
+from .sections import BACKBONE, CorpusSpec, DataSpec, PseudoLabelSpec, ReplaySpec, StagesSpec, VariantSpec
 from .variants import variant_overrides
 
 
@@ -39,6 +39,7 @@ class Recipe(RecipeFile):
             the environment variable.
         model: `GMPATLConfig` fields. Which of them are stated is in its documentation.
         pseudo_labels: Frame labels for the retraining.
+        replay: Plain speech that the retraining hears as well. Our choice: none.
         stages: The three trainings.
         search: Dotted path under `stages.finetune` to the values to try. Every variant fine-tunes once with each
             combination in each fold, and the fold's development speakers choose. Our choice: nothing is searched.
@@ -63,6 +64,7 @@ class Recipe(RecipeFile):
     backbone: str | Mapping[str, Any] = field(default="facebook/hubert-base-ls960", metadata=BACKBONE)
     model: Mapping[str, Any] = field(default_factory=dict)
     pseudo_labels: PseudoLabelSpec = field(default_factory=PseudoLabelSpec)
+    replay: ReplaySpec | None = field(default=None, metadata={"quiet": True})
     stages: StagesSpec = field(default_factory=StagesSpec)
     search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict, metadata={"quiet": True})
     seeds: tuple[int, ...] = field(default=(0,), metadata={"non_empty": True, "unique": True, "at_least": 0})
@@ -108,7 +110,7 @@ class Recipe(RecipeFile):
             variant_name: One of `variant_names`.
 
         Returns:
-            `data`, `backbone`, `model`, `pseudo_labels`, `stages` and `search`.
+            `data`, `backbone`, `model`, `pseudo_labels`, `stages`, `search` and `replay`.
 
         Raises:
             RequestError: When there is no such variant.

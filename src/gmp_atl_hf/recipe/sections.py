@@ -23,6 +23,9 @@ Control = Literal["none", "shuffled", "oracle"]
 BACKBONE: Mapping[str, Any] = {"expand": True, "non_empty": True}
 """Metadata of a backbone: a Hub id or folder, or the configuration of one from scratch."""
 
+REPLAY = "replay"
+"""Before the names of recordings of plain speech, `replay/<file>`, and of their people, `replay/unknown`."""
+
 STAGE_NAMES: tuple[StageName, ...] = ("multitask", "retrain", "finetune")
 
 
@@ -112,6 +115,23 @@ class PseudoLabelSpec:
     normalize: Normalize = "none"
     per: Per = "none"
     control: Control = field(default="none", metadata={"quiet": True})
+
+
+@dataclass(frozen=True)
+class ReplaySpec:
+    """Plain speech, without emotions, that the retraining hears beside the training clips.
+
+    Args:
+        root: A folder of recordings in any layout; nobody needs to know who speaks. `${NAME}` is replaced by the
+            environment variable. Our choice: none.
+        seconds: How much of it, drawn as whole recordings; None for as much as the fold has of training clips, or all
+            of it where there is less. Our choice where set.
+        seed: Seed of the draw. Our choice.
+    """
+
+    root: str = field(metadata={"expand": True, "non_empty": True})
+    seconds: float | None = field(default=None, metadata={"above": 0})
+    seed: int = field(default=0, metadata={"at_least": 0})
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from ..recipe.method import Method
 from ..recipe.sections import STAGE_NAMES, PseudoLabelSpec, StageName
 from ..run_folder.layout import BACKBONE, STEP_NAMES, FoldFolder, RunFolder
 from ..run_folder.step_folder import StepFolder
+from .replay import Replay
 from .search import Candidate, train_candidates
 from .stages import (
     MODEL_CLASSES,
@@ -69,6 +70,7 @@ class PlannedFold:
         batch_size: Clips per batch of the test.
         held_out: What of the test nothing may touch before.
         front_end_cache: That of the test; None computes the front end.
+        replay: Rows of plain speech that the retraining hears as well; None without any.
     """
 
     variant: str
@@ -81,6 +83,7 @@ class PlannedFold:
     batch_size: int
     held_out: HeldOut
     front_end_cache: Path | None = None
+    replay: datasets.Dataset | None = None
 
     @property
     def label(self) -> str:
@@ -109,6 +112,7 @@ class Planner:
         backbones: Variant → what its backbone is, from `describe_backbone`.
         common_backbone: The recipe's own backbone, which variants have unless they set another.
         processes: Processes that share each training.
+        replays: Variant → its plain speech, for those that have any.
         shows_bars: Whether the steps show progress bars, which those of several jobs would draw over each other.
     """
 
@@ -119,6 +123,7 @@ class Planner:
     common_backbone: str | Mapping[str, Any]
     processes: int = 1
     shows_bars: bool = True
+    replays: Mapping[str, Replay] = field(default_factory=dict)
 
     def describe(self, work: str) -> str | None:
         """What a progress bar says of some work; None for no bar."""
@@ -178,6 +183,9 @@ class _FoldPlan:
         self.held_out = fold.held_out(self.test)
         self.labels: list[str] = table.features["emotion"].names
         self.backbone = planner.backbones[variant]
+        speech = planner.replays.get(variant)
+        self.replay = None if speech is None else speech.beside(self.train)
+        self.replay_hash = None if speech is None or self.replay is None else speech.fingerprint(self.replay)
         self.steps: dict[str, PlannedStep] = {}
 
     def make(self) -> PlannedFold:
@@ -202,7 +210,13 @@ class _FoldPlan:
             batch_size=stage_arguments(self.method, "finetune").get("per_device_eval_batch_size", 8),
             held_out=self.held_out,
             front_end_cache=None if None in caches else caches[0],
+            replay=self._heard,
         )
+
+    @property
+    def _heard(self) -> datasets.Dataset | None:
+        """Plain speech, where there is a retraining to hear it."""
+        return None if self.method.stages.retrain.skip else self.replay
 
     # ---- where weights come from ---------------------------------------------------------------------------------
 
@@ -293,6 +307,8 @@ class _FoldPlan:
         weight: float = getattr(method.stages, stage).start_weight
         if stage == "finetune" and method.stages.finetune.same_updates_as_all:
             trainings: dict[str, Any] = {each: stage_arguments(method, each) for each in STAGE_NAMES}
+            if self.replay_hash is not None:
+                trainings["retrain"]["replay"] = self.replay_hash
             arguments["same_updates_as"] = trainings
             max_steps = sum(map(self._updates, trainings.values()))
         return Training(
@@ -314,11 +330,12 @@ class _FoldPlan:
             front_end_cache=self._front_end_cache(stage, method),
             description=self.planner.describe(description),
             held_out=self.held_out,
+            replay=self._heard if stage == "retrain" else None,
         )
 
     def _label_step(self) -> None:
         spec = self.method.pseudo_labels
-        train_rows, dev_rows, held_out = self.train, self.dev, self.held_out
+        train_rows, dev_rows, replay_rows, held_out = self.train, self.dev, self._heard, self.held_out
         path = self.folder.step("pseudo-labels")
         description = self.planner.describe(f"{self.label} · {path.name}")
         inputs: dict[str, Any] = {"step": path.name, "data": self._data_inputs()}
@@ -333,6 +350,8 @@ class _FoldPlan:
         source = self._weights(spec.source)
         inputs["source"] = source.identity
         inputs |= {name: value for name, value in label_settings(spec).items() if name not in inputs}
+        if replay_rows is not None:
+            inputs["replay"] = self.replay_hash
         cache = self._front_end_cache(spec.source, self.method)
         if cache is not None:
             inputs["front_end"] = PRECISION
@@ -340,7 +359,7 @@ class _FoldPlan:
         def perform(folder: Path) -> None:
             checkpoint, model_class = source.locate(), MODEL_CLASSES["multitask"]
             make_pseudo_labels(
-                folder, model_class, checkpoint, spec, train_rows, dev_rows, description, held_out, cache
+                folder, model_class, checkpoint, spec, train_rows, dev_rows, description, held_out, cache, replay_rows
             )
 
         self._add("pseudo-labels", path, inputs, perform)
@@ -375,7 +394,8 @@ class _FoldPlan:
     def _updates(self, arguments: Mapping[str, Any]) -> int:
         if arguments.get("max_steps", -1) > 0:
             return int(arguments["max_steps"])
-        samples = np.asarray(self.train["num_samples"])
+        heard = [self.train, *([self.replay] if self.replay is not None and "replay" in arguments else [])]
+        samples = np.concatenate([np.asarray(rows["num_samples"]) for rows in heard])
         if arguments.get("max_seconds") is not None:
             samples = np.minimum(samples, int(arguments["max_seconds"] * SAMPLING_RATE))
         sampler = StepBatchSampler(

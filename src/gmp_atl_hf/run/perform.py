@@ -97,7 +97,7 @@ class Worker:
                 step.folder.point_to(other.resolve())
         else:
             self.record_environment()
-            with step.folder.work(self.processes) as folder, self.plan.recordings.unchanged(folder):
+            with step.folder.work(self.processes) as folder, self.plan.unchanged(folder):
                 step.perform(folder)
         self.made.add(step.folder.path)
         self.processes.wait_for_everyone()
@@ -116,7 +116,7 @@ class Worker:
             self.found.add(folder)
             return
         self.record_environment()
-        with self.plan.recordings.unchanged():
+        with self.plan.unchanged():
             tested = predict(
                 planned.finetune.resolve(),
                 planned.test,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ..run_folder.layout import RunFolder
 from ..training.checks import refuse_long_clips
 from .fold_plan import PlannedFold, Planner, known_genders
 from .processes import join_processes
+from .replay import describe_replay, read_replays
 from .search import refuse_nobody_to_choose
 from .stages import backbone_fields, check_stage_settings
 
@@ -87,6 +89,15 @@ class RunPlan:
         """The folds of one variant and seed."""
         return [each for each in self.planned if each.variant == variant and each.seed == seed]
 
+    @contextmanager
+    def unchanged(self, folder: Path | None = None) -> Iterator[None]:
+        """Refuse what was made in a block during which a recording changed, of the corpus or of plain speech."""
+        speech = dict.fromkeys(replay.recordings for replay in self.planner.replays.values())
+        with ExitStack() as stack:
+            for recordings in (self.recordings, *speech):
+                stack.enter_context(recordings.unchanged(folder))
+            yield
+
     def test_key(self, planned: PlannedFold) -> str:
         """What a fold's predictions depend on: the model and the rows tested."""
         return f"{planned.finetune.key}-{combine(self.recordings.fingerprints, planned.test['id'])}"
@@ -123,9 +134,11 @@ def plan_run(
     backbones = {name: described[str(each.backbone)] for name, each in variants.items()}
     _check_stages(variants, backbones, None)
     corpus = _read_corpus(recipe, folder, processes)
-    for backbone in described.values():
+    replays, corpus = read_replays(recipe, variants, corpus)
+    for name, backbone in backbones.items():
         # Of all clips, tested ones too: a training would meet those of a later fold, or a test its own, after hours.
-        refuse_long_clips(corpus.table, GMPATLConfig(**backbone_fields(backbone)))
+        for table in (corpus.table, *([replays[name].table] if name in replays else [])):
+            refuse_long_clips(table, GMPATLConfig(**backbone_fields(backbone)))
     protocol = Protocol(**vars(recipe.protocol))
     every_fold = protocol.folds(corpus.table)
     asked = _asked(folds, every_fold, protocol)
@@ -135,11 +148,20 @@ def plan_run(
     refuse_nobody_to_choose(recipe.search, [f.number for f in every_fold if f.number in asked and not f.dev])
     recordings = Recordings(corpus.table)
     planner = Planner(
-        folder, corpus.table, recordings.fingerprints, backbones, recipe.backbone, processes.num_processes
+        folder,
+        corpus.table,
+        recordings.fingerprints,
+        backbones,
+        recipe.backbone,
+        processes.num_processes,
+        replays=replays,
     )
     planned = _plan_folds(planner, variants, recipe.seeds, every_fold)
     for step in (step for each in planned for step in each.steps):
         step.folder.refuse_contradiction()
+    for name, replay in replays.items():
+        if heard := [each.replay for each in planned if each.variant == name and each.replay is not None]:
+            notes.append(describe_replay(name, replay, heard))
     return RunPlan(
         recipe=recipe,
         folder=folder,

@@ -20,7 +20,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..checkpoints import load_emotion_model, load_feature_extractor, load_model, quiet_transformers, seen_speakers
-from ..data.columns import row_in_words
+from ..data.columns import replace_column, row_in_words
 from ..data.corpora import LeftOut
 from ..errors import DivergenceError
 from ..files import is_whole, json_of, jsonl_of, read_json, remember, write_jsonl, write_known
@@ -42,6 +42,7 @@ from ..training.joint import HubertForGMPATLJoint
 from ..training.trainer import GMPATLTrainer
 from .adaptation import adapted_rows
 from .adapters import Adapters
+from .replay import amount_of
 from .stages import make_arguments
 from .tracking import Tracking
 from .training import Training
@@ -123,6 +124,8 @@ def train(folder: Path, task: Training) -> None:
         # Written last: with it the training counts as done.
         summary = _summary(trainer.state, trainer.args.load_best_model_at_end)
         trained = {} if adapters is None else {"lora": adapters.trained.to_json()}
+        if task.replay is not None:
+            trained["replay"] = amount_of(task.replay)
         write_known(folder, {TRAINING_FILE: json_of(summary | trained)})
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     state.wait_for_everyone()
@@ -145,7 +148,10 @@ def _labelled(task: Training, scratch: Path) -> Iterator[tuple[datasets.Dataset,
         yield task.train, task.dev
         return
     with pseudo_labels_of(task.labels.resolve(), scratch) as put_labels:
-        yield put_labels(task.train), None if task.dev is None else put_labels(task.dev)
+        train = put_labels(task.train)
+        if task.replay is not None:
+            train = datasets.concatenate_datasets([train, put_labels(task.replay)])
+        yield train, None if task.dev is None else put_labels(task.dev)
 
 
 class _HashCheckpoint(TrainerCallback):
@@ -207,6 +213,7 @@ def make_pseudo_labels(
     description: str | None,
     held_out: HeldOut = NO_TEST_SET,
     front_end_cache: Path | None = None,
+    replay: datasets.Dataset | None = None,
 ) -> None:
     """Step 2: cluster hidden states of the training speakers and label every frame of training and development rows.
 
@@ -223,25 +230,31 @@ def make_pseudo_labels(
         description: What the progress bars say; None for no bars.
         held_out: What will be tested: nothing of it may be clustered or labelled.
         front_end_cache: Folder of the front-end cache; None computes the front end once more.
+        replay: Plain speech, labelled as well and not clustered.
 
     Raises:
         RequestError: A test speaker would be clustered or labelled, or the model has seen one.
     """
     held_out.refuse_rows(train, "k-means")
     held_out.refuse_rows(dev, "frame labelling")
+    held_out.refuse_rows(replay, "frame labelling")
     held_out.refuse_speakers(seen_speakers(checkpoint), f"the checkpoint {checkpoint} has seen")
     device = PartialState().device
     model = load_model(model_class, checkpoint, spec.seed).to(device)
     extractor = load_feature_extractor(checkpoint)
-    rows = train if dev is None else datasets.concatenate_datasets([train, dev])
+    if replay is not None:
+        # Nobody knows who speaks: each recording is normalised by its own frames, as a speaker who was not clustered.
+        replay = replace_column(replay, "speaker", replay["id"])
+    parts = [part for part in (train, dev, replay) if part is not None]
+    rows = datasets.concatenate_datasets(parts)
     cache = open_cache(front_end_cache, model, extractor, rows, description)
     with deterministic(device):
         extraction = hidden_state_extraction(model, spec.layers, extractor, cache)
         how: dict[str, Any] = {"windows": spec.windows, "normalize": spec.normalize, "per": spec.per}
         kmeans = MultiScaleKMeans(spec.clusters, spec.seed, **how)
-        cluster_and_label(folder, extraction, kmeans, spec.sample_frames, train, dev, description)
+        cluster_and_label(folder, extraction, kmeans, spec.sample_frames, train, dev, description, replay)
     if spec.control == "shuffled" and PartialState().is_main_process:
-        shuffle_frame_labels(folder, [len(train), 0 if dev is None else len(dev)], spec.seed)
+        shuffle_frame_labels(folder, [len(part) for part in parts], spec.seed)
 
 
 def make_oracle_labels(

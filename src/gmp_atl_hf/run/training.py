@@ -69,6 +69,7 @@ class Training:
         description: What the progress bar says.
         held_out: What will be tested: nothing of it may be in any of the above.
         also_seen: Whom a teacher has seen.
+        replay: Rows of plain speech to train on as well; they follow from the step with their frame labels.
         trainer: Makes the trainer; None for `GMPATLTrainer`.
     """
 
@@ -91,6 +92,7 @@ class Training:
     description: str | None = field(default=None, metadata=NOT_KEYED)
     held_out: HeldOut = field(default=NO_TEST_SET, metadata=NOT_KEYED)
     also_seen: tuple[str, ...] = field(default=(), metadata=NOT_KEYED)
+    replay: datasets.Dataset | None = field(default=None, metadata=NOT_KEYED)
     trainer: Callable[..., GMPATLTrainer] | None = field(default=None, metadata=NOT_KEYED)
 
     def inputs(self) -> dict[str, Any]:
@@ -116,7 +118,9 @@ class Training:
         """
         self.held_out.refuse_rows(self.train, "training")
         self.held_out.refuse_rows(self.dev, "choosing the epoch")
-        seen = {*self.train["speaker"], *(self.dev["speaker"] if self.dev is not None else ()), *self.also_seen}
+        self.held_out.refuse_rows(self.replay, "training")
+        heard = [part["speaker"] for part in (self.train, self.dev, self.replay) if part is not None]
+        seen = {*self.also_seen, *(speaker for speakers in heard for speaker in speakers)}
         for checkpoint in dict.fromkeys((self.start.locate(), self.backbone.locate())):
             before = seen_speakers(checkpoint)
             self.held_out.refuse_speakers(before, f"the checkpoint {checkpoint} has seen")

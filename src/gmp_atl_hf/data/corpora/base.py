@@ -14,6 +14,9 @@ from ..protocol_kinds import PROTOCOLS
 UNKNOWN_SPEAKER = "unknown"
 """What a reader gives as the speaker of a recording whose speaker is not known; may be many people."""
 
+UNLABELLED = "unlabelled"
+"""The one label of recordings that have none."""
+
 ANOTHER_COPY = "another copy of a recording that is read"
 """Why the second of two recordings of the same name is left out."""
 

@@ -9,12 +9,9 @@ from pathlib import Path
 
 from ...errors import RequestError
 from ..spelling import is_missing
-from .base import CorpusInfo, LeftOut, Recording, register_corpus
+from .base import UNLABELLED, CorpusInfo, LeftOut, Recording, register_corpus
 from .column_mapping import OPTIONAL, column_of_field
 from .tables import heading, read_json_lines, read_table
-
-UNLABELLED = "unlabelled"
-"""The one label of recordings that have none."""
 
 SEGMENT = {
     "start": ("start", "start time", "start s", "start sec", "start seconds", "begin", "begin time", "onset", "offset"),
