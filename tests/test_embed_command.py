@@ -172,10 +172,13 @@ def test_wrong_requests_are_refused(
     encoder: str, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, out = str(recordings), ["--output", str(tmp_path / "x.parquet")]
+    table = tmp_path / "calls.csv"
+    table.touch()
     for words, message in [
         (["embed", encoder, *out], "neither recordings nor a corpus"),
         (["embed", encoder, good, "--corpus", "folder", *out], "recordings and a corpus"),
         (["embed", encoder, good, "--labels", "a=b", *out], "without a corpus"),
+        (["embed", encoder, str(table), *out], "--corpus csv --root TABLE"),
         (["embed", encoder, good, "--layer", "4", *out], "layer 4"),
         (["embed", encoder, good, "--pooling", "sum", *out], "pooling is 'sum'"),
         (["embed", encoder, good, "--output", str(tmp_path / "x.csv")], ".parquet or .npz"),
