@@ -25,6 +25,7 @@ from ..run_folder.layout import RunFolder
 from ..training.checks import refuse_long_clips
 from .fold_plan import PlannedFold, Planner, known_genders
 from .processes import join_processes
+from .recipe_changes import recipe_changes
 from .search import refuse_nobody_to_choose
 from .stages import backbone_fields, check_stage_settings
 
@@ -138,8 +139,9 @@ def plan_run(
         folder, corpus.table, recordings.fingerprints, backbones, recipe.backbone, processes.num_processes
     )
     planned = _plan_folds(planner, variants, recipe.seeds, every_fold)
+    changed = recipe_changes(output_dir, recipe)
     for step in (step for each in planned for step in each.steps):
-        step.folder.refuse_contradiction()
+        step.folder.refuse_contradiction(changed)
     return RunPlan(
         recipe=recipe,
         folder=folder,
