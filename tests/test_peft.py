@@ -13,6 +13,7 @@ import torch
 from transformers import pipeline
 
 from gmp_atl_hf.checkpoints import load_emotion_model, load_feature_extractor, seen_speakers
+from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.data.audio import read_clip
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.hub import trainer_card as trainer_push
@@ -238,6 +239,18 @@ def test_a_damaged_adapter_is_to_be_copied_again(adapter: Path, name: str, damag
     with pytest.raises(RequestError, match=said) as error:
         load_emotion_model(str(adapter))
     assert str(adapter) in error.value.found and "copy the adapter again" in str(error.value.fix)
+
+
+def test_a_whole_model_is_no_adapter_to_merge_which_is_said_before_its_weights_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved_model(tmp_path / "base")
+    (tmp_path / "base/model.safetensors").write_bytes(b"")
+    (tmp_path / "nothing").mkdir()
+    for name, said in (("base", "is a whole model"), ("nothing", "it has no config.json"), ("no/x", "no folder")):
+        assert main(["merge", str(tmp_path / name), str(tmp_path / "merged")]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "merged").exists()
 
 
 def test_whom_another_trainer_has_shown_an_adapter_is_unknown(tmp_path: Path) -> None:
