@@ -59,7 +59,7 @@ def probe_model(
     c = C if c is None else c
     if not c > 0:
         raise RequestError(f"C is {c}", "a number above 0", f"--c {C}")
-    facts = teacher_facts(str(model))
+    facts = teacher_facts(str(model), "encoder")
     if layers is None:
         wanted = list(range(facts.layers + 1))
     else:
