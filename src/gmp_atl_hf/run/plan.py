@@ -10,13 +10,13 @@ from typing import Any
 from accelerate import PartialState
 
 from ..batching.feature_store import refuse_no_folder
-from ..checkpoints import describe_backbone, speakers_seen_by
+from ..checkpoints import describe_backbone, maybe_seen_stamp, speakers_seen_by
 from ..data.fingerprints import Recordings, combine
 from ..data.table import Corpus, read_corpora
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..protocols.fold import Fold
-from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
+from ..protocols.leakage import HeldOut, maybe_seen
 from ..protocols.protocol import Protocol
 from ..pseudo_labels.normalization import groups_of
 from ..recipe.method import Method
@@ -210,7 +210,7 @@ def _stamps(variants: Mapping[str, Method], backbones: Backbones, folds: Iterabl
         seen = speakers_seen_by(backbones[name])
         HeldOut(frozenset(tested)).refuse_speakers(seen, f"the backbone {each.backbone} of {name} has seen")
         if maybe_seen(seen, tested):
-            stamps.append(MAYBE_SEEN_STAMP)
+            stamps.append(maybe_seen_stamp(str(each.backbone)))
     return list(dict.fromkeys(stamps))
 
 
