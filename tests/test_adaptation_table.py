@@ -14,11 +14,12 @@ import torch
 from gmp_atl_hf.card.card import render_card
 from gmp_atl_hf.card.facts import read_run
 from gmp_atl_hf.checkpoints import load_emotion_model
-from gmp_atl_hf.evaluation.adaptation import ADAPTED, CLIPS, DRAWS, MOST_CLIPS, draw_clips, name_of
+from gmp_atl_hf.evaluation.adaptation import ADAPTED, CLIPS, DRAWS, MOST_CLIPS, adaptation_summary, draw_clips, name_of
 from gmp_atl_hf.evaluation.metrics import confusion_matrix, uar
-from gmp_atl_hf.evaluation.results import FoldResult
+from gmp_atl_hf.evaluation.results import AlignedPredictions, FoldResult
 from gmp_atl_hf.evaluation.summary import _not_adapted, variant_notes
 from gmp_atl_hf.inference.speakers import statistics_of
+from gmp_atl_hf.report.blocks import adaptation_remark
 from gmp_atl_hf.run import adaptation, steps
 from gmp_atl_hf.run.adaptation import adapted_rows
 from gmp_atl_hf.run.evaluate import evaluate_model
@@ -205,6 +206,23 @@ def test_a_model_that_cannot_be_adapted_leaves_no_table_of_the_one_before(
     report = run(other, tmp_path / "run")
     assert not (tmp_path / "run/direct/seed-0/fold-01/adapted.jsonl").exists()
     assert "adaptation" not in report["variants"]["direct"]
+
+
+def test_the_remark_says_where_not_all_clips_of_a_speaker_were_drawn_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = np.array(["c/1", "c/2", "c/3"])
+    said = {kind: {name: ["anger"] * DRAWS for name in NAMES} for kind in ("even", "uneven")}
+    result = FoldResult(0, 1, [], None, [{"id": one, **said} for one in ids.tolist()])
+    speakers, genders = np.array(["c/a", "c/b", "c/a"]), np.array(["female"] * 3)
+    block = AlignedPredictions(
+        [0], [1], ids, np.zeros(3, int), np.zeros((1, 3), int), speakers, genders, np.ones(3, int)
+    )
+    for most, remark in (
+        (2, "all others of the speaker, or"),
+        (1, "of the speaker (1 of them where there are more), or"),
+    ):
+        monkeypatch.setattr("gmp_atl_hf.evaluation.adaptation.MOST_CLIPS", most)
+        summary = adaptation_summary([result], block, LABELS)
+        assert summary is not None and remark in adaptation_remark(summary)
 
 
 def test_the_report_says_that_a_table_is_missing_where_some_tests_have_one() -> None:
