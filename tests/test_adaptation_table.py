@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import torch
 from gmp_atl_hf.card.card import render_card
 from gmp_atl_hf.card.facts import read_run
 from gmp_atl_hf.checkpoints import load_emotion_model
-from gmp_atl_hf.evaluation.adaptation import ADAPTED, CLIPS, DRAWS, draw_clips, name_of
+from gmp_atl_hf.evaluation.adaptation import ADAPTED, CLIPS, DRAWS, MOST_CLIPS, adaptation_summary, draw_clips, name_of
 from gmp_atl_hf.evaluation.metrics import confusion_matrix, uar
-from gmp_atl_hf.evaluation.results import FoldResult
+from gmp_atl_hf.evaluation.results import AlignedPredictions, FoldResult
 from gmp_atl_hf.evaluation.summary import _not_adapted, variant_notes
 from gmp_atl_hf.inference.speakers import statistics_of
+from gmp_atl_hf.report.blocks import adaptation_remark
 from gmp_atl_hf.run import adaptation, steps
 from gmp_atl_hf.run.adaptation import adapted_rows
 from gmp_atl_hf.run.evaluate import evaluate_model
@@ -44,7 +46,7 @@ def finished(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
 
 
 def drawn(kind: str, draw: int = 0) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    [(rows, chosen)] = draw_clips("corpus/a", EMOTIONS_SAID, kind, draw)
+    [(rows, _, chosen)] = draw_clips("corpus/a", EMOTIONS_SAID, kind, draw)
     return rows, chosen
 
 
@@ -72,9 +74,38 @@ def test_uneven_clips_are_of_two_emotions_and_draws_differ_but_are_always_the_sa
 
 def test_a_speaker_with_many_clips_is_drawn_for_in_parts() -> None:
     parts = list(draw_clips("corpus/a", ["anger"] * 600, "even", 0))
-    assert [len(rows) for rows, _ in parts] == [256, 256, 88]
-    for rows, chosen in parts:
+    assert [len(rows) for rows, _, _ in parts] == [256, 256, 88]
+    for rows, others, chosen in parts:
+        assert list(others) == list(range(600))
         assert not chosen["all"][np.arange(len(rows)), rows].any()
+        assert (chosen["all"].sum(1) == 599).all()
+
+
+def test_the_draws_of_speakers_with_fewer_clips_than_the_most_are_what_they_always_were() -> None:
+    chosen = [parts[2]["3"] for parts in draw_clips("corpus/a", (EMOTIONS_SAID * 80)[:MOST_CLIPS], "uneven", 1)]
+    places = np.concatenate([which.nonzero()[1] for which in chosen])
+    assert len(places) == 3 * MOST_CLIPS
+    assert zlib.crc32(places.astype("<i8").tobytes()) == 3172108367
+
+
+@pytest.mark.parametrize("kind", ["even", "uneven"])
+def test_what_is_computed_for_a_clip_does_not_grow_with_the_clips_of_its_speaker(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gmp_atl_hf.evaluation.adaptation.MOST_CLIPS", 50)
+    emotions = np.array(EMOTIONS_SAID * 12)
+    before: set[tuple[int, ...]] = set()
+    for draw in range(DRAWS):
+        for rows, others, chosen in draw_clips("corpus/a", emotions.tolist(), kind, draw):
+            assert len(others) == len(set(others.tolist())) == 50
+            itself = rows[:, None] == others
+            assert {which.shape for which in chosen.values()} == {itself.shape}
+            assert (chosen["all"] == ~itself).all() and (chosen["5"].sum(1) == 5).all()
+            for fewer, more in zip(NAMES, NAMES[1:], strict=False):
+                assert (chosen[fewer] <= chosen[more]).all()
+            assert len(set(emotions[others])) == (3 if kind == "even" else 2)
+            before.add(tuple(others.tolist()))
+    assert len(before) == DRAWS, "the same clips for all of one draw, others in the next"
 
 
 def test_clips_are_scored_by_what_others_of_their_speaker_say_and_the_unknown_as_ever() -> None:
@@ -175,6 +206,23 @@ def test_a_model_that_cannot_be_adapted_leaves_no_table_of_the_one_before(
     report = run(other, tmp_path / "run")
     assert not (tmp_path / "run/direct/seed-0/fold-01/adapted.jsonl").exists()
     assert "adaptation" not in report["variants"]["direct"]
+
+
+def test_the_remark_says_where_not_all_clips_of_a_speaker_were_drawn_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = np.array(["c/1", "c/2", "c/3"])
+    said = {kind: {name: ["anger"] * DRAWS for name in NAMES} for kind in ("even", "uneven")}
+    result = FoldResult(0, 1, [], None, [{"id": one, **said} for one in ids.tolist()])
+    speakers, genders = np.array(["c/a", "c/b", "c/a"]), np.array(["female"] * 3)
+    block = AlignedPredictions(
+        [0], [1], ids, np.zeros(3, int), np.zeros((1, 3), int), speakers, genders, np.ones(3, int)
+    )
+    for most, remark in (
+        (2, "all others of the speaker, or"),
+        (1, "of the speaker (1 of them where there are more), or"),
+    ):
+        monkeypatch.setattr("gmp_atl_hf.evaluation.adaptation.MOST_CLIPS", most)
+        summary = adaptation_summary([result], block, LABELS)
+        assert summary is not None and remark in adaptation_remark(summary)
 
 
 def test_the_report_says_that_a_table_is_missing_where_some_tests_have_one() -> None:

@@ -12,6 +12,8 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
+from gmp_atl_hf.recipe.recipe import Recipe
+from gmp_atl_hf.run.stages import check_stage_settings
 from gmp_atl_hf.training.averaging import AVERAGE_FILE
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from runs import SPLIT, given_split, read_json, run, write_corpus
@@ -125,6 +127,18 @@ def test_no_epoch_is_chosen_where_weights_are_averaged(tmp_path: Path) -> None:
         training_arguments(tmp_path, **{**BY_EPOCH, "average_epochs": 2, "early_stopping_patience": 1})
     with pytest.raises(ValueError, match="average_epochs is -1"):
         training_arguments(tmp_path, average_epochs=-1)
+
+
+def test_weights_that_are_cut_up_are_refused_where_a_trainer_or_a_run_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = training_arguments(tmp_path, average_epochs=2)
+    recipe = given_split(tmp_path / "no corpus is read yet", stages__finetune__average_epochs=2)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(RequestError, match="^average_epochs is 2, under FSDP or DeepSpeed"):
+        GMPATLTrainer(small_model(HubertForGMPATL), arguments, TABLE, DEV, feature_extractor())
+    with pytest.raises(RequestError, match="stages.finetune: average_epochs is 2, under FSDP or DeepSpeed"):
+        check_stage_settings(Recipe.from_dict(recipe).method("gmp-atl"), {"scratch": recipe["backbone"]}, None)
 
 
 def test_a_run_keeps_the_last_step_where_it_is_told_to(tmp_path: Path) -> None:

@@ -124,6 +124,12 @@ def test_folds_are_read_in_their_order_each_once() -> None:
         (["rn", "demo"], "did you mean `run`?"),
         (["run"], "RECIPE"),
         (["run", "demo", "--fold", "1"], "unrecognized arguments: --fold"),
+        (
+            ["run", "demo", "--set", "a=1", "b.c=[2]", "d=3"],
+            "fix: put --set before the others too, as in --set 'b.c=[2]'",
+        ),
+        (["run", "--set=a=1", "b=2", "demo"], "b=2 without a --set of its own"),
+        (["run", "demo", "--set", "a=1", "more"], "unrecognized arguments: more"),
         (["--versio"], "unrecognized arguments"),
         ([], "usage: gmp-atl"),
         (["predict", "x", "y", "--format", "xml"], "invalid choice"),

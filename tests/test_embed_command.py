@@ -172,17 +172,20 @@ def test_wrong_requests_are_refused(
     encoder: str, recordings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good, out = str(recordings), ["--output", str(tmp_path / "x.parquet")]
+    table = tmp_path / "calls.csv"
+    table.touch()
     for words, message in [
         (["embed", encoder, *out], "neither recordings nor a corpus"),
         (["embed", encoder, good, "--corpus", "folder", *out], "recordings and a corpus"),
         (["embed", encoder, good, "--labels", "a=b", *out], "without a corpus"),
-        (["embed", encoder, good, "--layer", "4", *out], "layer 4"),
+        (["embed", encoder, str(table), *out], "--corpus csv --root TABLE"),
+        (["embed", encoder, good, "--layer", "4", *out], f"layer 4 of the encoder {encoder}, which has 3"),
         (["embed", encoder, good, "--pooling", "sum", *out], "pooling is 'sum'"),
         (["embed", encoder, good, "--output", str(tmp_path / "x.csv")], ".parquet or .npz"),
         (["embed", encoder, good, "--pooling", "none", "--output", str(tmp_path / "x.npz")], "any number of frames"),
         (["embed", encoder, good, "--output", str(tmp_path / "no" / "x.npz")], "mkdir -p"),
         (["embed", encoder, good, "--output", good], "is a folder"),
-        (["embed", good, good, *out], "cannot be read"),
+        (["embed", good, good, *out], f"the encoder {good} cannot be read"),
         (["embed", encoder, good, "--device", "cuda:77", *out], "device"),
     ]:
         assert main(words) == 2, words

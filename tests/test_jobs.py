@@ -14,6 +14,7 @@ import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +26,9 @@ from gmp_atl_hf.recipe.recipe import Recipe
 from gmp_atl_hf.run.jobs import Jobs, check_jobs, threads_of_job
 from gmp_atl_hf.run.perform import Worker
 from gmp_atl_hf.run.plan import plan_run
+from gmp_atl_hf.run.progress import Progress
 from gmp_atl_hf.run.tasks import make_tasks
+from gmp_atl_hf.run_folder.layout import ALL_SPEAKERS, MODEL
 from runs import changed_recipe, files_of, read_json, recipe_dict, results, run, stamps, write_corpus, write_recipe
 
 SHORT = {f"stages__{stage}__num_train_epochs": 1 for stage in ("multitask", "retrain", "finetune")}
@@ -79,7 +82,14 @@ def test_two_jobs_make_what_one_makes_bit_for_bit(
     assert files_of(folder) == files_of(alone), "the same steps computed, the same ones pointed to"
     said = capfd.readouterr()
     assert len(re.findall(r"^\S+ · seed 0 · fold-0\d: tested \(\d of 6\)$", said.out, re.MULTILINE)) == 6
-    assert "1-multitask" not in said.err, "no job draws a bar of its own"
+    assert "it/s" not in said.err and "\r" not in said.err, (
+        "no job draws a bar of its own, and none is drawn into a log"
+    )
+    steps = {file.parent for file in folder.rglob("step.json") if not {MODEL, ALL_SPEAKERS} & {*file.parts}}
+    told = re.findall(r"2 jobs, steps and tests of the folds: (\d+) of (\d+) done; running: ", said.err)
+    assert {int(total) for _, total in told} == {len(steps) + 6}, "what folds share is one step"
+    assert [int(done) for done, _ in told] == sorted(int(done) for done, _ in told)
+    assert "after the folds; running: the final model (00:00)" in said.err
     run(recipe, folder, command=COMMAND, jobs=2)
     assert "nothing was left to do" in capfd.readouterr().out
 
@@ -270,6 +280,26 @@ def test_a_shared_step_is_waited_for_and_done_by_the_variant_that_comes_first(
     }
     assert needs[f"direct · {fold} · test"] == {f"direct · {fold} · 4-finetune"}
     assert needs["gmp-atl · seed 1 · fold-02 · backbone"] == set()
+
+
+def test_within_a_long_step_a_log_is_told_what_runs_and_since_when(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 3.0, 4.0, 304.0, 604.0])
+    monkeypatch.setattr("gmp_atl_hf.run.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    asked: list[float] = []
+    jobs: Any = SimpleNamespace(wait_for=lambda seconds: asked.append(seconds) or len(asked) > 1)
+    with Progress("2 jobs", 3) as progress:
+        progress.done.add("a")
+        progress.begin("b")
+        progress.begin("c")
+        progress.end("b")
+        progress.wait(jobs)
+    assert asked == [300, 300]
+    assert capsys.readouterr().err.splitlines() == [
+        "2 jobs: 1 of 3 done; running: c (00:01)",
+        "2 jobs: 1 of 3 done; running: c (05:01)",
+    ]
 
 
 @pytest.mark.parametrize("jobs", [0, -1, True, 1.5])

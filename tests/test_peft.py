@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ import pytest
 import torch
 from transformers import pipeline
 
-from gmp_atl_hf.checkpoints import load_feature_extractor, seen_speakers
+from gmp_atl_hf.checkpoints import load_emotion_model, load_feature_extractor, seen_speakers
+from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.data.audio import read_clip
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.hub import trainer_card as trainer_push
 from gmp_atl_hf.inference.classifier import SpeechEmotionClassifier
 from gmp_atl_hf.inference.scorers import make_scorer
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
-from gmp_atl_hf.training.lora import add_lora
+from gmp_atl_hf.training.lora import add_lora, save_adapter
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from models import MODELS, build_backbone
 from tables import LABELS, feature_extractor, small_model, speech_table, training_arguments
@@ -193,6 +195,62 @@ def test_an_adapter_on_a_base_of_other_weights_is_refused(tmp_path: Path) -> Non
 
     (tmp_path / "adapter/gmp_atl_base.json").unlink()  # one of an earlier version
     SpeechEmotionClassifier.from_pretrained(tmp_path / "adapter", device="cpu")
+
+
+@pytest.fixture(params=["ours", "of another trainer"])
+def adapter(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    base = saved_model(tmp_path / "base")
+    model = adapted(base)
+    if request.param == "ours":
+        save_adapter(model, base, tmp_path / "adapter", str(tmp_path / "base"))
+    else:
+        model.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def test_an_adapter_whose_model_is_gone_says_where_it_was_and_what_to_do(adapter: Path) -> None:
+    base = adapter.parent / "base"
+    (base / "model.safetensors").rename(adapter.parent / "weights")
+    with pytest.raises(RequestError, match=f"the model {base}, to which the adapter {adapter} belongs"):
+        load_emotion_model(str(adapter))
+    (base / "config.json").unlink()
+    for missing in ("which holds no model", "which is not there"):
+        for load in (load_emotion_model, load_feature_extractor):
+            with pytest.raises(RequestError, match=f"{adapter} belongs to the model in {base}, {missing}") as error:
+                load(str(adapter))
+            assert "put the model back there" in str(error.value) and "base_model_name_or_path" in str(error.value)
+        shutil.rmtree(base, ignore_errors=True)
+    (adapter / "hashes.json").write_text("{}")
+    with pytest.raises(RequestError, match="and delete .*hashes.json"):
+        load_emotion_model(str(adapter))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "said"),
+    [
+        ("adapter_model.safetensors", lambda file: file.write_bytes(file.read_bytes()[:900]), "weights .* be read"),
+        ("adapter_model.safetensors", lambda file: file.unlink(), "has no weights"),
+        ("adapter_config.json", lambda file: file.write_text("{"), "adapter_config.json cannot be read"),
+        ("adapter_config.json", lambda file: file.write_text("[]"), "adapter_config.json .* it holds no settings"),
+    ],
+)
+def test_a_damaged_adapter_is_to_be_copied_again(adapter: Path, name: str, damage: Any, said: str) -> None:
+    damage(adapter / name)
+    with pytest.raises(RequestError, match=said) as error:
+        load_emotion_model(str(adapter))
+    assert str(adapter) in error.value.found and "copy the adapter again" in str(error.value.fix)
+
+
+def test_a_whole_model_is_no_adapter_to_merge_which_is_said_before_its_weights_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved_model(tmp_path / "base")
+    (tmp_path / "base/model.safetensors").write_bytes(b"")
+    (tmp_path / "nothing").mkdir()
+    for name, said in (("base", "is a whole model"), ("nothing", "it has no config.json"), ("no/x", "no folder")):
+        assert main(["merge", str(tmp_path / name), str(tmp_path / "merged")]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "merged").exists()
 
 
 def test_whom_another_trainer_has_shown_an_adapter_is_unknown(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from datasets import Dataset
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATLMultiTask
 from gmp_atl_hf.pseudo_labels.attach import attach_pseudo_labels
-from gmp_atl_hf.pseudo_labels.classes import Classes, FrameClasses
+from gmp_atl_hf.pseudo_labels.classes import Classes, FrameClasses, refuse_too_few_frames
+from gmp_atl_hf.pseudo_labels.feature_stream import frames_of
 from gmp_atl_hf.pseudo_labels.features import extract_features, hidden_state_extraction
 from gmp_atl_hf.pseudo_labels.frame_sample import take_sample
 from gmp_atl_hf.pseudo_labels.kmeans import MultiScaleKMeans
@@ -184,4 +185,26 @@ def test_too_few_clusters_are_refused_before_anything_is_trained(tmp_path: Path)
     recipe = given_split(root, pseudo_labels__clusters=[2], pseudo_labels__per="emotion")
     with pytest.raises(RequestError, match="2 clusters per emotion, of which there are 3"):
         run(recipe, tmp_path / "run")
+    recipe = given_split(
+        root, pseudo_labels__clusters=[12], pseudo_labels__per="emotion", pseudo_labels__sample_frames=12
+    )
+    with pytest.raises(
+        RequestError, match=r"\d frames of emotion \w+ for 4 of 12 clusters .sample_frames 12 draws"
+    ) as e:
+        run(recipe, tmp_path / "run")
+    assert "a larger pseudo_labels.sample_frames" in str(e.value)
     assert not list((tmp_path / "run").rglob("training.json"))
+
+
+def test_a_class_is_refused_for_the_frames_that_will_be_drawn_of_it(
+    model: GMPATLPreTrainedModel, table: Dataset
+) -> None:
+    frames, seed = frames_of(table, model.config), 3
+    extraction = hidden_state_extraction(model, (2,), feature_extractor(), batch_seconds=0.5)
+    for sample_frames in (20, 60, 10**6):
+        sample = take_sample(extraction, table, sample_frames, seed)
+        of_class = FrameClasses.of(sample, table, "gender").places
+        rarest, commonest = sorted(torch.bincount(of_class[of_class >= 0], minlength=2).tolist())
+        refuse_too_few_frames(table, frames, "gender", [2 * rarest], sample_frames, seed)
+        with pytest.raises(RequestError, match=rf"({rarest}|{commonest}) frames of gender \w+ for {rarest + 1} of"):
+            refuse_too_few_frames(table, frames, "gender", [2 * rarest + 2], sample_frames, seed)

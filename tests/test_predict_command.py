@@ -188,12 +188,15 @@ def test_wrong_requests_end_with_status_2_before_a_model_is_loaded(
     (tmp_path / "void").mkdir()
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts/x.txt").touch()
+    (tmp_path / "calls.csv").touch()
     good = recordings / "b.wav"
     for words, message in [
         ([], "PATH"),
         ([tmp_path / "no.wav", good], f"there is nothing at {tmp_path / 'no.wav'}"),
         ([good, tmp_path / "void"], "void holds no recordings"),
         ([tmp_path / "texts"], "texts holds no recordings (1 other files)"),
+        ([good, tmp_path / "calls.csv"], f"{tmp_path / 'calls.csv'} is a table, no recording"),
+        ([tmp_path / "calls.csv", "--speakers", "parent"], "add --speakers COLUMN"),
         ([good, "--hop", 1], "no window"),
         ([good, "--window", 1, "--hop", 2], "skipped"),
         ([good, "--window", "x"], "'x'"),

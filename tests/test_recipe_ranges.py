@@ -75,6 +75,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
         }.items()
         for value in values
     ),
+    ({"variants": ["direct"], "model": {"frame_weight": -1}}, "`model` has `frame_weight`, which is -1"),
+    ({"variants": ["direct"], "stages__finetune__model": {"frame_weight": NAN}}, "`frame_weight`, which is nan"),
     *(
         ({"backbone": {**BACKBONE, name: value}}, name)
         for name, value in {

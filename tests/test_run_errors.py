@@ -166,6 +166,8 @@ def test_a_change_that_a_finished_step_contradicts_is_refused_and_named(
     (tmp_path / "run").symlink_to(grown["folder"])
     said = refused(changed_recipe(grown["recipe"], **change))
     assert "is finished" in said
+    changed = ".".join(next(iter(change)).split("__"))
+    assert f"made from other settings: {changed}" in said, "what was changed by hand comes before what follows from it"
     assert named in said
     assert "--output-dir" in said
 

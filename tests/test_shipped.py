@@ -11,12 +11,13 @@ import torch
 from safetensors import safe_open
 from transformers import AutoFeatureExtractor, AutoModel, HubertModel
 
-from gmp_atl_hf.checkpoints import describe_backbone, load_model, locate, seen_speakers
+from gmp_atl_hf.checkpoints import describe_backbone, load_model, locate, maybe_seen_stamp, seen_speakers
 from gmp_atl_hf.data.audio import SAMPLING_RATE
 from gmp_atl_hf.modeling.configuration_gmp_atl import SHIPPED
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count, hop_length, receptive_field
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
 from gmp_atl_hf.pretraining.recipe import PretrainRecipe
+from gmp_atl_hf.protocols.leakage import MAYBE_SEEN_STAMP
 
 MOST_BYTES = {"mini": 12_000_000, "small": 24_000_000}
 
@@ -92,6 +93,12 @@ def test_it_says_whom_it_has_seen_and_none_of_them_is_of_an_emotional_corpus(nam
     assert {"plain-speech/kerstin", "plain-speech/nathalie", "plain-speech/unknown"} < set(seen)
     assert {speaker.partition("/")[0] for speaker in seen} == {"plain-speech", "unknown"}, "unknown: the teacher's own"
     assert len(seen) == sum(report["speech"][part]["speakers"] for part in ("train", "dev")) + 1
+
+
+@every_encoder
+def test_its_stamp_says_that_nobody_knows_whom_its_teacher_has_heard(name: str) -> None:
+    assert f"The encoder {name} was taught by openai/whisper-base, and nobody knows" in maybe_seen_stamp(name)
+    assert maybe_seen_stamp(locate(name)) == MAYBE_SEEN_STAMP
 
 
 @every_encoder

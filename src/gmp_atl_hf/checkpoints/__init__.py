@@ -16,6 +16,7 @@ from .checkpoint import (
     seen_speakers,
     speakers_seen_by,
 )
+from .heard_by import maybe_seen_stamp
 from .loading_errors import explained, quiet_transformers
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "load_model",
     "load_weights",
     "locate",
+    "maybe_seen_stamp",
     "quiet_transformers",
     "read_config",
     "save_scratch_backbone",

@@ -115,7 +115,9 @@ def read_config(
         if not place.is_dir() and (checkpoint.count("/") > 1 or checkpoint.startswith((".", "/", "~"))):
             raise RequestError(f"there is no folder {checkpoint}", expected, fix)
         if (adapter := Adapter.find(str(place) if place.is_dir() else checkpoint)) is not None:
-            return adapter.config or note_other_trainer(read_config(adapter.base, called, expected, fix))
+            if adapter.config is not None:
+                return adapter.config
+            return note_other_trainer(read_config(adapter.find_base(checkpoint), called, expected, fix))
         if place.is_dir() and not (place / "config.json").is_file():
             inside = place / "model"
             fix = f"give its model, {inside}" if (inside / "config.json").is_file() else fix
@@ -298,8 +300,7 @@ def load_emotion_model(checkpoint: str) -> HubertForGMPATL:
     adapter = Adapter.find(checkpoint)
     if adapter is None:
         return load_weights(HubertForGMPATL, checkpoint, config, whole=True)
-    with explained(f"the adapter {checkpoint} cannot be loaded", expected, fix):
-        return merge_adapter(checkpoint, adapter)
+    return merge_adapter(checkpoint, adapter)
 
 
 def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
@@ -329,7 +330,7 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
         place = find_checkpoint(checkpoint)
         if cached_file(place, name, _raise_exceptions_for_missing_entries=False) is None:
             if (adapter := Adapter.find(place)) is not None:
-                return load_feature_extractor(adapter.base)
+                return load_feature_extractor(adapter.find_base(place))
             # A checkpoint without one: HuBERT's convention is to normalise for layer-norm models only.
             return default_feature_extractor(read_config(place))
         raw = Wav2Vec2FeatureExtractor.get_feature_extractor_dict(place)[0]

@@ -25,7 +25,7 @@ def add_recipe(parser: argparse.ArgumentParser, packaged: str, setting: str) -> 
     """Declare `RECIPE`, `--output-dir` and `--set`, with the name of a packaged recipe and a setting as examples."""
     parser.add_argument("recipe", metavar="RECIPE", help=f"a YAML file, or a packaged recipe such as {packaged}")
     parser.add_argument("--output-dir", metavar="DIR", help="the run's folder (default: runs/NAME)")
-    shown = f"change one setting, such as {setting}; may be repeated"
+    shown = f"change one setting, such as {setting}; every setting has a --set of its own"
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=shown)
 
 

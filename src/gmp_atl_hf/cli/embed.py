@@ -11,6 +11,8 @@ from .arguments import add_corpus, corpus_of, label_map, writable_output
 from .console import DONE, FAILED, PROGRAM, complain, say
 from .predict import find_recordings
 
+_TABLE_FIX = "give the folder of the recordings in its place, or the table as a corpus: --corpus csv --root TABLE"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
@@ -36,7 +38,7 @@ def perform(arguments: argparse.Namespace) -> int:
         raise RequestError(f"{what} to embed", "one of the two", "give a folder, or --corpus NAME --root ROOT")
     if arguments.paths and (arguments.root or arguments.options or arguments.labels):
         raise RequestError("--root, --options or --labels without a corpus", "--corpus NAME", "leave them out")
-    items = find_recordings(arguments.paths) if arguments.paths else []
+    items = find_recordings(arguments.paths, _TABLE_FIX) if arguments.paths else []
     from ..embeddings.embed import check_request, embed_corpus, embed_files
 
     check_request(output, arguments.pooling)

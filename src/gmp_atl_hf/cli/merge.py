@@ -17,14 +17,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def perform(arguments: argparse.Namespace) -> int:
     """Merge an adapter; labels, temperature and speakers are those that it was saved with."""
-    adapter, output = arguments.adapter, Path(arguments.output)
+    output = Path(arguments.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RequestError(f"{output} is there already", "a folder that is new or empty", "choose another one")
-    from ..checkpoints import Adapter, load_emotion_model, load_feature_extractor, quiet_transformers
+    from ..checkpoints import (
+        Adapter,
+        load_emotion_model,
+        load_feature_extractor,
+        locate,
+        quiet_transformers,
+        read_config,
+    )
 
-    model, extractor = load_emotion_model(adapter), load_feature_extractor(adapter)
+    adapter, fix = locate(arguments.adapter), "a run whose fine-tuning has lora leaves one in runs/<name>/model/adapter"
+    read_config(adapter, "the adapter", "an adapter: its folder or its id on the Hub", fix)  # that it is there
     if Adapter.find(adapter) is None:
         raise RequestError(f"{adapter} is a whole model", "an adapter", "there is nothing to merge: use it as it is")
+    model, extractor = load_emotion_model(adapter), load_feature_extractor(adapter)
     with quiet_transformers():
         model.save_pretrained(output)
     extractor.save_pretrained(output)

@@ -25,6 +25,11 @@ TABLES = (".csv", ".tsv")
 PARENT = "parent"
 """In place of the name of a column."""
 
+_TABLE_FIX = (
+    "give the folder of the recordings in its place; or, to adapt to the speakers that it names, add --speakers "
+    "COLUMN, its column that says whose each recording in the column file is"
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
@@ -64,7 +69,7 @@ def perform(arguments: argparse.Namespace) -> int:
         output = writable_output(Path(arguments.output), "predictions.jsonl", "leave --output out and use > or |")
     by = arguments.speakers
     if by in (None, PARENT):
-        items = find_recordings(arguments.paths)
+        items = find_recordings(arguments.paths, _TABLE_FIX)
         owners = [str(Path(item.name).parent) for item in items]
     else:
         items, owners = find_by_column(arguments.paths, by)
@@ -98,11 +103,15 @@ def perform(arguments: argparse.Namespace) -> int:
     return FAILED if failed else DONE
 
 
-def find_recordings(paths: Sequence[str]) -> list[Item]:
+def find_recordings(paths: Sequence[str], table_fix: str) -> list[Item]:
     """List the recordings at some paths, those of a folder sorted, and say what in the folders is passed over.
 
+    Args:
+        paths: Recordings and folders.
+        table_fix: What to type in place of a table.
+
     Raises:
-        RequestError: A path does not exist, or a folder holds no recordings.
+        RequestError: A path does not exist or is a table, or a folder holds no recordings.
     """
     from ..data.audio import AUDIO_SUFFIXES
     from ..inference.sources import expand_inputs, list_folder
@@ -110,6 +119,9 @@ def find_recordings(paths: Sequence[str]) -> list[Item]:
     missing = [path for path in paths if not os.path.lexists(path)]
     if missing:
         raise RequestError(f"there is nothing at {', '.join(missing)}", "recordings or folders", "correct the path")
+    if tables := [path for path in paths if _is_table(path)]:
+        what = "is a table, no recording" if len(tables) == 1 else "are tables, no recordings"
+        raise RequestError(f"{', '.join(tables)} {what}", "recordings or folders", table_fix)
     others: list[Path] = []
     for path in filter(os.path.isdir, paths):
         found = list_folder(path)
@@ -128,6 +140,10 @@ def find_recordings(paths: Sequence[str]) -> list[Item]:
     return expand_inputs(paths)[0]
 
 
+def _is_table(path: str | Path) -> bool:
+    return Path(path).suffix.lower() in TABLES and Path(path).is_file()
+
+
 def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list[str]]:
     """List the recordings that tables name, and what a column says of each.
 
@@ -139,7 +155,7 @@ def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list
 
     items, owners = [], []
     for table in map(Path, tables):
-        if not table.is_file() or table.suffix.lower() not in TABLES:
+        if not _is_table(table):
             raise RequestError(
                 f"--speakers is {column}, and {table} is no table",
                 f"a file ending in {', '.join(TABLES)}, with the columns file and {column}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 import traceback
@@ -156,14 +157,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
+def _refuse_words(parser: argparse.ArgumentParser, left: list[str], words: list[str]) -> NoReturn:
+    """Refuse words that are no arguments, or that made others be none: a second setting after one `--set`."""
+    settings = [
+        word
+        for place, word in enumerate(words)
+        if re.match(r"[\w.]+=", word)
+        and ("--set" in words[max(0, place - 2) : place - 1] or words[place - 1].startswith("--set="))
+    ]
+    if settings:
+        # `--set` takes one, so that a recipe may follow it.
+        fix = f"put --set before the others too, as in --set {shlex.quote(settings[0])}"
+        raise RequestError(f"{settings[0]} without a --set of its own", "--set before every KEY=VALUE", fix)
+    parser.error(f"unrecognized arguments: {' '.join(left)}")
+
+
 def _perform(words: list[str]) -> int:
     if words and not words[0].startswith("-") and words[0] not in VERBS:
         raise RequestError(f"there is no verb {words[0]!r}", known_names(VERBS), did_you_mean(words[0], VERBS))
     parser = build_parser()
     try:
-        arguments = parser.parse_args(words)
+        arguments, left = parser.parse_known_args(words)
     except SystemExit:  # after --help
         return DONE
+    if left:
+        _refuse_words(parser, left, words)
     if arguments.version:
         say(f"{PROGRAM} {package_version('gmp-atl-hf')}")
         return DONE

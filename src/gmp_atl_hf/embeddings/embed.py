@@ -180,7 +180,7 @@ class _Job:
     ) -> _Job:
         path = Path(output)
         check_request(path, pooling)
-        chosen, facts = resolve_device(device), teacher_facts(os.fspath(model))
+        chosen, facts = resolve_device(device), teacher_facts(os.fspath(model), "encoder")
         return _Job(facts, path, facts.resolve_layer(layer), pooling, chosen, progress)
 
     @property

@@ -9,6 +9,7 @@ would; the statistics never see one.
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,11 @@ DRAWS = 3
 EMOTIONS_OF_UNEVEN_DRAWS = 2
 KINDS = ("even", "uneven")
 
+MOST_CLIPS = 2_000
+"""Of a speaker with more clips than these, each draw is from so many of them, taken at random: what is computed for one
+clip then no longer grows with their number, and the mean over so many hardly differs from that over all.
+"""
+
 _CHUNK = 256  # clips that are drawn for at once
 
 
@@ -38,7 +44,7 @@ def name_of(clips: int | None) -> str:
 
 def draw_clips(
     speaker: str, emotions: Sequence[str], kind: str, draw: int
-) -> Iterator[tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[np.bool_]]]]:
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], dict[str, npt.NDArray[np.bool_]]]]:
     """Draw, for each clip of a speaker, other clips of theirs; the same ones every time.
 
     Args:
@@ -48,7 +54,8 @@ def draw_clips(
         draw: Number of the draw.
 
     Yields:
-        Some clips, (some,), and for each number of clips, by `name_of`, which are drawn for them: (some, clips) bool.
+        Some clips, (some,); the clips that are drawn from, (others,), all or `MOST_CLIPS` of them; and for each number
+        of clips, by `name_of`, which of these are drawn for each of the first: (some, others) bool.
         A speaker with fewer clips gives what there is; what is drawn first is in all larger draws too.
     """
     rng = np.random.default_rng([draw, zlib.crc32(speaker.encode())])
@@ -57,12 +64,17 @@ def draw_clips(
     if kind == "uneven":
         known = np.unique(names)
         allowed = np.isin(names, rng.choice(known, min(EMOTIONS_OF_UNEVEN_DRAWS, len(known)), replace=False))
+    others = np.arange(count)
+    if count > MOST_CLIPS:
+        others = np.flatnonzero(allowed)
+        others = np.sort(rng.choice(others, min(MOST_CLIPS, len(others)), replace=False))
+        allowed = allowed[others]
     for rows in np.split(np.arange(count), range(_CHUNK, count, _CHUNK)):
-        order = rng.random((len(rows), count))
+        order = rng.random((len(rows), len(others)))
         order[:, ~allowed] = np.inf
-        order[np.arange(len(rows)), rows] = np.inf
+        order[rows[:, None] == others] = np.inf
         rank = order.argsort(axis=1).argsort(axis=1)
-        yield rows, {name_of(n): np.isfinite(order) & (rank < (n or count)) for n in CLIPS}
+        yield rows, others, {name_of(n): np.isfinite(order) & (rank < (n or count)) for n in CLIPS}
 
 
 def adaptation_summary(
@@ -92,9 +104,11 @@ def adaptation_summary(
             every += [confusion_matrix(block.references, guesses, len(labels)) for guesses in said.T]
         return float(uar(np.stack(every)).mean())
 
+    in_one_test = Counter(zip(block.folds_of.tolist(), block.speakers.tolist(), strict=True))
     return {
         "stamp": ADAPTED,
         "draws": DRAWS,
         "emotions_of_uneven_draws": EMOTIONS_OF_UNEVEN_DRAWS,
         "uar": {name_of(n): {kind: mean_uar(kind, name_of(n)) for kind in KINDS} for n in CLIPS},
+        **({"drawn_from": MOST_CLIPS} if max(in_one_test.values()) > MOST_CLIPS else {}),
     }

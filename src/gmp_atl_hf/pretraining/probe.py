@@ -11,13 +11,14 @@ import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from ..checkpoints import maybe_seen_stamp
 from ..data.audio import read_clip
 from ..data.table import read_corpora
 from ..errors import RequestError
 from ..evaluation.probe import CHOICES, C, ProbeFold, probe_layers, score
 from ..inference.devices import resolve_device
 from ..protocols.fold import rows_of_parts
-from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
+from ..protocols.leakage import HeldOut, maybe_seen
 from ..protocols.protocol import Protocol
 from ..threads import prefetch
 from .teachers import Teacher, mean_and_deviation, teacher_facts
@@ -59,7 +60,7 @@ def probe_model(
     c = C if c is None else c
     if not c > 0:
         raise RequestError(f"C is {c}", "a number above 0", f"--c {C}")
-    facts = teacher_facts(str(model))
+    facts = teacher_facts(str(model), "encoder")
     if layers is None:
         wanted = list(range(facts.layers + 1))
     else:
@@ -84,7 +85,7 @@ def probe_model(
         "command": command,
         "corpus": {"name": found.info.name, "recordings": len(table), "labels": names},
         "protocol": cut.describe(table),
-        "stamps": [MAYBE_SEEN_STAMP] if maybe_seen(facts.seen_speakers, set(speakers)) else [],
+        "stamps": [maybe_seen_stamp(str(model))] if maybe_seen(facts.seen_speakers, set(speakers)) else [],
         "left_out": len(found.left_out),
         "c": c,
         "layers": [

@@ -42,7 +42,8 @@ CHUNK_SECONDS = 15
 Whisper's positions end at 30 s."""
 
 _EXPECTED = f"a speech encoder of 16 kHz waveforms: {', '.join(FAMILIES)}"
-_FIX = "teacher: openai/whisper-base, facebook/hubert-base-ls960, or a folder"
+TEACHER = "teacher"
+_FIX = "openai/whisper-base, facebook/hubert-base-ls960, or a folder"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class TeacherFacts:
         extractor: Its feature extractor.
         grid: Its frames.
         identity: What its weights are identified by, JSON types.
+        called: What messages call it: it need not teach anybody.
     """
 
     name: str
@@ -62,6 +64,7 @@ class TeacherFacts:
     extractor: Any
     grid: FrameGrid
     identity: dict[str, Any]
+    called: str = TEACHER
 
     @property
     def is_whisper(self) -> bool:
@@ -96,9 +99,9 @@ class TeacherFacts:
         resolved = layer if layer >= 0 else self.layers + 1 + layer
         if resolved > self.layers or (layer < 0 and resolved < 1):
             raise RequestError(
-                f"layer {layer} of the teacher {self.name}, which has {self.layers}",
+                f"layer {layer} of the {self.called} {self.name}, which has {self.layers}",
                 f"1 to {self.layers}, -1 to -{self.layers} from the top, or 0 for what enters the first",
-                f"layers: [{self.layers}]",
+                f"layers: [{self.layers}]" if self.called == TEACHER else "-1 for its last layer",
             )
         return resolved
 
@@ -114,17 +117,17 @@ class TeacherFacts:
             )
 
 
-def teacher_facts(name: str) -> TeacherFacts:
-    """Look at a teacher, a Hub id or folder, before anything is trained.
+def teacher_facts(name: str, called: str = TEACHER) -> TeacherFacts:
+    """Look at a teacher, a Hub id or folder, before anything is trained; `called` is for messages.
 
     Raises:
         RequestError: There is none, it is no speech encoder that can teach, or it needs another sampling rate.
     """
-    place = locate(name)
-    with explained(f"the teacher {name} cannot be read", _EXPECTED, _FIX):
+    place, fix = locate(name), f"{TEACHER}: {_FIX}" if called == TEACHER else _FIX
+    with explained(f"the {called} {name} cannot be read", _EXPECTED, fix):
         config: Any = AutoConfig.from_pretrained(place)
     if config.model_type not in FAMILIES:
-        raise RequestError(f"the teacher {name} is a {config.model_type!r} model", _EXPECTED, _FIX)
+        raise RequestError(f"the {called} {name} is a {config.model_type!r} model", _EXPECTED, fix)
     whisper = config.model_type == "whisper"
     folder = Path(place)
     if folder.is_dir() and not (folder / "preprocessor_config.json").is_file():
@@ -132,21 +135,21 @@ def teacher_facts(name: str) -> TeacherFacts:
             WhisperFeatureExtractor(feature_size=config.num_mel_bins) if whisper else default_feature_extractor(config)
         )
     else:
-        what = f"the feature extractor of the teacher {name} cannot be read"
-        with explained(what, "preprocessor_config.json", _FIX):
+        what = f"the feature extractor of the {called} {name} cannot be read"
+        with explained(what, "preprocessor_config.json", fix):
             extractor = AutoFeatureExtractor.from_pretrained(place)
     if extractor.sampling_rate != SAMPLING_RATE:
-        raise RequestError(f"the teacher {name} takes {extractor.sampling_rate} samples a second", _EXPECTED, _FIX)
+        raise RequestError(f"the {called} {name} takes {extractor.sampling_rate} samples a second", _EXPECTED, fix)
     inputs = config.num_mel_bins if whisper else 1
     if getattr(extractor, "feature_size", inputs) != inputs or whisper != hasattr(extractor, "n_fft"):
         raise RequestError(
-            f"the teacher {name} takes {inputs} numbers at a time, its feature extractor "
+            f"the {called} {name} takes {inputs} numbers at a time, its feature extractor "
             f"({type(extractor).__name__}) makes {extractor.feature_size}",
             "a model and a feature extractor that belong together",
             "copy preprocessor_config.json from where the model comes from",
         )
     grid = teacher_grid(config, extractor.hop_length if whisper else None)
-    return TeacherFacts(name, config, extractor, grid, identify_weights(name, config))
+    return TeacherFacts(name, config, extractor, grid, identify_weights(name, config), called)
 
 
 class Teacher:
@@ -286,7 +289,7 @@ def _load_encoder(facts: TeacherFacts) -> nn.Module:
     missing += sorted(str(key) for key in info["mismatched_keys"])
     if missing:
         raise RequestError(
-            f"the teacher {facts.name} lacks or has in another shape: {', '.join(missing[:5])}",
+            f"the {facts.called} {facts.name} lacks or has in another shape: {', '.join(missing[:5])}",
             f"a whole encoder ({len(missing)} tensors do not fit)",
             "check that the checkpoint belongs to its config.json",
         )

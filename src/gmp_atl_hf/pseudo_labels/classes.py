@@ -7,6 +7,7 @@ development clip, whose labels are logged and never learnt, the nearest of all c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from ..data.columns import GENDERS
 from ..errors import RequestError, errors_of
 from .choices import Per
-from .frame_sample import Sample
+from .frame_sample import FrameDraw, Sample
 from .lloyd import Codebook
 from .normalization import groups_of
 
@@ -187,28 +188,43 @@ def classes_to_label_by(table: datasets.Dataset, by: Per, clustered: Sequence[st
     return [name if speaker in known else None for name, speaker in zip(names, table["speaker"], strict=True)]
 
 
-def refuse_too_few_frames(table: datasets.Dataset, frames: Sequence[int], by: Per, clusters: Sequence[int]) -> None:
-    """Refuse, before anything is extracted, classes with fewer frames in all training rows than clusters.
+def refuse_too_few_frames(
+    table: datasets.Dataset, frames: Sequence[int], by: Per, clusters: Sequence[int], sample_frames: int, seed: int
+) -> None:
+    """Refuse, before anything is trained or extracted, classes with fewer drawn frames than clusters.
 
     Args:
         table: The training rows.
         frames: Frames of each row.
         by: What makes the classes.
         clusters: Numbers of clusters of the joined codebooks.
+        sample_frames: Most frames that are clustered, of all classes together.
+        seed: That of k-means. Which frames are drawn follows from it and from the lengths of the clips alone.
 
     Raises:
         RequestError: Names the class.
     """
     classes = Classes.of(table, by)
-    counts = dict.fromkeys(classes.names, 0)
-    for name, count in zip(class_of_rows(table, by), frames, strict=True):
-        if name is not None:
-            counts[name] += count
+    of_rows = class_of_rows(table, by)
+    there = _count(of_rows, frames)
+    drawn = _count(of_rows, FrameDraw(frames, sample_frames, seed).kept.tolist())
     for number in clusters:
         for name, share in zip(classes.names, classes.shares(number), strict=True):
-            if counts[name] < share:
-                raise RequestError(
-                    f"{counts[name]} frames of {by} {name} for {share} of {number} clusters",
-                    "at least as many frames as clusters",
-                    "smaller pseudo_labels.clusters, or more recordings",
-                )
+            if drawn[name] >= share:
+                continue
+            sampled = f" (sample_frames {sample_frames} draws them of {there[name]})"
+            more = "a larger pseudo_labels.sample_frames" if there[name] >= share else f"more recordings of {name}"
+            raise RequestError(
+                f"{drawn[name]} frames of {by} {name} for {share} of {number} clusters"
+                + (sampled if drawn[name] < there[name] else ""),
+                "at least as many frames as clusters",
+                f"{more}, smaller pseudo_labels.clusters, or pseudo_labels: {{per: none}}",
+            )
+
+
+def _count(of_rows: Sequence[str | None], frames: Sequence[int]) -> Counter[str | None]:
+    """Frames of each class."""
+    counts: Counter[str | None] = Counter()
+    for name, count in zip(of_rows, frames, strict=True):
+        counts[name] += count
+    return counts

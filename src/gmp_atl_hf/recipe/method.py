@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
 from ..errors import errors_of
+from ..ranges import refuse_absurd_numbers
 from .checks import check_coherence, check_field_names, check_replay
 from .convert import convert, to_plain
 from .overrides import apply_override
@@ -60,6 +61,9 @@ class Method:
             if item.name in plain
         }
         made = replace(self, **changes)
+        for where, model in (("`model`", made.model), ("`stages.finetune.model`", made.stages.finetune.model)):
+            # Whether frame labels are needed, of which the next check speaks, depends on it.
+            refuse_absurd_numbers({name: value for name, value in model.items() if name == "frame_weight"}, where)
         check_coherence(made.stages, made.pseudo_labels, made.backbone, made.needs_frame_labels)
         if made.replay is not None:
             check_replay(made.stages, made.pseudo_labels, asked="replay" in plain)

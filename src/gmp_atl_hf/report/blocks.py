@@ -347,13 +347,15 @@ def adaptation_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[s
 
 def adaptation_remark(adaptation: Mapping[str, Any]) -> str:
     """Say how the clips of that table were drawn."""
+    most, few = adaptation.get("drawn_from"), adaptation["emotions_of_uneven_draws"]
+    from_all = "all others of the speaker" + (f" ({most:,} of them where there are more)" if most else "")
     return (
         "Each utterance is scored with statistics of other clips of its speaker, in place of those of the training "
         "clips; one whose speaker is not known or has no other clip is scored as ever. No label enters the statistics. "
-        f"Clips are drawn {adaptation['draws']} times for each utterance, evenly from all others of the speaker, or "
-        f"from those of {adaptation['emotions_of_uneven_draws']} emotions that are drawn for each speaker, by their "
-        "labels; a speaker who has fewer gives all. Differences are in points of UAR. One constant of the adaptation "
-        "was chosen on EMO-DB, so figures on EMO-DB itself are a little too good."
+        f"Clips are drawn {adaptation['draws']} times for each utterance, evenly from {from_all}, or from those of "
+        f"{few} emotions that are drawn for each speaker, by their labels; a speaker who has fewer gives all. "
+        "Differences are in points of UAR. One constant of the adaptation was chosen on EMO-DB, so figures on EMO-DB "
+        "itself are a little too good."
     )
 
 

@@ -47,9 +47,9 @@ def adapted_rows(
         emotions = [rows[place]["emotion"] for place in places]
         for kind in KINDS:
             for draw in range(DRAWS):
-                for some, draws in draw_clips(speaker, emotions, kind, draw):
+                for some, others, draws in draw_clips(speaker, emotions, kind, draw):
                     for clips, chosen in draws.items():
-                        statistics = statistics_of(model, vectors, torch.from_numpy(chosen))
+                        statistics = statistics_of(model, vectors[others], torch.from_numpy(chosen))
                         guesses = _say(model, vectors[some], statistics)
                         said[kind][clips][draw, np.asarray(places)[some]] = guesses
     return [

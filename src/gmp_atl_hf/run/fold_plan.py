@@ -389,7 +389,7 @@ class _FoldPlan:
             )
         if spec.per != "none":
             with errors_of(self.label):
-                refuse_too_few_frames(self.train, counts, spec.per, spec.clusters)
+                refuse_too_few_frames(self.train, counts, spec.per, spec.clusters, sample, spec.seed)
 
     def _updates(self, arguments: Mapping[str, Any]) -> int:
         if arguments.get("max_steps", -1) > 0:

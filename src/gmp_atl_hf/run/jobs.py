@@ -134,6 +134,10 @@ class Jobs:
         with self._explained(job):
             job.pipe.send(piece)
 
+    def wait_for(self, seconds: float) -> bool:
+        """Wait for a piece to be done, so long at most; whether one is."""
+        return bool(connection.wait([job.pipe for job in self._jobs if job.piece is not None], seconds))
+
     def wait(self) -> tuple[Any, Any]:
         """Wait for a piece that is done; give it and what its `perform` has returned.
 

@@ -11,13 +11,13 @@ from typing import Any
 from accelerate import PartialState
 
 from ..batching.feature_store import refuse_no_folder
-from ..checkpoints import describe_backbone, speakers_seen_by
+from ..checkpoints import describe_backbone, maybe_seen_stamp, speakers_seen_by
 from ..data.fingerprints import Recordings, combine
 from ..data.table import Corpus, read_corpora
 from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..protocols.fold import Fold
-from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
+from ..protocols.leakage import HeldOut, maybe_seen
 from ..protocols.protocol import Protocol
 from ..pseudo_labels.normalization import groups_of
 from ..recipe.method import Method
@@ -26,6 +26,7 @@ from ..run_folder.layout import RunFolder
 from ..training.checks import refuse_long_clips
 from .fold_plan import PlannedFold, Planner, known_genders
 from .processes import join_processes
+from .recipe_changes import recipe_changes
 from .replay import describe_replay, read_replays
 from .search import refuse_nobody_to_choose
 from .stages import backbone_fields, check_stage_settings
@@ -157,8 +158,9 @@ def plan_run(
         replays=replays,
     )
     planned = _plan_folds(planner, variants, recipe.seeds, every_fold)
+    changed = recipe_changes(output_dir, recipe)
     for step in (step for each in planned for step in each.steps):
-        step.folder.refuse_contradiction()
+        step.folder.refuse_contradiction(changed)
     for name, replay in replays.items():
         if heard := [each.replay for each in planned if each.variant == name and each.replay is not None]:
             notes.append(describe_replay(name, replay, heard))
@@ -230,7 +232,7 @@ def _stamps(variants: Mapping[str, Method], backbones: Backbones, folds: Iterabl
         seen = speakers_seen_by(backbones[name])
         HeldOut(frozenset(tested)).refuse_speakers(seen, f"the backbone {each.backbone} of {name} has seen")
         if maybe_seen(seen, tested):
-            stamps.append(MAYBE_SEEN_STAMP)
+            stamps.append(maybe_seen_stamp(str(each.backbone)))
     return list(dict.fromkeys(stamps))
 
 

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from .final_model import ship_final_model
 from .fold_plan import PlannedFold
 from .jobs import Jobs
 from .perform import Worker
 from .plan import RunPlan
+from .progress import Progress
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,9 @@ def perform_in_jobs(worker: Worker, jobs: Jobs) -> None:
     tasks = make_tasks(worker.plan)
     waiting, done = dict(enumerate(tasks)), set[int]()
     tests = _Tests(worker, tasks)
-    with tqdm(total=len(tasks), desc=f"{jobs.number} jobs", unit="step") as bar:
+    # Folds share a step such as a backbone from scratch, which is there once.
+    total = len({task.folder(worker.plan) for task in tasks})
+    with Progress(f"{jobs.number} jobs, steps and tests of the folds", total) as progress:
         while waiting or jobs.are_busy:
             # In order: what is there already lets later ones begin in the same round.
             for place, task in list(waiting.items()):
@@ -99,26 +100,33 @@ def perform_in_jobs(worker: Worker, jobs: Jobs) -> None:
                 if task.is_computed(worker):
                     task.perform(worker)
                     done.add(place)
-                    bar.update()
+                    progress.done.add(task.folder(worker.plan))
                 elif jobs.has_free:
                     worker.record_environment()
                     jobs.give(task, len({each.fold for each in waiting.values()}))
+                    progress.begin(task.name)
                 else:
                     continue
                 del waiting[place]
             if jobs.are_busy:
+                progress.wait(jobs)
                 ended, _ = jobs.wait()
+                progress.end(ended.name)
+                progress.done.add(ended.folder(worker.plan))
                 worker.note_made(ended.folder(worker.plan))
                 done.add(tasks.index(ended))
                 tests.announce(ended)
-                bar.update()
 
 
 def ship_in_a_job(worker: Worker, jobs: Jobs) -> str:
     """Let a job make the final model; what to tell the user."""
     worker.record_environment()
     worker.say("All folds are done; the final model is made.")
-    jobs.give(FinalModel())
+    model = FinalModel()
+    with Progress("after the folds", None) as progress:
+        jobs.give(model)
+        progress.begin(model.name)
+        progress.wait(jobs)
     _, (said, made, found) = jobs.wait()
     worker.made |= made
     worker.found |= found - worker.made

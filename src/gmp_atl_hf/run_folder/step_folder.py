@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -119,8 +119,12 @@ class StepFolder:
         """Whether damage to what the finished step has made would be noticed; steps of version 0.1 kept no hashes."""
         return "files" in read_json(self.resolve() / STEP_FILE)
 
-    def refuse_contradiction(self) -> None:
+    def refuse_contradiction(self, changed: Sequence[str] = ()) -> None:
         """Refuse a finished step that was made from other inputs, and half a one that was launched otherwise.
+
+        Args:
+            changed: What is known to have been changed by hand, `path: before → after`: named before the inputs, most
+                of which only follow from it.
 
         Raises:
             RequestError: Names the first changed fields, or the folder if somebody else's files are in it.
@@ -138,12 +142,14 @@ class StepFolder:
         if found.get("key") == self.key:
             return
         if found.get("format_version") != FORMAT_VERSION:
-            changed = [f"format version: {found.get('format_version')} → {FORMAT_VERSION}"]
+            named = f"format version: {found.get('format_version')} → {FORMAT_VERSION}"
         else:
             # A step before this one differs too then; its own refusal comes first and names the cause.
-            changed = differences(found.get("inputs", {}), json.loads(json.dumps(self.inputs)))
+            named = "; ".join(differences(found.get("inputs", {}), json.loads(json.dumps(self.inputs)))[:5])
+            if changed:
+                named = f"{'; '.join(changed[:5])} (in the step: {named})"
         raise RequestError(
-            f"{self.path} is finished, but was made from other settings: " + "; ".join(changed[:5]),
+            f"{self.path} is finished, but was made from other settings: {named}",
             "the settings it was made from, or a folder of its own",
             "choose another --output-dir, change the setting back, or delete that folder to repeat the step",
         )

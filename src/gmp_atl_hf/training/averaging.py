@@ -16,7 +16,6 @@ from torch.optim.swa_utils import get_swa_multi_avg_fn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..errors import RequestError
-from .checks import is_sharded
 
 AVERAGE_FILE = "average.safetensors"
 """In a checkpoint: the mean so far, beside the weights from which the training goes on."""
@@ -116,15 +115,8 @@ class AveragingTrainer(Trainer):
         super().__init__(*args, **kwargs)
         epochs: int = self.args.average_epochs  # type: ignore[attr-defined]
         self.average = AverageWeights(epochs) if epochs else None
-        if self.average is None:
-            return
-        if is_sharded(self):
-            raise RequestError(
-                f"average_epochs is {epochs}, under FSDP or DeepSpeed",
-                "a model that each process holds as a whole, since its weights are averaged",
-                "DistributedDataParallel (the default of `accelerate launch`), or average_epochs: 0",
-            )
-        self.add_callback(self.average)
+        if self.average is not None:
+            self.add_callback(self.average)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+from accelerate.utils import parse_flag_from_env
 from transformers import Trainer
 from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import HubStrategy
@@ -90,6 +91,17 @@ def tables_of(dataset: Any) -> dict[str, Any]:
 def is_sharded(trainer: Trainer) -> bool:
     """Whether FSDP or DeepSpeed cuts tensors up, so that no process has the whole of them."""
     return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+
+
+def _refuse_average_of_pieces(arguments: GMPATLTrainingArguments) -> None:
+    """Refuse `average_epochs` where arguments or launcher let FSDP or DeepSpeed cut the weights up."""
+    launched = any(parse_flag_from_env(name) for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"))
+    if arguments.average_epochs and (launched or arguments.fsdp or arguments.deepspeed):
+        raise RequestError(
+            f"average_epochs is {arguments.average_epochs}, under FSDP or DeepSpeed",
+            "a model that each process holds as a whole, since its weights are averaged",
+            "DistributedDataParallel (the default of `accelerate launch`), or average_epochs: 0",
+        )
 
 
 def check_trainer(
@@ -188,8 +200,8 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
     """Refuse settings that do not go with what is trained, and warn of those that cannot be meant.
 
     Raises:
-        RequestError: An argument that this trainer does not look at, early stopping or augmentation on frame labels, or
-            class weights for another number of emotions.
+        RequestError: An argument that this trainer does not look at, early stopping or augmentation on frame labels,
+            class weights for another number of emotions, or weights to average of which no process has the whole.
     """
     for each in dataclasses.fields(arguments):
         value = getattr(arguments, each.name)
@@ -208,6 +220,7 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
                 f"its default, {default!r}",
                 f"leave it out: {_BATCHES}",
             )
+    _refuse_average_of_pieces(arguments)
     if arguments.push_to_hub and arguments.hub_strategy not in SUPPORTED_PUSHES:
         raise RequestError(
             f"hub_strategy is {str(HubStrategy(arguments.hub_strategy).value)!r}",
