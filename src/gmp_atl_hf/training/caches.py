@@ -4,35 +4,42 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import cast
+
+from transformers import Trainer
 
 from ..batching.feature_cache import FrontEndCache
+from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
+from .arguments import GMPATLTrainingArguments
 from .checks import is_sharded
 from .top_layers import states_below
-
-if TYPE_CHECKING:
-    from .trainer import GMPATLTrainer
 
 FRONT_END_FOLDER = "_front-end"
 """Folder of the front-end cache inside an output folder; the underscore keeps it off the Hub."""
 
 
 def find_cache(
-    trainer: GMPATLTrainer, wanted: bool | str | os.PathLike[str], own_collator: bool
+    trainer: Trainer,
+    model: GMPATLPreTrainedModel,
+    wanted: bool | str | os.PathLike[str],
+    own_collator: bool,
+    keeps_states: bool,
 ) -> FrontEndCache | None:
     """The cache of what is frozen as it is now; None where the front end is trained, or the waveform is needed.
 
     Args:
-        trainer: The trainer.
+        trainer: Has the settings, the processes and the feature extractor.
+        model: What it trains, taken out of wrappers.
         wanted: Its `front_end_cache`.
         own_collator: Whether batches are made by somebody else's collator, which may want the waveform.
+        keeps_states: Whether a training goes on, below whose trained layers nothing changes.
     """
-    base, args, feature_extractor = trainer.base, trainer.args, trainer.processing_class
-    trained = any(parameter.requires_grad for parameter in base.hubert.feature_extractor.parameters())
+    args, feature_extractor = cast(GMPATLTrainingArguments, trainer.args), trainer.processing_class
+    trained = any(parameter.requires_grad for parameter in model.hubert.feature_extractor.parameters())
     augmented = args.augment != "none"  # another waveform every time
     if wanted is False or trained or own_collator or is_sharded(trainer) or augmented:
         return None
-    if trainer.keeps_states and (states := states_below(base, args, feature_extractor)) is not None:
+    if keeps_states and (states := states_below(model, args, feature_extractor)) is not None:
         return states
     folder = Path(args.output_dir or ".", FRONT_END_FOLDER) if wanted is True else wanted
-    return FrontEndCache(folder, base, feature_extractor)
+    return FrontEndCache(folder, model, feature_extractor)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..batching.feature_cache import FrontEndCache
 from ..batching.layer_states import LowestLayers
@@ -19,9 +19,6 @@ from ..errors import RequestError
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from .arguments import GMPATLTrainingArguments
-
-if TYPE_CHECKING:
-    from .trainer import GMPATLTrainer
 
 FOLDER = "_layer-states"
 """Folder of the states inside an output folder, while a training goes on; the underscore keeps it off the Hub."""
@@ -97,8 +94,25 @@ def states_below(
     return FrontEndCache(_folder(args), model, feature_extractor, front_end)
 
 
+class KeepsStates(Protocol):
+    """The trainer, as far as it is needed here.
+
+    Attributes:
+        args: Its settings.
+        accelerator: Its processes.
+        keeps_states: Whether a training goes on, below whose trained layers nothing changes.
+    """
+
+    args: GMPATLTrainingArguments
+    accelerator: Any
+    keeps_states: bool
+
+    def is_world_process_zero(self) -> bool:
+        """Whether this process is the first of all."""
+
+
 @contextmanager
-def keep_states(trainer: GMPATLTrainer) -> Iterator[None]:
+def keep_states(trainer: KeepsStates) -> Iterator[None]:
     """Let a trainer keep the states below its trained layers; what was kept is deleted when the training is finished.
 
     The layers of another training are others. After a training that was broken off, its resumption finds them.

@@ -165,8 +165,9 @@ class GMPATLTrainer(AveragingTrainer):
         """Rows as the collators want them; what the cache lacks of them is computed now, by all processes."""
         # While a training goes on, a frozen front end cannot change.
         if start or not self.is_in_train:
-            own_collator = type(self._train_collator) is not GMPATLDataCollator
-            self.front_end_cache, self._known_clips = find_cache(self, self._front_end_cache, own_collator), {}
+            wanted, own_collator = self._front_end_cache, type(self._train_collator) is not GMPATLDataCollator
+            self.front_end_cache = find_cache(self, self.base, wanted, own_collator, self.keeps_states)
+            self._known_clips = {}
         if id(table) not in self._known_clips:
             if self.front_end_cache is not None:
                 self.front_end_cache.fill(table, self._description, self.args.dataloader_num_workers)
