@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers.trainer_utils import get_last_checkpoint
 
 import gmp_atl_hf.batching.layer_states
@@ -27,7 +28,7 @@ from gmp_atl_hf.modeling.modeling_gmp_atl import (
 from gmp_atl_hf.training.top_layers import FOLDER
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from models import make_clips, pad
-from runs import SPLIT, given_split, read_json, run, write_corpus
+from runs import SPLIT, given_split, run, write_corpus
 from tables import changed, feature_extractor, small_model, speech_table, training_arguments, weights_of
 from test_trainer_resume import BY_EPOCH, CutOff, CutOffAt
 
@@ -137,6 +138,35 @@ def test_each_clip_passes_the_layers_below_once(tmp_path: Path, monkeypatch: pyt
     assert passed == len(TABLE) + len(DEV)
 
 
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_read_what_is_kept_however_they_are_started(start: str, tmp_path: Path) -> None:
+    alone, with_worker = model_of(), model_of()
+    trainer_in(tmp_path / "alone", alone, trained_layers=1).train()
+    workers = {"dataloader_num_workers": 1, "dataloader_multiprocessing_context": start}
+    trainer_in(tmp_path / "worker", with_worker, trained_layers=1, **workers).train()
+    assert largest_difference(weights_of(alone), weights_of(with_worker)) == 0
+
+
+def test_checkpointed_layers_learn_the_same(tmp_path: Path) -> None:
+    plain, checkpointed = model_of(), model_of()
+    trainer_in(tmp_path / "plain", plain, trained_layers=2).train()
+    trainer_in(tmp_path / "checkpointed", checkpointed, trained_layers=2, gradient_checkpointing=True).train()
+    assert largest_difference(weights_of(plain), weights_of(checkpointed)) < 1e-5
+
+
+def test_a_model_that_is_cut_up_among_processes_is_refused(tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path, model_of(), trained_layers=1)
+    trainer.is_fsdp_enabled = True
+    with pytest.raises(RequestError, match="trained_layers is 1, under FSDP or DeepSpeed"):
+        trainer.train()
+
+
+def test_a_training_of_everything_leaves_what_another_has_kept(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir()
+    trainer_in(tmp_path, model_of(), num_train_epochs=1).train()
+    assert (tmp_path / FOLDER).is_dir()
+
+
 def test_what_is_kept_is_gone_once_the_training_is_finished(tmp_path: Path) -> None:
     there: list[int] = []
 
@@ -171,13 +201,15 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
         ({"mask_feature_prob": 0.1}, "mask_feature_prob"),
         ({"layerdrop": 0.1}, "layerdrop is 0.1"),
         ({"readout": "sum"}, "readout is 'sum'"),
+        ({"augment": "sound"}, "augment makes another waveform"),
     ],
 )
 def test_what_cannot_be_kept_is_said_and_computed(fields: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    settings = {name: fields.pop(name) for name in ("augment",) if name in fields}
     model = model_of(**fields)
     before = weights_of(model)
     with pytest.warns(UserWarning, match="computed in every epoch, not once") as said:
-        trainer_in(tmp_path, model, trained_layers=1, num_train_epochs=1).train()
+        trainer_in(tmp_path, model, trained_layers=1, num_train_epochs=1, **settings).train()
     assert reason in str(said[0].message)
     assert any(name.startswith("hubert.encoder.layers.2.") for name in changed(before, weights_of(model)))
 
@@ -236,6 +268,15 @@ def test_a_key_does_not_depend_on_what_is_above() -> None:
     assert LowestLayers(model, feature_extractor(), 1).key == key
 
 
+def test_a_key_does_not_depend_on_what_changes_no_state() -> None:
+    keys = {
+        LowestLayers(model, feature_extractor(), 1).key
+        for model in (model_of(), model_of(am_softmax_margin=0.3), model_of(seen_speakers=["a/1"]))
+    }
+    assert len(keys) == 1
+    assert LowestLayers(model_of(layer_norm_eps=1e-3), feature_extractor(), 1).key not in keys
+
+
 def test_damaged_states_are_computed_again(tmp_path: Path) -> None:
     model = model_of()
     cache = FrontEndCache(tmp_path, model, feature_extractor(), LowestLayers(model, feature_extractor(), 2))
@@ -252,8 +293,11 @@ def test_a_recipe_trains_the_top_of_its_encoder(tmp_path: Path) -> None:
     stage = {"trained_layers": 1, "freeze_feature_encoder": True, "model": {"mask_time_prob": 0.0}}
     top = {"name": "top", "base": "direct", "set": {f"stages.finetune.{name}": each for name, each in stage.items()}}
     run(given_split(root, variants=[top], final=False), tmp_path / "run")
-    step = tmp_path / "run/top/seed-0/fold-01/4-finetune"
-    assert read_json(step / "training.json")["updates"] > 0
+    before = load_file(tmp_path / "run/backbone/seed-0/model.safetensors")
+    after = load_file(tmp_path / "run/top/seed-0/fold-01/4-finetune/model.safetensors")
+    trained = {name for name in before if not torch.equal(before[name], after[f"hubert.{name}"])}
+    assert len({name.split(".")[2] for name in trained}) == 1
+    assert trained <= {name for name in before if name.startswith("encoder.layers.")}
     assert not list((tmp_path / "run").rglob(FOLDER))
 
 

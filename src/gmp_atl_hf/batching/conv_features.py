@@ -48,13 +48,14 @@ class FrontEnd:
 
     def __init__(self, model: GMPATLPreTrainedModel, feature_extractor: Any) -> None:
         self.feature_extractor = feature_extractor
-        self.layers = copy.deepcopy(model.hubert.feature_extractor).float().cpu().eval()
+        self.layers: Any = copy.deepcopy(model.hubert.feature_extractor).float().cpu().eval()
         self.channels = int(model.config.conv_dim[-1])
         self.key = front_end_key(model, feature_extractor)
 
     def layers_on(self, device: torch.device) -> nn.Module:
         """The front end on a device, for `encode`."""
-        return self.layers if device.type == "cpu" else copy.deepcopy(self.layers).to(device)
+        layers: nn.Module = self.layers if device.type == "cpu" else copy.deepcopy(self.layers).to(device)
+        return layers
 
     @torch.inference_mode()
     def encode(self, waveform: npt.NDArray[np.float32], layers: nn.Module | None = None) -> ConvFeatures:

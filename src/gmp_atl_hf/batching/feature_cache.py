@@ -129,7 +129,7 @@ class FrontEndCache:
     def _refuse_full_disk(self, samples: Sequence[int], processes: int) -> None:
         frames = sum(frame_count(int(n), self._kernels, self._strides) for n in samples)
         needed = frames * self.front_end.channels * 2 * processes
-        refuse_without_room(self.store.folder, needed)
+        refuse_without_room(self.store.folder, self.store.channels, needed)
 
 
 def rows_of_process(table: datasets.Dataset, state: PartialState) -> list[int]:

@@ -68,7 +68,7 @@ class FeatureStore:
             write_whole(self.path(name), content.getvalue(), durable=False)
         except OSError as error:
             if error.errno in _OUT_OF_SPACE:
-                raise out_of_space(self.folder, None) from error
+                raise out_of_space(self.folder, self.channels, None) from error
             raise
 
     def _check(self, features: ConvFeatures, path: Path, size: int) -> None:
@@ -101,21 +101,22 @@ def refuse_no_folder(folder: Path, setting: str, fix: str) -> None:
         ) from error
 
 
-def refuse_without_room(folder: Path, needed: int) -> None:
+def refuse_without_room(folder: Path, channels: int, needed: int) -> None:
     """Refuse, by a `RequestError`, to begin what the disk has no room for, in bytes."""
     there = next(parent for parent in (folder, *folder.resolve().parents) if parent.is_dir())
     free = shutil.disk_usage(there).free
     if needed > free:
-        raise out_of_space(folder, needed, free)
+        raise out_of_space(folder, channels, needed, free)
 
 
-def out_of_space(folder: Path, needed: int | None, free: int | None = None) -> RequestError:
+def out_of_space(folder: Path, channels: int, needed: int | None, free: int | None = None) -> RequestError:
     """Say that the disk is too small, with the bytes that are needed and free where they are known."""
     wanted = "more room than there is" if needed is None else f"{needed / 1e9:.1f} GB"
     left = "" if free is None else f"; {free / 1e9:.1f} GB are free"
+    per_hour = 3600 * 50 * channels * 2 / 1e6
     return RequestError(
         f"the cache needs {wanted} in {os.fspath(folder)}{left}",
-        "about 184 MB for each hour of audio (512 channels, 50 frames a second, 2 bytes)",
+        f"about {per_hour:.0f} MB for each hour of audio ({channels} channels, 50 frames a second, 2 bytes)",
         "make room, or name a folder on another disk: data.front_end_cache of a run (false computes the front end in "
-        "every epoch), teacher_states of a pre-training",
+        "every epoch), teacher_states of a pre-training, the output folder for states below trained_layers",
     )

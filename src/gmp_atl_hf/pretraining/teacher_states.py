@@ -82,7 +82,7 @@ class TeacherStates:
         samples = table["num_samples"]
         frames = sum(self.teacher.facts.grid.count(samples[row]) for row in missing)
         for store in self.stores.values():
-            refuse_without_room(store.folder, frames * store.channels * 2 * state.num_processes)
+            refuse_without_room(store.folder, store.channels, frames * store.channels * 2 * state.num_processes)
         clips: Any = table.select_columns(["audio"])
 
         def work(row: int) -> int:

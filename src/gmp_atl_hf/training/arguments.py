@@ -46,9 +46,10 @@ class GMPATLTrainingArguments(TrainingArguments):
         freeze_encoder (`bool`, defaults to `False`):
             Train the heads only (ablation).
         trained_layers (`int`, *optional*):
-            Train only so many transformer layers, the highest, and the heads. What the layers below make of each clip
-            is computed once and kept on disk while the training goes on, in half precision and without dropout, unless
-            the model masks frames or leaves layers out below them. `None` trains the whole encoder.
+            Train only so many transformer layers, the highest, and the heads. What the layers below make of each whole
+            clip is computed once, without dropout, and kept on disk in half precision while the training goes on; a cut
+            by `max_seconds` is made behind them. Where the model masks frames or leaves layers out below, or with
+            `front_end_cache=False`, they are computed in every epoch. `None` trains the whole encoder.
         class_weights (`str` or `list[float]`, *optional*):
             `"balanced"` weighs each emotion by `clips / (emotions · clips of this emotion)`; a list gives one weight
             per emotion in label order; `None` weighs all clips alike.

@@ -12,7 +12,7 @@ from ..batching.feature_cache import FrontEndCache
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from .arguments import GMPATLTrainingArguments
 from .checks import is_sharded
-from .top_layers import states_below
+from .top_layers import states_below, warn_not_kept
 
 FRONT_END_FOLDER = "_front-end"
 """Folder of the front-end cache inside an output folder; the underscore keeps it off the Hub."""
@@ -35,9 +35,16 @@ def find_cache(
         keeps_states: Whether a training goes on, below whose trained layers nothing changes.
     """
     args, feature_extractor = cast(GMPATLTrainingArguments, trainer.args), trainer.processing_class
-    trained = any(parameter.requires_grad for parameter in model.hubert.feature_extractor.parameters())
-    augmented = args.augment != "none"  # another waveform every time
-    if wanted is False or trained or own_collator or is_sharded(trainer) or augmented:
+    reasons = {
+        "the front end is trained": any(each.requires_grad for each in model.hubert.feature_extractor.parameters()),
+        "a collator of your own may want the waveform": own_collator,
+        "tensors are cut up among processes": is_sharded(trainer),
+        "augment makes another waveform every time": args.augment != "none",
+    }
+    reason = next((reason for reason, holds in reasons.items() if holds), None)
+    if reason is not None and keeps_states:
+        warn_not_kept(args, reason)
+    if wanted is False or reason is not None:
         return None
     if keeps_states and (states := states_below(model, args, feature_extractor)) is not None:
         return states

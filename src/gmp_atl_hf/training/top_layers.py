@@ -1,7 +1,8 @@
 """Training the top of the encoder alone: what is below gives the same in every epoch, so it is computed once.
 
 Fine-tuning the last three layers of an encoder was published to be as accurate as fine-tuning all of them (arXiv
-2503.03756). Below those, states are kept on disk in half precision for as long as the training goes on.
+2503.03756). Below those, states of whole clips are kept on disk in half precision for as long as the training goes on;
+pieces of clips are cut out of them, so that their first layers have heard what comes before and after.
 """
 
 from __future__ import annotations
@@ -64,14 +65,14 @@ def train_top_layers(model: GMPATLPreTrainedModel, count: int) -> None:
 def why_not_kept(model: GMPATLPreTrainedModel) -> str | None:
     """What a training of the top layers does below them that is another thing every time; None if there is nothing."""
     config = model.config
+    if "frame_labels" in model.target_names:
+        return "frames with labels are masked below them"
     if config.masks_time or config.masks_channels:
         return "the model masks frames or channels below them (mask_time_prob and mask_feature_prob: 0 would not)"
     if config.layerdrop:
         return f"layers are left out at random (layerdrop is {config.layerdrop:g})"
     if config.readout == "sum":
         return "readout is 'sum', of all layers"
-    if "frame_labels" in model.target_names:
-        return "frames with labels are masked below them"
     if model.hubert.family.encodes_more:
         return f"layers of {model.hubert.family.name} also work on what comes after a clip"
     return None
@@ -81,17 +82,22 @@ def states_below(
     model: GMPATLPreTrainedModel, args: GMPATLTrainingArguments, feature_extractor: Any
 ) -> FrontEndCache | None:
     """States below the trained layers, to be kept in the output folder; None, with a warning, where they cannot be."""
-    kept = len(model.hubert.encoder.layers) - (args.trained_layers or 0)
-    if args.trained_layers is None or kept == 0:
+    if args.trained_layers is None or (kept := len(model.hubert.encoder.layers) - args.trained_layers) == 0:
         return None
     if (reason := why_not_kept(model)) is not None:
+        warn_not_kept(args, reason)
+        return None
+    front_end = LowestLayers(model, feature_extractor, kept)
+    return FrontEndCache(_folder(args), model, feature_extractor, front_end)
+
+
+def warn_not_kept(args: GMPATLTrainingArguments, reason: str) -> None:
+    """Say that a training of the top layers computes those below in every epoch, and why."""
+    if args.trained_layers is not None:
         warnings.warn(
             f"the layers below the {args.trained_layers} trained ones are computed in every epoch, not once: {reason}",
             stacklevel=2,
         )
-        return None
-    front_end = LowestLayers(model, feature_extractor, kept)
-    return FrontEndCache(_folder(args), model, feature_extractor, front_end)
 
 
 class KeepsStates(Protocol):
@@ -101,11 +107,15 @@ class KeepsStates(Protocol):
         args: Its settings.
         accelerator: Its processes.
         keeps_states: Whether a training goes on, below whose trained layers nothing changes.
+        is_fsdp_enabled: Whether FSDP cuts the model up.
+        is_deepspeed_enabled: Whether DeepSpeed does.
     """
 
     args: GMPATLTrainingArguments
     accelerator: Any
     keeps_states: bool
+    is_fsdp_enabled: bool
+    is_deepspeed_enabled: bool
 
     def is_world_process_zero(self) -> bool:
         """Whether this process is the first of all."""
@@ -116,15 +126,25 @@ def keep_states(trainer: KeepsStates) -> Iterator[None]:
     """Let a trainer keep the states below its trained layers; what was kept is deleted when the training is finished.
 
     The layers of another training are others. After a training that was broken off, its resumption finds them.
+
+    Raises:
+        RequestError: Only some layers are to be trained, of a model that is cut up among processes.
     """
+    args = trainer.args
+    if args.trained_layers is not None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        raise RequestError(
+            f"trained_layers is {args.trained_layers}, under FSDP or DeepSpeed",
+            "a model that each process holds as a whole, since states below the trained layers are kept",
+            "DistributedDataParallel (the default of `accelerate launch`), or leave it out",
+        )
     trainer.keeps_states = True
     try:
         yield
     finally:
         trainer.keeps_states = False
     trainer.accelerator.wait_for_everyone()
-    if trainer.is_world_process_zero():
-        shutil.rmtree(_folder(trainer.args), ignore_errors=True)
+    if args.trained_layers is not None and trainer.is_world_process_zero():
+        shutil.rmtree(_folder(args), ignore_errors=True)
 
 
 def _folder(args: GMPATLTrainingArguments) -> Path:
