@@ -114,6 +114,24 @@ def test_an_adapter_that_was_damaged_is_refused(place: str, name: str, finished:
             seen_speakers(tmp_path / "adapter")
 
 
+@pytest.mark.parametrize("place", ["model", f"{FOLD}/4-finetune"])
+def test_what_is_to_be_done_about_a_damaged_adapter_of_a_run_helps(
+    place: str, adapted_recipe: dict[str, Any], finished: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / place / "adapter/adapter_model.safetensors").unlink()
+    with pytest.raises(
+        RequestError, match=f"is not there any more.*\n.*\n.*fix: delete the folder {folder / place} and"
+    ):
+        run(adapted_recipe, folder)
+    shutil.rmtree(folder / place)
+    run(adapted_recipe, folder)
+    assert (folder / place / "adapter/adapter_model.safetensors").read_bytes() == (
+        finished / place / "adapter/adapter_model.safetensors"
+    ).read_bytes()
+
+
 def test_the_share_of_trained_parameters_is_kept_and_told(finished: Path) -> None:
     counts = read_json(finished / FOLD / "4-finetune" / "training.json")["lora"]
     # 3 layers, 2 of their layers, rank 2, 16 inputs and outputs; 3 classes of 16, 4 weights of a sum, the mask's 16.

@@ -288,13 +288,14 @@ def _parsed(path: Path, content: bytes, where: str = "") -> Any:
 
 def damaged(path: Path, what: str) -> RequestError:
     """Say that a file that a run has written cannot be used, and what to do; `what` ends a sentence."""
-    folder = path.parent
     again = "run the same command as before again (gmp-atl run …): what is missing is made again"
-    if folder.name.endswith(".unfinished") or (folder / STEP_FILE).is_file():
-        fix = f"delete the folder {folder} and {again}"
+    # A step may have made folders of its own, such as an adapter's.
+    steps = (each for each in path.parents[:2] if each.name.endswith(".unfinished") or (each / STEP_FILE).is_file())
+    if (step := next(steps, None)) is not None:
+        fix = f"delete the folder {step} and {again}"
     else:
-        what_to_delete = path if path.is_file() else folder / HASHES_FILE
-        fix = f"delete {what_to_delete} and {again}"
+        what_to_delete = path if path.is_file() else path.parent / HASHES_FILE
+        fix = f"delete {what_to_delete} and {again}; or, if the folder is a copy, copy it again"
     return RequestError(f"{path} {what}", "the file as it was written", fix)
 
 

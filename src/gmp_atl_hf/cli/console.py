@@ -6,8 +6,10 @@ import errno
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from ..errors import RequestError
 
@@ -42,6 +44,25 @@ def complain(text: str) -> None:
     if is_first_process():
         with suppress(OSError):  # then there is nowhere to say it; the status still does
             print(printable(text).decode("utf-8"), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def own_warnings_as_notes() -> Iterator[None]:
+    """Show warnings of this package without the line of code that they come from, which says nothing to a user."""
+    package, plain = str(Path(__file__).parents[1]), warnings.formatwarning
+
+    def shown(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if category is UserWarning and filename.startswith(package):
+            return f"Note: {message}\n"
+        return plain(message, category, filename, lineno, line)
+
+    warnings.formatwarning = shown
+    try:
+        yield
+    finally:
+        warnings.formatwarning = plain
 
 
 def printable(text: str) -> bytes:

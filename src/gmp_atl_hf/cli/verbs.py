@@ -41,6 +41,7 @@ from .console import (
     explain_failure,
     forget_stray_ranks,
     is_first_process,
+    own_warnings_as_notes,
     replace_closed_streams,
     say,
 )
@@ -137,7 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     replace_closed_streams()
     forget_stray_ranks()
     try:
-        status = _perform(words)
+        with own_warnings_as_notes():
+            status = _perform(words)
         sys.stdout.flush()  # what cannot be written is found out here, and not once there is nobody to say it
         return status
     except (RequestError, DivergenceError) as error:

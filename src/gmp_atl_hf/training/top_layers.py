@@ -36,7 +36,7 @@ def refuse_trained_layers(args: GMPATLTrainingArguments, config: GMPATLConfig, a
         return
     if count > config.depth:
         raise RequestError(
-            f"trained_layers is {count}, and the model has {config.depth} transformer layers",
+            f"trained_layers is {count}, and the model has {config.depth} transformer layers{_of(config)}",
             f"0 to {config.depth}, counted from the top",
             "leave it out to train the whole encoder",
         )
@@ -47,6 +47,10 @@ def refuse_trained_layers(args: GMPATLTrainingArguments, config: GMPATLConfig, a
             "one of the two: trained_layers says which part of the encoder is trained, and the rest is frozen",
             "leave one of them out",
         )
+
+
+def _of(config: GMPATLConfig) -> str:
+    return f": what is above readout {config.readout} is left out" if config.depth < config.num_hidden_layers else ""
 
 
 def train_top_layers(model: GMPATLPreTrainedModel, count: int) -> None:
@@ -95,7 +99,7 @@ def warn_not_kept(args: GMPATLTrainingArguments, reason: str) -> None:
     """Say that a training of the top layers computes those below in every epoch, and why."""
     if args.trained_layers is not None:
         warnings.warn(
-            f"the layers below the {args.trained_layers} trained ones are computed in every epoch, not once: {reason}",
+            f"trained_layers is {args.trained_layers}; what is below is computed in every epoch, not once: {reason}",
             stacklevel=2,
         )
 
