@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
+import gmp_atl_hf.errors
 from gmp_atl_hf import __version__
 from gmp_atl_hf.cli import verbs as cli
-from gmp_atl_hf.cli.console import is_first_process
+from gmp_atl_hf.cli.console import is_first_process, own_warnings_as_notes
 from gmp_atl_hf.cli.run import parse_folds
 from gmp_atl_hf.cli.verbs import VERBS, Verb, main
 from gmp_atl_hf.environment import describe_environment, format_environment, package_version, with_earlier
@@ -408,3 +410,12 @@ def test_the_module_is_the_command_too() -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == ("gmp-atl: error: `final` is 'no', text\n  expected: true or false\n  fix: final: false\n")
+
+
+def test_warnings_of_the_package_are_shown_as_notes_and_others_as_ever() -> None:
+    with own_warnings_as_notes():
+        own = warnings.formatwarning("the layers are few", UserWarning, gmp_atl_hf.errors.__file__, 3)
+        other = warnings.formatwarning("old", UserWarning, "/elsewhere/code.py", 3)
+    assert own == "Note: the layers are few\n"
+    assert other.startswith("/elsewhere/code.py:3: UserWarning: old\n")
+    assert "UserWarning" in warnings.formatwarning("few", UserWarning, gmp_atl_hf.errors.__file__, 3)

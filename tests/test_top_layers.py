@@ -17,7 +17,6 @@ from families import CASES, make_stock, take_over
 from gmp_atl_hf.batching.feature_cache import FrontEndCache
 from gmp_atl_hf.batching.feature_store import FeatureStore
 from gmp_atl_hf.batching.layer_states import LowestLayers
-from gmp_atl_hf.cli import main
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.encoding_gmp_atl import GMPATLModel
 from gmp_atl_hf.modeling.modeling_gmp_atl import (
@@ -29,7 +28,7 @@ from gmp_atl_hf.modeling.modeling_gmp_atl import (
 from gmp_atl_hf.training.top_layers import FOLDER
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from models import make_clips, pad
-from runs import SPLIT, given_split, run, write_corpus, write_recipe
+from runs import SPLIT, given_split, run, write_corpus
 from tables import changed, feature_extractor, small_model, speech_table, training_arguments, weights_of
 from test_trainer_resume import BY_EPOCH, CutOff, CutOffAt
 
@@ -302,21 +301,6 @@ def test_a_recipe_trains_the_top_of_its_encoder(tmp_path: Path) -> None:
     assert len({name.split(".")[2] for name in trained}) == 1
     assert trained <= {name for name in before if name.startswith("encoder.layers.")}
     assert not list((tmp_path / "run").rglob(FOLDER))
-
-
-def test_the_command_says_what_is_not_kept_without_a_line_of_code(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = write_corpus(tmp_path / "corpus", split=SPLIT)
-    stage = {"trained_layers": 1, "freeze_feature_encoder": True, "model": {"mask_time_prob": 0.1}}
-    top = {"name": "top", "base": "direct", "set": {f"stages.finetune.{name}": each for name, each in stage.items()}}
-    recipe = write_recipe(tmp_path / "recipe.yaml", given_split(root, variants=[top], final=False))
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        assert main(["run", str(recipe), "--output-dir", str(tmp_path / "run")]) == 0
-    said = capsys.readouterr().err
-    assert "\nNote: trained_layers is 1; what is below is computed in every epoch, not once: the model mask" in said
-    assert "UserWarning" not in said
 
 
 def test_a_recipe_with_more_layers_than_its_encoder_has_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
