@@ -18,7 +18,7 @@ from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.recipe.recipe import Recipe
 from gmp_atl_hf.run import steps
 from gmp_atl_hf.run.plan import RunPlan, plan_run
-from gmp_atl_hf.run.replay import Replay, read_replays
+from gmp_atl_hf.run.replay import Replay, read_replays, seconds_of
 from recipes import recipe, refused
 from runs import SPEAKER_PATTERN, SPLIT, digests, given_split, read_json, run, write_corpus
 
@@ -216,6 +216,24 @@ def test_what_cannot_be_read_is_listed_and_what_is_too_short_is_handled_as_in_th
     assert {one.file for one in grown.left_out} == {"replay/broken.wav", "replay/short.wav"}
     assert (len(speech.table), speech.found) == (8, 10)
     assert "2 files below the folder of replay are left out, see left_out.jsonl" in grown.problems
+
+
+def damage(file: Path) -> None:
+    """Leave a header that says how long the recording is, and a body that cannot be decoded."""
+    content = file.read_bytes()
+    file.write_bytes(content[:200] + b"\0" * (len(content) - 200))
+
+
+def test_in_place_of_a_damaged_recording_the_next_one_is_drawn(corpus: Corpus, tmp_path: Path) -> None:
+    root = write_speech(tmp_path)
+    files = read(corpus, root=str(root), seconds=3)[0].table["file"]
+    [first] = [number for number, file in enumerate(files[:6]) if file.endswith(".flac")][:1]
+    damage(root / files[first])
+    speech, grown = read(corpus, root=str(root), seconds=2)
+    undamaged = [*files[:first], *files[first + 1 :]]
+    assert speech.table["file"] == undamaged[: len(speech.table)]
+    assert seconds_of(speech.table) >= 2
+    assert [one.file for one in grown.left_out] == [f"replay/{files[first]}"]
 
 
 def test_a_folder_that_cannot_serve_is_refused(corpus: Corpus, tmp_path: Path) -> None:

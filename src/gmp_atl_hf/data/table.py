@@ -143,7 +143,8 @@ def draw_plain_speech(
     """Draw whole recordings from a folder of plain speech until there are so many seconds, or no more recordings.
 
     Only what is drawn is decoded, so that a large folder costs little more than a small one; of the others the headers
-    are read. Fewer seconds give the first of the same recordings. One that cannot be read is left out and listed.
+    are read. Fewer seconds give the first of the same recordings. One that cannot be read is left out and listed, and
+    the next is drawn in its place.
 
     Args:
         name: The prefix of its ids and of its one speaker, `<name>/unknown`.
@@ -159,13 +160,20 @@ def draw_plain_speech(
     Raises:
         RequestError: There are no recordings, or one of them is too short.
     """
-    listed = list_plain_speech(name, folder)
-    every = _to_table(listed, _Handling(short_clips, "drop", check_audio=False), index)
-    order = np.random.default_rng(seed).permutation(len(every.table))
-    files = every.table.select(order[: enough_rows(every.table.select(order), seconds)])["file"]
-    place = {file: number for number, file in enumerate(files)}
-    kept = [recording for recording in listed.recordings if recording.file in place]
-    drawn = _to_table(replace(listed, recordings=kept, left_out=every.left_out), _Handling(short_clips, "drop"), index)
+    listed, handle = list_plain_speech(name, folder), _Handling(short_clips, "drop")
+    every = _to_table(listed, replace(handle, check_audio=False), index)
+    of_file = {recording.file: recording for recording in listed.recordings}
+    order = every.table.select(np.random.default_rng(seed).permutation(len(every.table)))
+    place = {file: number for number, file in enumerate(order["file"])}
+    readable, broken, wanted, tried = list[_Row](), list[tuple[str, RequestError]](), seconds, 0
+    # A header says how long a recording is, and not that its sound can be decoded: then there is more to draw.
+    while wanted > 0 and tried < len(order):
+        rest = order.select(range(tried, len(order)))
+        files = rest.select(range(enough_rows(rest, wanted)))["file"]
+        found, damaged = _measure(replace(listed, recordings=[of_file[file] for file in files]), True, index)
+        readable, broken, tried = readable + found, broken + damaged, tried + len(files)
+        wanted = seconds - sum(row.num_samples for row in readable if handle.keeps(row)) / SAMPLING_RATE
+    drawn = _from_measured(replace(listed, left_out=every.left_out), handle, readable, broken)
     rows = np.argsort([place[file] for file in drawn.table["file"]])
     return replace(drawn, table=drawn.table.select(rows)), len(listed.recordings)
 
@@ -232,6 +240,11 @@ class _Handling:
         return taken
 
 
+    def keeps(self, row: _Row) -> bool:
+        """Whether a recording is long enough, or may be short."""
+        return self.short_clips != "drop" or row.num_samples >= MINIMUM_SAMPLES
+
+
 @dataclass(frozen=True)
 class _Row:
     """A recording that could be read, with its audio cell."""
@@ -247,17 +260,23 @@ class _Row:
 
 def _to_table(corpus: Listed, handle: _Handling, index: CorpusIndex) -> Corpus:
     """Measure every recording and build the table from those that are fit to use."""
-    readable, broken = _measure(corpus, handle.check_audio, index)
+    return _from_measured(corpus, handle, *_measure(corpus, handle.check_audio, index))
+
+
+def _from_measured(
+    corpus: Listed, handle: _Handling, readable: Sequence[_Row], broken: Sequence[tuple[str, RequestError]]
+) -> Corpus:
+    """Build the table from what was measured of recordings and is fit to use."""
     if broken and handle.unreadable == "error":
         raise _unreadable(corpus, broken)
-    rows, short = readable, [row for row in readable if row.num_samples < MINIMUM_SAMPLES]
+    short = [row for row in readable if row.num_samples < MINIMUM_SAMPLES]
     dropped = [LeftOut(file, error.found) for file, error in broken]
     if short and handle.short_clips == "error":
         raise _too_short(corpus, short)
     if handle.short_clips == "drop":
         reason = f"samples: shorter than one frame ({MINIMUM_SAMPLES} samples at 16 kHz)"
         dropped += [LeftOut(row.recording.file, f"{row.num_samples} {reason}") for row in short]
-        rows = [row for row in readable if row.num_samples >= MINIMUM_SAMPLES]
+    rows = [row for row in readable if handle.keeps(row)]
     left_out = corpus.left_out + with_prefix(corpus.name, dropped)
     if not rows:
         raise RequestError(
