@@ -150,6 +150,7 @@ def test_report_and_card_say_how_much_was_heard(replayed: dict[str, Any]) -> Non
     noted = [note for note in replayed["report"]["notes"] if "plain speech" in note]
     assert [note.partition(":")[0] for note in noted] == ["replay", "shuffled"]
     assert "3 of 8 recordings" in noted[0] and "nobody knows who speaks in them" in noted[0]
+    assert "None of them has the same samples as a recording of the table" in noted[0]
     card = (replayed["folder"] / "model" / "README.md").read_text(encoding="utf-8")
     assert "3 recordings, " in card and "without emotions, labelled by these clusters" in card
     assert "4 speakers, and on plain speech of people whom nobody has named" in card
@@ -194,8 +195,19 @@ def test_a_recording_of_the_corpus_is_refused_by_name(corpus: Corpus, tmp_path: 
     read(corpus, root=str(root))
     # The same samples under another name and in another format.
     write_audio(root / "a" / "copy.flac", read_audio(row["audio"]))
-    with pytest.raises(RequestError, match=f"same sound .* in 1 recordings: replay/a/copy.flac = {row['id']}"):
+    with pytest.raises(RequestError, match=f"same samples .* in 1 recordings: replay/a/copy.flac = {row['id']}"):
         read(corpus, root=str(root))
+
+
+def test_a_recording_that_the_label_map_drops_is_refused_too(tmp_path: Path) -> None:
+    # A speaker who is tested on may be heard in it.
+    root, speech = write_corpus(tmp_path / "corpus", split=SPLIT), write_speech(tmp_path / "speech")
+    dropped = read_audio({"bytes": None, "path": str(root / "test/sadness/f3_0.wav")})
+    write_audio(speech / "copy.flac", dropped)
+    labels = {"anger": "anger", "neutral": "neutral", "sadness": None}
+    made = Recipe.from_dict(given_split(root, labels=labels, replay={"root": str(speech)}))
+    with pytest.raises(RequestError, match=r"replay/copy.flac = folder/test/sadness/f3_0.wav"):
+        plan_run(made, tmp_path / "run")
 
 
 def test_a_corpus_whose_recordings_nobody_has_listened_to_is_refused(corpus: Corpus) -> None:

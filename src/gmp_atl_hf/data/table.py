@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,6 +39,7 @@ class Corpus:
         info: What is known about the corpus, whatever copy of it was read.
         problems: What is odd about this copy, one sentence each; nothing that stops the work.
         digests: Hash of the samples of each recording, by id; of those that were decoded and are not silent.
+        dropped: The same of recordings that the label map drops, where they were asked for.
         index: What was measured; a run saves it once it writes anything.
     """
 
@@ -47,6 +48,7 @@ class Corpus:
     info: CorpusInfo
     problems: list[str] = field(default_factory=list)
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)
+    dropped: Mapping[str, str] = field(default_factory=dict, repr=False)
     index: CorpusIndex = field(default_factory=CorpusIndex, repr=False)
 
 
@@ -94,7 +96,11 @@ def load_corpus(
 
 
 def read_corpora(
-    entries: Sequence[Mapping[str, Any]], *, labels: LabelMap | None = None, index: Path | None = None
+    entries: Sequence[Mapping[str, Any]],
+    *,
+    labels: LabelMap | None = None,
+    index: Path | None = None,
+    digest_dropped: bool = False,
 ) -> Corpus:
     """Read one or several corpora into one table.
 
@@ -103,6 +109,7 @@ def read_corpora(
             the common ones.
         labels: One map for all corpora without their own; each word has to occur in at least one of them.
         index: Folder of a run that has kept, or is to keep, what is measured of the recordings: see `CorpusIndex`.
+        digest_dropped: Whether to decode the recordings that a label map drops too, to know them elsewhere.
 
     Returns:
         The table of all, what was left out and why, and what is odd.
@@ -127,14 +134,20 @@ def read_corpora(
         check_label_map(
             (r for corpus, own in zip(listed, maps, strict=True) if own is each for r in corpus.recordings), each
         )
-    measured, corpora = CorpusIndex(index), []
+    measured, corpora, digests = CorpusIndex(index), [], dict[str, str]()
     for corpus, own, handle in zip(listed, maps, handling, strict=True):
         if own is not None:
             kept, dropped = apply_label_map(corpus.recordings, own)
+            if digest_dropped:
+                staying = {recording.file for recording in kept}
+                others = [recording for recording in corpus.recordings if recording.file not in staying]
+                # One that cannot be read has no samples that could be found elsewhere.
+                digests |= _digests(corpus.name, _measure(replace(corpus, recordings=others), True, measured)[0])
             corpus = replace(corpus, recordings=kept, left_out=corpus.left_out + with_prefix(corpus.name, dropped))
         corpora.append(_to_table(corpus, handle, measured))
     joint = concatenate(corpora)
-    return replace(joint, problems=joint.problems + alike(joint.table.features["emotion"].names), index=measured)
+    problems = joint.problems + alike(joint.table.features["emotion"].names)
+    return replace(joint, problems=problems, dropped=digests, index=measured)
 
 
 def draw_plain_speech(
@@ -290,8 +303,13 @@ def _from_measured(
         sorted(left_out, key=lambda each: each.file),
         corpus.info,
         corpus.problems + describe_duplicates(corpus.name, [(row.recording, row.digest) for row in readable]),
-        {f"{corpus.name}/{row.recording.file}": row.digest.digest for row in readable if row.digest.digest is not None},
+        _digests(corpus.name, readable),
     )
+
+
+def _digests(corpus: str, rows: Iterable[_Row]) -> dict[str, str]:
+    """Hash of the samples of recordings, by id; of those that were decoded and are not silent."""
+    return {f"{corpus}/{row.recording.file}": row.digest.digest for row in rows if row.digest.digest is not None}
 
 
 def _measure(corpus: Listed, decode: bool, index: CorpusIndex) -> tuple[list[_Row], list[tuple[str, RequestError]]]:

@@ -134,7 +134,7 @@ def plan_run(
     described = {str(each.backbone): describe_backbone(each.backbone) for each in variants.values()}
     backbones = {name: described[str(each.backbone)] for name, each in variants.items()}
     _check_stages(variants, backbones, None)
-    corpus = _read_corpus(recipe, folder, processes)
+    corpus = _read_corpus(recipe, folder, processes, any(each.replay is not None for each in variants.values()))
     replays, corpus = read_replays(recipe, variants, corpus)
     for name, backbone in backbones.items():
         # Of all clips, tested ones too: a training would meet those of a later fold, or a test its own, after hours.
@@ -203,7 +203,7 @@ def _check_stages(variants: Mapping[str, Method], backbones: Backbones, labels: 
             check_stage_settings(candidate, backbones[name], labels)
 
 
-def _read_corpus(recipe: Recipe, folder: RunFolder, processes: PartialState) -> Corpus:
+def _read_corpus(recipe: Recipe, folder: RunFolder, processes: PartialState, digest_dropped: bool) -> Corpus:
     entries = []
     for spec in recipe.corpus:
         root = spec.root
@@ -213,7 +213,7 @@ def _read_corpus(recipe: Recipe, folder: RunFolder, processes: PartialState) -> 
         entries.append({"name": spec.name, "root": root, **options})
     # The demo corpus is made on first use; one process makes it, the others then find it.
     with processes.main_process_first():
-        return read_corpora(entries, labels=recipe.labels, index=folder.path)
+        return read_corpora(entries, labels=recipe.labels, index=folder.path, digest_dropped=digest_dropped)
 
 
 def _asked(numbers: Sequence[int] | None, folds: Sequence[Fold], protocol: Protocol) -> frozenset[int]:

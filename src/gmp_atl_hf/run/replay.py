@@ -63,12 +63,12 @@ def amount_of(table: datasets.Dataset) -> dict[str, Any]:
 
 
 def read_replays(recipe: Recipe, variants: Mapping[str, Method], corpus: Corpus) -> tuple[dict[str, Replay], Corpus]:
-    """Read the plain speech of each variant, and make sure that nothing of the corpus is in it.
+    """Read the plain speech of each variant, and make sure that no recording of the corpus is in it as it is.
 
     Args:
         recipe: The recipe.
         variants: Each variant's method.
-        corpus: Its corpus, whose index is to keep what is measured.
+        corpus: Its corpus, with digests of what the label map drops; its index is to keep what is measured.
 
     Returns:
         Variant → its plain speech, for those that have any; and the corpus, with what was left out of the folders.
@@ -117,13 +117,13 @@ def _read(spec: ReplaySpec, corpus: Corpus, short_clips: str) -> tuple[Corpus, i
 
 
 def _refuse_corpus(speech: Corpus, corpus: Corpus) -> None:
-    """Refuse plain speech among which there is a recording of the corpus, which may be one to test on."""
-    theirs = {digest: name for name, digest in corpus.digests.items()}
+    """Refuse plain speech with the samples of a recording of the corpus, whose speaker may be one to test on."""
+    theirs = {digest: name for name, digest in (*corpus.dropped.items(), *corpus.digests.items())}
     same = [f"{name} = {theirs[digest]}" for name, digest in speech.digests.items() if digest in theirs]
     if same:
         raise RequestError(
-            f"`replay` has the same sound as the corpus in {len(same)} recordings: {first_few(same, separator='; ')}",
-            "plain speech without any recording of the corpus, which may be tested on",
+            f"`replay` has the same samples as the corpus in {len(same)} recordings: {first_few(same, separator='; ')}",
+            "plain speech without any recording of the corpus, whose speakers may be tested on",
             "move them out of the folder, or give another one as replay.root",
         )
 
@@ -134,8 +134,9 @@ def describe_replay(variant: str, replay: Replay, heard: Sequence[datasets.Datas
     hours = _range(f"{hours:.3g}" for hours in sorted(seconds_of(each) / 3600 for each in heard))
     return (
         f"{variant}: the retraining also heard plain speech without emotions, {counts} of {replay.found} recordings "
-        f"({hours} hours) in each fold. None of them is a recording of the corpus, but nobody knows who speaks in "
-        "them: its speakers, those tested included, may be among them."
+        f"({hours} hours) in each fold. None of them has the same samples as a recording of the table, or as one that "
+        "`labels` drops; a copy in a lossy format, or a longer recording that clips were cut from, would not be "
+        "noticed. And nobody knows who speaks in them: speakers of the corpus, those tested included, may be among them."
     )
 
 
