@@ -17,10 +17,12 @@ from gmp_atl_hf.data.table import Corpus, read_corpora
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.recipe.recipe import Recipe
 from gmp_atl_hf.run import steps
+from gmp_atl_hf.run.perform import Worker
 from gmp_atl_hf.run.plan import RunPlan, plan_run
-from gmp_atl_hf.run.replay import Replay, read_replays, seconds_of
+from gmp_atl_hf.run.replay import Replay, read_replays, replay_notes, seconds_of
+from gmp_atl_hf.run.reporting import make_report
 from recipes import recipe, refused
-from runs import SPEAKER_PATTERN, SPLIT, digests, given_split, read_json, run, write_corpus
+from runs import SPEAKER_PATTERN, SPLIT, digests, given_split, read_json, read_lines, run, write_corpus
 
 SECONDS = 1.2
 """Of plain speech: three of eight recordings, none of which is longer than 0.6 seconds."""
@@ -165,14 +167,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return read_corpora([{"name": "folder", "root": root, "speaker": SPEAKER_PATTERN}])
 
 
-def read(corpus: Corpus, short_clips: str = "error", **replay: Any) -> tuple[Replay, Corpus]:
+def read(corpus: Corpus, short_clips: str = "error", **replay: Any) -> Replay:
     made = recipe(replay=replay, data={"short_clips": short_clips})
-    replays, grown = read_replays(made, {"mine": made.method("gmp-atl")}, corpus)
-    return replays["mine"], grown
+    return read_replays(made, {"mine": made.method("gmp-atl")}, corpus)["mine"]
 
 
 def test_as_much_is_heard_as_there_are_training_clips(corpus: Corpus, tmp_path: Path) -> None:
-    speech, _ = read(corpus, root=str(write_speech(tmp_path)))
+    speech = read(corpus, root=str(write_speech(tmp_path)))
     for clips in (1, 4, 12):
         train = corpus.table.select(range(clips))
         heard, wanted = speech.beside(train)["num_samples"], sum(train["num_samples"])
@@ -183,7 +184,7 @@ def test_as_much_is_heard_as_there_are_training_clips(corpus: Corpus, tmp_path: 
 def test_fewer_seconds_are_the_first_of_the_same_recordings(corpus: Corpus, tmp_path: Path) -> None:
     root = str(write_speech(tmp_path))
     few, more, other = (
-        read(corpus, root=root, **how)[0].beside(corpus.table)["id"]
+        read(corpus, root=root, **how).beside(corpus.table)["id"]
         for how in ({"seconds": 0.9}, {"seconds": 2}, {"seconds": 2, "seed": 1})
     )
     assert few == more[: len(few)] and len(few) < len(more)
@@ -224,10 +225,28 @@ def test_what_cannot_be_read_is_listed_and_what_is_too_short_is_handled_as_in_th
     write_audio(root / "short.wav", tone(300))
     with pytest.raises(RequestError, match="replay/short.wav has 300 samples"):
         read(corpus, root=str(root))
-    speech, grown = read(corpus, "drop", root=str(root))
-    assert {one.file for one in grown.left_out} == {"replay/broken.wav", "replay/short.wav"}
+    speech = read(corpus, "drop", root=str(root))
+    assert {one.file for one in speech.left_out} == {"replay/broken.wav", "replay/short.wav"}
     assert (len(speech.table), speech.found) == (8, 10)
-    assert "2 files below the folder of replay are left out, see left_out.jsonl" in grown.problems
+    assert replay_notes([speech, speech]) == ["Plain speech: 2 recordings are left out, see left_out.jsonl"]
+
+
+def test_of_what_lies_beside_plain_speech_only_sound_is_missed(corpus: Corpus, tmp_path: Path) -> None:
+    root = write_speech(tmp_path)
+    for name in ("a/84-121123.trans.txt", "empty.trans", ".DS_Store", "a/._0.wav", "cover.jpg", "film.mp4"):
+        (root / name).write_bytes(b"" if name == "empty.trans" else b"\0\1\2")
+    assert [one.file for one in read(corpus, root=str(root)).left_out] == ["replay/film.mp4"]
+
+
+def test_what_plain_speech_lacks_is_listed_and_does_not_count_as_the_corpus(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    (tmp_path / "speech/film.mp4").write_bytes(b"\0")
+    worker = Worker(planned(tmp_path))
+    worker.begin()
+    assert [row["file"] for row in read_lines(tmp_path / "run/left_out.jsonl")] == ["replay/film.mp4"]
+    report = make_report(worker)
+    assert report["left_out"] == {} and report["corpus"]["problems"] == plan.corpus.problems
+    assert "Plain speech: 1 recordings are left out, see left_out.jsonl" in report["notes"]
 
 
 def damage(file: Path) -> None:
@@ -238,14 +257,14 @@ def damage(file: Path) -> None:
 
 def test_in_place_of_a_damaged_recording_the_next_one_is_drawn(corpus: Corpus, tmp_path: Path) -> None:
     root = write_speech(tmp_path)
-    files = read(corpus, root=str(root), seconds=3)[0].table["file"]
+    files = read(corpus, root=str(root), seconds=3).table["file"]
     [first] = [number for number, file in enumerate(files[:6]) if file.endswith(".flac")][:1]
     damage(root / files[first])
-    speech, grown = read(corpus, root=str(root), seconds=2)
+    speech = read(corpus, root=str(root), seconds=2)
     undamaged = [*files[:first], *files[first + 1 :]]
     assert speech.table["file"] == undamaged[: len(speech.table)]
     assert seconds_of(speech.table) >= 2
-    assert [one.file for one in grown.left_out] == [f"replay/{files[first]}"]
+    assert [one.file for one in speech.left_out] == [f"replay/{files[first]}"]
 
 
 def test_a_folder_that_cannot_serve_is_refused(corpus: Corpus, tmp_path: Path) -> None:
