@@ -26,7 +26,7 @@ from ..run_folder.layout import RunFolder
 from ..training.checks import refuse_long_clips
 from .fold_plan import PlannedFold, Planner, known_genders
 from .processes import join_processes
-from .recipe_changes import recipe_changes
+from .recipe_changes import RecipeChanges
 from .replay import describe_replay, read_replays, replay_notes
 from .search import refuse_nobody_to_choose
 from .stages import backbone_fields, check_stage_settings
@@ -158,9 +158,9 @@ def plan_run(
         replays=replays,
     )
     planned = _plan_folds(planner, variants, recipe.seeds, every_fold)
-    changed = recipe_changes(output_dir, recipe)
+    changes = RecipeChanges.since(output_dir, recipe)
     for step in (step for each in planned for step in each.steps):
-        step.folder.refuse_contradiction(changed)
+        step.folder.refuse_contradiction(changes.behind)
     for name, replay in replays.items():
         if heard := [each.replay for each in planned if each.variant == name and each.replay is not None]:
             notes.append(describe_replay(name, replay, heard))
