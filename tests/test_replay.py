@@ -5,22 +5,26 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from audio_files import tone, write_audio
+from gmp_atl_hf.card import method
 from gmp_atl_hf.checkpoints import seen_speakers
 from gmp_atl_hf.data.audio import read_audio
 from gmp_atl_hf.data.table import Corpus, read_corpora
 from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.files import write_json
 from gmp_atl_hf.recipe.recipe import Recipe
 from gmp_atl_hf.run import steps
 from gmp_atl_hf.run.perform import Worker
 from gmp_atl_hf.run.plan import RunPlan, plan_run
 from gmp_atl_hf.run.replay import Replay, read_replays, replay_notes, seconds_of
 from gmp_atl_hf.run.reporting import make_report
+from gmp_atl_hf.run_folder.layout import ALL_SPEAKERS, RunFolder
 from recipes import recipe, refused
 from runs import SPEAKER_PATTERN, SPLIT, digests, given_split, read_json, read_lines, run, write_corpus
 
@@ -156,6 +160,25 @@ def test_report_and_card_say_how_much_was_heard(replayed: dict[str, Any]) -> Non
     card = (replayed["folder"] / "model" / "README.md").read_text(encoding="utf-8")
     assert "3 recordings, " in card and "without emotions, labelled by these clusters" in card
     assert "4 speakers, and on plain speech of people whom nobody has named" in card
+
+
+@pytest.mark.parametrize(("cross_validated", "recordings"), [(True, 40), (False, 30)])
+def test_the_card_says_what_the_training_of_this_very_model_heard(
+    tmp_path: Path, cross_validated: bool, recordings: int
+) -> None:
+    for fold, heard in ((1, 30), (ALL_SPEAKERS, 40)):
+        step = RunFolder(tmp_path).fold("mine", 0, fold).step("retrain")
+        write_json(step / "training.json", {"replay": {"recordings": heard, "hours": heard / 100}})
+    facts: Any = SimpleNamespace(
+        folder=tmp_path,
+        variant="mine",
+        seed=0,
+        cross_validated=cross_validated,
+        chosen=recipe(replay={"root": "speech"}).method("gmp-atl"),
+        summary={"per_fold": [{"fold": 1}]},
+    )
+    [row] = method._replay(facts)
+    assert row.value.startswith(f"{recordings} recordings, 0.{recordings // 10} hours")
 
 
 # ---- what is read, and what is refused -------------------------------------------------------------------------------
