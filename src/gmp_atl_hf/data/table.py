@@ -252,7 +252,6 @@ class _Handling:
                 )
         return taken
 
-
     def keeps(self, row: _Row) -> bool:
         """Whether a recording is long enough, or may be short."""
         return self.short_clips != "drop" or row.num_samples >= MINIMUM_SAMPLES

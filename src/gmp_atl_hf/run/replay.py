@@ -152,7 +152,7 @@ def describe_replay(variant: str, replay: Replay, heard: Sequence[datasets.Datas
         f"{variant}: the retraining also heard plain speech without emotions, {counts} of {replay.found} recordings "
         f"({hours} hours) in each fold. None of them has the same samples as a recording of the table, or as one that "
         "`labels` drops; a copy in a lossy format, or a longer recording that clips were cut from, would not be "
-        "noticed. And nobody knows who speaks in them: speakers of the corpus, those tested included, may be among them."
+        "noticed. And nobody knows who speaks in them: the corpus' speakers, those tested included, may be among them."
     )
 
 
