@@ -208,21 +208,35 @@ def test_a_model_that_cannot_be_adapted_leaves_no_table_of_the_one_before(
     assert "adaptation" not in report["variants"]["direct"]
 
 
-def test_the_remark_says_where_not_all_clips_of_a_speaker_were_drawn_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def remark_on(speakers: list[str]) -> str:
+    """What is remarked on three test clips of these speakers."""
     ids = np.array(["c/1", "c/2", "c/3"])
     said = {kind: {name: ["anger"] * DRAWS for name in NAMES} for kind in ("even", "uneven")}
     result = FoldResult(0, 1, [], None, [{"id": one, **said} for one in ids.tolist()])
-    speakers, genders = np.array(["c/a", "c/b", "c/a"]), np.array(["female"] * 3)
+    genders = np.array(["female"] * 3)
     block = AlignedPredictions(
-        [0], [1], ids, np.zeros(3, int), np.zeros((1, 3), int), speakers, genders, np.ones(3, int)
+        [0], [1], ids, np.zeros(3, int), np.zeros((1, 3), int), np.array(speakers), genders, np.ones(3, int)
     )
+    summary = adaptation_summary([result], block, LABELS)
+    assert summary is not None
+    return adaptation_remark(summary)
+
+
+def test_the_remark_says_where_not_all_clips_of_a_speaker_were_drawn_from(monkeypatch: pytest.MonkeyPatch) -> None:
     for most, remark in (
         (2, "all others of the speaker, or"),
         (1, "of the speaker (1 of them where there are more), or"),
     ):
         monkeypatch.setattr("gmp_atl_hf.evaluation.adaptation.MOST_CLIPS", most)
-        summary = adaptation_summary([result], block, LABELS)
-        assert summary is not None and remark in adaptation_remark(summary)
+        assert remark in remark_on(["c/a", "c/b", "c/a"])
+
+
+@pytest.mark.parametrize("speakers", [["c/unknown", "c/a", "c/unknown"], ["c/unknown"] * 3])
+def test_clips_of_nobody_who_is_known_do_not_count_as_one_speakers(
+    speakers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gmp_atl_hf.evaluation.adaptation.MOST_CLIPS", 1)
+    assert "all others of the speaker, or" in remark_on(speakers)
 
 
 def test_the_report_says_that_a_table_is_missing_where_some_tests_have_one() -> None:

@@ -121,6 +121,12 @@ def test_lengths_from_headers_stand_for_no_digest(corpus, tmp_path, decoded):
     assert len(names) == 3
 
 
+def test_what_was_decoded_stays_known_where_another_asks_for_lengths_alone(corpus, tmp_path, decoded):
+    entries = [corpus, corpus | {"corpus_name": "other", "check_audio": False}]
+    read_corpora(entries, index=tmp_path / "run").index.save()
+    assert again(corpus, tmp_path / "run", decoded)[1] == []
+
+
 def test_a_broken_recording_is_looked_at_every_time(corpus, tmp_path, decoded):
     file = tmp_path / "data/sad/anna/2.wav"
     file.write_bytes(file.read_bytes()[:1_000])

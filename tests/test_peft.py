@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from itertools import cycle
 from pathlib import Path
@@ -223,6 +224,20 @@ def test_an_adapter_whose_model_is_gone_says_where_it_was_and_what_to_do(adapter
     (adapter / "hashes.json").write_text("{}")
     with pytest.raises(RequestError, match="and delete .*hashes.json"):
         load_emotion_model(str(adapter))
+
+
+def test_an_adapter_whose_model_is_on_the_hub_needs_a_network_once(
+    adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({**settings, "base_model_name_or_path": "nobody/has-this-model"})
+    )
+    with pytest.raises(RequestError, match="the model nobody/has-this-model.* cannot be (loaded|read)") as error:
+        load_emotion_model(str(adapter))
+    assert "connect to the Hub" in str(error.value) and "write the folder of a copy" in str(error.value)
+    assert "put the model back" not in str(error.value)
 
 
 @pytest.mark.parametrize(

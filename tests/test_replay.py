@@ -5,22 +5,28 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from audio_files import tone, write_audio
+from gmp_atl_hf.card import method
 from gmp_atl_hf.checkpoints import seen_speakers
 from gmp_atl_hf.data.audio import read_audio
 from gmp_atl_hf.data.table import Corpus, read_corpora
 from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.files import write_json
 from gmp_atl_hf.recipe.recipe import Recipe
 from gmp_atl_hf.run import steps
+from gmp_atl_hf.run.perform import Worker
 from gmp_atl_hf.run.plan import RunPlan, plan_run
-from gmp_atl_hf.run.replay import Replay, read_replays
+from gmp_atl_hf.run.replay import Replay, read_replays, replay_notes, seconds_of
+from gmp_atl_hf.run.reporting import make_report
+from gmp_atl_hf.run_folder.layout import ALL_SPEAKERS, RunFolder
 from recipes import recipe, refused
-from runs import SPEAKER_PATTERN, SPLIT, digests, given_split, read_json, run, write_corpus
+from runs import SPEAKER_PATTERN, SPLIT, digests, given_split, read_json, read_lines, run, write_corpus
 
 SECONDS = 1.2
 """Of plain speech: three of eight recordings, none of which is longer than 0.6 seconds."""
@@ -150,9 +156,29 @@ def test_report_and_card_say_how_much_was_heard(replayed: dict[str, Any]) -> Non
     noted = [note for note in replayed["report"]["notes"] if "plain speech" in note]
     assert [note.partition(":")[0] for note in noted] == ["replay", "shuffled"]
     assert "3 of 8 recordings" in noted[0] and "nobody knows who speaks in them" in noted[0]
+    assert "None of them has the same samples as a recording of the table" in noted[0]
     card = (replayed["folder"] / "model" / "README.md").read_text(encoding="utf-8")
     assert "3 recordings, " in card and "without emotions, labelled by these clusters" in card
     assert "4 speakers, and on plain speech of people whom nobody has named" in card
+
+
+@pytest.mark.parametrize(("cross_validated", "recordings"), [(True, 40), (False, 30)])
+def test_the_card_says_what_the_training_of_this_very_model_heard(
+    tmp_path: Path, cross_validated: bool, recordings: int
+) -> None:
+    for fold, heard in ((1, 30), (ALL_SPEAKERS, 40)):
+        step = RunFolder(tmp_path).fold("mine", 0, fold).step("retrain")
+        write_json(step / "training.json", {"replay": {"recordings": heard, "hours": heard / 100}})
+    facts: Any = SimpleNamespace(
+        folder=tmp_path,
+        variant="mine",
+        seed=0,
+        cross_validated=cross_validated,
+        chosen=recipe(replay={"root": "speech"}).method("gmp-atl"),
+        summary={"per_fold": [{"fold": 1}]},
+    )
+    [row] = method._replay(facts)
+    assert row.value.startswith(f"{recordings} recordings, 0.{recordings // 10} hours")
 
 
 # ---- what is read, and what is refused -------------------------------------------------------------------------------
@@ -164,14 +190,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return read_corpora([{"name": "folder", "root": root, "speaker": SPEAKER_PATTERN}])
 
 
-def read(corpus: Corpus, short_clips: str = "error", **replay: Any) -> tuple[Replay, Corpus]:
+def read(corpus: Corpus, short_clips: str = "error", **replay: Any) -> Replay:
     made = recipe(replay=replay, data={"short_clips": short_clips})
-    replays, grown = read_replays(made, {"mine": made.method("gmp-atl")}, corpus)
-    return replays["mine"], grown
+    return read_replays(made, {"mine": made.method("gmp-atl")}, corpus)["mine"]
 
 
 def test_as_much_is_heard_as_there_are_training_clips(corpus: Corpus, tmp_path: Path) -> None:
-    speech, _ = read(corpus, root=str(write_speech(tmp_path)))
+    speech = read(corpus, root=str(write_speech(tmp_path)))
     for clips in (1, 4, 12):
         train = corpus.table.select(range(clips))
         heard, wanted = speech.beside(train)["num_samples"], sum(train["num_samples"])
@@ -182,7 +207,7 @@ def test_as_much_is_heard_as_there_are_training_clips(corpus: Corpus, tmp_path: 
 def test_fewer_seconds_are_the_first_of_the_same_recordings(corpus: Corpus, tmp_path: Path) -> None:
     root = str(write_speech(tmp_path))
     few, more, other = (
-        read(corpus, root=root, **how)[0].beside(corpus.table)["id"]
+        read(corpus, root=root, **how).beside(corpus.table)["id"]
         for how in ({"seconds": 0.9}, {"seconds": 2}, {"seconds": 2, "seed": 1})
     )
     assert few == more[: len(few)] and len(few) < len(more)
@@ -194,8 +219,19 @@ def test_a_recording_of_the_corpus_is_refused_by_name(corpus: Corpus, tmp_path: 
     read(corpus, root=str(root))
     # The same samples under another name and in another format.
     write_audio(root / "a" / "copy.flac", read_audio(row["audio"]))
-    with pytest.raises(RequestError, match=f"same sound .* in 1 recordings: replay/a/copy.flac = {row['id']}"):
+    with pytest.raises(RequestError, match=f"same samples .* in 1 recordings: replay/a/copy.flac = {row['id']}"):
         read(corpus, root=str(root))
+
+
+def test_a_recording_that_the_label_map_drops_is_refused_too(tmp_path: Path) -> None:
+    # A speaker who is tested on may be heard in it.
+    root, speech = write_corpus(tmp_path / "corpus", split=SPLIT), write_speech(tmp_path / "speech")
+    dropped = read_audio({"bytes": None, "path": str(root / "test/sadness/f3_0.wav")})
+    write_audio(speech / "copy.flac", dropped)
+    labels = {"anger": "anger", "neutral": "neutral", "sadness": None}
+    made = Recipe.from_dict(given_split(root, labels=labels, replay={"root": str(speech)}))
+    with pytest.raises(RequestError, match=r"replay/copy.flac = folder/test/sadness/f3_0.wav"):
+        plan_run(made, tmp_path / "run")
 
 
 def test_a_corpus_whose_recordings_nobody_has_listened_to_is_refused(corpus: Corpus) -> None:
@@ -212,10 +248,46 @@ def test_what_cannot_be_read_is_listed_and_what_is_too_short_is_handled_as_in_th
     write_audio(root / "short.wav", tone(300))
     with pytest.raises(RequestError, match="replay/short.wav has 300 samples"):
         read(corpus, root=str(root))
-    speech, grown = read(corpus, "drop", root=str(root))
-    assert {one.file for one in grown.left_out} == {"replay/broken.wav", "replay/short.wav"}
+    speech = read(corpus, "drop", root=str(root))
+    assert {one.file for one in speech.left_out} == {"replay/broken.wav", "replay/short.wav"}
     assert (len(speech.table), speech.found) == (8, 10)
-    assert "2 files below the folder of replay are left out, see left_out.jsonl" in grown.problems
+    assert replay_notes([speech, speech]) == ["Plain speech: 2 recordings are left out, see left_out.jsonl"]
+
+
+def test_of_what_lies_beside_plain_speech_only_sound_is_missed(corpus: Corpus, tmp_path: Path) -> None:
+    root = write_speech(tmp_path)
+    for name in ("a/84-121123.trans.txt", "empty.trans", ".DS_Store", "a/._0.wav", "cover.jpg", "film.mp4"):
+        (root / name).write_bytes(b"" if name == "empty.trans" else b"\0\1\2")
+    assert [one.file for one in read(corpus, root=str(root)).left_out] == ["replay/film.mp4"]
+
+
+def test_what_plain_speech_lacks_is_listed_and_does_not_count_as_the_corpus(tmp_path: Path) -> None:
+    plan = planned(tmp_path)
+    (tmp_path / "speech/film.mp4").write_bytes(b"\0")
+    worker = Worker(planned(tmp_path))
+    worker.begin()
+    assert [row["file"] for row in read_lines(tmp_path / "run/left_out.jsonl")] == ["replay/film.mp4"]
+    report = make_report(worker)
+    assert report["left_out"] == {} and report["corpus"]["problems"] == plan.corpus.problems
+    assert "Plain speech: 1 recordings are left out, see left_out.jsonl" in report["notes"]
+
+
+def damage(file: Path) -> None:
+    """Leave a header that says how long the recording is, and a body that cannot be decoded."""
+    content = file.read_bytes()
+    file.write_bytes(content[:200] + b"\0" * (len(content) - 200))
+
+
+def test_in_place_of_a_damaged_recording_the_next_one_is_drawn(corpus: Corpus, tmp_path: Path) -> None:
+    root = write_speech(tmp_path)
+    files = read(corpus, root=str(root), seconds=3).table["file"]
+    [first] = [number for number, file in enumerate(files[:6]) if file.endswith(".flac")][:1]
+    damage(root / files[first])
+    speech = read(corpus, root=str(root), seconds=2)
+    undamaged = [*files[:first], *files[first + 1 :]]
+    assert speech.table["file"] == undamaged[: len(speech.table)]
+    assert seconds_of(speech.table) >= 2
+    assert [one.file for one in speech.left_out] == [f"replay/{files[first]}"]
 
 
 def test_a_folder_that_cannot_serve_is_refused(corpus: Corpus, tmp_path: Path) -> None:

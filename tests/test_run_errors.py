@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,23 @@ def test_a_change_that_a_finished_step_contradicts_is_refused_and_named(
     assert f"made from other settings: {changed}" in said, "what was changed by hand comes before what follows from it"
     assert named in said
     assert "--output-dir" in said
+
+
+def test_a_change_that_no_step_knows_of_is_not_named_as_the_cause(
+    grown: dict[str, Any], refused: Refusal, tmp_path: Path
+) -> None:
+    (tmp_path / "run").symlink_to(grown["folder"])
+    moved = shutil.copytree(grown["recipe"]["corpus"]["root"], tmp_path / "moved", copy_function=shutil.copy2)
+    harmless = {
+        "corpus__root": str(moved),
+        "data__front_end_cache": str(tmp_path / "cache"),
+        "stages__finetune__run_name": "another",
+    }
+    said = refused(changed_recipe(grown["recipe"], stages__multitask__learning_rate=0.5, **harmless))
+    assert "made from other settings: stages.multitask.learning_rate: 0.001 → 0.5 (in the step: arguments.lea" in said
+    (moved / "anger/f1_0.wav").unlink()
+    said = refused(changed_recipe(grown["recipe"], **harmless))
+    assert "made from other settings: corpus.root: " in said
 
 
 @pytest.fixture(scope="module")

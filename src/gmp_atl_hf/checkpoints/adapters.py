@@ -79,24 +79,33 @@ class Adapter:
         if Path(base).is_dir():
             missing = None if (Path(base) / "config.json").is_file() else "holds no model: it has no config.json"
         else:
-            is_id = base.count("/") == 1 and not base.startswith((".", "/", "~"))
-            missing = None if is_id else "is not there"
+            missing = None if _is_hub_id(base) else "is not there"
         if missing is not None:
             raise RequestError(
                 f"the adapter {checkpoint} belongs to the model in {base}, which {missing}",
                 "the model that the adapter was trained on, where its adapter_config.json says",
-                _put_back(checkpoint),
+                put_back(checkpoint, base),
             )
         return base
 
 
-def _put_back(checkpoint: str) -> str:
+def put_back(checkpoint: str, base: str) -> str:
+    """Say what to do where the model that an adapter belongs to is not there, or cannot be fetched."""
     hashes = Path(checkpoint) / HASHES_FILE
     also = f", and delete {hashes}, which knows the old one" if hashes.is_file() else ""
+    if _is_hub_id(base) and not Path(base).is_dir():
+        there = "connect to the Hub, from which it is fetched once and then kept; or write the folder of a copy"
+    else:
+        there = "put the model back there, or a link to it; or write its new place"
     return (
-        "put the model back there, or a link to it; or write its new place as base_model_name_or_path in "
-        f"adapter_config.json{also}; gmp-atl merge {checkpoint} FOLDER then makes a model that needs no other"
+        f"{there} as base_model_name_or_path in adapter_config.json{also}; "
+        f"gmp-atl merge {checkpoint} FOLDER then makes a model that needs no other"
     )
+
+
+def _is_hub_id(base: str) -> bool:
+    """Whether what is no folder here has the form of a Hub id."""
+    return base.count("/") == 1 and not base.startswith((".", "/", "~"))
 
 
 def merge_adapter(checkpoint: str, adapter: Adapter) -> HubertForGMPATL:
@@ -118,7 +127,7 @@ def merge_adapter(checkpoint: str, adapter: Adapter) -> HubertForGMPATL:
         brought = {name.removeprefix("base_model.model.") for name in load_peft_weights(checkpoint, device="cpu")}
     fitting = {} if adapter.config is None else {"config": adapter.config, "ignore_mismatched_sizes": True}
     model_of = f"the model {base}, to which the adapter {checkpoint} belongs,"
-    with explained(f"{model_of} cannot be loaded", "the model that it was trained on", _put_back(checkpoint)):
+    with explained(f"{model_of} cannot be loaded", "the model that it was trained on", put_back(checkpoint, base)):
         loaded: Any = HubertForGMPATL.from_pretrained(base, dtype=torch.float32, output_loading_info=True, **fitting)
     unfit = {*loaded[1]["missing_keys"], *(key for key, *_ in loaded[1]["mismatched_keys"])} - brought
     # What stands for masked frames is for training only, and not every checkpoint has it.

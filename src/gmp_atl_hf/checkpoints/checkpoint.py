@@ -30,7 +30,7 @@ from ..modeling.families_gmp_atl import FAMILIES, HUBERT
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
 from ..protocols.speakers import UNKNOWN
 from ..ranges import refuse_absurd_numbers
-from .adapters import Adapter, merge_adapter, note_other_trainer
+from .adapters import Adapter, merge_adapter, note_other_trainer, put_back
 from .loading_errors import explained, quiet_transformers
 
 Model = TypeVar("Model", bound=GMPATLPreTrainedModel)
@@ -117,7 +117,8 @@ def read_config(
         if (adapter := Adapter.find(str(place) if place.is_dir() else checkpoint)) is not None:
             if adapter.config is not None:
                 return adapter.config
-            return note_other_trainer(read_config(adapter.find_base(checkpoint), called, expected, fix))
+            base = adapter.find_base(checkpoint)
+            return note_other_trainer(read_config(base, called, expected, put_back(checkpoint, base)))
         if place.is_dir() and not (place / "config.json").is_file():
             inside = place / "model"
             fix = f"give its model, {inside}" if (inside / "config.json").is_file() else fix

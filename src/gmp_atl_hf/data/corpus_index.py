@@ -57,11 +57,13 @@ class CorpusIndex:
             RequestError: The recording cannot be read.
         """
         key = _key(audio)
-        found = None if key is None else self._kept.get(key)
+        known = None if key is None else self._measured.get(key, self._kept.get(key))
+        found = known
         if found is None or found.is_decoded != decode:
             found = digest_audio(read_audio(audio)) if decode else AudioDigest(audio_length(audio))
         if key is not None:
-            self._measured[key] = found
+            # What a header says never takes the place of what was decoded, which another reader of the file needs.
+            self._measured[key] = known if known is not None and known.is_decoded else found
         return found
 
     def save(self) -> None:

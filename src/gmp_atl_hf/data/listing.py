@@ -24,7 +24,7 @@ from .corpora import (
     corpus_reader,
     leftovers,
 )
-from .corpora.base import ANOTHER_COPY, UNLABELLED, audio_files
+from .corpora.base import ANOTHER_COPY, UNLABELLED, audio_files, may_be_speech
 from .corpora.from_file import guarded, is_corpus_file
 from .spelling import first_few, is_missing, printable, spelling, tidy_text
 
@@ -91,6 +91,8 @@ def list_recordings(
 def list_plain_speech(name: str, folder: Path) -> Listed:
     """List every recording below a folder, in any layout, as speech without emotions of people nobody has named.
 
+    Other files beside them, such as transcripts, are of no interest; sound that is not read is left out and named.
+
     Args:
         name: The prefix of its ids and of its one speaker, `<name>/unknown`.
         folder: The folder, which is there.
@@ -103,7 +105,8 @@ def list_plain_speech(name: str, folder: Path) -> Listed:
         for path in audio_files(folder)
     ]
     recordings, left_out, _ = _sort(name, found)
-    left_out += _unnamed_files(folder, recordings, left_out)
+    unread = _unnamed_files(folder, recordings, left_out)
+    left_out += [item for item in unread if item.path is not None and may_be_speech(item.path, folder)]
     if not recordings:
         raise RequestError(f"there are no recordings in {folder}", "recordings of speech, at any depth", "correct it")
     return Listed(name, CorpusInfo(name), recordings, with_prefix(name, left_out), [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,6 +39,7 @@ class Corpus:
         info: What is known about the corpus, whatever copy of it was read.
         problems: What is odd about this copy, one sentence each; nothing that stops the work.
         digests: Hash of the samples of each recording, by id; of those that were decoded and are not silent.
+        dropped: The same of recordings that the label map drops, where they were asked for.
         index: What was measured; a run saves it once it writes anything.
     """
 
@@ -47,6 +48,7 @@ class Corpus:
     info: CorpusInfo
     problems: list[str] = field(default_factory=list)
     digests: Mapping[str, str] = field(default_factory=dict, repr=False)
+    dropped: Mapping[str, str] = field(default_factory=dict, repr=False)
     index: CorpusIndex = field(default_factory=CorpusIndex, repr=False)
 
 
@@ -94,7 +96,11 @@ def load_corpus(
 
 
 def read_corpora(
-    entries: Sequence[Mapping[str, Any]], *, labels: LabelMap | None = None, index: Path | None = None
+    entries: Sequence[Mapping[str, Any]],
+    *,
+    labels: LabelMap | None = None,
+    index: Path | None = None,
+    digest_dropped: bool = False,
 ) -> Corpus:
     """Read one or several corpora into one table.
 
@@ -103,6 +109,7 @@ def read_corpora(
             the common ones.
         labels: One map for all corpora without their own; each word has to occur in at least one of them.
         index: Folder of a run that has kept, or is to keep, what is measured of the recordings: see `CorpusIndex`.
+        digest_dropped: Whether to decode the recordings that a label map drops too, to know them elsewhere.
 
     Returns:
         The table of all, what was left out and why, and what is odd.
@@ -127,14 +134,20 @@ def read_corpora(
         check_label_map(
             (r for corpus, own in zip(listed, maps, strict=True) if own is each for r in corpus.recordings), each
         )
-    measured, corpora = CorpusIndex(index), []
+    measured, corpora, digests = CorpusIndex(index), [], dict[str, str]()
     for corpus, own, handle in zip(listed, maps, handling, strict=True):
         if own is not None:
             kept, dropped = apply_label_map(corpus.recordings, own)
+            if digest_dropped:
+                staying = {recording.file for recording in kept}
+                others = [recording for recording in corpus.recordings if recording.file not in staying]
+                # One that cannot be read has no samples that could be found elsewhere.
+                digests |= _digests(corpus.name, _measure(replace(corpus, recordings=others), True, measured)[0])
             corpus = replace(corpus, recordings=kept, left_out=corpus.left_out + with_prefix(corpus.name, dropped))
         corpora.append(_to_table(corpus, handle, measured))
     joint = concatenate(corpora)
-    return replace(joint, problems=joint.problems + alike(joint.table.features["emotion"].names), index=measured)
+    problems = joint.problems + alike(joint.table.features["emotion"].names)
+    return replace(joint, problems=problems, dropped=digests, index=measured)
 
 
 def draw_plain_speech(
@@ -143,7 +156,8 @@ def draw_plain_speech(
     """Draw whole recordings from a folder of plain speech until there are so many seconds, or no more recordings.
 
     Only what is drawn is decoded, so that a large folder costs little more than a small one; of the others the headers
-    are read. Fewer seconds give the first of the same recordings. One that cannot be read is left out and listed.
+    are read. Fewer seconds give the first of the same recordings. One that cannot be read is left out and listed, and
+    the next is drawn in its place.
 
     Args:
         name: The prefix of its ids and of its one speaker, `<name>/unknown`.
@@ -159,13 +173,20 @@ def draw_plain_speech(
     Raises:
         RequestError: There are no recordings, or one of them is too short.
     """
-    listed = list_plain_speech(name, folder)
-    every = _to_table(listed, _Handling(short_clips, "drop", check_audio=False), index)
-    order = np.random.default_rng(seed).permutation(len(every.table))
-    files = every.table.select(order[: enough_rows(every.table.select(order), seconds)])["file"]
-    place = {file: number for number, file in enumerate(files)}
-    kept = [recording for recording in listed.recordings if recording.file in place]
-    drawn = _to_table(replace(listed, recordings=kept, left_out=every.left_out), _Handling(short_clips, "drop"), index)
+    listed, handle = list_plain_speech(name, folder), _Handling(short_clips, "drop")
+    every = _to_table(listed, replace(handle, check_audio=False), index)
+    of_file = {recording.file: recording for recording in listed.recordings}
+    order = every.table.select(np.random.default_rng(seed).permutation(len(every.table)))
+    place = {file: number for number, file in enumerate(order["file"])}
+    readable, broken, wanted, tried = list[_Row](), list[tuple[str, RequestError]](), seconds, 0
+    # A header says how long a recording is, and not that its sound can be decoded: then there is more to draw.
+    while wanted > 0 and tried < len(order):
+        rest = order.select(range(tried, len(order)))
+        files = rest.select(range(enough_rows(rest, wanted)))["file"]
+        found, damaged = _measure(replace(listed, recordings=[of_file[file] for file in files]), True, index)
+        readable, broken, tried = readable + found, broken + damaged, tried + len(files)
+        wanted = seconds - sum(row.num_samples for row in readable if handle.keeps(row)) / SAMPLING_RATE
+    drawn = _from_measured(replace(listed, left_out=every.left_out), handle, readable, broken)
     rows = np.argsort([place[file] for file in drawn.table["file"]])
     return replace(drawn, table=drawn.table.select(rows)), len(listed.recordings)
 
@@ -231,6 +252,10 @@ class _Handling:
                 )
         return taken
 
+    def keeps(self, row: _Row) -> bool:
+        """Whether a recording is long enough, or may be short."""
+        return self.short_clips != "drop" or row.num_samples >= MINIMUM_SAMPLES
+
 
 @dataclass(frozen=True)
 class _Row:
@@ -247,17 +272,23 @@ class _Row:
 
 def _to_table(corpus: Listed, handle: _Handling, index: CorpusIndex) -> Corpus:
     """Measure every recording and build the table from those that are fit to use."""
-    readable, broken = _measure(corpus, handle.check_audio, index)
+    return _from_measured(corpus, handle, *_measure(corpus, handle.check_audio, index))
+
+
+def _from_measured(
+    corpus: Listed, handle: _Handling, readable: Sequence[_Row], broken: Sequence[tuple[str, RequestError]]
+) -> Corpus:
+    """Build the table from what was measured of recordings and is fit to use."""
     if broken and handle.unreadable == "error":
         raise _unreadable(corpus, broken)
-    rows, short = readable, [row for row in readable if row.num_samples < MINIMUM_SAMPLES]
+    short = [row for row in readable if row.num_samples < MINIMUM_SAMPLES]
     dropped = [LeftOut(file, error.found) for file, error in broken]
     if short and handle.short_clips == "error":
         raise _too_short(corpus, short)
     if handle.short_clips == "drop":
         reason = f"samples: shorter than one frame ({MINIMUM_SAMPLES} samples at 16 kHz)"
         dropped += [LeftOut(row.recording.file, f"{row.num_samples} {reason}") for row in short]
-        rows = [row for row in readable if row.num_samples >= MINIMUM_SAMPLES]
+    rows = [row for row in readable if handle.keeps(row)]
     left_out = corpus.left_out + with_prefix(corpus.name, dropped)
     if not rows:
         raise RequestError(
@@ -271,8 +302,13 @@ def _to_table(corpus: Listed, handle: _Handling, index: CorpusIndex) -> Corpus:
         sorted(left_out, key=lambda each: each.file),
         corpus.info,
         corpus.problems + describe_duplicates(corpus.name, [(row.recording, row.digest) for row in readable]),
-        {f"{corpus.name}/{row.recording.file}": row.digest.digest for row in readable if row.digest.digest is not None},
+        _digests(corpus.name, readable),
     )
+
+
+def _digests(corpus: str, rows: Iterable[_Row]) -> dict[str, str]:
+    """Hash of the samples of recordings, by id; of those that were decoded and are not silent."""
+    return {f"{corpus}/{row.recording.file}": row.digest.digest for row in rows if row.digest.digest is not None}
 
 
 def _measure(corpus: Listed, decode: bool, index: CorpusIndex) -> tuple[list[_Row], list[tuple[str, RequestError]]]:

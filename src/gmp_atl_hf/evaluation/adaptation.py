@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from .metrics import confusion_matrix, uar
 from .results import AlignedPredictions, FoldResult
+from .unknown import is_unknown
 
 ADAPTED = "adapted to each speaker's unlabelled recordings"
 """What has to stand beside every number and score that knows the speaker."""
@@ -104,11 +105,13 @@ def adaptation_summary(
             every += [confusion_matrix(block.references, guesses, len(labels)) for guesses in said.T]
         return float(uar(np.stack(every)).mean())
 
-    in_one_test = Counter(zip(block.folds_of.tolist(), block.speakers.tolist(), strict=True))
+    every = zip(block.folds_of.tolist(), block.speakers.tolist(), strict=True)
+    # Nothing is drawn for clips of unknown speakers, however many there are.
+    in_one_test = Counter((fold, speaker) for fold, speaker in every if not is_unknown(speaker))
     return {
         "stamp": ADAPTED,
         "draws": DRAWS,
         "emotions_of_uneven_draws": EMOTIONS_OF_UNEVEN_DRAWS,
         "uar": {name_of(n): {kind: mean_uar(kind, name_of(n)) for kind in KINDS} for n in CLIPS},
-        **({"drawn_from": MOST_CLIPS} if max(in_one_test.values()) > MOST_CLIPS else {}),
+        **({"drawn_from": MOST_CLIPS} if max(in_one_test.values(), default=0) > MOST_CLIPS else {}),
     }

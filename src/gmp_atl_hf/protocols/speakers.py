@@ -14,13 +14,11 @@ import numpy as np
 from ..data.columns import GENDERS, split_word
 from ..data.spelling import spelling
 from ..errors import RequestError
+from ..evaluation.unknown import UNKNOWN as UNKNOWN
+from ..evaluation.unknown import is_unknown as is_unknown
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-
-UNKNOWN = "unknown"
-"""The speaker of recordings whose speaker is not known, after the corpus' prefix: nobody can tell who that is."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +138,6 @@ def speakers_in(tables: Iterable[Dataset | None]) -> set[str]:
     given = [table for table in tables if table is not None]
     columns = [table["speaker"] if "speaker" in table.column_names else [None] for table in given]
     return {speaker or UNKNOWN for column in columns for speaker in column}
-
-
-def is_unknown(speaker: str) -> bool:
-    """Whether a name stands for people whom nobody has named: `<corpus>/unknown`."""
-    return speaker.rpartition("/")[2].lower() == UNKNOWN
 
 
 def _refuse_two_spellings(names: Iterable[str]) -> None:

@@ -26,6 +26,7 @@ from ..run_folder.layout import (
 from ..run_folder.step_folder import StepFolder
 from .fold_plan import PlannedFold, PlannedStep
 from .plan import RunPlan
+from .replay import left_out_of
 from .steps import predict, write_left_out
 from .temperature import development_temperature
 
@@ -56,7 +57,8 @@ class Worker:
             with read_only_is_fine():  # a finished run can still be shown, and the first step of any other says it
                 remove_half_written(folder.path, shared=folder.front_end)
                 write_known(folder.path, {RECIPE_FILE: self.plan.recipe.to_yaml()})
-                write_left_out(folder.path, self.plan.corpus.left_out)
+                speech = self.plan.planner.replays.values()
+                write_left_out(folder.path, [*self.plan.corpus.left_out, *left_out_of(speech)])
                 self.plan.corpus.index.save()
         for problem in (*self.plan.corpus.problems, *self.plan.notes):
             self.say(f"Note: {problem}")

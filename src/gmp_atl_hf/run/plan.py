@@ -26,8 +26,8 @@ from ..run_folder.layout import RunFolder
 from ..training.checks import refuse_long_clips
 from .fold_plan import PlannedFold, Planner, known_genders
 from .processes import join_processes
-from .recipe_changes import recipe_changes
-from .replay import describe_replay, read_replays
+from .recipe_changes import RecipeChanges
+from .replay import describe_replay, read_replays, replay_notes
 from .search import refuse_nobody_to_choose
 from .stages import backbone_fields, check_stage_settings
 
@@ -134,8 +134,8 @@ def plan_run(
     described = {str(each.backbone): describe_backbone(each.backbone) for each in variants.values()}
     backbones = {name: described[str(each.backbone)] for name, each in variants.items()}
     _check_stages(variants, backbones, None)
-    corpus = _read_corpus(recipe, folder, processes)
-    replays, corpus = read_replays(recipe, variants, corpus)
+    corpus = _read_corpus(recipe, folder, processes, any(each.replay is not None for each in variants.values()))
+    replays = read_replays(recipe, variants, corpus)
     for name, backbone in backbones.items():
         # Of all clips, tested ones too: a training would meet those of a later fold, or a test its own, after hours.
         for table in (corpus.table, *([replays[name].table] if name in replays else [])):
@@ -144,7 +144,7 @@ def plan_run(
     every_fold = protocol.folds(corpus.table)
     asked = _asked(folds, every_fold, protocol)
     stamps = _stamps(variants, backbones, [fold for fold in every_fold if fold.number in asked])
-    notes = _notes(variants, corpus, every_fold)
+    notes = [*_notes(variants, corpus, every_fold), *replay_notes(replays.values())]
     _check_stages(variants, backbones, corpus.table.features["emotion"].names)
     refuse_nobody_to_choose(recipe.search, [f.number for f in every_fold if f.number in asked and not f.dev])
     recordings = Recordings(corpus.table)
@@ -158,9 +158,9 @@ def plan_run(
         replays=replays,
     )
     planned = _plan_folds(planner, variants, recipe.seeds, every_fold)
-    changed = recipe_changes(output_dir, recipe)
+    changes = RecipeChanges.since(output_dir, recipe)
     for step in (step for each in planned for step in each.steps):
-        step.folder.refuse_contradiction(changed)
+        step.folder.refuse_contradiction(changes.behind)
     for name, replay in replays.items():
         if heard := [each.replay for each in planned if each.variant == name and each.replay is not None]:
             notes.append(describe_replay(name, replay, heard))
@@ -203,7 +203,7 @@ def _check_stages(variants: Mapping[str, Method], backbones: Backbones, labels: 
             check_stage_settings(candidate, backbones[name], labels)
 
 
-def _read_corpus(recipe: Recipe, folder: RunFolder, processes: PartialState) -> Corpus:
+def _read_corpus(recipe: Recipe, folder: RunFolder, processes: PartialState, digest_dropped: bool) -> Corpus:
     entries = []
     for spec in recipe.corpus:
         root = spec.root
@@ -213,7 +213,7 @@ def _read_corpus(recipe: Recipe, folder: RunFolder, processes: PartialState) -> 
         entries.append({"name": spec.name, "root": root, **options})
     # The demo corpus is made on first use; one process makes it, the others then find it.
     with processes.main_process_first():
-        return read_corpora(entries, labels=recipe.labels, index=folder.path)
+        return read_corpora(entries, labels=recipe.labels, index=folder.path, digest_dropped=digest_dropped)
 
 
 def _asked(numbers: Sequence[int] | None, folds: Sequence[Fold], protocol: Protocol) -> frozenset[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import RequestError
@@ -12,22 +14,66 @@ from ..run_folder.step_folder import differences
 _MAY_GROW = ("name", "variants", "seeds", "final")
 """Keys that change no step; a variant's settings may, and then stand in the step alone."""
 
+_TRACKERS = ("report_to", "run_name")
+"""Arguments of a stage that change no step."""
 
-def recipe_changes(folder: Path, recipe: Recipe) -> list[str]:
-    """Name the settings in which a recipe differs from the one that a run's folder was last used with.
+_ACTS_THROUGH = {
+    "corpus": "data",
+    "labels": "data",
+    "protocol": "data",
+    "data.short_clips": "data",
+    "data.front_end_cache": "front_end",
+    "replay": "replay",
+}
+"""Settings of which a step knows only what comes of them, and the part of its inputs that this is: a corpus that was
+moved has the same recordings."""
 
-    Returns:
-        `path: before → after` of each; none where the folder holds no recipe that this version reads.
+
+@dataclass(frozen=True)
+class RecipeChanges:
+    """The settings in which a recipe differs from the one that a run's folder was last used with.
+
+    Args:
+        settings: `path: before → after` of each; none where the folder holds no recipe that this version reads.
     """
-    file = folder / RECIPE_FILE
-    if not file.is_file():
-        return []
-    try:
-        before = Recipe.from_yaml(file).to_dict()
-    except RequestError:  # of another version, or damaged: what a step was made from is beside it as well
-        return []
-    now = recipe.to_dict()
-    for name in _MAY_GROW:
-        before.pop(name, None)
-        now.pop(name, None)
-    return differences(before, now)
+
+    settings: tuple[str, ...] = ()
+
+    @classmethod
+    def since(cls, folder: Path, recipe: Recipe) -> RecipeChanges:
+        """Compare a recipe with that of a run's folder."""
+        file = folder / RECIPE_FILE
+        if not file.is_file():
+            return cls()
+        try:
+            before = Recipe.from_yaml(file).to_dict()
+        except RequestError:  # of another version, or damaged: what a step was made from is beside it as well
+            return cls()
+        now = recipe.to_dict()
+        for name in _MAY_GROW:
+            before.pop(name, None)
+            now.pop(name, None)
+        return cls(tuple(differences(before, now)))
+
+    def behind(self, inputs: Iterable[str]) -> list[str]:
+        """Give those that may be why a step's inputs differ, and leave out those that are not.
+
+        Args:
+            inputs: `path: before → after` of each input that differs.
+        """
+        parts = {part for path in map(_path, inputs) for part in path.split(".")}
+        # Of an earlier step only the key is known, which everything may be behind.
+        return [
+            setting
+            for setting in self.settings
+            if (part := _acts_through(_path(setting))) is None or parts & {part, "key", "pseudo_labels"}
+            if _path(setting).rpartition(".")[2] not in _TRACKERS
+        ]
+
+
+def _acts_through(path: str) -> str | None:
+    return next((part for own, part in _ACTS_THROUGH.items() if f"{path}.".startswith(f"{own}.")), None)
+
+
+def _path(difference: str) -> str:
+    return difference.partition(": ")[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import datasets
 
 from ..data.audio import SAMPLING_RATE
 from ..data.columns import replace_column
+from ..data.corpora import LeftOut
 from ..data.fingerprints import Recordings, combine
 from ..data.listing import refuse_duplicates
 from ..data.spelling import first_few
@@ -30,11 +31,15 @@ class Replay:
         spec: The section.
         recordings: In the order in which they are drawn, as many as any fold can hear; as they were when the run began.
         found: How many recordings the folder has.
+        left_out: Those that cannot be read or are too short, with the reason.
+        problems: What is odd about them, one sentence each.
     """
 
     spec: ReplaySpec
     recordings: Recordings
     found: int
+    left_out: tuple[LeftOut, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @property
     def table(self) -> datasets.Dataset:
@@ -62,16 +67,16 @@ def amount_of(table: datasets.Dataset) -> dict[str, Any]:
     return {"recordings": len(table), "hours": round(seconds_of(table) / 3600, 4)}
 
 
-def read_replays(recipe: Recipe, variants: Mapping[str, Method], corpus: Corpus) -> tuple[dict[str, Replay], Corpus]:
-    """Read the plain speech of each variant, and make sure that nothing of the corpus is in it.
+def read_replays(recipe: Recipe, variants: Mapping[str, Method], corpus: Corpus) -> dict[str, Replay]:
+    """Read the plain speech of each variant, and make sure that no recording of the corpus is in it as it is.
 
     Args:
         recipe: The recipe.
         variants: Each variant's method.
-        corpus: Its corpus, whose index is to keep what is measured.
+        corpus: Its corpus, with digests of what the label map drops; its index is to keep what is measured.
 
     Returns:
-        Variant → its plain speech, for those that have any; and the corpus, with what was left out of the folders.
+        Variant → its plain speech, for those that have any.
 
     Raises:
         RequestError: A folder is missing or has too little speech, or a recording of the corpus is in it or may be.
@@ -84,14 +89,25 @@ def read_replays(recipe: Recipe, variants: Mapping[str, Method], corpus: Corpus)
             "remove `check_audio` from the corpus",
         )
     read = {spec: _read(spec, corpus, recipe.data.short_clips) for spec in dict.fromkeys(specs.values())}
-    left_out = dict.fromkeys(each for speech, _ in read.values() for each in speech.left_out)
-    problems = dict.fromkeys(each for speech, _ in read.values() for each in speech.problems)
-    if left_out:
-        problems[f"{len(left_out)} files below the folder of replay are left out, see left_out.jsonl"] = None
-    replays = {spec: Replay(spec, Recordings(speech.table), found) for spec, (speech, found) in read.items()}
-    return {name: replays[spec] for name, spec in specs.items()}, replace(
-        corpus, left_out=[*corpus.left_out, *left_out], problems=[*corpus.problems, *problems]
-    )
+    replays = {
+        spec: Replay(spec, Recordings(speech.table), found, tuple(speech.left_out), tuple(speech.problems))
+        for spec, (speech, found) in read.items()
+    }
+    return {name: replays[spec] for name, spec in specs.items()}
+
+
+def left_out_of(replays: Iterable[Replay]) -> list[LeftOut]:
+    """What is below the folders of plain speech and cannot be heard, each once: nothing of it is the corpus'."""
+    return list(dict.fromkeys(each for replay in replays for each in replay.left_out))
+
+
+def replay_notes(replays: Iterable[Replay]) -> list[str]:
+    """What is odd about the plain speech, one sentence each."""
+    replays = list(replays)
+    notes = list(dict.fromkeys(each for replay in replays for each in replay.problems))
+    if left_out := left_out_of(replays):
+        notes.append(f"Plain speech: {len(left_out)} recordings are left out, see left_out.jsonl")
+    return notes
 
 
 def _read(spec: ReplaySpec, corpus: Corpus, short_clips: str) -> tuple[Corpus, int]:
@@ -117,13 +133,13 @@ def _read(spec: ReplaySpec, corpus: Corpus, short_clips: str) -> tuple[Corpus, i
 
 
 def _refuse_corpus(speech: Corpus, corpus: Corpus) -> None:
-    """Refuse plain speech among which there is a recording of the corpus, which may be one to test on."""
-    theirs = {digest: name for name, digest in corpus.digests.items()}
+    """Refuse plain speech with the samples of a recording of the corpus, whose speaker may be one to test on."""
+    theirs = {digest: name for name, digest in (*corpus.dropped.items(), *corpus.digests.items())}
     same = [f"{name} = {theirs[digest]}" for name, digest in speech.digests.items() if digest in theirs]
     if same:
         raise RequestError(
-            f"`replay` has the same sound as the corpus in {len(same)} recordings: {first_few(same, separator='; ')}",
-            "plain speech without any recording of the corpus, which may be tested on",
+            f"`replay` has the same samples as the corpus in {len(same)} recordings: {first_few(same, separator='; ')}",
+            "plain speech without any recording of the corpus, whose speakers may be tested on",
             "move them out of the folder, or give another one as replay.root",
         )
 
@@ -134,8 +150,9 @@ def describe_replay(variant: str, replay: Replay, heard: Sequence[datasets.Datas
     hours = _range(f"{hours:.3g}" for hours in sorted(seconds_of(each) / 3600 for each in heard))
     return (
         f"{variant}: the retraining also heard plain speech without emotions, {counts} of {replay.found} recordings "
-        f"({hours} hours) in each fold. None of them is a recording of the corpus, but nobody knows who speaks in "
-        "them: its speakers, those tested included, may be among them."
+        f"({hours} hours) in each fold. None of them has the same samples as a recording of the table, or as one that "
+        "`labels` drops; a copy in a lossy format, or a longer recording that clips were cut from, would not be "
+        "noticed. And nobody knows who speaks in them: the corpus' speakers, those tested included, may be among them."
     )
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -119,12 +119,12 @@ class StepFolder:
         """Whether damage to what the finished step has made would be noticed; steps of version 0.1 kept no hashes."""
         return "files" in read_json(self.resolve() / STEP_FILE)
 
-    def refuse_contradiction(self, changed: Sequence[str] = ()) -> None:
+    def refuse_contradiction(self, behind: Callable[[Sequence[str]], Sequence[str]] | None = None) -> None:
         """Refuse a finished step that was made from other inputs, and half a one that was launched otherwise.
 
         Args:
-            changed: What is known to have been changed by hand, `path: before → after`: named before the inputs, most
-                of which only follow from it.
+            behind: Gives for the inputs that differ, `path: before → after`, what is known to have been changed by hand
+                and may be behind them: it is named before the inputs, most of which only follow from it.
 
         Raises:
             RequestError: Names the first changed fields, or the folder if somebody else's files are in it.
@@ -145,8 +145,9 @@ class StepFolder:
             named = f"format version: {found.get('format_version')} → {FORMAT_VERSION}"
         else:
             # A step before this one differs too then; its own refusal comes first and names the cause.
-            named = "; ".join(differences(found.get("inputs", {}), json.loads(json.dumps(self.inputs)))[:5])
-            if changed:
+            differ = differences(found.get("inputs", {}), json.loads(json.dumps(self.inputs)))
+            named = "; ".join(differ[:5])
+            if behind is not None and (changed := behind(differ)):
                 named = f"{'; '.join(changed[:5])} (in the step: {named})"
         raise RequestError(
             f"{self.path} is finished, but was made from other settings: {named}",

@@ -261,6 +261,12 @@ def leftovers(folder: Path, known: Iterable[Path] = ()) -> list[LeftOut]:
     return sorted(named, key=lambda one: one.file)
 
 
+def may_be_speech(path: Path, folder: Path) -> bool:
+    """Whether what lies below a folder is to be missed where it is not read: sound, video, or a closed folder."""
+    sound = path.suffix.lower() in AUDIO_SUFFIXES | _FOREIGN_SOUND and not is_leftover(path, folder)
+    return sound or path.is_dir()
+
+
 def _walk(folder: Path, closed: list[Path]) -> Iterator[Path]:
     """Give every file below a folder, and add the folders that cannot be opened to `closed`.
 
