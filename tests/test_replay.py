@@ -251,7 +251,7 @@ def test_what_cannot_be_read_is_listed_and_what_is_too_short_is_handled_as_in_th
     speech = read(corpus, "drop", root=str(root))
     assert {one.file for one in speech.left_out} == {"replay/broken.wav", "replay/short.wav"}
     assert (len(speech.table), speech.found) == (8, 10)
-    assert replay_notes([speech, speech]) == ["Plain speech: 2 recordings are left out, see left_out.jsonl"]
+    assert replay_notes({}, [speech, speech]) == ["Plain speech: 2 recordings are left out, see left_out.jsonl"]
 
 
 def test_of_what_lies_beside_plain_speech_only_sound_is_missed(corpus: Corpus, tmp_path: Path) -> None:
@@ -332,6 +332,13 @@ def planned(tmp_path: Path, **replay: Any) -> RunPlan:
 
 def keys(plan: RunPlan) -> dict[str, str]:
     return {f"{each.variant}/{step.folder.path.name}": step.folder.key for each in plan.planned for step in each.steps}
+
+
+def test_that_nobody_retrains_and_hears_it_is_said(tmp_path: Path) -> None:
+    root = write_corpus(tmp_path / "corpus", split=SPLIT)
+    given = given_split(root, replay={"root": str(tmp_path / "nowhere")}, variants=["direct"])
+    plan = plan_run(Recipe.from_dict(given), tmp_path / "run")
+    assert "`replay` is set, and no variant has a retraining to hear it: the plain speech is not read" in plan.notes
 
 
 def test_a_job_plans_the_same_steps(tmp_path: Path) -> None:

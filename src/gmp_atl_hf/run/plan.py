@@ -27,7 +27,7 @@ from ..training.checks import refuse_long_clips
 from .fold_plan import PlannedFold, Planner, known_genders
 from .processes import join_processes
 from .recipe_changes import RecipeChanges
-from .replay import describe_replay, read_replays, replay_notes
+from .replay import describe_replay, hears_plain_speech, read_replays, replay_notes
 from .search import refuse_nobody_to_choose
 from .stages import backbone_fields, check_stage_settings
 
@@ -134,7 +134,7 @@ def plan_run(
     described = {str(each.backbone): describe_backbone(each.backbone) for each in variants.values()}
     backbones = {name: described[str(each.backbone)] for name, each in variants.items()}
     _check_stages(variants, backbones, None)
-    corpus = _read_corpus(recipe, folder, processes, any(each.replay is not None for each in variants.values()))
+    corpus = _read_corpus(recipe, folder, processes, hears_plain_speech(variants))
     replays = read_replays(recipe, variants, corpus)
     for name, backbone in backbones.items():
         # Of all clips, tested ones too: a training would meet those of a later fold, or a test its own, after hours.
@@ -144,7 +144,7 @@ def plan_run(
     every_fold = protocol.folds(corpus.table)
     asked = _asked(folds, every_fold, protocol)
     stamps = _stamps(variants, backbones, [fold for fold in every_fold if fold.number in asked])
-    notes = [*_notes(variants, corpus, every_fold), *replay_notes(replays.values())]
+    notes = [*_notes(variants, corpus, every_fold), *replay_notes(variants, replays.values())]
     _check_stages(variants, backbones, corpus.table.features["emotion"].names)
     refuse_nobody_to_choose(recipe.search, [f.number for f in every_fold if f.number in asked and not f.dev])
     recordings = Recordings(corpus.table)

@@ -81,7 +81,7 @@ def read_replays(recipe: Recipe, variants: Mapping[str, Method], corpus: Corpus)
     Raises:
         RequestError: A folder is missing or has too little speech, or a recording of the corpus is in it or may be.
     """
-    specs = {name: each.replay for name, each in variants.items() if each.replay is not None}
+    specs = {name: each.replay for name, each in _retrained(variants).items() if each.replay is not None}
     if specs and any(one.options.get("check_audio") is False for one in recipe.corpus):
         raise RequestError(
             "`replay` is set, and the corpus has `check_audio: false`",
@@ -96,14 +96,30 @@ def read_replays(recipe: Recipe, variants: Mapping[str, Method], corpus: Corpus)
     return {name: replays[spec] for name, spec in specs.items()}
 
 
+def _retrained(variants: Mapping[str, Method]) -> dict[str, Method]:
+    """Those variants that have a retraining, which alone hears plain speech, or are as long as if they had."""
+    return {
+        name: each
+        for name, each in variants.items()
+        if not each.stages.retrain.skip or each.stages.finetune.same_updates_as_all
+    }
+
+
+def hears_plain_speech(variants: Mapping[str, Method]) -> bool:
+    """Whether any variant does."""
+    return any(each.replay is not None for each in _retrained(variants).values())
+
+
 def left_out_of(replays: Iterable[Replay]) -> list[LeftOut]:
     """What is below the folders of plain speech and cannot be heard, each once: nothing of it is the corpus'."""
     return list(dict.fromkeys(each for replay in replays for each in replay.left_out))
 
 
-def replay_notes(replays: Iterable[Replay]) -> list[str]:
+def replay_notes(variants: Mapping[str, Method], replays: Iterable[Replay]) -> list[str]:
     """What is odd about the plain speech, one sentence each."""
     replays = list(replays)
+    if not _retrained(variants) and any(each.replay is not None for each in variants.values()):
+        return ["`replay` is set, and no variant has a retraining to hear it: the plain speech is not read"]
     notes = list(dict.fromkeys(each for replay in replays for each in replay.problems))
     if left_out := left_out_of(replays):
         notes.append(f"Plain speech: {len(left_out)} recordings are left out, see left_out.jsonl")
