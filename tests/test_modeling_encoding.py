@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
+from typing import Any
 
 import pytest
 import torch
@@ -171,8 +172,15 @@ def test_a_frozen_front_end_keeps_no_graph_and_a_free_one_does() -> None:
     assert not convolve(hubert, clip, None).requires_grad
 
 
-@pytest.mark.parametrize("inputs", [{}, {"input_values": torch.zeros(1, 800), "conv_features": torch.zeros(1, 2, 12)}])
-def test_exactly_one_kind_of_input_is_wanted(inputs: dict[str, Tensor]) -> None:
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {},
+        {"input_values": torch.zeros(1, 800), "conv_features": torch.zeros(1, 2, 12)},
+        {"input_values": torch.zeros(1, 800), "layer_states": torch.zeros(1, 2, 24), "layer_of_states": 1},
+    ],
+)
+def test_exactly_one_kind_of_input_is_wanted(inputs: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="either input_values .* or conv_features"):
         build(HubertForGMPATL)(**inputs)
 

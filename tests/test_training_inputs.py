@@ -49,9 +49,10 @@ OTHERS: dict[str, Any] = {
     "description": "a bar",
     "held_out": HeldOut(frozenset({"c/b"})),
     "also_seen": ("c/c",),
+    "replay": ROWS,
     "trainer": print,
 }
-FREE = {"model_class", "max_steps", "train", "dev", "description", "held_out", "also_seen", "trainer"}
+FREE = {"model_class", "max_steps", "train", "dev", "description", "held_out", "also_seen", "replay", "trainer"}
 
 
 def test_every_field_is_looked_at() -> None:

@@ -188,7 +188,7 @@ def encode_speech(
     """
     if sum(each is not None for each in (input_values, conv_features, layer_states)) != 1:
         raise ValueError(
-            "give one of input_values (batch, samples), conv_features (batch, frames, channels) and layer_states "
+            "give either input_values (batch, samples) or conv_features (batch, frames, channels), or layer_states "
             "(batch, frames, hidden)"
         )
     if layer_states is not None:
