@@ -154,11 +154,11 @@ def test_checkpointed_layers_learn_the_same(tmp_path: Path) -> None:
     assert largest_difference(weights_of(plain), weights_of(checkpointed)) < 1e-5
 
 
-def test_a_model_that_is_cut_up_among_processes_is_refused(tmp_path: Path) -> None:
-    trainer = trainer_in(tmp_path, model_of(), trained_layers=1)
-    trainer.is_fsdp_enabled = True
+def test_a_model_that_is_cut_up_among_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = training_arguments(tmp_path, trained_layers=1, freeze_feature_encoder=True)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(RequestError, match="trained_layers is 1, under FSDP or DeepSpeed"):
-        trainer.train()
+        GMPATLTrainer(model_of(), arguments, TABLE, DEV, processing_class=feature_extractor())
 
 
 def test_a_training_of_everything_leaves_what_another_has_kept(tmp_path: Path) -> None:

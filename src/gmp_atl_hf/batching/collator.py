@@ -66,16 +66,15 @@ class GMPATLDataCollator:
         """
         keys = [row.get("key", ClipKey(index)) for index, row in enumerate(rows)]
         kept = next((name for name in KEPT if name in rows[0]), None)
-        cached = kept is not None
         clips = [_waveform(row) if kept is None else row[kept] for row in rows]
-        frames = [len(clip) if cached else self._frame_count(len(clip)) for clip in clips]
+        frames = [self._frame_count(len(clip)) if kept is None else len(clip) for clip in clips]
         generators = [np.random.default_rng([self.seed, key.epoch, key.row]) for key in keys]
         spans = [draw_span(count, self._max_frames, rng) for count, rng in zip(frames, generators, strict=True)]
         batch = self._input_values(clips, frames, spans) if kept is None else _kept_frames(kept, clips, spans)
         longest = max(stop - start for start, stop in spans)
         # Emotions are scored by whole clips without masks: an evaluation of both leaves the frame labels out.
         frame_labels = "frame_labels" in self.targets and (self.training or "labels" not in self.targets)
-        if kept == "layer_states":  # what is below them has no masks, see `keeps_states`
+        if kept == "layer_states":  # what is below them has no masks, see `why_not_kept`
             batch["layer_of_states"] = rows[0]["layer_of_states"]
         elif self.training or frame_labels or "frame_states" in self.targets:
             batch["mask_time_indices"] = self._masks(spans, longest, generators)

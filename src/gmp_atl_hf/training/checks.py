@@ -93,15 +93,26 @@ def is_sharded(trainer: Trainer) -> bool:
     return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
 
 
-def _refuse_average_of_pieces(arguments: GMPATLTrainingArguments) -> None:
-    """Refuse `average_epochs` where arguments or launcher let FSDP or DeepSpeed cut the weights up."""
+_NEED_A_WHOLE_MODEL = {
+    "average_epochs": ("its weights are averaged", "average_epochs: 0"),
+    "trained_layers": ("states below the trained layers are kept", "leave it out"),
+}
+"""Arguments that FSDP and DeepSpeed do not go with; why, and how to do without."""
+
+
+def _refuse_pieces(arguments: GMPATLTrainingArguments) -> None:
+    """Refuse what needs a whole model where arguments or launcher let FSDP or DeepSpeed cut the weights up."""
     launched = any(parse_flag_from_env(name) for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"))
-    if arguments.average_epochs and (launched or arguments.fsdp or arguments.deepspeed):
-        raise RequestError(
-            f"average_epochs is {arguments.average_epochs}, under FSDP or DeepSpeed",
-            "a model that each process holds as a whole, since its weights are averaged",
-            "DistributedDataParallel (the default of `accelerate launch`), or average_epochs: 0",
-        )
+    if not (launched or arguments.fsdp or arguments.deepspeed):
+        return
+    for name, (why, without) in _NEED_A_WHOLE_MODEL.items():
+        value = getattr(arguments, name)
+        if value != getattr(GMPATLTrainingArguments, name):  # its default
+            raise RequestError(
+                f"{name} is {value}, under FSDP or DeepSpeed",
+                f"a model that each process holds as a whole, since {why}",
+                f"DistributedDataParallel (the default of `accelerate launch`), or {without}",
+            )
 
 
 def check_trainer(
@@ -201,7 +212,7 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
 
     Raises:
         RequestError: An argument that this trainer does not look at, early stopping or augmentation on frame labels,
-            class weights for another number of emotions, or weights to average of which no process has the whole.
+            class weights for another number of emotions, or a model cut up that is needed whole.
     """
     for each in dataclasses.fields(arguments):
         value = getattr(arguments, each.name)
@@ -220,7 +231,7 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
                 f"its default, {default!r}",
                 f"leave it out: {_BATCHES}",
             )
-    _refuse_average_of_pieces(arguments)
+    _refuse_pieces(arguments)
     if arguments.push_to_hub and arguments.hub_strategy not in SUPPORTED_PUSHES:
         raise RequestError(
             f"hub_strategy is {str(HubStrategy(arguments.hub_strategy).value)!r}",

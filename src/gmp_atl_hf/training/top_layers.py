@@ -111,15 +111,11 @@ class KeepsStates(Protocol):
         args: Its settings.
         accelerator: Its processes.
         keeps_states: Whether a training goes on, below whose trained layers nothing changes.
-        is_fsdp_enabled: Whether FSDP cuts the model up.
-        is_deepspeed_enabled: Whether DeepSpeed does.
     """
 
     args: GMPATLTrainingArguments
     accelerator: Any
     keeps_states: bool
-    is_fsdp_enabled: bool
-    is_deepspeed_enabled: bool
 
     def is_world_process_zero(self) -> bool:
         """Whether this process is the first of all."""
@@ -130,25 +126,15 @@ def keep_states(trainer: KeepsStates) -> Iterator[None]:
     """Let a trainer keep the states below its trained layers; what was kept is deleted when the training is finished.
 
     The layers of another training are others. After a training that was broken off, its resumption finds them.
-
-    Raises:
-        RequestError: Only some layers are to be trained, of a model that is cut up among processes.
     """
-    args = trainer.args
-    if args.trained_layers is not None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        raise RequestError(
-            f"trained_layers is {args.trained_layers}, under FSDP or DeepSpeed",
-            "a model that each process holds as a whole, since states below the trained layers are kept",
-            "DistributedDataParallel (the default of `accelerate launch`), or leave it out",
-        )
     trainer.keeps_states = True
     try:
         yield
     finally:
         trainer.keeps_states = False
     trainer.accelerator.wait_for_everyone()
-    if args.trained_layers is not None and trainer.is_world_process_zero():
-        shutil.rmtree(_folder(args), ignore_errors=True)
+    if trainer.args.trained_layers is not None and trainer.is_world_process_zero():
+        shutil.rmtree(_folder(trainer.args), ignore_errors=True)
 
 
 def _folder(args: GMPATLTrainingArguments) -> Path:
