@@ -191,7 +191,7 @@ def test_wrong_requests_end_with_status_2_before_a_model_is_loaded(
     (tmp_path / "calls.csv").touch()
     good = recordings / "b.wav"
     for words, message in [
-        ([], "PATH"),
+        ([], "is taken for the model"),
         ([tmp_path / "no.wav", good], f"there is nothing at {tmp_path / 'no.wav'}"),
         ([good, tmp_path / "void"], "void holds no recordings"),
         ([tmp_path / "texts"], "texts holds no recordings (1 other files)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -250,7 +251,9 @@ def test_what_cannot_be_read_is_listed_and_what_is_too_short_is_handled_as_in_th
         read(corpus, root=str(root))
     speech = read(corpus, "drop", root=str(root))
     assert {one.file for one in speech.left_out} == {"replay/broken.wav", "replay/short.wav"}
-    assert (len(speech.table), speech.found) == (8, 10)
+    assert (len(speech.table), speech.found) == (8, 8)
+    reasons = {one.file: one.reason for one in speech.left_out}
+    assert str(tmp_path) not in str(reasons) and reasons["replay/broken.wav"].startswith("broken.wav starts like audio")
     assert replay_notes({}, [speech, speech]) == ["Plain speech: 2 recordings are left out, see left_out.jsonl"]
 
 
@@ -288,12 +291,18 @@ def test_in_place_of_a_damaged_recording_the_next_one_is_drawn(corpus: Corpus, t
     assert speech.table["file"] == undamaged[: len(speech.table)]
     assert seconds_of(speech.table) >= 2
     assert [one.file for one in speech.left_out] == [f"replay/{files[first]}"]
+    assert speech.found == 7
 
 
 def test_a_folder_that_cannot_serve_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     for root, words in ((tmp_path / "nowhere", "which is not there"), (tmp_path, "there are no recordings in")):
         with pytest.raises(RequestError, match=words):
             read(corpus, root=str(root))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/one.wav").write_bytes(b"RIFF but no sound")
+    with pytest.raises(RequestError, match="no recording of replay is left; 1 were left out") as refused_for:
+        read(corpus, root=str(tmp_path / "broken"))
+    assert refused_for.value.fix == f"correct {tmp_path / 'broken'} or what is in it"
     with pytest.raises(RequestError, match=r"`replay.seconds` is 60, and .* has 3.6 seconds of speech"):
         read(corpus, root=str(write_speech(tmp_path)), seconds=60)
 
@@ -352,6 +361,18 @@ def test_what_hears_it_depends_on_it_and_on_its_seed(tmp_path: Path) -> None:
     # Fine-tuning as long as the whole method is longer with it.
     depend = {f"gmp-atl/{name}" for name in ("2-pseudo-labels", "3-retrain", "4-finetune")} | {"direct-long/4-finetune"}
     assert changed == depend
+
+
+def test_that_plain_speech_has_changed_is_what_a_finished_run_says(
+    replayed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speech = tmp_path / "speech"
+    shutil.copytree(replayed["folder"].parent / "speech", speech)
+    for file in filter(Path.is_file, speech.rglob("*")):
+        write_audio(file, tone(7_000, 333))
+    monkeypatch.setenv("SPEECH", str(speech))
+    with pytest.raises(RequestError, match="was made from other settings: the recordings of plain speech below"):
+        plan_run(Recipe.from_yaml(replayed["folder"] / "recipe.yaml"), replayed["folder"])
 
 
 def test_plain_speech_that_is_replaced_while_the_run_goes_on_stops_it(tmp_path: Path) -> None:

@@ -168,12 +168,14 @@ def draw_plain_speech(
         index: What is known of recordings, and is to keep what is measured.
 
     Returns:
-        What was drawn, in that order, under one label that means nothing, and how many recordings the folder has.
+        What was drawn, in that order, under one label that means nothing, and how many recordings the folder has, as
+        far as it is known that they can be read.
 
     Raises:
         RequestError: There are no recordings, or one of them is too short.
     """
-    listed, handle = list_plain_speech(name, folder), _Handling(short_clips, "drop")
+    listed = list_plain_speech(name, folder)
+    handle = _Handling(short_clips, "drop", if_none_is_left=f"correct {folder} or what is in it")
     every = _to_table(listed, replace(handle, check_audio=False), index)
     of_file = {recording.file: recording for recording in listed.recordings}
     order = every.table.select(np.random.default_rng(seed).permutation(len(every.table)))
@@ -188,7 +190,7 @@ def draw_plain_speech(
         wanted = seconds - sum(row.num_samples for row in readable if handle.keeps(row)) / SAMPLING_RATE
     drawn = _from_measured(replace(listed, left_out=every.left_out), handle, readable, broken)
     rows = np.argsort([place[file] for file in drawn.table["file"]])
-    return replace(drawn, table=drawn.table.select(rows)), len(listed.recordings)
+    return replace(drawn, table=drawn.table.select(rows)), len(every.table) - len(broken)
 
 
 def enough_rows(table: Dataset, seconds: float) -> int:
@@ -235,16 +237,18 @@ def concatenate(corpora: Sequence[Corpus]) -> Corpus:
 
 @dataclass(frozen=True)
 class _Handling:
-    """How recordings that are not fit to use are handled."""
+    """How recordings that are not fit to use are handled, and what helps where none is."""
 
     short_clips: str = "error"
     unreadable: str = "error"
     check_audio: bool = True
+    if_none_is_left: str = "loosen labels, short_clips or unreadable"
 
     @classmethod
     def take(cls, entry: dict[str, Any]) -> _Handling:
-        """Take the fields of this class out of an entry, and refuse values that mean nothing."""
-        taken = cls(**{name: entry.pop(name) for name in cls.__dataclass_fields__ if name in entry})
+        """Take the options of a corpus out of an entry, and refuse values that mean nothing."""
+        options = ("short_clips", "unreadable", "check_audio")
+        taken = cls(**{name: entry.pop(name) for name in options if name in entry})
         for name, choices in (("short_clips", ("error", "pad", "drop")), ("unreadable", ("error", "drop"))):
             if getattr(taken, name) not in choices:
                 raise RequestError(
@@ -282,7 +286,8 @@ def _from_measured(
     if broken and handle.unreadable == "error":
         raise _unreadable(corpus, broken)
     short = [row for row in readable if row.num_samples < MINIMUM_SAMPLES]
-    dropped = [LeftOut(file, error.found) for file, error in broken]
+    of_file = {recording.file: recording for recording in corpus.recordings}
+    dropped = [LeftOut(file, _reason(of_file[file], error)) for file, error in broken]
     if short and handle.short_clips == "error":
         raise _too_short(corpus, short)
     if handle.short_clips == "drop":
@@ -295,7 +300,7 @@ def _from_measured(
             f"no recording of {corpus.name} is left; {len(left_out)} were left out, for example "
             f"{left_out[0].file}: {left_out[0].reason}",
             "at least one recording",
-            "loosen labels, short_clips or unreadable",
+            handle.if_none_is_left,
         )
     return Corpus(
         _build(corpus.name, rows),
@@ -304,6 +309,11 @@ def _from_measured(
         corpus.problems + describe_duplicates(corpus.name, [(row.recording, row.digest) for row in readable]),
         _digests(corpus.name, readable),
     )
+
+
+def _reason(recording: Recording, error: RequestError) -> str:
+    """Why a recording is left out; it is named as its corpus does, since lists and cards are read elsewhere."""
+    return error.found if recording.path is None else error.found.replace(str(recording.path.absolute()), recording.file)
 
 
 def _digests(corpus: str, rows: Iterable[_Row]) -> dict[str, str]:

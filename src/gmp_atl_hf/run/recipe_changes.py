@@ -29,6 +29,13 @@ _ACTS_THROUGH = {
 moved has the same recordings."""
 
 
+_RECORDINGS = {
+    "replay": "the recordings of plain speech below `replay.root`",
+    "rows": "the corpus' recordings, or what it says of them",
+}
+"""What a step knows by a hash alone, and what that is made of: somebody may have changed it and no setting."""
+
+
 @dataclass(frozen=True)
 class RecipeChanges:
     """The settings in which a recipe differs from the one that a run's folder was last used with.
@@ -58,17 +65,20 @@ class RecipeChanges:
     def behind(self, inputs: Iterable[str]) -> list[str]:
         """Give those that may be why a step's inputs differ, and leave out those that are not.
 
+        Where there are none, it says which recordings have changed, if any have.
+
         Args:
             inputs: `path: before → after` of each input that differs.
         """
         parts = {part for path in map(_path, inputs) for part in path.split(".")}
         # Of an earlier step only the key is known, which everything may be behind.
-        return [
+        changed = [
             setting
             for setting in self.settings
             if (part := _acts_through(_path(setting))) is None or parts & {part, "key", "pseudo_labels"}
             if _path(setting).rpartition(".")[2] not in _TRACKERS
         ]
+        return changed or [f"{made_of} are not the same" for part, made_of in _RECORDINGS.items() if part in parts]
 
 
 def _acts_through(path: str) -> str | None:
