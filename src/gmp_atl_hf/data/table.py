@@ -313,7 +313,8 @@ def _from_measured(
 
 def _reason(recording: Recording, error: RequestError) -> str:
     """Why a recording is left out; it is named as its corpus does, since lists and cards are read elsewhere."""
-    return error.found if recording.path is None else error.found.replace(str(recording.path.absolute()), recording.file)
+    path = recording.path
+    return error.found if path is None else error.found.replace(str(path.absolute()), recording.file)
 
 
 def _digests(corpus: str, rows: Iterable[_Row]) -> dict[str, str]:

@@ -57,8 +57,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     dotted, equals, value = text.partition("=")
     dotted = dotted.strip()
     if not equals or not all(dotted.split(".")):
-        wrong = "names no setting" if equals else "has no ="
-        raise RequestError(f"the override {text!r} {wrong}", "key.path=value", "for example pseudo_labels.clusters=[50]")
+        wrong, fix = "names no setting" if equals else "has no =", "for example pseudo_labels.clusters=[50]"
+        raise RequestError(f"the override {text!r} {wrong}", "key.path=value", fix)
     return dotted, load_yaml(value, f"the override {text!r}")
 
 
