@@ -150,6 +150,7 @@ def test_parts_add_up_to_the_loss_in_every_step(whole: dict[str, dict[str, Any]]
         "finetune": {"loss_emotion": 1.0},
         "cached": {"loss_emotion": 1.0},
         "head-first": {"loss_emotion": 1.0},
+        "top": {"loss_emotion": 1.0},
         "joint": {"loss_emotion": 1.0, **{f"loss_{name}": 0.5 for name in SCALES}},
     }
     for name, result in whole.items():

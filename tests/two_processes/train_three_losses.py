@@ -1,4 +1,4 @@
-"""Train each of the models, one with its front end cached, one with its head first, one averaged; evaluate.
+"""Train each of the models, one with its front end cached, one its head first, one averaged, one its top; evaluate.
 
 What came out is written to the file named first.
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ MODELS: dict[str, type[GMPATLPreTrainedModel]] = {
     "cached": HubertForGMPATL,
     "head-first": HubertForGMPATL,
     "joint": HubertForGMPATLJoint,
+    "top": HubertForGMPATL,
 }
 HEAD_FIRST: dict[str, Any] = {
     "readout": "sum",
@@ -42,7 +44,11 @@ HEAD_FIRST: dict[str, Any] = {
     "feat_extract_norm": "layer",
     "conv_bias": True,
 }
-JOINT: dict[str, Any] = {"frame_weight": 0.5}
+FIELDS: dict[str, dict[str, Any]] = {
+    "head-first": HEAD_FIRST,
+    "joint": {"frame_weight": 0.5},
+    "top": {"mask_time_prob": 0.0, "mask_feature_prob": 0.0},  # or what is below could not be kept
+}
 CLIPS_PER_STEP = 8
 STEPS = 10
 
@@ -61,19 +67,22 @@ def train(name: str, batch_size: int, accumulation: int, folder: Path, **fields:
         "max_seconds": 0.5,
         # Gradients are logged before they are clipped; clipping would hide a wrong scale from the losses.
         "max_grad_norm": 1e9,
-        "freeze_feature_encoder": name == "cached",
+        "freeze_feature_encoder": name in ("cached", "top"),
+        "trained_layers": 1 if name == "top" else None,
         "head_epochs": 3 if name == "head-first" else 0,
         "average_epochs": 2 if name == "joint" else 0,
     }
     trainer = GMPATLTrainer(
-        small_model(MODELS[name], **{"head-first": HEAD_FIRST, "joint": JOINT}.get(name, {})),
+        small_model(MODELS[name], **FIELDS.get(name, {})),
         training_arguments(folder, **{**settings, **fields}),
         table,
         dev,
         feature_extractor(),
     )
-    trainer.train()
-    assert (trainer.front_end_cache is not None) == (name == "cached")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="trained_layers is")  # what is below would not be kept
+        trainer.train()
+    assert (trainer.front_end_cache is not None) == (name in ("cached", "top"))
     logged = [entry for entry in trainer.state.log_history if "grad_norm" in entry]
     result: dict[str, Any] = {
         "world_size": trainer.accelerator.num_processes,
