@@ -3,6 +3,9 @@
 An engine takes the place of the encoder alone. Files are decoded ahead by the same threads, in order of length,
 normalised by the same feature extractor and scored through the same classifier; the engine is given as many threads as
 torch, and float32. It runs what `gmp-atl export` writes, with the graph optimisations that it makes by default.
+`onnxruntime-int8` runs the same file after ONNX Runtime's own dynamic quantisation: weights of matrix products in int8,
+a scale for each column; what goes in is rounded to uint8 with one scale for a whole batch, so that the scores of a clip
+depend on its neighbours where clips go together.
 
 Which batches suit an engine depends on the model and on the processor, so each of these is tried on some of the clips,
 and the quickest counts:
@@ -34,7 +37,12 @@ from gmp_atl_hf.inference.devices import default_batch_seconds
 from gmp_atl_hf.inference.predictions import Prediction
 
 INSTALLING = {"onnxruntime": 'pip install -e ".[onnx]"', "openvino": "pip install openvino"}
-"""Engine, which is also the name of its package → what installs it."""
+"""Package of an engine → what installs it."""
+
+INT8 = "-int8"
+"""What stands behind the name of a package where its engine runs a quantised file."""
+
+ENGINES = (*INSTALLING, f"onnxruntime{INT8}")
 
 EXPORTING = ("onnx", "onnxscript", "onnxruntime")
 """Packages that `gmp-atl export` needs."""
@@ -127,9 +135,14 @@ class EngineClassifier(SpeechEmotionClassifier):
         return found
 
 
+def packages_of(engines: Sequence[str]) -> list[str]:
+    """The packages that engines are in, each once."""
+    return list(dict.fromkeys(name.removesuffix(INT8) for name in engines))
+
+
 def require(engines: Sequence[str]) -> None:
     """End the script with a message where a package is missing, before anything is computed."""
-    needed = [*EXPORTING, *engines] if engines else []
+    needed = [*EXPORTING, *packages_of(engines)] if engines else []
     missing = [name for name in dict.fromkeys(needed) if importlib.util.find_spec(name) is None]
     if missing:
         commands = dict.fromkeys(INSTALLING.get(name, INSTALLING["onnxruntime"]) for name in missing)
@@ -140,6 +153,8 @@ def engine_side(
     engine: str, exported: Path, model: HubertForGMPATL, feature_extractor: Any, paths: Sequence[Path]
 ) -> EngineSide:
     """Try an engine in every way on some of the clips, evenly from all, and give the quickest one."""
+    if engine.endswith(INT8):
+        exported = quantise(exported)
     threads = torch.get_num_threads()
     some = [paths[place] for place in np.linspace(0, len(paths) - 1, min(TRIED_CLIPS, len(paths))).astype(int)]
     best: tuple[float, EngineClassifier, Way] | None = None
@@ -172,6 +187,18 @@ def _start_onnxruntime(exported: Path, threads: int, at_once: int) -> Compute:
     return lambda batch: session.run(["logits"], batch)[0]
 
 
+def quantise(exported: Path) -> Path:
+    """Write the exported file anew with weights of matrix products in int8, as ONNX Runtime does it by itself."""
+    import onnx
+    from onnxruntime.quantization import quantize_dynamic
+
+    model = onnx.load(exported)
+    del model.graph.value_info[:]  # shapes that the exporter noted; quantising works them out anew and compares
+    quantised = exported.with_name("int8.onnx")
+    quantize_dynamic(model, quantised, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True)
+    return quantised
+
+
 def _start_openvino(exported: Path, threads: int, at_once: int) -> Compute:
     import openvino
 
@@ -199,5 +226,6 @@ def _start_openvino(exported: Path, threads: int, at_once: int) -> Compute:
 
 _STARTS: dict[str, Callable[[Path, int, int], Compute]] = {
     "onnxruntime": _start_onnxruntime,
+    f"onnxruntime{INT8}": _start_onnxruntime,
     "openvino": _start_openvino,
 }

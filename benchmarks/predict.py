@@ -40,7 +40,7 @@ import soundfile
 import torch
 from transformers import HubertConfig, HubertForSequenceClassification, pipeline
 
-from engines import INSTALLING, EngineSide, engine_side, require
+from engines import ENGINES, EngineSide, engine_side, packages_of, require
 from gmp_atl_hf import GMPATLConfig, HubertForGMPATL, SpeechEmotionClassifier
 from gmp_atl_hf.checkpoints import default_feature_extractor, locate, quiet_transformers
 from gmp_atl_hf.data.audio import SAMPLING_RATE, read_audio
@@ -272,7 +272,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precisions", nargs="+", help="of our side (default: float32)")
     parser.add_argument("--stock-batches", type=int, nargs="+", default=[1, 8], help="batch sizes of the stock side")
-    parser.add_argument("--engines", nargs="+", choices=[*INSTALLING], default=[], help="sides beside ours, on the CPU")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=[], help="sides beside ours, on the CPU")
     parser.add_argument("--int8", action="store_true", help="add int8 to the precisions")
     parser.add_argument("--repeats", type=int, default=3, help="alternations; the medians are shown")
     arguments = parser.parse_args()
@@ -287,8 +287,9 @@ def main() -> None:
         result = compare(arguments, Path(folder))
     show(result)
     settings = {name: getattr(arguments, name) for name in ("shape", "model", "recordings", "device", "repeats")}
-    packages = {name: version(name) for name in ("torch", "transformers", "numpy", "soundfile", *arguments.engines)}
-    common = {"benchmark": "predict", **settings, "versions": {"python": platform.python_version(), **packages}}
+    used = ("torch", "transformers", "numpy", "soundfile", *packages_of(arguments.engines))
+    versions = {"python": platform.python_version(), **{name: version(name) for name in used}}
+    common = {"benchmark": "predict", **settings, "versions": versions}
     print("\n" + json.dumps({**common, "hardware": hardware(arguments.device), **result}))
 
 
