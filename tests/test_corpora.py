@@ -69,7 +69,8 @@ def test_emodb_is_read_from_its_original_names_at_any_depth(tmp_path):
 def test_emodb_twice_in_one_folder_is_refused(tmp_path):
     write_audio(tmp_path / "wav/03a01Fa.wav")
     write_audio(tmp_path / "flac/03a01Fa.flac")
-    assert "emodb/03a01Fa" in refused("emodb", tmp_path).found
+    error = refused("emodb", tmp_path)
+    assert error.found == "1 id occurs more than once: emodb/03a01Fa" and "remove the copies" in str(error.fix)
 
 
 def test_emodb_knows_every_recording_of_the_complete_corpus():
@@ -234,6 +235,44 @@ def test_a_manifest_without_speakers_says_why_they_are_needed(clips):
 def test_a_broken_manifest_is_refused_with_the_place(clips, name, text, words):
     (clips / name).write_text(text)
     assert words in refused("csv", clips / name).found
+
+
+def test_a_manifest_without_a_recording_is_to_be_completed_and_not_looked_for_elsewhere(clips):
+    (clips / "x.csv").write_text("file,emotion,speaker\n")
+    assert refused("csv", clips / "x.csv").fix == "add a row for each recording below the headings"
+    (clips / "x.csv").write_text("file,emotion,speaker\na/1.wav,,x\n")
+    error = refused("csv", clips / "x.csv")
+    assert "1 was left out, the first (a/1.wav): it has no emotion label" in error.found
+    assert error.fix == "correct the rows that were left out"
+
+
+def test_a_recording_in_two_rows_is_refused_with_the_lines_and_what_differs(clips):
+    (clips / "x.csv").write_text("file,emotion,speaker\na/1.wav,sad,x\na/2.wav,sad,x\na/1.wav,happy,y\n")
+    error = refused("csv", clips / "x.csv")
+    assert error.found == (
+        "1 id occurs more than once: csv/a/1.wav (lines 2 and 4, which differ in emotion and speaker)"
+    )
+    assert "keep one of the lines" in str(error.fix)
+    rows = ["a/1.wav,sad,x", "a/1.wav, sad,x", "a/1.wav,,x", "a/2.wav,sad,x", "a/2.wav,sad,x"]
+    (clips / "x.csv").write_text("\n".join(["file,emotion,speaker", *rows]))
+    assert refused("csv", clips / "x.csv").found == (
+        "2 ids occur more than once: csv/a/1.wav (lines 2 and 3, which say the same), "
+        "csv/a/2.wav (lines 5 and 6, which say the same)"
+    )
+
+
+def test_where_the_last_recordings_of_a_table_cannot_be_read_those_left_out_before_are_named_too(clips):
+    (clips / "a/1.wav").write_bytes(b"nothing")
+    rows = ["a/2.wav,sad,x,3,1", "a/1.wav,sad,x,,"]
+    (clips / "x.csv").write_text("\n".join(["file,emotion,speaker,start,end", *rows]))
+    found = refused("csv", clips / "x.csv").found
+    assert found.startswith("1 of 1 recording of csv cannot be read:\n    csv/a/1.wav: ")
+    assert found.endswith(
+        "\n    1 other was left out before: csv/a/2.wav#t=3,1: its segment ends before it begins (line 2)"
+    )
+    (clips / "x.csv").write_text("\n".join(["file,emotion,speaker,start,end", "a/2.wav,sad,x,2,1", *rows]))
+    found = refused("csv", clips / "x.csv").found
+    assert "\n    2 others were left out before, the first is csv/a/2.wav#t=2,1: its segment" in found
 
 
 def test_a_manifest_that_is_not_utf8_is_refused(clips):

@@ -119,7 +119,7 @@ def test_ravdess_twice_in_one_archive_is_read_once_and_the_sound_of_videos_is_li
         "01-01-05-01-01-01-02.wav": "the sound of a video, the same performance as the audio-only recording",
         "03-01-09-01-01-01-02.wav": "'09' is no emotion of this corpus (01, 02, 03, 04, 05, 06, 07, 08)",
     }
-    assert any("1439 files of ravdess are missing: 03-01-01" in problem for problem in listed.problems)
+    assert any("1,439 files of ravdess are missing: 03-01-01" in problem for problem in listed.problems)
 
 
 def test_two_recordings_with_the_same_sound_are_named(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_esd_is_read_with_and_without_its_parts(tmp_path: Path, part: str) -> No
     english = list_recordings("esd-en", tmp_path)
     assert [*people(english)] == ["0011_001401"]
     assert reasons(english) == {"0001_000351.wav": "its speaker speaks the other language: esd-en is one half of ESD"}
-    assert any("17499 files of esd-en are missing" in problem for problem in english.problems)
+    assert any("17,499 files of esd-en are missing" in problem for problem in english.problems)
 
 
 def test_esd_lists_what_lies_in_no_emotion(tmp_path: Path) -> None:

@@ -64,6 +64,11 @@ def test_new_speakers_are_tested_and_the_numbers_are_those_of_the_predictions(
     assert (tmp_path / "out/report.html").is_file()
 
 
+def test_one_new_speaker_is_no_speakers(finished: Path, tmp_path: Path) -> None:
+    report = evaluate_model(finished / "model", corpus_of(write_corpus(tmp_path / "one", ["f9"])))
+    assert report["protocol"]["sentence"].endswith(": 1 speaker, whom it is not known to have been trained on.")
+
+
 def test_a_speaker_that_the_model_has_seen_is_refused_by_name(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

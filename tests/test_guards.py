@@ -315,7 +315,7 @@ def test_the_guard_knows_speakers_and_recordings() -> None:
     held_out = HeldOut(frozenset({"c/a", "c/b10", "c/b9"}), frozenset({"c/1"}))
     held_out.refuse_speakers(["c/x"], "the model has seen")
     held_out.refuse_recordings(["c/2"], "training")
-    with pytest.raises(RequestError, match=r"the model has seen the test speaker c/b9 \(and 1 more speakers\)"):
+    with pytest.raises(RequestError, match=r"the model has seen the test speaker c/b9 \(and 1 more speaker\)"):
         held_out.refuse_speakers(["c/b10", "c/b9"], "the model has seen")
     with pytest.raises(RequestError, match="training would use the test recording c/1"):
         held_out.refuse_recordings(["c/1"], "training")

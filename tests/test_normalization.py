@@ -228,7 +228,7 @@ def test_features_of_nobody_knows_whom_are_refused() -> None:
 
 def test_recordings_without_a_group_are_counted_in_the_report() -> None:
     corpus: Any = SimpleNamespace(table=rows_of("a", "b", "unknown"))
-    for by, expected in (("speaker", "1 of 3 recordings have no known speaker"), ("none", None)):
+    for by, expected in (("speaker", "1 of 3 recordings has no known speaker"), ("none", None)):
         made = Recipe.from_dict({"name": "mine", "corpus": {"name": "demo"}, "pseudo_labels": {"normalize": by}})
         notes = plan._notes({"gmp-atl": made.method("gmp-atl")}, corpus, [])
         assert [note.partition(":")[0] for note in notes if "recordings" in note] == ([expected] if expected else [])

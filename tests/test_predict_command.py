@@ -137,6 +137,15 @@ def test_a_column_of_a_table_may_say_whose_recordings_are(
     for column, message in (("caller", "line 2 of .* names no speaker"), ("voice", "no column voice")):
         assert main([*command, column]) == 2
         assert re.search(message, capsys.readouterr().err)
+    for head, column, fix in (
+        ("caller,file", "callr", "did you mean `--speakers caller`?"),
+        ("caller,file", "who", "did you mean `--speakers caller`?"),  # there is no other
+        ("caller,room,file", "who", "give --speakers one of its columns"),
+        ("caller,path", "callr", "rename its headings"),
+    ):
+        table.write_text(f"{head}\n", encoding="utf-8")
+        assert main([*command, column]) == 2
+        assert fix in capsys.readouterr().err
     assert main(["predict", str(adaptable), str(recordings), "--speakers", "caller"]) == 2
     assert "is no table" in capsys.readouterr().err
 
@@ -193,8 +202,10 @@ def test_wrong_requests_end_with_status_2_before_a_model_is_loaded(
     for words, message in [
         ([], "is taken for the model"),
         ([tmp_path / "no.wav", good], f"there is nothing at {tmp_path / 'no.wav'}"),
+        (["-"], "use /dev/stdin"),
+        ([good, tmp_path / "*.wav"], "without quotes"),
         ([good, tmp_path / "void"], "void holds no recordings"),
-        ([tmp_path / "texts"], "texts holds no recordings (1 other files)"),
+        ([tmp_path / "texts"], "texts holds no recordings (1 other file)"),
         ([good, tmp_path / "calls.csv"], f"{tmp_path / 'calls.csv'} is a table, no recording"),
         ([tmp_path / "calls.csv", "--speakers", "parent"], "add --speakers COLUMN"),
         ([good, "--hop", 1], "no window"),

@@ -244,10 +244,29 @@ def test_fewer_speakers_than_folds_is_refused_with_both_numbers():
     with pytest.raises(RequestError, match=r"4 speakers, but group-k-fold with 5 folds needs at least 5") as raised:
         Protocol("group-k-fold", num_folds=5).folds(table_of(people(4)))
     assert raised.value.fix == "ask for 4 folds or fewer"
-    with pytest.raises(RequestError, match="1 speakers, but leave-one-speaker-out needs at least 2"):
+    with pytest.raises(RequestError, match="1 speaker, but leave-one-speaker-out needs at least 2") as raised:
         Protocol().folds(table_of(people(1)))
-    with pytest.raises(RequestError, match="1 sessions"):
+    assert "recordings of other speakers; or give each recording a split" in str(raised.value.fix)
+    with pytest.raises(RequestError, match="1 session, but") as raised:
         Protocol("leave-one-session-out").folds(table_of(people(4)))
+    assert "recordings of other sessions" in str(raised.value.fix)
+
+
+def test_settings_may_have_the_names_of_recipes():
+    assert Protocol("group-k-fold", folds=3) == Protocol("group-k-fold", num_folds=3) == Protocol("group-k-fold", 3)
+    sides = Protocol("cross-corpus", train=("a",), test=("b",))
+    assert (sides.train_corpora, sides.test_corpora) == (("a",), ("b",))
+    with pytest.raises(RequestError, match="num_folds and folds, which are one setting"):
+        Protocol("group-k-fold", 5, folds=3)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("fold", "folds"), ("dev_speaker", "dev_speakers"), ("test_corpus", None)])
+def test_a_setting_that_protocol_does_not_have_is_refused_with_those_it_has(name, meant):
+    with pytest.raises(RequestError, match=f"Protocol has no setting '{name}'") as raised:
+        Protocol("group-k-fold", **{name: 3})
+    assert "num_folds, dev_speakers, " in str(raised.value.expected)
+    assert "as in recipes, folds for num_folds, " in str(raised.value.expected)
+    assert meant is None or raised.value.fix == f"did you mean `{meant}`?"
 
 
 def test_an_emotion_that_a_training_part_lacks_is_named_with_the_fold():

@@ -220,7 +220,7 @@ def test_a_recording_of_the_corpus_is_refused_by_name(corpus: Corpus, tmp_path: 
     read(corpus, root=str(root))
     # The same samples under another name and in another format.
     write_audio(root / "a" / "copy.flac", read_audio(row["audio"]))
-    with pytest.raises(RequestError, match=f"same samples .* in 1 recordings: replay/a/copy.flac = {row['id']}"):
+    with pytest.raises(RequestError, match=f"same samples .* in 1 recording: replay/a/copy.flac = {row['id']}"):
         read(corpus, root=str(root))
 
 
@@ -272,7 +272,7 @@ def test_what_plain_speech_lacks_is_listed_and_does_not_count_as_the_corpus(tmp_
     assert [row["file"] for row in read_lines(tmp_path / "run/left_out.jsonl")] == ["replay/film.mp4"]
     report = make_report(worker)
     assert report["left_out"] == {} and report["corpus"]["problems"] == plan.corpus.problems
-    assert "Plain speech: 1 recordings are left out, see left_out.jsonl" in report["notes"]
+    assert "Plain speech: 1 recording is left out, see left_out.jsonl" in report["notes"]
 
 
 def damage(file: Path) -> None:
@@ -300,7 +300,7 @@ def test_a_folder_that_cannot_serve_is_refused(corpus: Corpus, tmp_path: Path) -
             read(corpus, root=str(root))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/one.wav").write_bytes(b"RIFF but no sound")
-    with pytest.raises(RequestError, match="no recording of replay is left; 1 were left out") as refused_for:
+    with pytest.raises(RequestError, match="no recording of replay is left; 1 was left out") as refused_for:
         read(corpus, root=str(tmp_path / "broken"))
     assert refused_for.value.fix == f"correct {tmp_path / 'broken'} or what is in it"
     with pytest.raises(RequestError, match=r"`replay.seconds` is 60, and .* has 3.6 seconds of speech"):

@@ -15,6 +15,7 @@ import pytest
 from gmp_atl_hf.evaluation.metrics import emotion_metrics
 from gmp_atl_hf.evaluation.power import smallest_visible_difference
 from gmp_atl_hf.evaluation.statistics import sign_flip_test, speaker_bootstrap
+from gmp_atl_hf.report.blocks import TIES_REMARK
 from gmp_atl_hf.report.build import COMPARISON_REMARK, FoldResult, build_report, is_written, write_report
 from gmp_atl_hf.report.figures import can_draw
 from gmp_atl_hf.report.markdown import percent, protocol_line, render_console, render_markdown
@@ -219,6 +220,18 @@ def test_the_first_variant_is_compared_with_each_other_over_speakers() -> None:
     assert COMPARISON_REMARK in render_console(report) and COMPARISON_REMARK in render_markdown(report)
 
 
+def test_speakers_who_do_not_count_for_p_since_they_tie_are_counted_beside_it() -> None:
+    seen = run([0], [1, 2, 3, 4, 5, 6], size=33)
+    partly = seen[:2] + run([0], [3, 4, 5, 6], skill=0.4, size=33)
+    some = report_of({"a": seen, "b": partly})
+    assert (some["comparisons"][0]["n"], some["comparisons"][0]["smallest_attainable_p"]) == (6, 2 / 2**4)
+    assert "(smallest possible 0.125, 6 speakers, 2 without a difference, exact" in render_console(some)
+    assert TIES_REMARK in render_markdown(some)
+    none = report_of({"a": seen, "b": run([0], [1, 2, 3, 4, 5, 6], skill=0.4, size=33)})
+    assert "(smallest possible 0.031, 6 speakers, exact" in render_console(none)
+    assert TIES_REMARK not in render_markdown(none)
+
+
 def test_beside_each_comparison_stands_the_smallest_difference_that_it_could_have_seen() -> None:
     sides = {"gmp-atl": run([0, 1], [1, 2, 3, 4, 5, 6]), "direct": run([0, 1], [1, 2, 3, 4, 5, 6], skill=0.4)}
     report = report_of(sides)
@@ -260,7 +273,7 @@ def test_a_speaker_tested_in_two_folds_is_one_speaker() -> None:
         ([FoldResult(0, 1, [row("a", "s", "joy", "joy")] * 2)], "tested twice"),
         ([FoldResult(0, fold, [row("a", "s", "joy", "joy")]) for fold in (1, 2)], "tested twice"),
         ([fold_result(0, 1), fold_result(1, 1, size=19)], "demo/1-19"),
-        ([FoldResult(s, 1, [row("a", "s", e, "joy")]) for s, e in ((0, "joy"), (1, "anger"))], "1 utterances differ"),
+        ([FoldResult(s, 1, [row("a", "s", e, "joy")]) for s, e in ((0, "joy"), (1, "anger"))], "1 utterance differs"),
     ],
 )
 def test_predictions_that_contradict_each_other_are_refused(results: list[FoldResult], message: str) -> None:
@@ -269,7 +282,7 @@ def test_predictions_that_contradict_each_other_are_refused(results: list[FoldRe
 
 
 def test_variants_tested_on_different_utterances_are_not_compared_in_silence() -> None:
-    with pytest.raises(ValueError, match="differ from the same fold"):
+    with pytest.raises(ValueError, match="1 utterance differs from the same fold"):
         report_of({"a": run([0], [1]), "b": run([0], [1], size=19)})
 
 

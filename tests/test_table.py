@@ -208,7 +208,7 @@ def test_a_recording_without_a_speaker_is_refused():
 def test_a_speaker_of_two_genders_is_a_problem_that_is_told():
     register([clip("1", gender="f"), clip("2", gender="m"), clip("3", gender="m")])
     assert read_corpus("mine").problems == [
-        "speaker 03 is female in 1 recordings and male in 2: two people of one number? Then gender and number together "
+        "speaker 03 is female in 1 recording and male in 2: two people of one number? Then gender and number together "
         "are the speaker"
     ]
 
@@ -223,8 +223,8 @@ def test_a_count_that_differs_is_told_by_label_and_by_file():
     assert read_corpus("mine").problems == [
         "mine differs from the complete corpus: bored 0 instead of 1 recordings",
         "2 files of mine are missing: 3, 4",
-        "1 files of mine are not part of the complete corpus: x",
-        "mine has 1 speakers instead of 2",
+        "1 file of mine is not part of the complete corpus: x",
+        "mine has 1 speaker instead of 2",
     ]
 
 
@@ -337,7 +337,7 @@ def test_values_that_cannot_be_used_are_all_named_at_once():
     wrong = columns() | {"id": ["m/1", "m/1"], "speaker": ["m/x", None], "num_samples": [500, 399]}
     with pytest.raises(RequestError) as raised:
         validate_table(make_table(wrong, ["a", "b"]))
-    for words in ("id 'm/1' occurs more than once", "speaker is empty in 1 rows", "num_samples is below 400"):
+    for words in ("id 'm/1' occurs more than once", "speaker is empty in 1 row,", "num_samples is below 400"):
         assert words in raised.value.found
 
 

@@ -66,6 +66,16 @@ def known_names(names: Iterable[str]) -> str:
     return listed[0] if len(listed) == 1 else f"one of {', '.join(listed)}"
 
 
+def counted(count: int, one: str, several: str | None = None) -> str:
+    """Write a number with its noun; `several` where the plural takes more than an s at the end.
+
+    Example:
+        >>> counted(1, "speaker"), counted(2, "speaker"), counted(2, "id occurs", "ids occur")
+        ('1 speaker', '2 speakers', '2 ids occur')
+    """
+    return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
 def nearest(name: object, known: Iterable[str]) -> str | None:
     """The right name that is most like what was written, whatever its case and hyphens; None if none is."""
     plain = {known_name.lower().replace("_", "-"): known_name for known_name in known}

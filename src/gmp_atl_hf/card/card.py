@@ -12,12 +12,13 @@ from typing import Any
 import jinja2
 from huggingface_hub import EvalResult
 
+from ..errors import counted
 from ..files import write_whole
 from ..hub.example import ADAPTER_CODE, CODE, MODEL_ID
 from ..hub.metadata import CARD_FILE, card_metadata
 from ..protocols.speakers import UNKNOWN, is_unknown
 from ..recipe.sections import REPLAY
-from ..report.blocks import DASH, adaptation_remark, adaptation_table, percent, points, protocol_line
+from ..report.blocks import DASH, adaptation_remark, adaptation_table, percent, points, protocol_line, tested_speakers
 from .facts import RunFacts, read_run
 from .method import encoder_name, method_settings
 
@@ -121,7 +122,7 @@ def _trained_on(facts: RunFacts) -> str:
     more = len({speaker.partition("/")[0] for speaker in named}) > 1
     nameless = "at least " if any(map(is_unknown, named)) else ""
     plain = ", and on plain speech of people whom nobody has named" if replayed else ""
-    return f"{nameless}{len(named)} speakers{', those of its encoder included' if more else ''}{plain}"
+    return f"{nameless}{counted(len(named), 'speaker')}{', those of its encoder included' if more else ''}{plain}"
 
 
 def metric_results(facts: RunFacts) -> dict[str, tuple[str, str, float]]:
@@ -229,7 +230,7 @@ def _comparison(one: Mapping[str, Any]) -> str:
     kind = "exact sign-flip test" if one["exact"] else "sign-flip test"
     return (
         f"{one['first']} − {one['other']}: {points(one['mean_difference'])} points of UAR per speaker, "
-        f"p = {one['p']:.3g} ({kind}, {one['n']} speakers, "
+        f"p = {one['p']:.3g} ({kind}, {tested_speakers(one)}, "
         f"smallest possible p {one['smallest_attainable_p']:.3g}). {one['remark']}"
     )
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ..checkpoints import locate
 from ..data.scale_names import SINGLE_FRAME
+from ..errors import counted
 from ..files import STEP_FILE, read_json
 from ..modeling.configuration_gmp_atl import GMPATLConfig, layer_of
 from ..modeling.families_gmp_atl import family_of
@@ -118,9 +119,8 @@ def _replay(facts: RunFacts) -> list[Setting]:
     fold = ALL_SPEAKERS if facts.cross_validated else facts.summary["per_fold"][0]["fold"]
     step = RunFolder(facts.folder).fold(facts.variant, facts.seed, fold).step("retrain")
     heard = read_json(StepFolder(step, {}).resolve() / TRAINING_FILE)["replay"]
-    value = (
-        f"{heard['recordings']} recordings, {heard['hours']:.3g} hours, without emotions, labelled by these clusters"
-    )
+    size = f"{counted(heard['recordings'], 'recording')}, {heard['hours']:.3g} hours"
+    value = f"{size}, without emotions, labelled by these clusters"
     return [Setting("Plain speech beside the training clips in retraining", value, OURS)]
 
 

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from ..files import write_whole
 from .arguments import picture_of
 from .console import DONE, say
@@ -39,7 +39,7 @@ def perform(arguments: argparse.Namespace) -> int:
         return _perform_verdict(arguments)
     if len(arguments.runs) != 2:
         raise RequestError(
-            f"{len(arguments.runs)} runs to compare",
+            f"{counted(len(arguments.runs), 'run')} to compare",
             "two of RUN[:VARIANT], or any number of folders with two variants that all of them have",
             f"gmp-atl compare {' '.join(arguments.runs)} --variants gmp-atl direct",
         )
@@ -85,7 +85,7 @@ def format_comparison(comparison: dict[str, Any]) -> str:
             ]
         )
     rows.append(["difference", *(points(first[metric] - other[metric]) for metric in METRIC_NAMES), "", "", ""])
-    tested = f"{comparison['utterances']} utterances of {comparison['n']} speakers"
+    tested = f"{counted(comparison['utterances'], 'utterance')} of {counted(comparison['n'], 'speaker')}"
     lines = [f"*** {stamp} ***" for stamp in comparison["stamps"]]
     lines += [*aligned(rows), "", f"Difference in UAR, paired over the same {tested}:"]
     lines += [f"  {name}: {cell}" for name, cell in zip(COMPARISON_HEADER, comparison_cells(comparison), strict=True)]
@@ -108,7 +108,7 @@ def format_comparison(comparison: dict[str, Any]) -> str:
 
 def format_verdict(verdict: dict[str, Any]) -> str:
     """Write what `compare_over_corpora` returned, with the `command`, for the screen."""
-    from ..report.blocks import SMALLEST_VISIBLE_REMARK, percent, tested_cells
+    from ..report.blocks import SMALLEST_VISIBLE_REMARK, TIES_REMARK, percent, tested_cells
     from ..report.markdown import aligned
 
     corpora = verdict["corpora"]
@@ -129,6 +129,9 @@ def format_verdict(verdict: dict[str, Any]) -> str:
     lines += [f"*** {stamp} ***" for stamp in verdict["stamps"]]
     lines += ["", *aligned(rows), "", f"Verdict: {verdict['how']['difference']}."]
     lines += [f"p: {verdict['how']['p']}.", f"Interval: {verdict['how']['ci95']}.", SMALLEST_VISIBLE_REMARK]
+    if verdict["verdict"]["ties"]:
+        tied = ", ".join(f"{name} {one['ties']}" for name, one in corpora.items() if one["ties"])
+        lines.append(f"Ties: {tied}. {TIES_REMARK}")
     lines += [verdict["remark"], *(f"Note: {note}" for note in verdict["notes"])]
     lines += [f"{name}: {one['protocol'].rstrip('.')}; runs: {', '.join(one['runs'])}" for name, one in corpora.items()]
     lines.append(f"Command: {verdict['command']}")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from .arguments import add_corpus, corpus_of, label_map, writable_output
 from .console import DONE, FAILED, PROGRAM, complain, say
 from .predict import find_recordings
@@ -58,9 +58,10 @@ def perform(arguments: argparse.Namespace) -> int:
     for one in report.left_out:
         complain(f"{PROGRAM}: left out: {one.file}: {one.reason}")
     if report.problems:
-        complain(f"{PROGRAM}: {len(report.problems)} of {report.recordings} recordings could not be embedded")
+        every = counted(report.recordings, "recording")
+        complain(f"{PROGRAM}: {len(report.problems)} of {every} could not be embedded")
     done = report.recordings - len(report.problems)
-    say(f"{output}: {done} recordings, {report.width} numbers each" + _per_frame(arguments.pooling))
+    say(f"{output}: {counted(done, 'recording')}, {report.width} numbers each" + _per_frame(arguments.pooling))
     return FAILED if report.problems else DONE
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from ..files import write_whole
 from .arguments import add_model, writable_output
 from .console import DONE, FAILED, PROGRAM, complain, printable, say
@@ -93,7 +93,7 @@ def perform(arguments: argparse.Namespace) -> int:
     else:
         predictions = classifier.predict_by_speaker(items, owners, *windows, progress=True)
         how = "the folders that they are in" if by == PARENT else f"the column {by}"
-        complain(f"{PROGRAM}: scores are {ADAPTED}: {len(set(owners))} speakers, by {how}")
+        complain(f"{PROGRAM}: scores are {ADAPTED}: {counted(len(set(owners)), 'speaker')}, by {how}")
     text = format_predictions(
         predictions, classifier.labels, arguments.format or _format_of(output), arguments.window is not None
     )
@@ -105,7 +105,7 @@ def perform(arguments: argparse.Namespace) -> int:
     for one in failed:
         complain(f"{PROGRAM}: not scored: {one.error}")
     if failed:
-        complain(f"{PROGRAM}: {len(failed)} of {len(predictions)} recordings could not be scored")
+        complain(f"{PROGRAM}: {len(failed)} of {counted(len(predictions), 'recording')} could not be scored")
     return FAILED if failed else DONE
 
 
@@ -124,7 +124,8 @@ def find_recordings(paths: Sequence[str], table_fix: str) -> list[Item]:
 
     missing = [path for path in paths if not os.path.lexists(path)]
     if missing:
-        raise RequestError(f"there is nothing at {', '.join(missing)}", "recordings or folders", "correct the path")
+        fix = _fix_of_missing(missing[0])
+        raise RequestError(f"there is nothing at {', '.join(missing)}", "recordings or folders", fix)
     if tables := [path for path in paths if _is_table(path)]:
         what = "is a table, no recording" if len(tables) == 1 else "are tables, no recordings"
         raise RequestError(f"{', '.join(tables)} {what}", "recordings or folders", table_fix)
@@ -132,7 +133,7 @@ def find_recordings(paths: Sequence[str], table_fix: str) -> list[Item]:
     for path in filter(os.path.isdir, paths):
         found = list_folder(path)
         if not found.recordings and not found.problems:
-            there = f" ({len(found.others)} other files)" if found.others else ""
+            there = f" ({counted(len(found.others), 'other file')})" if found.others else ""
             raise RequestError(
                 f"the folder {path} holds no recordings{there}",
                 f"files ending in {', '.join(sorted(AUDIO_SUFFIXES))}",
@@ -144,6 +145,15 @@ def find_recordings(paths: Sequence[str], table_fix: str) -> list[Item]:
         names = ", ".join(map(str, others[:3]))
         complain(f"{PROGRAM}: no recordings by their names, passed over: {names}{more}")
     return expand_inputs(paths)[0]
+
+
+def _fix_of_missing(path: str) -> str:
+    """Say what to type in place of a path at which there is nothing."""
+    if path == "-":
+        return "use /dev/stdin, for one recording that comes through a pipe"
+    if "*" in path or "?" in path:
+        return "give the folder, or let the shell expand the pattern (without quotes)"
+    return "correct the path"
 
 
 def _is_table(path: str | Path) -> bool:
@@ -167,7 +177,7 @@ def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list
                 f"a file ending in {', '.join(TABLES)}, with the columns file and {column}",
                 "--speakers parent where each folder is one speaker's",
             )
-        for line, row in read_table(table, ("file", column))[1]:
+        for line, row in read_table(table, ("file", column), options={column: "--speakers"})[1]:
             if not (row["file"] and row[column]):
                 raise RequestError(
                     f"line {line} of {table} names no {'speaker' if row['file'] else 'file'}",

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..errors import counted
 from ..files import write_whole
 from .arguments import add_pairs, pairs, picture_of
 from .console import DONE, say
@@ -55,9 +56,9 @@ def format_corpus(corpus: Corpus, shown: int | None = _SHOWN) -> str:
     seconds = sorted(samples / SAMPLING_RATE for samples in table["num_samples"])
     speakers = set(table["speaker"])
     sessions = {session for session in table["session"] if session is not None}
-    head = f"{corpus.info.name}: {_count(len(table), 'recording')}, {_count(len(speakers), 'speaker')}"
+    head = f"{corpus.info.name}: {counted(len(table), 'recording')}, {counted(len(speakers), 'speaker')}"
     if sessions:
-        head += f", {_count(len(sessions), 'session')}"
+        head += f", {counted(len(sessions), 'session')}"
     lines = [f"{head}, {sum(seconds) / 3600:.2f} hours", ""]
     lines += _emotions_by_gender(corpus)
     splits = Counter(split for split in table["split"] if split is not None)
@@ -125,7 +126,3 @@ def _left_out(left_out: Sequence[LeftOut], shown: int | None) -> list[str]:
         if shown is not None and len(files) > shown:
             lines.append(f"    and {len(files) - shown} more (--all lists them)")
     return lines
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"

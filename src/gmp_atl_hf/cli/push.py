@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from .console import DONE, say
 
 if TYPE_CHECKING:
@@ -91,4 +91,4 @@ def list_files(files: Sequence[HubFile], where: str) -> str:
     """Write a list of files with their sizes, the sum last."""
     lines = [f"{where}:", *(f"{file.size:>14,}  {file.path}" for file in files)]
     total = f"{sum(file.size for file in files):>14,}"
-    return "\n".join([*lines, f"{total}  bytes in {len(files)} files"])
+    return "\n".join([*lines, f"{total}  bytes in {counted(len(files), 'file')}"])

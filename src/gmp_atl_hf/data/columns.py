@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 from datasets import Audio, ClassLabel, Dataset, Features, Value
 
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from .audio import MINIMUM_SAMPLES
 from .spelling import tidy_text
 
@@ -161,12 +161,13 @@ def _wrong_values(table: Dataset) -> list[str]:
     for name in ("id", "emotion", "speaker", "num_samples"):
         empty = [number for number, value in enumerate(table[name]) if value in (None, "", -1)]
         if empty:
-            wrong.append(f"{name} is empty in {len(empty)} rows, the first is row {empty[0]}")
+            wrong.append(f"{name} is empty in {counted(len(empty), 'row')}, the first is row {empty[0]}")
     lengths = enumerate(table["num_samples"])
     short = [number for number, value in lengths if value is not None and value < MINIMUM_SAMPLES]
     if short:
         wrong.append(
-            f"num_samples is below {MINIMUM_SAMPLES} (one frame) in {len(short)} rows, the first is row {short[0]}"
+            f"num_samples is below {MINIMUM_SAMPLES} (one frame) in {counted(len(short), 'row')}, the first is row "
+            f"{short[0]}"
         )
     return wrong
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import counted
 from .audio import FloatArray
 from .corpora import Recording
 from .spelling import first_few
@@ -71,7 +72,8 @@ def shared_recordings(corpora: Iterable[Mapping[str, str]]) -> list[str]:
         for name, digest in digests.items():
             groups[digest].setdefault(number, name)
     same = [" = ".join(group.values()) for group in groups.values() if len(group) > 1]
-    return [f"{len(same)} recordings are in several corpora: {first_few(same, separator='; ')}"] if same else []
+    count = counted(len(same), "recording is", "recordings are")
+    return [f"{count} in several corpora: {first_few(same, separator='; ')}"] if same else []
 
 
 def _describe_group(group: Sequence[Recording]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RequestError, did_you_mean
+from ..errors import RequestError, counted, did_you_mean
 from .corpora.base import LeftOut, Recording
 from .spelling import spelling
 
@@ -44,7 +44,7 @@ def check_label_map(recordings: Iterable[Recording], labels: LabelMap) -> None:
     if forgotten:
         raise RequestError(
             "the label map says nothing about "
-            + ", ".join(f"{name!r} ({count} recordings)" for name, count in forgotten.items()),
+            + ", ".join(f"{name!r} ({counted(count, 'recording')})" for name, count in forgotten.items()),
             "every label of the data to be kept, merged or dropped explicitly",
             "add to labels: " + ", ".join(f"{name}: {name}" for name in forgotten) + " (or null to drop)",
         )

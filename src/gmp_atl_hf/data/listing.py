@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import RequestError, did_you_mean, errors_of
+from ..errors import RequestError, counted, did_you_mean, errors_of
 from .columns import gender_word, split_word
 from .corpora import (
     UNKNOWN_SPEAKER,
@@ -65,9 +65,11 @@ def list_recordings(
         left_out += _unnamed_files(folder, recordings, left_out)
     if not recordings:
         first = left_out[0] if left_out else None
-        why = f"; {len(left_out)} were left out, the first ({first.file}): {first.reason}" if first else ""
+        count = counted(len(left_out), "was", "were")
+        why = f"; {count} left out, the first ({first.file}): {first.reason}" if first else ""
         where = f" in {folder}" if folder is not None else ""
-        fix = _GIVE_ROOT
+        is_file = folder is not None and folder.is_file()
+        fix = "correct the rows that were left out" if is_file and left_out else _GIVE_ROOT
         if is_corpus_file(name):
             what = "yields nothing at all" if gives_nothing else "fits none of the names"
             fix += f"; or correct the reader, which {what}"
@@ -75,6 +77,7 @@ def list_recordings(
     if reader.info.copies:
         recordings, copies = _first_of_each(recordings, folder)
         left_out += copies
+    _refuse_rows_of_one_recording(called, recordings)
     refuse_duplicates(f"{called}/{recording.file}" for recording in recordings)
     recordings, respelt = _one_name_each(recordings)
     problems = (
@@ -238,6 +241,29 @@ def _tidy(corpus: str, people: str, recording: Recording) -> Recording:
     )
 
 
+def _refuse_rows_of_one_recording(corpus: str, recordings: Iterable[Recording]) -> None:
+    """Refuse a table that lists a recording twice, with the lines and whether they say the same."""
+    rows: dict[str, list[Recording]] = defaultdict(list)
+    for recording in recordings:
+        if recording.line is not None:
+            rows[recording.file].append(recording)
+    again = []
+    for file, own in rows.items():
+        if len(own) > 1:
+            lines = " and ".join(str(one.line) for one in own)
+            fields = ("emotion", "speaker", "gender", "session", "split")
+            differ = [field for field in fields if len({getattr(one, field) for one in own}) > 1]
+            how = f"which differ in {' and '.join(differ)}" if differ else "which say the same"
+            again.append(f"{corpus}/{file} (lines {lines}, {how})")
+    if again:
+        raise RequestError(
+            f"{counted(len(again), 'id occurs', 'ids occur')} more than once: {first_few(again)}",
+            "every recording in one line",
+            "keep one of the lines, where they differ the right one; parts of one file are told apart by columns start "
+            "and end (seconds)",
+        )
+
+
 def refuse_duplicates(ids: Iterable[str]) -> None:
     """Refuse recordings with the same id: rows, labels and predictions are found by it.
 
@@ -247,7 +273,7 @@ def refuse_duplicates(ids: Iterable[str]) -> None:
     again = [name for name, count in Counter(ids).items() if count > 1]
     if again:
         raise RequestError(
-            f"{len(again)} ids occur more than once: {first_few(again)}",
+            f"{counted(len(again), 'id occurs', 'ids occur')} more than once: {first_few(again)}",
             "every recording once",
             "remove the copies; two corpora of the same reader need a corpus_name each (people stay who they are); "
             "a reader of your own gives each recording a name of its own, such as f'{speaker}/{path.stem}' where "
@@ -271,14 +297,15 @@ def _differences(info: CorpusInfo, recordings: Sequence[Recording]) -> list[str]
         wanted, there = set(info.expected_files()), {recording.file for recording in recordings}
         for word, files in (("missing", wanted - there), ("not part of the complete corpus", there - wanted)):
             if files:
-                problems.append(f"{len(files)} files of {info.name} are {word}: {first_few(sorted(files), 20)}")
+                count = counted(len(files), f"file of {info.name} is", f"files of {info.name} are")
+                problems.append(f"{count} {word}: {first_few(sorted(files), 20)}")
     speakers = {recording.speaker: recording.gender for recording in recordings}
     if info.speakers is not None and len(speakers) != info.speakers:
-        problems.append(f"{info.name} has {len(speakers)} speakers instead of {info.speakers}")
+        problems.append(f"{info.name} has {counted(len(speakers), 'speaker')} instead of {info.speakers}")
     for gender, number in info.genders.items():
         having = sum(one == gender for one in speakers.values())
         if having != number:
-            problems.append(f"{info.name} has {having} {gender} speakers instead of {number}")
+            problems.append(f"{info.name} has {counted(having, f'{gender} speaker')} instead of {number}")
     return problems
 
 
@@ -317,7 +344,7 @@ def _unknown_speakers(recordings: Sequence[Recording]) -> list[str]:
     """Say that a split by speaker proves nothing for recordings whose speaker is not known."""
     count = sum(recording.speaker.lower() == UNKNOWN_SPEAKER for recording in recordings)
     who = "nobody knows whether they are also in another part of a split"
-    return [f"the speaker of {count} of {len(recordings)} recordings is not known: {who}"] if count else []
+    return [f"the speaker of {count} of {counted(len(recordings), 'recording')} is not known: {who}"] if count else []
 
 
 def _one_name_each(recordings: Sequence[Recording]) -> tuple[list[Recording], list[str]]:
@@ -348,8 +375,8 @@ def _doubtful_speakers(recordings: Sequence[Recording]) -> list[str]:
         if recording.gender is not None:
             genders[recording.speaker][recording.gender] += 1
     return problems + [
-        f"speaker {speaker} is female in {count['female']} recordings and male in {count['male']}: two people of one "
-        "number? Then gender and number together are the speaker"
+        f"speaker {speaker} is female in {counted(count['female'], 'recording')} and male in {count['male']}: two "
+        "people of one number? Then gender and number together are the speaker"
         for speaker, count in sorted(genders.items())
         if len(count) > 1
     ]

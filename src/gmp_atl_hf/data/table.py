@@ -13,7 +13,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, concatenate_datasets
 from tqdm.auto import tqdm
 
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from .audio import MINIMUM_SAMPLES, SAMPLING_RATE
 from .columns import COLUMNS, make_table, replace_column, validate_table
 from .corpora import CorpusInfo, LeftOut, Recording, corpus_names
@@ -297,7 +297,7 @@ def _from_measured(
     left_out = corpus.left_out + with_prefix(corpus.name, dropped)
     if not rows:
         raise RequestError(
-            f"no recording of {corpus.name} is left; {len(left_out)} were left out, for example "
+            f"no recording of {corpus.name} is left; {counted(len(left_out), 'was', 'were')} left out, for example "
             f"{left_out[0].file}: {left_out[0].reason}",
             "at least one recording",
             handle.if_none_is_left,
@@ -355,13 +355,23 @@ def _audio_cell(recording: Recording) -> dict[str, Any]:
 
 def _unreadable(corpus: Listed, broken: Sequence[tuple[str, RequestError]]) -> RequestError:
     first = broken[0][1]
+    there = counted(len(corpus.recordings), f"recording of {corpus.name}", f"recordings of {corpus.name}")
     return RequestError(
-        f"{len(broken)} of {len(corpus.recordings)} recordings of {corpus.name} cannot be read:"
+        f"{len(broken)} of {there} cannot be read:"
         + "".join(f"\n    {corpus.name}/{file}: {error.found}" for file, error in broken[:_SHOWN])
-        + (f"\n    and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else ""),
+        + (f"\n    and {len(broken) - _SHOWN} more" if len(broken) > _SHOWN else "")
+        + (_before(corpus.left_out) if corpus.left_out else ""),
         first.expected,
         f"{first.fix}; or leave out all such files (they are listed): unreadable: drop",
     )
+
+
+def _before(left_out: Sequence[LeftOut]) -> str:
+    """Say what is not among the recordings any more: they are fewer than a corpus or a table lists."""
+    first = f"{left_out[0].file}: {left_out[0].reason}"
+    if len(left_out) == 1:
+        return f"\n    1 other was left out before: {first}"
+    return f"\n    {len(left_out):,} others were left out before, the first is {first}"
 
 
 def _too_short(corpus: Listed, short: Sequence[_Row]) -> RequestError:
@@ -370,8 +380,10 @@ def _too_short(corpus: Listed, short: Sequence[_Row]) -> RequestError:
         f"({1000 * row.num_samples / SAMPLING_RATE:.1f} ms)"
         for row in short
     ]
+    verb = "is" if len(short) == 1 else "are"
     return RequestError(
-        f"{len(short)} of {len(corpus.recordings)} recordings are shorter than one frame: {first_few(named)}",
+        f"{len(short)} of {counted(len(corpus.recordings), 'recording')} {verb} shorter than one frame: "
+        + first_few(named),
         f"at least {MINIMUM_SAMPLES} samples at 16 kHz (25 ms)",
         "short_clips: pad (zeros at the end) or short_clips: drop (they are listed)",
     )

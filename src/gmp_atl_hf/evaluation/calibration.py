@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from .metrics import FloatArray, IntArray, label_indices
 
 TEMPERATURE_RANGE = (0.05, 100.0)
@@ -66,7 +66,7 @@ def fit_logit_temperature(model: Any, output: Any) -> float:
     known = labels >= 0
     if "labels" not in model.target_names or not known.any():
         raise RequestError(
-            f"{type(model).__name__} and {known.sum()} recordings with an emotion",
+            f"{type(model).__name__} and {counted(int(known.sum()), 'recording')} with an emotion",
             "a model of emotions, and recordings whose emotion is known",
             "calibrate the fine-tuned model on the development rows",
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import counted
 from .metrics import FloatArray, uar
 from .power import smallest_visible_difference
 from .results import FoldResult, align, choose_block, contents_of, refuse_other_rows
@@ -68,7 +69,7 @@ def compare_results(
     """
     firsts, others = _speaker_scores(first, labels), _speaker_scores(other, labels)
     if firsts.keys() != others.keys():
-        raise ValueError(f"{len(firsts.keys() ^ others.keys())} speakers are on one side only")
+        raise ValueError(f"on one side only: {counted(len(firsts.keys() ^ others.keys()), 'speaker')}")
     speakers = sorted(firsts)
     raw = np.array([firsts[speaker] - others[speaker] for speaker in speakers])
     differences: FloatArray = np.where(np.abs(raw) < TIE, 0.0, raw)

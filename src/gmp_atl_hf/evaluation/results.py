@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import softmax
 
+from ..errors import counted
 from .metrics import FloatArray, IntArray, confusion_matrix
 
 
@@ -107,7 +108,8 @@ def refuse_other_rows(where: str, first: dict[str, tuple[Any, ...]], second: dic
     differing = sorted(i for i in first.keys() | second.keys() if first.get(i) != second.get(i))
     if differing:
         shown = ", ".join(differing[:5]) + (", …" if len(differing) > 5 else "")
-        raise ValueError(f"{where}: {len(differing)} utterances differ from the same fold elsewhere: {shown}")
+        differ = counted(len(differing), "utterance differs", "utterances differ")
+        raise ValueError(f"{where}: {differ} from the same fold elsewhere: {shown}")
 
 
 def choose_block(

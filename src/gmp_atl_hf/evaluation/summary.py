@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import counted
 from .adaptation import adaptation_summary
 from .calibration import BINS, expected_calibration_error, reliability
 from .metrics import FloatArray, absent_labels, macro_f1, metrics_of, per_class_recall, uar, war
@@ -174,7 +175,7 @@ def _gender_gap(block: AlignedPredictions, labels: list[str], independent: bool)
     if gap is None:
         return None
     female, male = gap.speakers
-    sides = f"{_counted(female, 'female speaker')} and {_counted(male, 'male speaker')}"
+    sides = f"{counted(female, 'female speaker')} and {counted(male, 'male speaker')}"
     interval = gap.interval if independent else None
     if not independent:
         note = f"no interval: {NOT_SPEAKER_INDEPENDENT}"
@@ -200,8 +201,8 @@ def _interval(block: AlignedPredictions, labels: list[str], independent: bool) -
         block.references, block.predictions, block.speakers.tolist(), len(labels), samples=RESAMPLES
     )
     if interval is None:
-        return None, f"no interval: {_counted(count, 'test speaker')}, at least {MIN_SPEAKERS} are needed"
-    return list(interval), f"95 % percentile interval from {RESAMPLES} resamples of {count} test speakers"
+        return None, f"no interval: {counted(count, 'test speaker')}, at least {MIN_SPEAKERS} are needed"
+    return list(interval), f"95 % percentile interval from {RESAMPLES} resamples of {counted(count, 'test speaker')}"
 
 
 def variant_notes(variant: str, summary: Mapping[str, Any]) -> list[str]:
@@ -220,14 +221,10 @@ def variant_notes(variant: str, summary: Mapping[str, Any]) -> list[str]:
     if summary.get("tests_not_adapted"):
         notes.append(
             f"{variant}: UAR with recordings of the test speakers known is not shown, since "
-            f"{_counted(summary['tests_not_adapted'], 'test')} ran without it, by an earlier version or on a model "
+            f"{counted(summary['tests_not_adapted'], 'test')} ran without it, by an earlier version or on a model "
             "that does not standardise."
         )
     return notes
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _nan_to_none(values: FloatArray) -> list[float | None]:

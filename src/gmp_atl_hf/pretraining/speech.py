@@ -10,7 +10,7 @@ import numpy as np
 
 from ..data.audio import SAMPLING_RATE
 from ..data.corpora.base import LeftOut
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from .recipe import SpeechSpec
 
 
@@ -40,7 +40,7 @@ def divide_speech(table: datasets.Dataset, spec: SpeechSpec, seed: int) -> Speec
         )
     if len(counts) <= spec.dev_speakers:
         raise RequestError(
-            f"{len(counts)} speakers, of whom data.dev_speakers {spec.dev_speakers} are to be held out",
+            f"{counted(len(counts), 'speaker')}, of whom data.dev_speakers {spec.dev_speakers} are to be held out",
             "somebody left to train on",
             "a smaller data.dev_speakers",
         )

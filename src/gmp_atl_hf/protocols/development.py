@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from .speakers import Speakers
 
 SHARE = 0.2
@@ -52,8 +52,8 @@ def development_speakers(
     chosen = _choose(speakers, train, min(number, len(train) - 1), served, seed)
     if len(chosen) < (wanted or 1):
         raise RequestError(
-            f"fold {seed[1]} has {len(train)} speakers on its training side and can spare {len(chosen)} of them for "
-            f"development, not {wanted or 1}",
+            f"fold {seed[1]} has {counted(len(train), 'speaker')} on its training side and can spare {len(chosen)} of "
+            f"them for development, not {wanted or 1}",
             "somebody left to train on, and every emotion left in training",
             "use fewer dev_speakers (0: no choice of the best epoch), drop or merge a rare emotion, or use another "
             "protocol",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from .leakage import HeldOut
 from .speakers import natural_order
 
@@ -112,7 +112,7 @@ def refuse_shared_speakers(parts: Mapping[str, tuple[str, ...]], where: str) -> 
     for one, other in combinations(PARTS, 2):
         shared = natural_order({*parts[one]} & {*parts[other]})
         if shared:
-            more = f" (and {len(shared) - 1} more speakers)" if len(shared) > 1 else ""
+            more = f" (and {counted(len(shared) - 1, 'more speaker')})" if len(shared) > 1 else ""
             raise RequestError(
                 f"speaker {shared[0]}{more} is in {one} and in {other} of {where}",
                 "every speaker in one part only, so that the test is on voices never seen in training",

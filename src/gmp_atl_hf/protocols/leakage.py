@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..data.spelling import spelling
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from .speakers import is_unknown, natural_order
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class HeldOut:
         learnt = sorted(HeldOut.of(train).ids & HeldOut.of(table).ids)
         if learnt:
             raise RequestError(
-                f"calibration would use the training recording {learnt[0]}{_more(learnt, 'recordings')}",
+                f"calibration would use the training recording {learnt[0]}{_more(learnt, 'recording')}",
                 "recordings that were not trained on: a model is surer of those that were",
                 "calibrate on the development rows",
             )
@@ -90,7 +90,7 @@ class HeldOut:
         leaked = sorted(self.ids.intersection(ids))
         if leaked:
             raise RequestError(
-                f"{use} would use the test recording {leaked[0]}{_more(leaked, 'recordings')}",
+                f"{use} would use the test recording {leaked[0]}{_more(leaked, 'recording')}",
                 "test recordings that nothing touches before the test",
                 _FIX,
             )
@@ -110,7 +110,7 @@ class HeldOut:
         leaked = natural_order({tested[key] for key in map(spelling, set(speakers)) if key in tested})
         if leaked:
             raise RequestError(
-                f"{what} the test speaker {leaked[0]}{_more(leaked, 'speakers')}{when}",
+                f"{what} the test speaker {leaked[0]}{_more(leaked, 'speaker')}{when}",
                 "test speakers that nothing has seen before the test",
                 _FIX,
             )
@@ -135,4 +135,4 @@ def maybe_seen(seen: Iterable[str], tested: Iterable[str]) -> bool:
 
 
 def _more(names: list[str], what: str) -> str:
-    return f" (and {len(names) - 1} more {what})" if len(names) > 1 else ""
+    return f" (and {counted(len(names) - 1, f'more {what}')})" if len(names) > 1 else ""

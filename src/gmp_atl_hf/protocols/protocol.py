@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from .development import development_speakers
 from .fold import PARTS, Fold, select
-from .settings import ProtocolSettings
+from .settings import ProtocolSettings, under_either_name
 from .speakers import Speakers, is_unknown, natural_order
 from .splitters import SPLITTERS, TrainTestSplit, refuse_unknown_speakers
 
@@ -31,26 +31,50 @@ class Protocol(ProtocolSettings):
             emotions and genders. `given`: one fold, after the table's column `split`. `cross-corpus`: one fold, trained
             on some corpora of the table and tested on others.
         num_folds: Number of folds of `group-k-fold` (5 by default); the other kinds have as many as the corpus gives.
-            A recipe calls it `protocol.folds`.
+            Recipes call it `folds`, which is taken as well.
         dev_speakers: Number of development speakers per fold; 0 for none. By default, and this is our choice, about
             20 % of the training speakers (at least one of each gender where there are two to spare, at most 20), but
             for `leave-one-session-out` the speakers of one whole other session: dialogue partners share room, day and
             topic, so a development speaker whose partner is trained on would look better than a test speaker does. A
             table with fewer than three speakers has none.
         seed: Another seed deals `group-k-fold` groups and development speakers differently.
-        train_corpora: Corpora to train on, for `cross-corpus`; by default all that are not tested on. A recipe calls it
-            `protocol.train`.
-        test_corpora: Corpora to test on, for `cross-corpus`. A recipe calls it `protocol.test`.
+        train_corpora: Corpora to train on, for `cross-corpus`; by default all that are not tested on. Recipes call
+            it `train`, which is taken as well.
+        test_corpora: Corpora to test on, for `cross-corpus`. Recipes call it `test`, which is taken as well.
         allow_shared_speakers: Follow a `given` split although speakers are on both sides of it or not known. Every
             number is then stamped "not speaker-independent" and has no interval.
+        **names_of_recipes: `folds`, `train` and `test`, in place of the names above.
 
     Raises:
-        RequestError: When the kind is unknown, or a number makes no sense for it.
+        RequestError: When the kind or a setting is unknown, a setting is given under both of its names, or a number
+            makes no sense for the kind.
 
     Example:
         >>> fold = Protocol("leave-one-speaker-out").folds(table)[0]  # doctest: +SKIP
         >>> parts = fold.select(table)  # {"train": …, "dev": …, "test": …}  # doctest: +SKIP
     """
+
+    def __init__(
+        self,
+        kind: str = ProtocolSettings.kind,
+        num_folds: int | None = ProtocolSettings.num_folds,
+        dev_speakers: int | None = ProtocolSettings.dev_speakers,
+        seed: int = ProtocolSettings.seed,
+        train_corpora: tuple[str, ...] | None = ProtocolSettings.train_corpora,
+        test_corpora: tuple[str, ...] | None = ProtocolSettings.test_corpora,
+        allow_shared_speakers: bool = ProtocolSettings.allow_shared_speakers,
+        **names_of_recipes: Any,
+    ) -> None:
+        given = {
+            "kind": kind,
+            "num_folds": num_folds,
+            "dev_speakers": dev_speakers,
+            "seed": seed,
+            "train_corpora": train_corpora,
+            "test_corpora": test_corpora,
+            "allow_shared_speakers": allow_shared_speakers,
+        }
+        super().__init__(**under_either_name(given, names_of_recipes))
 
     def folds(self, table: Dataset) -> list[Fold]:
         """Cut a table into folds; depends on who is in the table, never on the order of its rows.
@@ -155,7 +179,7 @@ class Protocol(ProtocolSettings):
             "shared_speakers": shared,
             "unknown_speakers": unnamed,
             "sentence": (
-                f"{how}, {_counted(len(folds), 'fold')}, {_counted(total, 'speaker')} ({who}); speakers per fold: "
+                f"{how}, {counted(len(folds), 'fold')}, {counted(total, 'speaker')} ({who}); speakers per fold: "
                 f"{train} for training, {choice}, {test} for the test; {_independence(independent, shared, unnamed)}"
                 f"{_one_emotion(uniform)}."
             ),
@@ -187,8 +211,8 @@ def _of_part(table: Dataset, part_of: Mapping[str, str], part: str) -> list[str]
 def _independence(independent: bool, shared: Sequence[str], unnamed: int) -> str:
     if independent:
         return "no speaker is in two parts"
-    facts = [f"{_counted(len(shared), 'speaker')} of the test also trained on"] if shared else []
-    facts += [f"nobody knows who speaks {_counted(unnamed, 'recording')}"] if unnamed else []
+    facts = [f"{counted(len(shared), 'speaker')} of the test also trained on"] if shared else []
+    facts += [f"nobody knows who speaks {counted(unnamed, 'recording')}"] if unnamed else []
     return f"not speaker-independent: {', '.join(facts)}"
 
 
@@ -196,10 +220,6 @@ def _one_emotion(folds: Sequence[int]) -> str:
     """Say which tests have one emotion only: there UAR is the recall of that emotion, and guessing it gives 100 %."""
     numbers = ", ".join(map(str, folds))
     return f"; the test of fold {numbers} has recordings of one emotion only, so UAR says little there" if folds else ""
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _extremes(counts: Sequence[int]) -> list[int]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from ..data.protocol_kinds import KINDS
-from ..errors import RequestError, did_you_mean
+from ..errors import RequestError, counted, did_you_mean
 
 _CORPORA = {"quiet": True, "non_empty": True, "unique": True}
 
@@ -37,8 +39,9 @@ class ProtocolSettings:
                 did_you_mean(self.kind, KINDS, "kind: leave-one-speaker-out"),
             )
         if self.num_folds is not None and self.kind != "group-k-fold":
+            asked = counted(self.num_folds, "fold was", "folds were")
             raise RequestError(
-                f"{self.num_folds} folds were asked for, but {self.kind} has as many folds as the corpus gives",
+                f"{asked} asked for, but {self.kind} has as many folds as the corpus gives",
                 "a number of folds with kind: group-k-fold only",
                 "take out the number of folds (in a recipe protocol.folds), or use kind: group-k-fold",
             )
@@ -62,3 +65,33 @@ class ProtocolSettings:
             )
         if self.seed < 0:
             raise RequestError(f"the protocol's seed is {self.seed}", "0 or more", "seed: 0")
+
+
+def under_either_name(given: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, Any]:
+    """Join settings under their names in Python with further ones, which may have the names that recipes use.
+
+    Args:
+        given: A value for each field of `ProtocolSettings`; those left alone have its default.
+        further: Values by the `key` of a field.
+
+    Raises:
+        RequestError: A further name is none of those, or the same setting was given under both of its names.
+    """
+    own = {each.name: each for each in fields(ProtocolSettings)}
+    of_key = {each.metadata["key"]: each for each in own.values() if "key" in each.metadata}
+    joined = dict(given)
+    for name, value in further.items():
+        if name not in of_key:
+            as_in_recipes = ", ".join(f"{key} for {each.name}" for key, each in of_key.items())
+            raise RequestError(
+                f"Protocol has no setting {name!r}",
+                f"one of {', '.join(own)} (or, as in recipes, {as_in_recipes})",
+                did_you_mean(name, [*own, *of_key], f"take {name!r} out"),
+            )
+        field = of_key[name].name
+        if given[field] != of_key[name].default:
+            raise RequestError(
+                f"Protocol was given {field} and {name}, which are one setting", "one of the two", f"take {name} out"
+            )
+        joined[field] = value
+    return joined

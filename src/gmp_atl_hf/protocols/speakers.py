@@ -13,7 +13,7 @@ import numpy as np
 
 from ..data.columns import GENDERS, split_word
 from ..data.spelling import spelling
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from ..evaluation.unknown import UNKNOWN as UNKNOWN
 from ..evaluation.unknown import is_unknown as is_unknown
 
@@ -168,7 +168,8 @@ def _filled(table: Dataset, column: str, kind: str, fix: str) -> list[str]:
     values = list(table[column]) if column in table.column_names else [None] * len(table)
     empty = [number for number, value in enumerate(values) if not value]
     if empty:
-        some = f"{len(empty)} of {len(values)} recordings have no {column}, the first is {table[empty[0]]['id']}"
+        share = f"{len(empty)} of {counted(len(values), 'recording')}"
+        some = f"{share} {'has' if len(empty) == 1 else 'have'} no {column}, the first is {table[empty[0]]['id']}"
         none = f"the table has no {column}s"
         raise RequestError(
             none if len(empty) == len(values) else some,

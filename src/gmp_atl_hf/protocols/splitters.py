@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..data.columns import split_word
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from .fold import refuse_shared_speakers
 from .settings import ProtocolSettings
 from .speakers import Speakers, is_unknown, natural_order
@@ -38,14 +38,14 @@ class TrainTestSplit:
 
 def leave_one_speaker_out(settings: ProtocolSettings, table: Dataset, speakers: Speakers) -> list[TrainTestSplit]:
     """Test every speaker once."""
-    _refuse_few(len(speakers.names), 2, "speakers", settings.kind)
+    _refuse_few(len(speakers.names), 2, "speaker", settings.kind)
     return [TrainTestSplit(tuple(s for s in speakers.names if s != test), (test,)) for test in speakers.names]
 
 
 def leave_one_session_out(settings: ProtocolSettings, table: Dataset, speakers: Speakers) -> list[TrainTestSplit]:
     """Test every session once, with all its speakers."""
     sessions = speakers.by_session(table)
-    _refuse_few(len(sessions), 2, "sessions", settings.kind)
+    _refuse_few(len(sessions), 2, "session", settings.kind)
     names = natural_order(sessions)
     splits = []
     for number, test in enumerate(names):
@@ -59,7 +59,7 @@ def leave_one_session_out(settings: ProtocolSettings, table: Dataset, speakers: 
 def group_k_fold(settings: ProtocolSettings, table: Dataset, speakers: Speakers) -> list[TrainTestSplit]:
     """Deal the speakers into groups, and test every group once."""
     count = settings.num_folds or 5
-    _refuse_few(len(speakers.names), count, "speakers", f"{settings.kind} with {count} folds")
+    _refuse_few(len(speakers.names), count, "speaker", f"{settings.kind} with {count} folds")
     groups = speakers.stratified_groups(count, settings.seed)
     return [TrainTestSplit(tuple(s for s in speakers.names if s not in group), tuple(group)) for group in groups]
 
@@ -162,7 +162,7 @@ def _shared_or_unknown(parts: Mapping[str, tuple[str, ...]]) -> list[str]:
 def _refuse_unknown(speaker: str, table: Dataset) -> None:
     count = sum(name == speaker for name in table["speaker"])
     raise RequestError(
-        f"nobody knows who speaks {count} recordings: their speaker is {speaker}",
+        f"nobody knows who speaks {counted(count, 'recording: its', 'recordings: their')} speaker is {speaker}",
         "known speakers, so that nobody is both trained and tested on",
         "leave these recordings out; or follow the corpus' own split with protocol.kind: given and "
         "protocol.allow_shared_speakers: true, which stamps every number",
@@ -170,11 +170,17 @@ def _refuse_unknown(speaker: str, table: Dataset) -> None:
 
 
 def _refuse_few(there: int, wanted: int, what: str, why: str) -> None:
-    if there < wanted:
-        raise RequestError(
-            f"the table has {there} {what}, but {why} needs at least {wanted}",
-            f"{wanted} {what} or more",
-            f"ask for {there} folds or fewer"
-            if why.endswith("folds") and there > 1
-            else "use another protocol, or more recordings",
+    if there >= wanted:
+        return
+    if why.endswith("folds") and there > 1:
+        fix = f"ask for {there} folds or fewer"
+    elif what == "session":
+        fix = "add recordings of other sessions, or use kind: leave-one-speaker-out"
+    else:
+        fix = (
+            "add recordings of other speakers; or give each recording a split and use kind: given, with "
+            "allow_shared_speakers: true where one person is in train and in test"
         )
+    raise RequestError(
+        f"the table has {counted(there, what)}, but {why} needs at least {wanted}", f"{wanted} {what}s or more", fix
+    )

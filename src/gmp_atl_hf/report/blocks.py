@@ -8,12 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import counted
 from ..evaluation.power import ALPHA, POWER
 
 DASH = "–"
 SMALLEST_VISIBLE_REMARK = (
     "The smallest visible difference is the true one that such a test would have found with a chance of "
     f"{100 * POWER:.0f} % (p below {ALPHA}), as far as these speakers tell; a smaller one can be there and not be seen."
+)
+TIES_REMARK = (
+    "Ties are speakers without a difference, who count neither for p nor for the smallest possible p: with n others, "
+    "that of an exact test is 2 / 2ⁿ."
 )
 METRIC_NAMES = {"war": "WAR", "uar": "UAR", "macro_f1": "macro F1"}
 
@@ -108,11 +113,6 @@ def interval(bounds: Sequence[float] | None, *, signed: bool = False) -> str:
     )
 
 
-def counted(count: int, noun: str) -> str:
-    """Write a number with its noun."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def protocol_line(report: Mapping[str, Any]) -> str:
     """Return the sentence that says how the folds were made: the protocol's own, else its kind and settings."""
     protocol = report["protocol"]
@@ -179,6 +179,12 @@ def name_of_test(comparison: Mapping[str, Any]) -> str:
     return "exact sign-flip test" if comparison["exact"] else "sign-flip test, random draws"
 
 
+def tested_speakers(comparison: Mapping[str, Any]) -> str:
+    """Write how many speakers a paired test had, and how many of them count for no p value since they tie."""
+    ties = f", {comparison['ties']:,} without a difference" if comparison["ties"] else ""
+    return counted(comparison["n"], "speaker") + ties
+
+
 def smallest_visible(comparison: Mapping[str, Any]) -> str:
     """Write the smallest difference that a comparison could have seen, in points, or a dash."""
     # Reports of earlier versions do not have it.
@@ -243,6 +249,7 @@ def _comparisons(report: Mapping[str, Any]) -> Iterator[Element]:
             comparisons[0]["remark"] + " Differences are in points. The test is that of the mean over speakers; the "
             "pooled difference, in which speakers with more utterances count more, may be another. "
             + SMALLEST_VISIBLE_REMARK
+            + (f" {TIES_REMARK}" if any(c["ties"] for c in comparisons) else "")
         )
 
 
@@ -300,7 +307,7 @@ def _genders(report: Mapping[str, Any], summary: Mapping[str, Any]) -> Iterator[
     if gap is not None:
         bounds = "" if gap["ci95"] is None else f" ({interval(gap['ci95'], signed=True)})"
         labels = f" over {', '.join(gap['labels'])}" if len(gap["labels"]) < len(report["labels"]) else ""
-        people = f"{gap['speakers']['female']} and {gap['speakers']['male']} speakers"
+        people = f"{gap['speakers']['female']} and {counted(gap['speakers']['male'], 'speaker')}"
         yield Paragraph(
             f"{points(gap['uar_difference'])} points of UAR{bounds}{labels}, from {people}; {gap['note']}.",
             "Female minus male:",

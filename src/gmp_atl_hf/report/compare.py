@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from ..evaluation.comparison import compare_results
 from ..run_folder.finished import TestedVariant, read_variant, variants_of
 from .blocks import METRIC_NAMES, protocol_line
@@ -91,8 +91,9 @@ def refuse_unlike(first: TestedVariant, other: TestedVariant) -> None:
     if differing:
         only = [len(mine.keys() - theirs.keys()), len(theirs.keys() - mine.keys())]
         raise RequestError(
-            f"{first.name} and {other.name} were tested on different utterances: {len(differing)} differ, for example "
-            f"{differing[0]} ({only[0]} are in the first only, {only[1]} in the other only)",
+            f"{first.name} and {other.name} were tested on different utterances: "
+            f"{counted(len(differing), 'differs', 'differ')}, for example {differing[0]} "
+            f"({only[0]} are in the first only, {only[1]} in the other only)",
             "the same utterances, speakers, genders and emotions on both sides",
             "finish the same folds of both runs, with the same corpus and label map",
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import counted
 from .drawing import INK, new_figure, save, styled
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def _corpus_figure(corpus: Corpus) -> Any:
     for letter, axes in zip("abc", (left, right, bottom), strict=True):
         axes.set_title(f"({letter}) {axes.get_title(loc='left')}", fontsize=8)
         axes.tick_params(labelsize=8)
-    who = f"{len(set(speakers))} speakers" if len(set(speakers)) > 1 else "1 speaker"
-    title = f"{corpus.info.name}: {len(table):,} recordings, {who}, {seconds.sum() / 3600:.2f} hours"
+    sizes = f"{counted(len(table), 'recording')}, {counted(len(set(speakers)), 'speaker')}"
+    title = f"{corpus.info.name}: {sizes}, {seconds.sum() / 3600:.2f} hours"
     figure.suptitle(title, fontsize=9.5, x=0.008, ha="left")
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=3, fontsize=8)

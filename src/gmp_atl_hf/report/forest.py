@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .blocks import counted, interval, points
+from ..errors import counted
+from .blocks import interval, points
 from .drawing import BLUE, FAINT, GENDER_LOOK, GREY, INK, footnote, new_figure, save, styled
 
 

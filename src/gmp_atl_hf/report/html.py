@@ -7,6 +7,7 @@ import html
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..errors import counted
 from .blocks import Bullets, Code, Element, Heading, Paragraph, Stamp, Table, report_blocks
 from .drawing import Picture
 
@@ -96,7 +97,7 @@ def _table(block: Table) -> str:
     table = f'<div class="scroll"><table{kind}>\n<thead>{head}</thead>\n<tbody>\n{rows}\n</tbody></table></div>'
     if len(block.rows) <= LONG_TABLE:
         return table
-    return f"<details><summary>Table of {len(block.rows)} rows</summary>{table}</details>"
+    return f"<details><summary>Table of {counted(len(block.rows), 'row')}</summary>{table}</details>"
 
 
 def _text(text: Any) -> str:

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from ..errors import counted
 from .blocks import (
     Bullets,
     Code,
@@ -15,7 +16,6 @@ from .blocks import (
     Paragraph,
     Stamp,
     Table,
-    counted,
     headline_cells,
     name_of_test,
     p_value,
@@ -24,6 +24,7 @@ from .blocks import (
     protocol_line,
     report_blocks,
     smallest_visible,
+    tested_speakers,
 )
 
 __all__ = ["aligned", "percent", "protocol_line", "render_console", "render_markdown"]
@@ -99,7 +100,7 @@ def _comparison_sentence(comparison: Mapping[str, Any]) -> str:
     return (
         f"{comparison['first']} − {comparison['other']}: {points(comparison['mean_difference'])} points of UAR "
         f"(mean over speakers; pooled {pooled}), p = {p_value(comparison['p'])} (smallest possible {smallest}, "
-        f"{counted(comparison['n'], 'speaker')}, {name_of_test(comparison)}; smallest visible difference "
+        f"{tested_speakers(comparison)}, {name_of_test(comparison)}; smallest visible difference "
         f"{smallest_visible(comparison)})"
     )
 

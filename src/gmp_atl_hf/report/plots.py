@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import counted
 from .blocks import METRIC_NAMES, percent
 from .drawing import BLUE, GENDER_LOOK, GREEN, GREY, INK, VERMILLION, footnote, new_figure, save, styled
 
@@ -135,7 +136,7 @@ def speakers_figure(report: Mapping[str, Any], variant: str) -> Any:
         axes.set_yticks(range(len(speakers)), [name for name, _ in speakers])
     else:
         axes.set_yticks([])
-        axes.set_ylabel(f"{len(speakers)} test speakers")
+        axes.set_ylabel(counted(len(speakers), "test speaker"))
     axes.set_ylim(-0.8, len(speakers) - 0.2)
     axes.set_xlim(-2, 102)
     axes.set_xlabel("UAR in %")

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from ..evaluation.results import FoldResult, contents_of
 from ..evaluation.verdict import CorpusResults, verdict_over_corpora
 from ..run_folder.finished import TestedVariant, read_variant, variants_of
-from .blocks import counted, protocol_line
+from .blocks import protocol_line
 from .compare import note_on_seeds, refuse_unlike
 
 

@@ -17,12 +17,11 @@ from ..data.audio import SAMPLING_RATE
 from ..data.columns import replace_column
 from ..data.corpora import LeftOut
 from ..data.spelling import spelling
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from ..inference.audio_classifiers import AudioClassifier
 from ..numerics import deterministic
 from ..protocols.leakage import HeldOut
 from ..protocols.speakers import UNKNOWN
-from ..report.blocks import counted
 from ..threads import prefetch
 from .centres import Centres, centres_needed
 from .label_match import LabelMatch, check_given, match_labels

@@ -15,12 +15,11 @@ from ..data.corpora import LeftOut
 from ..data.spelling import spelling
 from ..data.table import Corpus, read_corpora
 from ..environment import describe_environment
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from ..files import json_of, jsonl_of, write_known
 from ..inference.audio_classifiers import is_ours
 from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
 from ..protocols.speakers import is_unknown
-from ..report.blocks import counted
 from ..report.build import FoldResult, build_report, write_report
 from ..run_folder.layout import METRICS_FILE, MODEL, PREDICTIONS_FILE, RunFolder
 from ..run_folder.lock import refuse_file
@@ -175,7 +174,8 @@ def _protocol(
         "model": str(model),
         "sentence": (
             f"the finished model {_called(model)}, {trained}, tested once on {found.info.name}{part}: "
-            f"{speakers} speakers, none of whom it is known to have been trained on."
+            f"{counted(speakers, 'speaker, whom it is not', 'speakers, none of whom it is')} known to have been "
+            "trained on."
         )
         + (" All recordings are of one emotion, so UAR is the recall of it." if len(set(table["emotion"])) < 2 else ""),
     }

@@ -11,7 +11,7 @@ from typing import Any
 from ..card.card import write_model_card
 from ..card.usage import write_usage
 from ..checkpoints import load_feature_extractor, load_model, quiet_transformers
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from ..files import STEP_FILE, check_files, read_json, remember
 from ..modeling.adapters_gmp_atl import ADAPTER_MODEL_CONFIG
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
@@ -40,7 +40,8 @@ def ship_final_model(worker: Worker) -> str:
     variant, seed, folds = _folds(plan)
     if missing := _untested(worker):
         return (
-            f"No final model yet: it needs all {len(folds)} folds of {variant}, seed {seed}; {len(missing)} are left."
+            f"No final model yet: it needs all {counted(len(folds), 'fold')} of {variant}, seed {seed}; "
+            f"{counted(len(missing), 'is', 'are')} left."
         )
     chosen = folds[0]
     if len(folds) > 1:

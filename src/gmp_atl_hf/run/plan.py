@@ -14,7 +14,7 @@ from ..batching.feature_store import refuse_no_folder
 from ..checkpoints import describe_backbone, maybe_seen_stamp, speakers_seen_by
 from ..data.fingerprints import Recordings, combine
 from ..data.table import Corpus, read_corpora
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..protocols.fold import Fold
 from ..protocols.leakage import HeldOut, maybe_seen
@@ -247,15 +247,19 @@ def _notes(variants: Mapping[str, Method], corpus: Corpus, folds: Sequence[Fold]
     for by in sorted({spec.normalize for spec in labelled if spec.control != "oracle"} - {"none"}):
         if nameless := groups_of(corpus.table, by).count(None):
             notes.append(
-                f"{nameless} of {len(corpus.table)} recordings have no known {by}: their frames are normalised by the "
+                f"{_share(nameless, corpus)} no known {by}: their frames are normalised by the "
                 "statistics of all training frames."
             )
     per_gender = any(spec.per == "gender" and spec.control != "oracle" for spec in labelled)
     if per_gender and (nameless := groups_of(corpus.table, "gender").count(None)):
         notes.append(
-            f"{nameless} of {len(corpus.table)} recordings have no known gender: per gender, their frames are not "
+            f"{_share(nameless, corpus)} no known gender: per gender, their frames are not "
             "clustered, and are labelled by the nearest of all centres."
         )
     if not any(fold.dev for fold in folds):
         notes.append("No development speakers: the number of epochs is fixed, and scores are not calibrated.")
     return notes
+
+
+def _share(count: int, corpus: Corpus) -> str:
+    return f"{count} of {counted(len(corpus.table), 'recording')} {'has' if count == 1 else 'have'}"

@@ -16,7 +16,7 @@ from ..data.fingerprints import Recordings, combine
 from ..data.listing import refuse_duplicates
 from ..data.spelling import first_few
 from ..data.table import Corpus, draw_plain_speech, enough_rows
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from ..pseudo_labels.label_file import quiet_datasets
 from ..recipe.method import Method
 from ..recipe.recipe import Recipe
@@ -122,7 +122,8 @@ def replay_notes(variants: Mapping[str, Method], replays: Iterable[Replay]) -> l
         return ["`replay` is set, and no variant has a retraining to hear it: the plain speech is not read"]
     notes = list(dict.fromkeys(each for replay in replays for each in replay.problems))
     if left_out := left_out_of(replays):
-        notes.append(f"Plain speech: {len(left_out)} recordings are left out, see left_out.jsonl")
+        count = counted(len(left_out), "recording is", "recordings are")
+        notes.append(f"Plain speech: {count} left out, see left_out.jsonl")
     return notes
 
 
@@ -154,7 +155,8 @@ def _refuse_corpus(speech: Corpus, corpus: Corpus) -> None:
     same = [f"{name} = {theirs[digest]}" for name, digest in speech.digests.items() if digest in theirs]
     if same:
         raise RequestError(
-            f"`replay` has the same samples as the corpus in {len(same)} recordings: {first_few(same, separator='; ')}",
+            f"`replay` has the same samples as the corpus in {counted(len(same), 'recording')}: "
+            + first_few(same, separator="; "),
             "plain speech without any recording of the corpus, whose speakers may be tested on",
             "move them out of the folder, or give another one as replay.root",
         )
@@ -165,8 +167,9 @@ def describe_replay(variant: str, replay: Replay, heard: Sequence[datasets.Datas
     counts = _range(f"{len(each)}" for each in sorted(heard, key=len))
     hours = _range(f"{hours:.3g}" for hours in sorted(seconds_of(each) / 3600 for each in heard))
     return (
-        f"{variant}: the retraining also heard plain speech without emotions, {counts} of {replay.found} recordings "
-        f"({hours} hours) in each fold. None of them has the same samples as a recording of the table, or as one that "
+        f"{variant}: the retraining also heard plain speech without emotions, {counts} of "
+        f"{counted(replay.found, 'recording')} ({hours} hours) in each fold. "
+        "None of them has the same samples as a recording of the table, or as one that "
         "`labels` drops; a copy in a lossy format, or a longer recording that clips were cut from, would not be "
         "noticed. And nobody knows who speaks in them: the corpus' speakers, those tested included, may be among them."
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from ..errors import counted
 from ..recipe.recipe import Recipe
 from ..run_folder.lock import only_run_in
 from .final_model import is_final_model_due, refuse_other_model, ship_final_model
@@ -63,7 +64,8 @@ def run_recipe(
         if not worker.made:
             worker.say(f"All {len(worker.found)} steps and tests were finished before; nothing was left to do.")
         elif worker.found:
-            worker.say(f"{len(worker.made)} steps and tests done, {len(worker.found)} were finished before.")
+            done = counted(len(worker.made), "step or test", "steps and tests")
+            worker.say(f"{done} done, {counted(len(worker.found), 'was', 'were')} finished before.")
         if said is not None:
             worker.say(said)
         return report_run(worker)

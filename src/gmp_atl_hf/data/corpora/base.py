@@ -44,6 +44,7 @@ class Recording:
         audio_bytes: The encoded audio file itself, for corpora that are not files on disk.
         start: Where the recording begins in its file, in seconds, where only a segment of the file is meant.
         end: Where it ends, in seconds; None for the end of the file.
+        line: The line of the table that lists the recording, for messages; None where there is no such table.
         people_of: The corpus that the speaker belongs to, where another reader reads a part of it or its folds: it is
             the prefix then, so that the same person has one name everywhere. None for what `CorpusInfo` says.
     """
@@ -59,6 +60,7 @@ class Recording:
     people_of: str | None = None
     start: float | None = None
     end: float | None = None
+    line: int | None = None
 
 
 @dataclass(frozen=True)

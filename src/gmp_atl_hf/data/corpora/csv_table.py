@@ -68,6 +68,12 @@ def read(
         names = list(dict.fromkeys(name for _, row in rows for name in row))
     else:
         names, rows = read_table(table)
+    if not rows:
+        raise RequestError(
+            f"csv found no recordings in {table}: there is nothing below the headings {', '.join(names)}",
+            "a row per recording",
+            "add a row for each recording below the headings",
+        )
     # Plain speech for pre-training has no emotions, and says so.
     labelled = not (columns is not None and "emotion" in columns and columns["emotion"] is None)
     needed = ("file", "emotion", "speaker") if labelled else ("file", "speaker")
@@ -99,6 +105,7 @@ def read(
             split=fields.get("split"),
             start=start,
             end=end,
+            line=number,
         )
 
 

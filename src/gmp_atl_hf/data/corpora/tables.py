@@ -9,11 +9,11 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import RequestError
+from ...errors import RequestError, nearest
 
 Rows = list[tuple[int, dict[str, str]]]
 """The rows of a table, each with the number of its first line."""
@@ -84,7 +84,11 @@ def lines_of(text: str) -> list[str]:
 
 
 def read_table(
-    path: Path, needed: Sequence[str] = (), otherwise: str | None = None, plain_tabs: bool = False
+    path: Path,
+    needed: Sequence[str] = (),
+    otherwise: str | None = None,
+    plain_tabs: bool = False,
+    options: Mapping[str, str] | None = None,
 ) -> tuple[list[str], Rows]:
     """Read a table with a row of headings.
 
@@ -94,6 +98,7 @@ def read_table(
             rows. Without them the separator is the most frequent candidate of the first line.
         otherwise: As in `text_of`.
         plain_tabs: Whether quotation marks are part of the text where tabs separate.
+        options: Headings that were named by an option, with the option, for the advice where one of them is missing.
 
     Returns:
         The headings, and the rows: heading to value, blanks round both taken off. Rows without any value are passed
@@ -136,7 +141,7 @@ def read_table(
     names = found[0][1]
     while names and not names[-1]:
         names.pop()
-    names = _called(path, names, needed)
+    names = _called(path, names, needed, options or {})
     rows = [(line, _row(path, line, names, values)) for line, values in found[1:] if any(values)]
     return names, rows
 
@@ -153,15 +158,21 @@ def _letters(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
-def _called(path: Path, names: list[str], needed: Sequence[str]) -> list[str]:
+def _called(path: Path, names: list[str], needed: Sequence[str], options: Mapping[str, str]) -> list[str]:
     """Call the headings as they are asked for, or say which is missing."""
     there = {name: heading(name, names) for name in needed}
     missing = [name for name, found in there.items() if found is None]
     if missing:
+        fix = "take the table as it is distributed, or rename its headings"
+        if all(name in options for name in missing):
+            others = [name for name in names if name and name not in there.values()]
+            near = nearest(missing[0], others) or (others[0] if len(others) == 1 else None)
+            option = options[missing[0]]
+            fix = f"did you mean `{option} {near}`?" if near else f"give {option} one of its columns"
         raise RequestError(
             f"{path} has no column {', '.join(missing)}; its columns are {', '.join(names)}",
             f"the columns {', '.join(needed)}",
-            "take the table as it is distributed, or rename its headings",
+            fix,
         )
     spelt = {found: name for name, found in there.items()}
     called = [spelt.get(name, name) for name in names]
