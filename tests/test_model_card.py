@@ -331,6 +331,14 @@ def test_figures_of_shared_speakers_do_not_pass_for_those_of_strangers(crossed: 
     assert "| Test speakers | seen in training as well, or not known | left out or changed on purpose" in card
 
 
+def test_speakers_who_tie_are_counted_beside_the_p_value(crossed: Path) -> None:
+    facts = read_run(crossed)
+    for ties, words in ((0, "6 speakers, smallest"), (2, "6 speakers, 2 without a difference, smallest")):
+        comparisons = [{**facts.report["comparisons"][0], "ties": ties}]
+        card = render_card(replace(facts, report={**facts.report, "comparisons": comparisons}))
+        assert f"exact sign-flip test, {words} possible p " in card
+
+
 def test_the_card_names_the_start_that_a_search_has_chosen(tmp_path: Path) -> None:
     searched = {"stages.finetune.start_weight": [0.25, 1.0]}
     method = Recipe.from_dict(recipe_dict(tmp_path, variants=["gmp-atl"], search=searched)).method("gmp-atl")
