@@ -150,7 +150,7 @@ def find_recordings(paths: Sequence[str], table_fix: str) -> list[Item]:
 def _fix_of_missing(path: str) -> str:
     """Say what to type in place of a path at which there is nothing."""
     if path == "-":
-        return "use /dev/stdin, for one recording that comes through a pipe"
+        return "use /dev/stdin with < FILE; what comes through a pipe is saved to a file first"
     if "*" in path or "?" in path:
         return "give the folder, or let the shell expand the pattern (without quotes)"
     return "correct the path"
