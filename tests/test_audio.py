@@ -12,6 +12,7 @@ import soxr
 
 from audio_files import RATE, encoded, tone, write_audio
 from gmp_atl_hf.data.audio import MINIMUM_SAMPLES, audio_length, read_audio, read_clip
+from gmp_atl_hf.data.audio_stream import read_blocks
 from gmp_atl_hf.errors import RequestError
 
 FORMATS = [
@@ -64,6 +65,42 @@ def test_arrays_of_every_type_and_channel_count_are_scaled_and_mixed():
     np.testing.assert_allclose(read_audio((RATE, (stereo * 2**15).astype(np.int16))), wave / 4, atol=1e-4)
     np.testing.assert_allclose(read_audio((RATE, (wave * 128 + 128).astype(np.uint8))), wave, atol=0.02)
     np.testing.assert_array_equal(read_audio((RATE, [0.0, 0.5])), np.array([0.0, 0.5], dtype=np.float32))
+
+
+def channels(*waves: np.ndarray) -> np.ndarray:
+    return np.stack(waves, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype"), [("x.wav", None), ("x.wav", "IMA_ADPCM"), ("x.mp3", None), ("x.opus", "OPUS")]
+)
+def test_channels_that_cancel_each_other_are_refused_whole_and_in_blocks(tmp_path, name, subtype):
+    rate = 48_000
+    wave = tone(3 * rate, rate=rate)
+    path = write_audio(tmp_path / name, channels(wave, -wave), rate, subtype)
+    for read in (read_audio, lambda source: list(read_blocks(source, 0.7))):
+        with pytest.raises(RequestError) as raised:
+            read(path)
+        assert f"the channels of {path} cancel each other" in raised.value.found
+        assert "remix 1" in raised.value.fix
+
+
+def test_only_opposite_channels_cancel_each_other_and_not_wide_or_quiet_ones(tmp_path):
+    wave, noise = tone(), tone(pitch=330.0, seed=1)
+    fits = {
+        "one channel silent": channels(wave, 0 * wave),
+        "nothing in common": channels(wave, noise),
+        "wide": channels(0.1 * wave + noise, 0.1 * wave - noise),
+        "opposite for half": channels(wave, np.where(np.arange(len(wave)) < 4_000, wave, -wave)),
+        "opposite, 10 % quieter": channels(wave, -0.9 * wave),
+        "silent": channels(0 * wave, 0 * wave),
+        "opposite in the last bit": channels(wave, -wave) / np.abs(wave).max() / 2**15,
+    }
+    for samples in fits.values():
+        np.testing.assert_allclose(read_audio((RATE, samples)), samples.mean(axis=1), atol=1e-7)
+        read_audio(write_audio(tmp_path / "x.wav", samples))
+    with pytest.raises(RequestError, match="cancel each other"):
+        read_audio((RATE, channels(wave, -0.95 * wave)))
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])

@@ -151,8 +151,9 @@ def test_damage_in_a_long_file_is_reported_and_its_first_windows_are_not_scores(
     (tmp_path / "cut.wav").write_bytes(encoded(wave)[:60_000])
     (tmp_path / "cut.ogg").write_bytes(encoded(wave, format="OGG")[:-2_000])
     (tmp_path / "cut.mp3").write_bytes(encoded(wave, format="MP3")[:12_000])
+    write_audio(tmp_path / "opposite.wav", np.stack([wave, -wave], axis=1))
     good = write_audio(tmp_path / "good.wav", wave)
-    bad = [tmp_path / name for name in ("infinite.wav", "cut.flac", "cut.wav", "cut.ogg", "cut.mp3")]
+    bad = [tmp_path / name for name in ("infinite.wav", "opposite.wav", "cut.flac", "cut.wav", "cut.ogg", "cut.mp3")]
     *failed, scored = score_all(classifier, [*bad, good], 0.5)
     for path, one in zip(bad, failed, strict=True):
         assert one.error is not None

@@ -191,6 +191,36 @@ def test_a_clip_shorter_than_one_frame_is_refused_with_both_numbers(lengths: lis
         build(HubertForGMPATL)(**pad(make_clips(lengths)))
 
 
+def make_bad_batch(value: float, *bad: tuple[int, int]) -> dict[str, Tensor]:
+    """Three clips, of which the last is padded, with a value at some (clip, sample)."""
+    batch = pad(make_clips([9_000, 9_000, 4_000]))
+    for clip, sample in bad:
+        batch["input_values"][clip, sample] = value
+    return batch
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@torch.no_grad()
+def test_clips_with_a_sample_that_is_no_finite_number_are_refused_by_their_rows(value: float) -> None:
+    model = build(HubertForGMPATL)
+    with pytest.raises(ValueError, match=r"^row 1 of input_values .*counted from 0\) has samples that are not finite"):
+        model(**make_bad_batch(value, (1, 5)))
+    with pytest.raises(ValueError, match=r"^rows 0, 2 of input_values"):
+        model(**make_bad_batch(value, (0, 8_999), (2, 3_999)))
+
+
+@torch.no_grad()
+def test_what_stands_on_padding_is_no_sample_of_a_clip() -> None:
+    model = build(HubertForGMPATL, "large")
+    torch.testing.assert_close(model(**make_bad_batch(1e30, (2, 8_000))).logits, model(**make_bad_batch(0.0)).logits)
+    model(**make_bad_batch(float("nan"), (2, 8_000)))  # not refused
+
+
+def test_a_training_step_does_not_wait_for_a_look_at_its_samples() -> None:
+    model = build(HubertForGMPATL).train()
+    assert bool(model(**make_bad_batch(float("nan"), (1, 5))).logits[1].isnan().all())
+
+
 @SHAPES
 @torch.no_grad()
 def test_a_clip_of_one_frame_has_finite_scores(shape: str) -> None:

@@ -47,6 +47,11 @@ classifier = pipeline("audio-classification", model=folder, **more)
 for size in (1, 2):
     rows = [{s["label"]: s["score"] for s in row} for row in classifier(clips, batch_size=size)]
     found["pipeline"][size] = [[row[name] for name in model.config.label2id] for row in rows]
+clips[1][7] = np.nan
+try:
+    classifier(clips[1])
+except ValueError as error:
+    found["refused"] = str(error)
 found["package"] = sys.modules.get("gmp_atl_hf") is not None
 print(json.dumps(found))
 """
@@ -99,6 +104,8 @@ def test_a_saved_model_gives_its_scores_in_a_fresh_process_without_a_word(
     assert found["class"] == "HubertForGMPATL"
     assert found["package"] == (how == "package")
     assert found["module"].startswith("gmp_atl_hf." if how == "package" else "transformers_modules.")
+    assert "row 0 of input_values" in found["refused"]
+    assert "NaN or infinity" in found["refused"]
     assert np.abs(np.array(found["auto"]) - scores).max() < 1e-6
     assert np.abs(np.array(found["pipeline"]["1"]) - scores).max() < 1e-6
     assert np.abs(np.array(found["pipeline"]["2"]) - scores).max() < 1e-5

@@ -112,6 +112,23 @@ def test_each_folder_is_a_speaker_to_adapt_to_and_rows_say_so(
     assert capsys.readouterr().out.splitlines()[1].endswith("2 of the speaker")
 
 
+def test_folders_of_one_name_are_different_people_and_that_is_said_once(
+    adaptable: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for place in ("anger/11", "anger/12", "neutral/11", "neutral/13"):
+        write_audio(tmp_path / "in" / place / "x.wav", tone())
+    options = ["--speakers", "parent", "--format", "jsonl"]
+    folders = [str(tmp_path / "in" / name) for name in ("anger", "neutral")]
+    assert main(["predict", str(adaptable), *folders, *options]) == 0
+    out, err = capsys.readouterr()
+    shared = [str(tmp_path / "in" / name / "11") for name in ("anger", "neutral")]
+    assert err.count("11 is the name of 2 folders, which are taken as different people: " + ", ".join(shared)) == 1
+    assert "--speakers COLUMN" in err
+    assert [json.loads(line)["speaker_clips"] for line in out.splitlines()] == [1, 1, 1, 1]
+    assert main(["predict", str(adaptable), folders[0], *options]) == 0
+    assert "different people" not in capsys.readouterr().err
+
+
 @pytest.fixture
 def adaptable(tmp_path: Path) -> Path:
     built = build(HubertForGMPATL, standardize=True)
@@ -317,13 +334,14 @@ def test_a_folder_of_everything_people_have_is_scored_or_named(run: Run, model: 
         write_audio(Path(os.fsdecode(bytes(folder) + b"/caf\xe9.wav")), tone(9_000)),
     ]
     write_audio(folder / "nan.wav", np.full(8_000, np.nan, dtype=np.float32), subtype="FLOAT")
+    write_audio(folder / "opposite.wav", np.stack([tone(), -tone()], axis=1))
     (folder / "cut.wav").write_bytes(encoded(8_000)[:5_000])
     (folder / "cut.mp3").write_bytes(encoded(64_000, format="MP3")[:4_000])
     (folder / "text.wav").write_text("this is no audio at all")
     Path(os.fsdecode(bytes(folder) + b"/\xe9mpty.wav")).touch()
     (folder / "notes.txt").write_text("not meant")
     (folder / "void").mkdir()
-    bad = ["nan.wav", "cut.wav", "cut.mp3", "text.wav", os.fsdecode(b"\xe9mpty.wav")]
+    bad = ["nan.wav", "opposite.wav", "cut.wav", "cut.mp3", "text.wav", os.fsdecode(b"\xe9mpty.wav")]
     status, out, err = run(folder, "--format", "jsonl")
     assert status == 1
     rows = {row["file"]: row for row in map(json.loads, out.splitlines())}
@@ -335,7 +353,8 @@ def test_a_folder_of_everything_people_have_is_scored_or_named(run: Run, model: 
     for name in bad:
         assert rows[str(folder / name)]["scores"] == {}
         assert str(folder / name) in rows[str(folder / name)]["error"]
-    assert "5 of 13 recordings could not be scored" in err
+    assert "cancel each other" in rows[str(folder / "opposite.wav")]["error"]
+    assert "6 of 14 recordings could not be scored" in err
     assert f"passed over: {folder / 'notes.txt'}" in err
     for format in ("table", "csv"):
         status, out, _ = run(folder, "--format", format)

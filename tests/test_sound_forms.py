@@ -229,6 +229,7 @@ BAD: dict[str, Any] = {
     "NaN": ((RATE, np.full(500, np.nan)), "not finite"),
     "infinite": ((RATE, [0.0, float("-inf")]), "not finite"),
     "too large for float32": ((RATE, np.full(500, 1e300)), "not finite"),
+    "opposite channels": ((RATE, np.stack([WAVE, -WAVE])), "an audio array cancel each other"),
     "1 Hz": ((1, WAVE), "sampling rate is 1"),
     "2 GHz": ((2**31 - 1, WAVE), "sampling rate is 2147483647"),
     "NaN Hz": ((float("nan"), WAVE), "sampling rate is nan"),

@@ -168,6 +168,14 @@ def test_unreadable_recordings_are_named_and_counted_before_any_work(tmp_path):
     assert "not audio" in corpus.left_out[0].reason
 
 
+def test_a_recording_whose_channels_cancel_each_other_is_unreadable_and_not_silent(tmp_path):
+    opposite = write_audio(tmp_path / "opposite.wav", np.stack([tone(), -tone()], axis=1))
+    register([clip("good"), Recording(opposite.name, opposite, "sad", "1")])
+    assert "1 of 2 recordings of mine cannot be read" in refused("mine").found
+    [left_out] = read_corpus("mine", unreadable="drop").left_out
+    assert left_out.reason == "the channels of opposite.wav cancel each other: their mean is silent"
+
+
 def test_lengths_are_the_same_with_and_without_decoding(tmp_path):
     paths = [write_audio(tmp_path / f"{n}.{e}", 3_000 + n, 11_025) for n, e in enumerate(["wav", "flac", "ogg", "mp3"])]
     register([Recording(path.name, path, "sad", "1") for path in paths])

@@ -77,6 +77,8 @@ def perform(arguments: argparse.Namespace) -> int:
     if by in (None, PARENT):
         items = find_recordings(arguments.paths, _TABLE_FIX)
         owners = [str(Path(item.name).parent) for item in items]
+        if by == PARENT:
+            _note_shared_names(owners)
     else:
         items, owners = find_by_column(arguments.paths, by)
     from ..evaluation.adaptation import ADAPTED
@@ -158,6 +160,24 @@ def _fix_of_missing(path: str) -> str:
 
 def _is_table(path: str | Path) -> bool:
     return Path(path).suffix.lower() in TABLES and Path(path).is_file()
+
+
+def _note_shared_names(folders: Sequence[str]) -> None:
+    """Say which folders have the same last name: below folders of emotions, one person has several."""
+    from ..data.spelling import first_few
+
+    named: dict[str, list[str]] = {}
+    for folder in dict.fromkeys(folders):
+        named.setdefault(Path(folder).resolve().name, []).append(folder)
+    shared = {name: held for name, held in named.items() if len(held) > 1}
+    if not shared:
+        return
+    held = [folder for each in shared.values() for folder in each]
+    are = "is the name" if len(shared) == 1 else "are the names"
+    complain(
+        f"{PROGRAM}: {first_few(list(shared))} {are} of {len(held)} folders, which are taken as different people: "
+        f"{first_few(held)}; where those of one name are one person, name them in a csv table and use --speakers COLUMN"
+    )
 
 
 def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list[str]]:

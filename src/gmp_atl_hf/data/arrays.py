@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -18,6 +19,16 @@ REPLACE = "get it again from its source, or leave it out"
 
 ARRAYS = ("raw", "array")
 """Where dictionaries have their samples: transformers' word and datasets' word."""
+
+SILENCE = 10 ** (-80 / 20)
+"""Level below which a recording holds no speech: -80 dB of full scale, where 16 bits end."""
+
+# Energy of the channels' mean, as a share of the channels' mean energy, below which they cancel each other: it is 1 for
+# equal channels and 1/n for n that have nothing in common, the widest that ordinary stereo is. Below are a channel and
+# its own negative, also where one is 5 % louder or has some noise of its own, such as that of a lossy format.
+_CANCELLED = 1e-3
+
+_ENERGY_BLOCK = 1 << 16
 
 # More rows beside the samples than stereo has are several recordings in one array: averaged, they would be one.
 _MOST_CHANNELS = 2
@@ -64,12 +75,12 @@ def mono_array(name: str, source: Any) -> tuple[FloatArray, int] | None:
         except RuntimeError as error:
             raise RequestError(f"{name} cannot be decoded ({error})", "a complete audio file", REPLACE) from error
         samples = np.atleast_2d(_as_float(name, decoded.data)).T  # channels first, whatever their number
-        return mix(name, samples), checked_rate(name, decoded.sample_rate)
+        return _mix_whole(name, samples), checked_rate(name, decoded.sample_rate)
     found = array_and_rate(source)
     if found is None:
         return None
     rate = checked_rate(name, found[1])
-    return mix(name, _channels_last(name, _as_float(name, found[0]))), rate
+    return _mix_whole(name, _channels_last(name, _as_float(name, found[0]))), rate
 
 
 def checked_rate(name: str, rate: Any) -> int:
@@ -84,15 +95,62 @@ def checked_rate(name: str, rate: Any) -> int:
     return int(rate)
 
 
-def mix(name: str, samples: FloatArray) -> FloatArray:
-    """Check samples of shape (samples, channels) and average the channels to shape (samples,)."""
-    if samples.size == 0:
-        raise RequestError(f"{name} holds no samples", "a recording with sound", REPLACE)
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float64).astype(np.float32)
-    if not np.isfinite(mono).all():
-        raise RequestError(
-            f"{name} holds samples that are not finite numbers (NaN or infinity)", "finite samples", REPLACE
-        )
+@dataclass
+class Mixer:
+    """Averages the channels of one recording, which may come in blocks, and compares what is left with what was there.
+
+    Args:
+        name: The recording's name for messages.
+        channels: Energy of the samples so far, a mean over the channels.
+        mean: Energy of the channels' mean.
+        samples: Number of samples so far.
+    """
+
+    name: str
+    channels: float = 0.0
+    mean: float = 0.0
+    samples: int = 0
+
+    def mix(self, samples: FloatArray) -> FloatArray:
+        """Check samples of shape (samples, channels) and average the channels to shape (samples,)."""
+        if samples.size == 0:
+            raise RequestError(f"{self.name} holds no samples", "a recording with sound", REPLACE)
+        several = samples.shape[1] > 1
+        mono = samples.mean(axis=1, dtype=np.float64).astype(np.float32) if several else samples[:, 0]
+        if not np.isfinite(mono).all():
+            raise RequestError(
+                f"{self.name} holds samples that are not finite numbers (NaN or infinity)", "finite samples", REPLACE
+            )
+        if several:
+            self.channels += _energy(samples) / samples.shape[1]
+            self.mean += _energy(mono)
+            self.samples += len(mono)
+        return mono
+
+    def refuse_cancelled(self) -> None:
+        """Refuse a recording, read to its end, whose channels cancel each other: its mean would be scored as silence.
+
+        Channels that are silent themselves are a silent recording like any other.
+        """
+        if self.channels > SILENCE**2 * self.samples and self.mean < _CANCELLED * self.channels:
+            raise RequestError(
+                f"the channels of {self.name} cancel each other: their mean is silent",
+                "a recording whose channels can be averaged",
+                "use one channel, or turn the sign of one, for example: sox INPUT OUTPUT.wav remix 1",
+            )
+
+
+def _energy(samples: FloatArray) -> float:
+    """Sum of squares, in float64, which no float32 can overflow, block by block so that no copy is large."""
+    flat = samples.reshape(-1)
+    blocks = (flat[start : start + _ENERGY_BLOCK].astype(np.float64) for start in range(0, len(flat), _ENERGY_BLOCK))
+    return float(sum(np.dot(block, block) for block in blocks))
+
+
+def _mix_whole(name: str, samples: FloatArray) -> FloatArray:
+    mixer = Mixer(name)
+    mono = mixer.mix(samples)
+    mixer.refuse_cancelled()
     return mono
 
 

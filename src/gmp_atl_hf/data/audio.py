@@ -19,7 +19,7 @@ import soundfile
 import soxr
 
 from ..errors import RequestError
-from .arrays import ARRAYS, REPLACE, checked_rate, is_numbers, mix, mono_array
+from .arrays import ARRAYS, REPLACE, Mixer, checked_rate, is_numbers, mono_array
 from .arrays import FloatArray as FloatArray
 
 SAMPLING_RATE = 16_000
@@ -79,7 +79,8 @@ def read_audio(source: AudioSource, sampling_rate: int = SAMPLING_RATE) -> Float
         The waveform of shape (samples,), float32, -1 to 1 for recordings that do not clip.
 
     Raises:
-        RequestError: When there is nothing to read, it is not audio, it ends early, or holds no or non-finite samples.
+        RequestError: When there is nothing to read, it is not audio, it ends early, holds no or non-finite samples, or
+            its channels cancel each other.
 
     Example:
         >>> read_audio((8000, np.zeros(8000, dtype=np.int16))).shape
@@ -252,9 +253,11 @@ def decode_mono(name: str, file: soundfile.SoundFile, seconds: float = BLOCK_SEC
         (samples,) float32; at least one sample in all.
 
     Raises:
-        RequestError: At the block where the damage is, or at the end when it comes too early.
+        RequestError: At the block where the damage is, or at the end when it comes too early or nothing is left of the
+            channels in their mean.
     """
     refuse_truncated(name, file)
+    mixer = Mixer(name)
     promised, rate, read = file.frames, int(file.samplerate), 0
     wanted = max(1, min(promised, round(seconds * rate), _MOST_IN_BLOCK // file.channels))
     while True:
@@ -269,7 +272,7 @@ def decode_mono(name: str, file: soundfile.SoundFile, seconds: float = BLOCK_SEC
             ) from error
         read += len(samples)
         if len(samples):
-            yield mix(name, samples)
+            yield mixer.mix(samples)
         if len(samples) < wanted:
             break
     refuse_truncated(name, file)
@@ -283,6 +286,7 @@ def decode_mono(name: str, file: soundfile.SoundFile, seconds: float = BLOCK_SEC
         )
     if not read:
         raise RequestError(f"{name} holds no samples", "a recording with sound", REPLACE)
+    mixer.refuse_cancelled()
 
 
 def refuse_truncated(name: str, file: soundfile.SoundFile) -> None:

@@ -21,7 +21,7 @@ from .fingerprints import file_state
 INDEX_FILE = "corpus-index.json"
 
 # Raised whenever the same file would be decoded, measured or digested otherwise.
-_FORMAT = 1
+_FORMAT = 2
 # Others may decode the same file to other samples.
 _LIBRARIES = f"libsndfile {soundfile.__libsndfile_version__}, soxr {soxr.__version__}"
 _DECODER = f"format {_FORMAT}, gmp_atl_hf {__version__}, {_LIBRARIES}"

@@ -10,12 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import counted
-from .audio import FloatArray
+from .arrays import SILENCE, FloatArray
 from .corpora import Recording
 from .spelling import first_few
-
-SILENCE = 10 ** (-80 / 20)
-"""Peak below which a recording holds no speech: -80 dB of full scale, where 16 bits end."""
 
 
 @dataclass(frozen=True)

@@ -183,8 +183,8 @@ def encode_speech(
     weights to show; `GMPATLModel` records them.
 
     Raises:
-        ValueError: Not exactly one of the inputs is given, a clip is shorter than one frame, or `layer_states` come
-            with what has its place below their layer.
+        ValueError: Not exactly one of the inputs is given, a clip is shorter than one frame, holds NaN or infinity
+            (looked at outside training alone), or `layer_states` come with what has its place below their layer.
     """
     if sum(each is not None for each in (input_values, conv_features, layer_states)) != 1:
         raise ValueError(
@@ -309,11 +309,30 @@ def _convolve_batch(hubert: GMPATLModel, input_values: Tensor, attention_mask: T
                 f"a clip of {shortest} samples is shorter than one frame; pad it with zeros to the front end's "
                 "receptive field (400 samples for HuBERT) or leave it out"
             )
+        # A training step that diverges is stopped by its trainer, and should not wait for the accelerator here.
+        if not (hubert.training or torch.jit.is_tracing()):
+            _refuse_non_finite(input_values, counts)
         if attention_mask is None or shortest == samples:
             features = convolve(hubert, input_values, None)
             return features, length_mask(frames, features.shape[1])
     features = convolve(hubert, input_values, counts)
     return features, length_mask(frames, features.shape[1])
+
+
+def _refuse_non_finite(input_values: Tensor, counts: Tensor) -> None:
+    """Name the clips that hold NaN or infinity among their (batch,) valid samples: all their scores would be NaN."""
+    finite = input_values.isfinite()
+    if bool(finite.all()):
+        return
+    # What stands on padding is part of no clip.
+    wrong = (~finite & length_mask(counts, input_values.shape[1])).any(1).nonzero()[:, 0].tolist()
+    if wrong:
+        rows = f"row {wrong[0]}" if len(wrong) == 1 else f"rows {', '.join(map(str, wrong))}"
+        raise ValueError(
+            f"{rows} of input_values (the clips of the batch, counted from 0) {'has' if len(wrong) == 1 else 'have'} "
+            "samples that are not finite numbers (NaN or infinity), and one is enough to spoil all scores of its clip; "
+            "get the recording again from its source, or leave it out"
+        )
 
 
 def _record(hubert: GMPATLModel, layer: int, states: dict[int, Tensor]) -> torch.utils.hooks.RemovableHandle:
