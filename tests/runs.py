@@ -46,10 +46,17 @@ def clip(emotion: int, speaker: int, take: int) -> np.ndarray:
 
 
 def write_corpus(
-    root: Path, speakers: Iterable[str] = SPEAKERS, takes: int = 2, split: Mapping[str, str] | None = None
+    root: Path,
+    speakers: Iterable[str] = SPEAKERS,
+    takes: int = 2,
+    split: Mapping[str, str] | None = None,
+    first: int = 0,
 ) -> Path:
-    """Recordings of every speaker in every emotion; with a split, below a folder for each part of it."""
-    for number, speaker in enumerate(speakers):
+    """Recordings of every speaker in every emotion; with a split, below a folder for each part of it.
+
+    Two corpora whose `first` speakers have the same number have the same recordings, whatever the speakers' names.
+    """
+    for number, speaker in enumerate(speakers, first):
         for emotion, name in enumerate(EMOTIONS):
             for take in range(takes):
                 folder = root / name if split is None else root / split[speaker] / name
@@ -124,12 +131,13 @@ def digests(folder: Path, *patterns: str) -> dict[str, str]:
 
 
 def results(folder: Path) -> dict[str, str]:
-    """Digests of all that a run is for: weights, codebooks, frame labels, what was trained, predictions and metrics.
+    """Digests of all that a run is for: weights, codebooks, frame labels, what was trained and on what, predictions.
 
     Left out is what says when and where: `step.json` and the report with its environment and command.
     """
     suffixes = (".safetensors", ".jsonl", ".parquet")
     names = ("training.json", "metrics.json", "split.json", "codebooks.json", "config.json", "preprocessor_config.json")
+    names += ("heard_recordings.json",)
     return {
         name: digest for name, digest in digests(folder).items() if name.endswith(suffixes) or Path(name).name in names
     }

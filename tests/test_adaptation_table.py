@@ -146,7 +146,7 @@ def test_a_model_is_adapted_in_the_folds_of_a_run_and_not_where_a_finished_one_i
     def refuse(*_: object) -> None:
         raise AssertionError("the clips pass the encoder again")
 
-    root = write_corpus(tmp_path / "corpus", speakers=("f7", "f8", "f9", "m7", "m8", "m9"))
+    root = write_corpus(tmp_path / "corpus", speakers=("f7", "f8", "f9", "m7", "m8", "m9"), first=6)
     monkeypatch.setattr(steps, "adapted_rows", refuse)
     monkeypatch.setattr(steps, "pool_clips", refuse)
     report = evaluate_model(finished / "model", {"name": "folder", "root": str(root), "speaker": SPEAKER_PATTERN})

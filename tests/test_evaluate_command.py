@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 
 from gmp_atl_hf.cli.verbs import main
+from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.evaluation.metrics import emotion_metrics
+from gmp_atl_hf.files import write_known
+from gmp_atl_hf.run import evaluate
 from gmp_atl_hf.run.evaluate import evaluate_model
 from runs import (
     EMOTIONS,
     SPEAKER_PATTERN,
     SPLIT,
     SPLIT_EMOTION_PATTERN,
+    digests,
     given_split,
     read_json,
     read_lines,
@@ -36,7 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six speakers that the model was not trained on."""
-    return write_corpus(tmp_path_factory.mktemp("others"), speakers=("f7", "f8", "f9", "m7", "m8", "m9"))
+    return write_corpus(tmp_path_factory.mktemp("others"), speakers=("f7", "f8", "f9", "m7", "m8", "m9"), first=6)
 
 
 def corpus_of(root: Path, **options: Any) -> dict[str, Any]:
@@ -138,3 +142,41 @@ def test_what_is_no_emotion_classifier_of_ours_is_refused(
     assert main(["evaluate", str(finished / "backbone/seed-0"), *words]) == 2
     assert "no fine-tuned emotion classifier" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path / "nowhere"), *words]) == 2
+
+
+def test_a_report_of_something_else_is_not_replaced(
+    finished: Path, others: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, corpus = tmp_path / "out", corpus_of(others)
+    report = evaluate_model(finished / "model", corpus, output_dir=out)
+    monkeypatch.chdir(finished)
+    again = evaluate_model("model", corpus, batch_size=3, output_dir=out)  # the same test by another path
+    assert again["variants"]["model"]["uar"] == report["variants"]["model"]["uar"]
+    before = digests(out)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("something is computed")
+
+    monkeypatch.setattr(evaluate, "_open", refuse)
+    for changed, said in (
+        ({"labels": {"anger": None}}, "labels: null → "),
+        ({"unseen_only": True}, "unseen_only: false → true"),
+        ({"corpus": corpus_of(others, corpus_name="theirs")}, "corpus.corpus_name: nothing → theirs"),
+        ({"model": finished / "gmp-atl"}, f"model: {finished / 'model'} → {finished / 'gmp-atl'}"),
+    ):
+        with pytest.raises(RequestError, match="holds a test of") as refused:
+            evaluate_model(**{"model": finished / "model", "corpus": corpus, "output_dir": out, **changed})
+        assert said in refused.value.found and refused.value.fix == f"choose another --output-dir, or delete {out}"
+    words = ["evaluate", str(finished / "model"), "--corpus", "folder", "--root", str(others), "--output-dir"]
+    assert main([*words, str(out), "--options", "speaker=parent"]) == 2
+    assert f"holds a test of {finished / 'model'} on folder: corpus.speaker: " in capsys.readouterr().err
+    assert digests(out) == before
+    for damage in ("{}", "{"):
+        write_known(out / "model/seed-0/fold-01", {"metrics.json": damage})
+        with pytest.raises(RequestError, match="earlier version|nobody can say what was tested"):
+            evaluate_model(finished / "model", corpus, output_dir=out)
+    (out / "model/seed-0/fold-01/metrics.json").unlink()
+    with pytest.raises(RequestError, match="a report of something else"):
+        evaluate_model(finished / "model", corpus, output_dir=out)
+    with pytest.raises(RequestError, match="is the folder of a run"):
+        evaluate_model(finished / "model", corpus, output_dir=finished)

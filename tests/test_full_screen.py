@@ -17,7 +17,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A finished run of two variants, and people whom its model was not trained on."""
     folder = tmp_path_factory.mktemp("full")
     root = write_corpus(folder / "corpus", split=SPLIT, takes=1)
-    others = write_corpus(folder / "others", speakers=("f8", "m9"), takes=1)
+    others = write_corpus(folder / "others", speakers=("f8", "m9"), takes=1, first=6)
     other = {"name": "other", "base": "direct", "set": {"model.emotion_loss": "cross-entropy"}}
     recipe = given_split(root, variants=["direct", other])
     recipe["stages"]["finetune"]["num_train_epochs"] = 1

@@ -21,7 +21,7 @@ from transformers import pipeline
 from transformers.models.hubert.modeling_hubert import HubertAttention
 
 from gmp_atl_hf import GMPATLConfig, GMPATLTrainer, HubertForGMPATL, HubertForGMPATLMultiTask, LoraSettings, add_lora
-from gmp_atl_hf.checkpoints import load_emotion_model, seen_speakers
+from gmp_atl_hf.checkpoints import heard_recordings, load_emotion_model, seen_speakers
 from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.data.audio import read_clip
 from gmp_atl_hf.errors import RequestError
@@ -296,6 +296,8 @@ def test_the_adapter_alone_scores_and_merges_as_the_model(
     merged, model = (load_file(folder / "model.safetensors") for folder in (tmp_path / "merged", finished / "model"))
     torch.testing.assert_close(merged, model, rtol=0, atol=0)
     assert seen_speakers(tmp_path / "merged") == seen_speakers(finished / "model")
+    heard = [heard_recordings(place) for place in (tmp_path / "merged", finished / "model", finished / "model/adapter")]
+    assert heard[0] == heard[1] == heard[2] != set()
     assert (tmp_path / "merged/preprocessor_config.json").is_file()
 
     assert main(["merge", str(finished / "model"), str(tmp_path / "again")]) == 2
@@ -362,3 +364,4 @@ def test_an_adapter_is_pushed_alone_and_loaded_from_the_hub(
     merged, model = (load_file(tmp_path / name / "model.safetensors") for name in ("merged", "run/model"))
     torch.testing.assert_close(merged, model, rtol=0, atol=0)
     assert seen_speakers(tmp_path / "merged") == seen_speakers(tmp_path / "run/model")
+    assert heard_recordings(tmp_path / "merged") == heard_recordings(tmp_path / "run/model") != set()

@@ -36,6 +36,7 @@ SENT = {
     "README.md",
     "config.json",
     "confusion.png",
+    "heard_recordings.json",
     "model.safetensors",
     "preprocessor_config.json",
     "recipe.yaml",

@@ -14,7 +14,7 @@ import pytest
 
 from audio_files import tone, write_audio
 from gmp_atl_hf.card import method
-from gmp_atl_hf.checkpoints import seen_speakers
+from gmp_atl_hf.checkpoints import heard_recordings, seen_speakers
 from gmp_atl_hf.data.audio import read_audio
 from gmp_atl_hf.data.table import Corpus, read_corpora
 from gmp_atl_hf.errors import RequestError
@@ -151,6 +151,14 @@ def test_its_people_count_as_heard_by_every_model_after_it(replayed: dict[str, A
     assert "replay/unknown" in seen_speakers(step(replayed, "replay", "3-retrain"))
     assert "replay/unknown" in seen_speakers(replayed["folder"] / "model")
     assert "replay/unknown" not in seen_speakers(step(replayed, "gmp-atl", "4-finetune"))
+
+
+def test_its_recordings_count_as_heard_by_every_model_after_it(replayed: dict[str, Any]) -> None:
+    corpus = heard_recordings(step(replayed, "replay", "1-multitask"))
+    for name, extra in (("replay", 3), ("gmp-atl", 0), ("shuffled", 8)):
+        retrained, tested = (heard_recordings(step(replayed, name, one)) for one in ("3-retrain", "4-finetune"))
+        assert retrained == tested >= corpus and len(tested - corpus) == extra
+    assert heard_recordings(replayed["folder"] / "model") == heard_recordings(step(replayed, "replay", "3-retrain"))
 
 
 def test_report_and_card_say_how_much_was_heard(replayed: dict[str, Any]) -> None:

@@ -36,13 +36,14 @@ from runs import (
 from test_verify_report import verify
 
 STEPS = ("1-multitask", "2-pseudo-labels", "3-retrain", "4-finetune")
-MODEL = {"config.json", "model.safetensors", "preprocessor_config.json", "step.json", "training.json"}
+WEIGHTS = {"config.json", "model.safetensors", "preprocessor_config.json"}
+MODEL = WEIGHTS | {"heard_recordings.json", "step.json", "training.json"}
 FAMILIES = ("families", "family", "family_data2vec", "family_wavlm", "family_whisper")
 CONFIGURATION_CODE = {f"{name}_gmp_atl.py" for name in ("configuration", "frames", *FAMILIES)}
 CLASSIFIER = ("adapters", "encoding", "heads", "losses", "modeling")
 CLASSIFIER_CODE = CONFIGURATION_CODE | {f"{name}_gmp_atl.py" for name in CLASSIFIER}
 FILES = {
-    "backbone": {"config.json", "model.safetensors", "preprocessor_config.json", "step.json"},
+    "backbone": WEIGHTS | {"step.json"},
     "1-multitask": MODEL | CONFIGURATION_CODE | {"dev_logits.jsonl"},
     "2-pseudo-labels": {"codebooks.json", "codebooks.safetensors", "labels.parquet", "step.json"},
     "3-retrain": MODEL | CONFIGURATION_CODE,

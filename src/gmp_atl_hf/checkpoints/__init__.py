@@ -17,6 +17,7 @@ from .checkpoint import (
     speakers_seen_by,
 )
 from .heard_by import maybe_seen_stamp
+from .heard_recordings import heard_recordings, short_hash, write_heard_recordings
 from .loading_errors import explained, quiet_transformers
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "default_feature_extractor",
     "describe_backbone",
     "explained",
+    "heard_recordings",
     "identify_weights",
     "load_emotion_model",
     "load_feature_extractor",
@@ -36,5 +38,7 @@ __all__ = [
     "save_scratch_backbone",
     "scratch_config",
     "seen_speakers",
+    "short_hash",
     "speakers_seen_by",
+    "write_heard_recordings",
 ]

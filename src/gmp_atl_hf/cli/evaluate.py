@@ -1,4 +1,4 @@
-"""`gmp-atl evaluate`: test a finished model, ours or anybody's, and refuse speakers that it was trained on."""
+"""`gmp-atl evaluate`: test a finished model, ours or anybody's, and refuse what it was trained on."""
 
 from __future__ import annotations
 
@@ -27,13 +27,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         *("--unseen-only", "--unheard-only"),  # the second is its former name
         action="store_true",
-        help="leave out the speakers that the model was trained on, and list them",
+        help="leave out the speakers that the model was trained on, known by name or by a recording, and list them",
     )
     parser.add_argument("--split", choices=("train", "dev", "test"), help="only this part of the corpus' own split")
     parser.add_argument(
         "--batch-size", metavar="N", type=int, default=8, help="clips per batch; the scores stay the same"
     )
-    parser.add_argument("--output-dir", metavar="DIR", help="write report and predictions there (default: nowhere)")
+    parser.add_argument(
+        "--output-dir",
+        metavar="DIR",
+        help="write report and predictions there, a folder for each test (default: nowhere)",
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of as a table")
 
 

@@ -16,17 +16,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def perform(arguments: argparse.Namespace) -> int:
-    """Merge an adapter; labels, temperature and speakers are those that it was saved with."""
+    """Merge an adapter; labels, temperature, speakers and recordings heard are those that it was saved with."""
     output = Path(arguments.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RequestError(f"{output} is there already", "a folder that is new or empty", "choose another one")
     from ..checkpoints import (
         Adapter,
+        heard_recordings,
         load_emotion_model,
         load_feature_extractor,
         locate,
         quiet_transformers,
         read_config,
+        write_heard_recordings,
     )
 
     adapter, fix = locate(arguments.adapter), "a run whose fine-tuning has lora leaves one in runs/<name>/model/adapter"
@@ -34,8 +36,10 @@ def perform(arguments: argparse.Namespace) -> int:
     if Adapter.find(adapter) is None:
         raise RequestError(f"{adapter} is a whole model", "an adapter", "there is nothing to merge: use it as it is")
     model, extractor = load_emotion_model(adapter), load_feature_extractor(adapter)
+    heard = heard_recordings(adapter)
     with quiet_transformers():
         model.save_pretrained(output)
     extractor.save_pretrained(output)
+    write_heard_recordings(output, heard)
     say(f"Model: {output}")
     return DONE

@@ -47,6 +47,7 @@ class AnyModel:
     """
 
     corpus_labels = None
+    heard = frozenset[str]()
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A finished model, ours or anybody's, tested on a corpus; speakers that it is known to have seen are refused."""
+"""A finished model, ours or anybody's, tested on a corpus; speakers and recordings that it knows are refused."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from ..inference.audio_classifiers import is_ours
 from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
 from ..protocols.speakers import is_unknown
 from ..report.build import FoldResult, build_report, write_report
-from ..run_folder.layout import METRICS_FILE, MODEL, PREDICTIONS_FILE, RunFolder
-from ..run_folder.lock import refuse_file
+from ..run_folder.layout import METRICS_FILE, MODEL, PREDICTIONS_FILE
 from .any_model import AnyModel
+from .evaluation_folder import SETTINGS, place_of_test, refuse_other_results, settings_of_test
 from .own_model import OwnModel
+from .same_recordings import refuse_heard, without_heard
 from .steps import write_left_out
 from .tested_model import TestedModel, keep
 
@@ -50,10 +51,10 @@ def evaluate_model(
             other, label of the model → emotion of the corpus, or None where it means none of them.
         dimensions: For a model that gives values on scales such as arousal: emotion → scale → where its centre lies,
             in the model's units; a recording has the emotion whose centre is nearest.
-        unseen_only: Leave out speakers that the model has seen instead of refusing them.
+        unseen_only: Leave out speakers that the model has seen, under any name, instead of refusing them.
         split: Only this part of the corpus' own split.
         batch_size: Clips per device and batch; it does not change the scores.
-        output_dir: Where to write the report and the predictions; None for nowhere.
+        output_dir: Where to write the report and the predictions; None for nowhere. The same test replaces itself.
         command: The command behind the numbers.
 
     Returns:
@@ -61,10 +62,13 @@ def evaluate_model(
         that occur among the tested recordings; those that the model has no answer for are left out, listed and stamped.
 
     Raises:
-        RequestError: The model cannot be tested, its labels and the corpus' do not fit, or it has seen a speaker.
+        RequestError: The model cannot be tested, its labels and the corpus' do not fit, or it has seen a speaker or
+            heard a recording; or in `output_dir` there is a run, or a test made from something else.
     """
+    chosen = {"labels": labels, "dimensions": dimensions, "unseen_only": unseen_only, "split": split}
+    settings = settings_of_test(model, corpus, **chosen)
     if output_dir is not None:
-        refuse_file(Path(output_dir))
+        refuse_other_results(Path(output_dir), settings)
     tested = _open(model, labels, dimensions)
     with PartialState().main_process_first():
         found = read_corpora([dict(corpus)], labels=tested.corpus_labels)
@@ -75,9 +79,13 @@ def evaluate_model(
     if unseen_only:
         table, others = _unseen(table, tested.seen, model)
         left_out += others
+        table, others = without_heard(table, found.digests, tested.heard, model)
+        left_out += others
     fitted = tested.fit(table)
     table, left_out = fitted.table, left_out + fitted.left_out
-    rows = tested.predict(fitted, batch_size, _refuse_seen(table, tested.seen, model))
+    held_out = _refuse_seen(table, tested.seen, model)
+    refuse_heard(table, found.digests, tested.heard, model)
+    rows = tested.predict(fitted, batch_size, held_out)
     report = build_report(
         name=f"{_called(model)} on {found.info.name}",
         variants={"model": [FoldResult(0, 1, rows)]},
@@ -94,10 +102,8 @@ def evaluate_model(
     )
     if output_dir is not None and PartialState().is_main_process:
         folder = Path(output_dir)
-        # As in a run, so that `gmp-atl compare` reads it too.
-        place = RunFolder(folder).fold("model", 0, 1)
-        metrics = {"model": str(model), "command": command, "temperature": None}
-        write_known(place.path, {PREDICTIONS_FILE: jsonl_of(rows), METRICS_FILE: json_of(metrics)})
+        metrics = {"model": str(model), "command": command, "temperature": None, SETTINGS: settings}
+        write_known(place_of_test(folder).path, {PREDICTIONS_FILE: jsonl_of(rows), METRICS_FILE: json_of(metrics)})
         write_left_out(folder, left_out)
         write_report(report, folder)
     PartialState().wait_for_everyone()

@@ -10,7 +10,13 @@ from typing import Any
 
 from ..card.card import write_model_card
 from ..card.usage import write_usage
-from ..checkpoints import load_feature_extractor, load_model, quiet_transformers
+from ..checkpoints import (
+    heard_recordings,
+    load_feature_extractor,
+    load_model,
+    quiet_transformers,
+    write_heard_recordings,
+)
 from ..errors import RequestError, counted
 from ..files import STEP_FILE, check_files, read_json, remember
 from ..modeling.adapters_gmp_atl import ADAPTER_MODEL_CONFIG
@@ -142,6 +148,7 @@ def _write_model(plan: RunPlan, folder: Path, chosen: PlannedFold, folds: Sequen
     with quiet_transformers():
         model.save_pretrained(folder)
     load_feature_extractor(source).save_pretrained(folder)
+    write_heard_recordings(folder, heard_recordings(source))
     if (source / ADAPTER).is_dir():
         shutil.copytree(source / ADAPTER, folder / ADAPTER, dirs_exist_ok=True)
         model.config.to_json_file(folder / ADAPTER / ADAPTER_MODEL_CONFIG)  # with its temperature

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -113,6 +114,7 @@ class Planner:
         common_backbone: The recipe's own backbone, which variants have unless they set another.
         processes: Processes that share each training.
         replays: Variant → its plain speech, for those that have any.
+        digests: id → hash of the samples, of the recordings that were decoded.
         shows_bars: Whether the steps show progress bars, which those of several jobs would draw over each other.
     """
 
@@ -124,6 +126,7 @@ class Planner:
     processes: int = 1
     shows_bars: bool = True
     replays: Mapping[str, Replay] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     def describe(self, work: str) -> str | None:
         """What a progress bar says of some work; None for no bar."""
@@ -186,6 +189,8 @@ class _FoldPlan:
         speech = planner.replays.get(variant)
         self.replay = None if speech is None else speech.beside(self.train)
         self.replay_hash = None if speech is None or self.replay is None else speech.fingerprint(self.replay)
+        # Plain speech of other variants may have the same ids.
+        self.digests = ChainMap(planner.digests, {} if speech is None else speech.digests)
         self.steps: dict[str, PlannedStep] = {}
 
     def make(self) -> PlannedFold:
@@ -330,6 +335,7 @@ class _FoldPlan:
             front_end_cache=self._front_end_cache(stage, method),
             description=self.planner.describe(description),
             held_out=self.held_out,
+            digests=self.digests,
             replay=self._heard if stage == "retrain" else None,
         )
 

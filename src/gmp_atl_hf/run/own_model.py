@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset
 
-from ..checkpoints import load_emotion_model, load_feature_extractor, seen_speakers
+from ..checkpoints import heard_recordings, load_emotion_model, load_feature_extractor, seen_speakers
 from ..data.columns import replace_column
 from ..errors import RequestError, nearest
 from ..protocols.leakage import HeldOut
@@ -32,7 +32,7 @@ class OwnModel:
         self.checkpoint, self.corpus_labels = checkpoint, labels
         self.emotions = load_emotion_model(str(checkpoint)).config.emotions
         load_feature_extractor(checkpoint)  # all of the model is read here: a damaged one is refused before the corpus
-        self.seen = seen_speakers(checkpoint)
+        self.seen, self.heard = seen_speakers(checkpoint), heard_recordings(checkpoint)
 
     def fit(self, table: Dataset) -> Fitted:
         """Number the emotions as the model does, and refuse those that it does not tell."""

@@ -156,6 +156,7 @@ def plan_run(
         recipe.backbone,
         processes.num_processes,
         replays=replays,
+        digests=dict(corpus.digests),
     )
     planned = _plan_folds(planner, variants, recipe.seeds, every_fold)
     changes = RecipeChanges.since(output_dir, recipe)

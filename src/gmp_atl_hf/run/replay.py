@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Replay:
         found: How many recordings the folder has.
         left_out: Those that cannot be read or are too short, with the reason.
         problems: What is odd about them, one sentence each.
+        digests: Hash of the samples of each recording, by id.
     """
 
     spec: ReplaySpec
@@ -40,6 +41,7 @@ class Replay:
     found: int
     left_out: tuple[LeftOut, ...] = ()
     problems: tuple[str, ...] = ()
+    digests: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def table(self) -> datasets.Dataset:
@@ -90,7 +92,9 @@ def read_replays(recipe: Recipe, variants: Mapping[str, Method], corpus: Corpus)
         )
     read = {spec: _read(spec, corpus, recipe.data.short_clips) for spec in dict.fromkeys(specs.values())}
     replays = {
-        spec: Replay(spec, Recordings(speech.table), found, tuple(speech.left_out), tuple(speech.problems))
+        spec: Replay(
+            spec, Recordings(speech.table), found, tuple(speech.left_out), tuple(speech.problems), dict(speech.digests)
+        )
         for spec, (speech, found) in read.items()
     }
     return {name: replays[spec] for name, spec in specs.items()}

@@ -19,7 +19,14 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..checkpoints import load_emotion_model, load_feature_extractor, load_model, quiet_transformers, seen_speakers
+from ..checkpoints import (
+    load_emotion_model,
+    load_feature_extractor,
+    load_model,
+    quiet_transformers,
+    seen_speakers,
+    write_heard_recordings,
+)
 from ..data.columns import replace_column, row_in_words
 from ..data.corpora import LeftOut
 from ..errors import DivergenceError
@@ -53,9 +60,9 @@ CHECKPOINTS = "checkpoints"
 def train(folder: Path, task: Training) -> None:
     """Steps 1, 3 and 4: train a model and save it.
 
-    A training that was cut off goes on from its last whole checkpoint. Written: the model with configuration and
-    feature extractor, for emotion models `dev_logits.jsonl`, from which the temperature is fitted, and last of all
-    `training.json` (best step, updates, development metrics, the log).
+    A training that was cut off goes on from its last whole checkpoint. Written: the model with configuration,
+    feature extractor and `heard_recordings.json`, for emotion models `dev_logits.jsonl`, from which the temperature is
+    fitted, and last of all `training.json` (best step, updates, development metrics, the log).
 
     With `lora` the saved model has its adapters merged, so whatever comes next is as after any training; the adapter
     by itself is in `adapter/`.
@@ -65,7 +72,7 @@ def train(folder: Path, task: Training) -> None:
         task: What to train.
     """
     state = PartialState()
-    seen = task.seen_speakers()
+    seen, heard = task.seen_speakers(), task.heard_recordings()
     if (folder / TRAINING_FILE).is_file() and is_whole(folder):
         # Cut off while the checkpoints were being deleted, of which some may be half gone.
         if state.is_main_process:
@@ -110,10 +117,12 @@ def train(folder: Path, task: Training) -> None:
         if adapters is not None:
             adapters.save_and_merge(folder / ADAPTER)
             feature_extractor.save_pretrained(folder / ADAPTER)
+            write_heard_recordings(folder / ADAPTER, heard)
             remember(folder / ADAPTER, (folder / ADAPTER).iterdir())  # it is also used without this folder's notes
         with quiet_transformers():
             (model.without_frame_heads() if isinstance(model, HubertForGMPATLJoint) else model).save_pretrained(folder)
         feature_extractor.save_pretrained(folder)
+        write_heard_recordings(folder, heard)
         if dev_logits is not None and task.dev is not None:
             names = task.dev.features["emotion"].names
             rows = zip(task.dev["id"], task.dev["emotion"], dev_logits.tolist(), strict=True)

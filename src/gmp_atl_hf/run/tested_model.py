@@ -43,6 +43,11 @@ class TestedModel(Protocol):
         ...
 
     @property
+    def heard(self) -> frozenset[str]:
+        """What recordings it knows, see `heard_recordings`."""
+        ...
+
+    @property
     def corpus_labels(self) -> Mapping[str, str | None] | None:
         """What becomes of the corpus' emotions when it is read; None for nothing."""
         ...

@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 
 from ..batching.conv_features import PRECISION
-from ..checkpoints import seen_speakers
+from ..checkpoints import heard_recordings, seen_speakers, short_hash
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..protocols.leakage import NO_TEST_SET, HeldOut
 from ..pseudo_labels.codebook import codebook_speakers
@@ -69,6 +69,7 @@ class Training:
         description: What the progress bar says.
         held_out: What will be tested: nothing of it may be in any of the above.
         also_seen: Whom a teacher has seen.
+        digests: id → hash of the samples, of the rows of which it is known.
         replay: Rows of plain speech to train on as well; they follow from the step with their frame labels.
         trainer: Makes the trainer; None for `GMPATLTrainer`.
     """
@@ -92,6 +93,7 @@ class Training:
     description: str | None = field(default=None, metadata=NOT_KEYED)
     held_out: HeldOut = field(default=NO_TEST_SET, metadata=NOT_KEYED)
     also_seen: tuple[str, ...] = field(default=(), metadata=NOT_KEYED)
+    digests: Mapping[str, str] = field(default_factory=dict, metadata=NOT_KEYED)
     replay: datasets.Dataset | None = field(default=None, metadata=NOT_KEYED)
     trainer: Callable[..., GMPATLTrainer] | None = field(default=None, metadata=NOT_KEYED)
 
@@ -131,3 +133,11 @@ class Training:
             self.held_out.refuse_speakers(clustered, f"the codebooks in {codebooks} were fitted on")
             seen.update(clustered)
         return sorted(seen)
+
+    def heard_recordings(self) -> set[str]:
+        """Short hashes of the recordings that the trained model, or one before it, will have heard, as far as known."""
+        ids = (one for part in (self.train, self.dev, self.replay) if part is not None for one in part["id"])
+        heard = {short_hash(self.digests[one]) for one in ids if one in self.digests}
+        for checkpoint in dict.fromkeys((self.start.locate(), self.backbone.locate())):
+            heard |= heard_recordings(checkpoint)
+        return heard

@@ -1,0 +1,70 @@
+"""Where the test of a finished model goes: a folder of its own, in which the same test alone replaces itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import RequestError
+from ..files import read_json
+from ..run_folder.layout import RECIPE_FILE, REPORT_FILE, FoldFolder, RunFolder
+from ..run_folder.lock import refuse_file
+from ..run_folder.step_folder import differences
+
+SETTINGS = "settings"
+"""In `metrics.json` of the test: from what it was made, as far as numbers may depend on it."""
+
+
+def place_of_test(folder: Path) -> FoldFolder:
+    """Where predictions and metrics are: as in a run of one model, one seed and one fold, so that others read it."""
+    return RunFolder(folder).fold("model", 0, 1)
+
+
+def settings_of_test(model: str | Path, corpus: Mapping[str, Any], **others: Any) -> dict[str, Any]:
+    """From what a test is made, JSON types; a folder or file is the same however its path is written."""
+    named = {**others, "model": str(model), "corpus": dict(corpus)}
+    if (place := Path(model)).exists():
+        named["model"] = str(place.resolve())
+    if corpus.get("root") is not None:
+        named["corpus"]["root"] = str(Path(corpus["root"]).resolve())
+    plain: dict[str, Any] = json.loads(json.dumps(named, default=str))
+    return plain
+
+
+def refuse_other_results(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds a run, or a test that was made from something else.
+
+    Args:
+        folder: Where the test is to go, there or not.
+        settings: What `settings_of_test` gives for it.
+
+    Raises:
+        RequestError: Says what is there, and in what it differs.
+    """
+    refuse_file(folder)
+    found, fix = None, "choose another --output-dir"
+    if (folder / RECIPE_FILE).is_file():
+        found = f"{folder} is the folder of a run"
+    elif (metrics := place_of_test(folder).metrics).is_file():
+        found, fix = _other_test(folder, metrics, settings), f"{fix}, or delete {folder}"
+    elif (folder / REPORT_FILE).is_file():
+        found = f"{folder} holds a report of something else"
+    if found is not None:
+        expected = "a folder of its own for each test; the same test may be made again in its folder"
+        raise RequestError(found, expected, fix)
+
+
+def _other_test(folder: Path, metrics: Path, settings: Mapping[str, Any]) -> str | None:
+    """What a test is that was made from something else; None for the same one."""
+    try:
+        noted = read_json(metrics)
+    except RequestError as error:
+        return f"{folder} holds a test of which nobody can say what was tested: {error.found}"
+    before = noted.get(SETTINGS)
+    if before is None:
+        return f"{folder} holds a test of {noted.get('model')} by an earlier version, which did not note on what"
+    if not (differ := differences(before, settings)):
+        return None
+    return f"{folder} holds a test of {before['model']} on {before['corpus']['name']}: {'; '.join(differ[:5])}"
