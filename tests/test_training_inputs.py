@@ -49,10 +49,14 @@ OTHERS: dict[str, Any] = {
     "description": "a bar",
     "held_out": HeldOut(frozenset({"c/b"})),
     "also_seen": ("c/c",),
+    "digests": {"c/a": "hash"},
     "replay": ROWS,
     "trainer": print,
 }
-FREE = {"model_class", "max_steps", "train", "dev", "description", "held_out", "also_seen", "replay", "trainer"}
+FREE = {
+    *("model_class", "max_steps", "train", "dev", "description", "held_out", "also_seen", "digests", "replay"),
+    "trainer",
+}
 
 
 def test_every_field_is_looked_at() -> None:
