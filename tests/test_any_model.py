@@ -233,6 +233,7 @@ def test_a_dimensional_model_has_the_emotion_of_the_nearest_centre_and_none_with
         apart = {name: abs(arousal - place) for name, place in places.items()}
         assert row["predicted"] == min(apart, key=apart.__getitem__).lower()
     assert any("Not used: dominance." in note for note in report["notes"])
+    options[-1] = str(tmp_path / "other")
     assert main(words_of(model, corpus, *options, "--labels", "arousal=anger")) == 2
     assert "leave out --labels" in capsys.readouterr().err
 

@@ -69,7 +69,7 @@ def test_new_speakers_are_tested_and_the_numbers_are_those_of_the_predictions(
 
 
 def test_one_new_speaker_is_no_speakers(finished: Path, tmp_path: Path) -> None:
-    report = evaluate_model(finished / "model", corpus_of(write_corpus(tmp_path / "one", ["f9"])))
+    report = evaluate_model(finished / "model", corpus_of(write_corpus(tmp_path / "one", ["f9"], first=6)))
     assert report["protocol"]["sentence"].endswith(": 1 speaker, whom it is not known to have been trained on.")
 
 
@@ -169,11 +169,14 @@ def test_a_report_of_something_else_is_not_replaced(
         assert said in refused.value.found and refused.value.fix == f"choose another --output-dir, or delete {out}"
     words = ["evaluate", str(finished / "model"), "--corpus", "folder", "--root", str(others), "--output-dir"]
     assert main([*words, str(out), "--options", "speaker=parent"]) == 2
-    assert f"holds a test of {finished / 'model'} on folder: corpus.speaker: " in capsys.readouterr().err
+    said = f"holds a test of {finished / 'model'} that was made from other settings: corpus.speaker: "
+    assert said in capsys.readouterr().err
     assert digests(out) == before
-    for damage in ("{}", "{"):
+    for damage in ("{}", "{", "[]", '{"settings": 3}', '{"settings": {"model": "m"}}'):
         write_known(out / "model/seed-0/fold-01", {"metrics.json": damage})
-        with pytest.raises(RequestError, match="earlier version|nobody can say what was tested"):
+        with pytest.raises(
+            RequestError, match="earlier version|nobody can say what was tested|made from other settings"
+        ):
             evaluate_model(finished / "model", corpus, output_dir=out)
     (out / "model/seed-0/fold-01/metrics.json").unlink()
     with pytest.raises(RequestError, match="a report of something else"):

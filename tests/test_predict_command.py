@@ -67,6 +67,13 @@ def test_the_table_has_a_line_for_each_recording_and_aligned_columns(run: Run, r
     assert "Traceback" not in err
 
 
+def test_options_may_stand_between_the_model_and_the_recordings(
+    model: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["predict", str(model), "--format", "jsonl", str(recordings)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
 def test_jsonl_is_an_object_for_each_input_with_the_scores_of_the_classifier(run: Run, recordings: Path, model: Path):
     status, out, _ = run(recordings / "b.wav", recordings / "a", recordings / "b.wav", "--format", "jsonl")
     assert status == 0
@@ -217,7 +224,7 @@ def test_wrong_requests_end_with_status_2_before_a_model_is_loaded(
     (tmp_path / "calls.csv").touch()
     good = recordings / "b.wav"
     for words, message in [
-        ([], "is taken for the model"),
+        ([], "what is there is taken for the first"),
         ([tmp_path / "no.wav", good], f"there is nothing at {tmp_path / 'no.wav'}"),
         (["-"], "use /dev/stdin"),
         ([good, tmp_path / "*.wav"], "without quotes"),

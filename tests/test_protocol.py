@@ -480,6 +480,18 @@ def test_a_table_of_one_emotion_is_refused_and_a_test_of_one_is_told():
     assert "the test of fold 1 has recordings of one emotion only" in sentence
 
 
+def test_settings_of_another_type_are_refused_and_lists_are_tuples():
+    for wrong, said in (
+        ({"kind": "group-k-fold", "folds": "5"}, "num_folds is '5'"),
+        ({"dev_speakers": True}, "dev_speakers is True"),
+        ({"kind": "cross-corpus", "test": "emodb"}, "test_corpora is 'emodb'"),
+    ):
+        with pytest.raises(RequestError, match=said):
+            Protocol(**wrong)
+    listed = Protocol("cross-corpus", test=["emodb"])
+    assert listed == Protocol("cross-corpus", test=("emodb",)) and hash(listed)
+
+
 def test_names_are_ordered_as_people_order_them():
     assert natural_order(["s10", "s2", "b", "3", "03", "a1b2"]) == ["03", "3", "a1b2", "b", "s2", "s10"]
 

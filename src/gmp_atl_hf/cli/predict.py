@@ -34,7 +34,7 @@ _TABLE_FIX = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     add_model(parser)
-    parser.add_argument("paths", metavar="PATH", nargs="*", help="a recording, or a folder with all below it")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="a recording, or a folder with all below it")
     parser.add_argument(
         "--format",
         choices=FORMATS,
@@ -64,12 +64,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def perform(arguments: argparse.Namespace) -> int:
     """Score the emotions of recordings; status 1 if some could not be read; the others are scored all the same."""
-    if not arguments.paths:
-        raise RequestError(
-            f"nothing to score: {arguments.model} is taken for the model",
-            f"{PROGRAM} predict MODEL PATH …: a model, and then recordings or folders",
-            "name both, the model first",
-        )
     output = None
     if arguments.output is not None:
         output = writable_output(Path(arguments.output), "predictions.jsonl", "leave --output out and use > or |")

@@ -101,7 +101,10 @@ class _Parser(argparse.ArgumentParser):
     """Raises instead of exiting, so that all wrong requests look alike."""
 
     def error(self, message: str) -> NoReturn:
-        raise RequestError(message, self.format_usage().removeprefix("usage: ").strip(), f"see {self.prog} --help")
+        fix, order = f"see {self.prog} --help", [str(each.metavar) for each in self._get_positional_actions()]
+        if "are required" in message and len(order) > 1:
+            fix = f"{' and '.join(order)} are told apart by their order: what is there is taken for the first; {fix}"
+        raise RequestError(message, self.format_usage().removeprefix("usage: ").strip(), fix)
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         if is_first_process():  # the help, too, once is enough

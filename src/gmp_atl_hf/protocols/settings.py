@@ -32,6 +32,7 @@ class ProtocolSettings:
     allow_shared_speakers: bool = field(default=False, metadata={"quiet": True})
 
     def __post_init__(self) -> None:
+        self._refuse_other_types()
         if self.kind not in KINDS:
             raise RequestError(
                 f"no protocol is called {self.kind!r}",
@@ -65,6 +66,18 @@ class ProtocolSettings:
             )
         if self.seed < 0:
             raise RequestError(f"the protocol's seed is {self.seed}", "0 or more", "seed: 0")
+
+    def _refuse_other_types(self) -> None:
+        """Refuse what a recipe refuses while it is read, and make tuples of lists."""
+        for name in ("num_folds", "dev_speakers", "seed"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise RequestError(f"the protocol's {name} is {value!r}", "a whole number", f"{name}=2")
+        for name in ("train_corpora", "test_corpora"):
+            if isinstance(names := getattr(self, name), str):
+                raise RequestError(f"the protocol's {name} is {names!r}", "a list of corpora", f"{name}=[{names!r}]")
+            if names is not None:
+                object.__setattr__(self, name, tuple(names))
 
 
 def under_either_name(given: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from ..run_folder.layout import METRICS_FILE, MODEL, PREDICTIONS_FILE
 from .any_model import AnyModel
 from .evaluation_folder import SETTINGS, place_of_test, refuse_other_results, settings_of_test
 from .own_model import OwnModel
-from .same_recordings import refuse_heard, without_heard
+from .same_recordings import KnownRecordings
 from .steps import write_left_out
 from .tested_model import TestedModel, keep
 
@@ -73,18 +73,19 @@ def evaluate_model(
     with PartialState().main_process_first():
         found = read_corpora([dict(corpus)], labels=tested.corpus_labels)
     table, left_out = found.table, list(found.left_out)
+    known = KnownRecordings.of(str(model), tested.heard, table, found.digests)
     if split is not None:
         table, others = _of_split(table, split)
         left_out += others
     if unseen_only:
         table, others = _unseen(table, tested.seen, model)
         left_out += others
-        table, others = without_heard(table, found.digests, tested.heard, model)
+        table, others = known.left_out_of(table)
         left_out += others
     fitted = tested.fit(table)
     table, left_out = fitted.table, left_out + fitted.left_out
     held_out = _refuse_seen(table, tested.seen, model)
-    refuse_heard(table, found.digests, tested.heard, model)
+    known.refuse(table, "--unseen-only tests on the other speakers; or give another corpus")
     rows = tested.predict(fitted, batch_size, held_out)
     report = build_report(
         name=f"{_called(model)} on {found.info.name}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,18 @@ def place_of_test(folder: Path) -> FoldFolder:
 
 def settings_of_test(model: str | Path, corpus: Mapping[str, Any], **others: Any) -> dict[str, Any]:
     """From what a test is made, JSON types; a folder or file is the same however its path is written."""
-    named = {**others, "model": str(model), "corpus": dict(corpus)}
-    if (place := Path(model)).exists():
-        named["model"] = str(place.resolve())
-    if corpus.get("root") is not None:
-        named["corpus"]["root"] = str(Path(corpus["root"]).resolve())
+    found = {name: _place(each) if name == "root" or os.sep in str(each) else each for name, each in corpus.items()}
+    named = {**others, "model": _place(str(model)), "corpus": found}
     plain: dict[str, Any] = json.loads(json.dumps(named, default=str))
     return plain
+
+
+def _place(value: Any) -> Any:
+    """A path of something that is there, written out; anything else as it is."""
+    if not isinstance(value, str | Path) or not str(value):
+        return value
+    place = Path(value).expanduser()
+    return str(place.resolve()) if place.exists() else value
 
 
 def refuse_other_results(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -58,13 +64,16 @@ def refuse_other_results(folder: Path, settings: Mapping[str, Any]) -> None:
 
 def _other_test(folder: Path, metrics: Path, settings: Mapping[str, Any]) -> str | None:
     """What a test is that was made from something else; None for the same one."""
+    unclear = f"{folder} holds a test of which nobody can say what was tested"
     try:
         noted = read_json(metrics)
     except RequestError as error:
-        return f"{folder} holds a test of which nobody can say what was tested: {error.found}"
-    before = noted.get(SETTINGS)
-    if before is None:
+        return f"{unclear}: {error.found}"
+    if not isinstance(noted, Mapping):
+        return f"{unclear}: {metrics} is no mapping"
+    if (before := noted.get(SETTINGS)) is None:
         return f"{folder} holds a test of {noted.get('model')} by an earlier version, which did not note on what"
     if not (differ := differences(before, settings)):
         return None
-    return f"{folder} holds a test of {before['model']} on {before['corpus']['name']}: {'; '.join(differ[:5])}"
+    model = before.get("model") if isinstance(before, Mapping) else noted.get("model")
+    return f"{folder} holds a test of {model} that was made from other settings: {'; '.join(differ[:5])}"

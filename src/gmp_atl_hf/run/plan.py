@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import PartialState
 
 from ..batching.feature_store import refuse_no_folder
-from ..checkpoints import describe_backbone, maybe_seen_stamp, speakers_seen_by
+from ..checkpoints import describe_backbone, heard_recordings, maybe_seen_stamp, speakers_seen_by
 from ..data.fingerprints import Recordings, combine
 from ..data.table import Corpus, read_corpora
 from ..errors import RequestError, counted
@@ -28,6 +28,7 @@ from .fold_plan import PlannedFold, Planner, known_genders
 from .processes import join_processes
 from .recipe_changes import RecipeChanges
 from .replay import describe_replay, hears_plain_speech, read_replays, replay_notes
+from .same_recordings import KnownRecordings
 from .search import refuse_nobody_to_choose
 from .stages import backbone_fields, check_stage_settings
 
@@ -143,7 +144,9 @@ def plan_run(
     protocol = Protocol(**vars(recipe.protocol))
     every_fold = protocol.folds(corpus.table)
     asked = _asked(folds, every_fold, protocol)
-    stamps = _stamps(variants, backbones, [fold for fold in every_fold if fold.number in asked])
+    tests = [fold for fold in every_fold if fold.number in asked]
+    stamps = _stamps(variants, backbones, tests)
+    _refuse_heard(variants, corpus, tests)
     notes = [*_notes(variants, corpus, every_fold), *replay_notes(variants, replays.values())]
     _check_stages(variants, backbones, corpus.table.features["emotion"].names)
     refuse_nobody_to_choose(recipe.search, [f.number for f in every_fold if f.number in asked and not f.dev])
@@ -235,6 +238,16 @@ def _stamps(variants: Mapping[str, Method], backbones: Backbones, folds: Iterabl
         if maybe_seen(seen, tested):
             stamps.append(maybe_seen_stamp(str(each.backbone)))
     return list(dict.fromkeys(stamps))
+
+
+def _refuse_heard(variants: Mapping[str, Method], corpus: Corpus, folds: Iterable[Fold]) -> None:
+    """Refuse backbones that know test recordings, or others of their speakers, under whatever names."""
+    tested = {speaker for fold in folds if fold.speaker_independent for speaker in fold.test}
+    rows = [row for row, speaker in enumerate(corpus.table["speaker"]) if speaker in tested]
+    for backbone in dict.fromkeys(each.backbone for each in variants.values() if isinstance(each.backbone, str)):
+        if heard := heard_recordings(backbone):
+            known = KnownRecordings.of(f"the backbone {backbone}", heard, corpus.table, corpus.digests)
+            known.refuse(corpus.table.select(rows), "another backbone, or a corpus that it has not heard")
 
 
 def _notes(variants: Mapping[str, Method], corpus: Corpus, folds: Sequence[Fold]) -> list[str]:

@@ -3,61 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 
 from datasets import Dataset
 
 from ..checkpoints import short_hash
 from ..data.corpora import LeftOut
 from ..data.spelling import first_few
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from ..protocols.speakers import is_unknown
 from .tested_model import keep
 
 
-def refuse_heard(table: Dataset, digests: Mapping[str, str], heard: frozenset[str], model: str | Path) -> None:
-    """Refuse to test a model on recordings that it knows.
+@dataclass(frozen=True)
+class KnownRecordings:
+    """What of a corpus a model knows.
 
     Args:
-        table: The rows to test on.
-        digests: id → hash of the samples, of those that were decoded.
-        heard: What `heard_recordings` gives for the model.
-        model: Folder or Hub id, for the message.
-
-    Raises:
-        RequestError: Says how many there are, and names the first.
+        model: What the model is called in messages.
+        ids: The recordings.
+        speakers: Who speaks in them; where nobody knows that, one recording says nothing of the next.
     """
-    if known := _known(table, digests, heard):
-        raise RequestError(
-            f"{model} was trained or chosen on {len(known)} of {len(table)} recordings of this corpus, whatever they "
-            f"were called there: it knows the samples of {first_few(known)}",
-            "test recordings that it has not heard before",
-            "--unseen-only tests on the other speakers; or give another corpus",
-        )
 
+    model: str
+    ids: frozenset[str] = frozenset()
+    speakers: frozenset[str] = frozenset()
 
-def without_heard(
-    table: Dataset, digests: Mapping[str, str], heard: frozenset[str], model: str | Path
-) -> tuple[Dataset, list[LeftOut]]:
-    """The rows of speakers of whom a model knows no recording, and the others as left out; see `refuse_heard`.
+    @classmethod
+    def of(cls, model: str, heard: frozenset[str], table: Dataset, digests: Mapping[str, str]) -> KnownRecordings:
+        """Look for a model's recordings in a corpus, in all parts of it.
 
-    Raises:
-        RequestError: No row would be left.
-    """
-    known = {*_known(table, digests, heard)}
-    pairs = list(zip(table["id"], table["speaker"], strict=True))
-    # Where nobody knows who speaks, one recording says nothing of the next.
-    speakers = {speaker for one, speaker in pairs if one in known and not is_unknown(speaker)}
-    kept = [row for row, (one, speaker) in enumerate(pairs) if one not in known and speaker not in speakers]
-    if not kept:
-        raise RequestError(
-            f"{model} was trained or chosen on recordings of every speaker of this corpus, whatever they were called "
-            f"there: it knows the samples of {first_few(sorted(known))}",
-            "somebody it has not heard",
-            "another corpus",
-        )
-    return keep(table, kept, "the model has heard the speaker, under this name or another")
+        Args:
+            model: What it is called in messages.
+            heard: What `heard_recordings` gives for it.
+            table: The rows of the corpus.
+            digests: id → hash of the samples, of those that were decoded.
+        """
+        rows = zip(table["id"], table["speaker"], strict=True) if heard else ()
+        known = {one: who for one, who in rows if one in digests and short_hash(digests[one]) in heard}
+        named = frozenset(who for who in known.values() if not is_unknown(who))
+        return cls(model, frozenset(known), named)
 
+    def refuse(self, table: Dataset, fix: str) -> None:
+        """Refuse to test the model on recordings that it knows, or on others of the same speakers.
 
-def _known(table: Dataset, digests: Mapping[str, str], heard: frozenset[str]) -> list[str]:
-    return [one for one in table["id"] if one in digests and short_hash(digests[one]) in heard] if heard else []
+        Raises:
+            RequestError: Says how many there are, and names the first.
+        """
+        if rows := self._rows(table):
+            raise RequestError(
+                f"{self.model} was trained or chosen on {counted(len(self.ids), 'recording')} of this corpus, whatever "
+                f"they were called there: it knows the samples of {first_few(sorted(self.ids))}; {len(rows)} of the "
+                f"{counted(len(table), 'recording')} to test on are among them or of their speakers",
+                "test recordings, of speakers, that it has not heard before",
+                fix,
+            )
+
+    def left_out_of(self, table: Dataset) -> tuple[Dataset, list[LeftOut]]:
+        """The rows of speakers of whom the model knows no recording, and the others as left out.
+
+        Raises:
+            RequestError: No row would be left.
+        """
+        rows = set(self._rows(table))
+        kept = [row for row in range(len(table)) if row not in rows]
+        if not kept:
+            raise RequestError(
+                f"{self.model} was trained or chosen on recordings of every speaker of this test, whatever they were "
+                f"called there: it knows the samples of {first_few(sorted(self.ids))}",
+                "somebody it has not heard",
+                "another corpus",
+            )
+        return keep(table, kept, "the model has heard the speaker, under this name or another")
+
+    def _rows(self, table: Dataset) -> list[int]:
+        pairs = enumerate(zip(table["id"], table["speaker"], strict=True)) if self.ids else ()
+        return [row for row, (one, who) in pairs if one in self.ids or who in self.speakers]
