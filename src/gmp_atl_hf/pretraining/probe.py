@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from ..checkpoints import heard_recordings, maybe_seen_stamp
+from ..checkpoints import maybe_seen_stamp
 from ..data.audio import read_clip
 from ..data.table import read_corpora
 from ..errors import RequestError
@@ -20,7 +20,7 @@ from ..inference.devices import resolve_device
 from ..protocols.fold import rows_of_parts
 from ..protocols.leakage import HeldOut, maybe_seen
 from ..protocols.protocol import Protocol
-from ..run.same_recordings import KnownRecordings
+from ..run.same_recordings import refuse_encoder
 from ..threads import prefetch
 from .teachers import Teacher, mean_and_deviation, teacher_facts
 
@@ -72,9 +72,7 @@ def probe_model(
     parts = cut.folds(table)
     held_out = HeldOut(frozenset(name for fold in parts for name in fold.test if fold.speaker_independent))
     held_out.refuse_speakers(facts.seen_speakers, f"the encoder {model} has seen")
-    known = KnownRecordings.of(f"the encoder {model}", heard_recordings(model), table, found.digests)
-    tested = [row for row, speaker in enumerate(table["speaker"]) if speaker in held_out.speakers]
-    known.refuse(table.select(tested), "another encoder, or a corpus that it has not heard")
+    refuse_encoder("encoder", model, found, held_out.speakers)
     features = utterance_features(table, Teacher(facts, wanted, resolve_device(None)), progress)
     answers, speakers = np.asarray(table["emotion"]), list(table["speaker"])
     names = table.features["emotion"].names

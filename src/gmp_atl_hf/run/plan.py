@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 from accelerate import PartialState
 
 from ..batching.feature_store import refuse_no_folder
-from ..checkpoints import describe_backbone, heard_recordings, maybe_seen_stamp, speakers_seen_by
+from ..checkpoints import describe_backbone, maybe_seen_stamp, speakers_seen_by
 from ..data.fingerprints import Recordings, combine
 from ..data.table import Corpus, read_corpora
 from ..errors import RequestError, counted
@@ -28,7 +28,7 @@ from .fold_plan import PlannedFold, Planner, known_genders
 from .processes import join_processes
 from .recipe_changes import RecipeChanges
 from .replay import describe_replay, hears_plain_speech, read_replays, replay_notes
-from .same_recordings import KnownRecordings
+from .same_recordings import refuse_encoder
 from .search import refuse_nobody_to_choose
 from .stages import backbone_fields, check_stage_settings
 
@@ -144,9 +144,11 @@ def plan_run(
     protocol = Protocol(**vars(recipe.protocol))
     every_fold = protocol.folds(corpus.table)
     asked = _asked(folds, every_fold, protocol)
-    tests = [fold for fold in every_fold if fold.number in asked]
-    stamps = _stamps(variants, backbones, tests)
-    _refuse_heard(variants, corpus, tests)
+    tests = [fold for fold in every_fold if fold.number in asked and fold.speaker_independent]
+    tested = frozenset(speaker for fold in tests for speaker in fold.test)
+    stamps = _stamps(variants, backbones, tested)
+    for name in dict.fromkeys(each.backbone for each in variants.values() if isinstance(each.backbone, str)):
+        refuse_encoder("backbone", name, corpus, tested)
     notes = [*_notes(variants, corpus, every_fold), *replay_notes(variants, replays.values())]
     _check_stages(variants, backbones, corpus.table.features["emotion"].names)
     refuse_nobody_to_choose(recipe.search, [f.number for f in every_fold if f.number in asked and not f.dev])
@@ -228,26 +230,15 @@ def _asked(numbers: Sequence[int] | None, folds: Sequence[Fold], protocol: Proto
     return there if numbers is None else frozenset(numbers)
 
 
-def _stamps(variants: Mapping[str, Method], backbones: Backbones, folds: Iterable[Fold]) -> list[str]:
+def _stamps(variants: Mapping[str, Method], backbones: Backbones, tested: frozenset[str]) -> list[str]:
     """Refuse backbones that have seen a test speaker; what must stand beside every number."""
     stamps = [SHUFFLED_STAMP] if any(each.data.shuffle_labels for each in variants.values()) else []
-    tested = {speaker for fold in folds if fold.speaker_independent for speaker in fold.test}
     for name, each in variants.items():
         seen = speakers_seen_by(backbones[name])
-        HeldOut(frozenset(tested)).refuse_speakers(seen, f"the backbone {each.backbone} of {name} has seen")
+        HeldOut(tested).refuse_speakers(seen, f"the backbone {each.backbone} of {name} has seen")
         if maybe_seen(seen, tested):
             stamps.append(maybe_seen_stamp(str(each.backbone)))
     return list(dict.fromkeys(stamps))
-
-
-def _refuse_heard(variants: Mapping[str, Method], corpus: Corpus, folds: Iterable[Fold]) -> None:
-    """Refuse backbones that know test recordings, or others of their speakers, under whatever names."""
-    tested = {speaker for fold in folds if fold.speaker_independent for speaker in fold.test}
-    rows = [row for row, speaker in enumerate(corpus.table["speaker"]) if speaker in tested]
-    for backbone in dict.fromkeys(each.backbone for each in variants.values() if isinstance(each.backbone, str)):
-        if heard := heard_recordings(backbone):
-            known = KnownRecordings.of(f"the backbone {backbone}", heard, corpus.table, corpus.digests)
-            known.refuse(corpus.table.select(rows), "another backbone, or a corpus that it has not heard")
 
 
 def _notes(variants: Mapping[str, Method], corpus: Corpus, folds: Sequence[Fold]) -> list[str]:

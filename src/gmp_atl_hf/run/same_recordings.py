@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from datasets import Dataset
 
-from ..checkpoints import short_hash
+from ..checkpoints import heard_recordings, short_hash
 from ..data.corpora import LeftOut
 from ..data.spelling import first_few
+from ..data.table import Corpus
 from ..errors import RequestError, counted
 from ..protocols.speakers import is_unknown
 from .tested_model import keep
@@ -79,3 +81,21 @@ class KnownRecordings:
     def _rows(self, table: Dataset) -> list[int]:
         pairs = enumerate(zip(table["id"], table["speaker"], strict=True)) if self.ids else ()
         return [row for row, (one, who) in pairs if one in self.ids or who in self.speakers]
+
+
+def refuse_encoder(kind: str, checkpoint: str | Path, corpus: Corpus, tested: Collection[str]) -> None:
+    """Refuse an encoder that knows recordings of speakers to be tested, under whatever names.
+
+    Args:
+        kind: What the encoder is called in messages, as in "backbone".
+        checkpoint: Its folder or Hub id.
+        corpus: The corpus, all parts of it.
+        tested: The speakers.
+
+    Raises:
+        RequestError: Says how many recordings there are, and names the first.
+    """
+    heard = heard_recordings(checkpoint)
+    known = KnownRecordings.of(f"the {kind} {checkpoint}", heard, corpus.table, corpus.digests)
+    rows = [row for row, speaker in enumerate(corpus.table["speaker"]) if speaker in tested] if known.ids else []
+    known.refuse(corpus.table.select(rows), f"another {kind}, or a corpus that it has not heard")
