@@ -25,7 +25,13 @@ from gmp_atl_hf import (
 )
 from gmp_atl_hf.batching.conv_features import FrontEnd, front_end_key
 from gmp_atl_hf.card.method import encoder_name
-from gmp_atl_hf.checkpoints import describe_backbone, load_feature_extractor, load_model
+from gmp_atl_hf.checkpoints import (
+    describe_backbone,
+    load_feature_extractor,
+    load_model,
+    seen_speakers,
+    speakers_seen_by,
+)
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.hub.metadata import card_metadata
 from gmp_atl_hf.inference.scorers import PackedScorer, make_scorer
@@ -33,6 +39,7 @@ from gmp_atl_hf.modeling.encoding_gmp_atl import GMPATLModel
 from gmp_atl_hf.modeling.families_gmp_atl import FAMILIES
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.pretraining.teachers import Teacher, teacher_facts
+from gmp_atl_hf.protocols.leakage import maybe_seen
 from models import gradients, listen, make_clips, pad
 from runs import SPLIT, given_split, run, write_corpus
 from test_modeling_pipeline import LENGTHS as SCORED
@@ -261,9 +268,17 @@ def test_by_hand_it_begins_from_a_stock_checkpoint_too(case: str, stocks: Any) -
     folder, stock = stocks[case]
     model = HubertForGMPATLFrameClassification.from_pretrained(folder, frame_scales={"gmp_layer2_k5": 5})
     assert model.config.encoder_type == CASES[case][0]
-    assert model.config.seen_speakers == [] and model.config.masks_time and model.config.mask_time_prob == 0.8
+    assert model.config.masks_time and model.config.mask_time_prob == 0.8
     theirs = stock.encoder.layers[2].fc2 if case == "whisper" else stock.encoder.layers[2].feed_forward.output_dense
     assert torch.equal(model.hubert.encoder.layers[2].feed_forward.output_dense.weight, theirs.weight)
+
+
+@one_of_each
+def test_nobody_knows_whom_whisper_has_heard(case: str, stocks: Any) -> None:
+    heard = ["unknown"] if case == "whisper" else []
+    folder = stocks[case][0]
+    assert seen_speakers(folder) == GMPATLConfig.from_pretrained(folder).seen_speakers == heard
+    assert maybe_seen(speakers_seen_by(describe_backbone(str(folder))), {"emodb/03"}) is (case == "whisper")
 
 
 def test_configurations_of_hubert_models_do_not_mention_a_family() -> None:

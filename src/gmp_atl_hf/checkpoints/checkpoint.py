@@ -26,7 +26,7 @@ from ..errors import RequestError
 from ..files import check_files, hash_file, read_json
 from ..modeling.configuration_gmp_atl import LATER_FIELDS, GMPATLConfig, find_checkpoint, shipped_folder
 from ..modeling.encoding_gmp_atl import GMPATLModel
-from ..modeling.families_gmp_atl import FAMILIES, HUBERT
+from ..modeling.families_gmp_atl import FAMILIES, HUBERT, family_of
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
 from ..protocols.speakers import UNKNOWN
 from ..ranges import refuse_absurd_numbers
@@ -141,8 +141,9 @@ def seen_speakers(checkpoint: str | Path) -> list[str]:
     """Say whose recordings a checkpoint has seen, by what its configuration says.
 
     Returns:
-        Speakers (`<corpus>/<speaker>`), sorted; none for a plain HuBERT that does not say, whose training corpora are
-        nobody's test here. A model of ours that does not say gives `["unknown"]`.
+        Speakers (`<corpus>/<speaker>`), sorted; none for a plain encoder that does not say, whose training corpora are
+        nobody's test here. A model of ours that does not say gives `["unknown"]`, and so does a Whisper: nobody knows
+        whom it was trained on.
 
     Raises:
         RequestError: There is no such checkpoint.
@@ -158,7 +159,9 @@ def speakers_seen_by(backbone: Mapping[str, Any]) -> list[str]:
     config = backbone.get("config", {})
     if config.get("seen_speakers") is not None:
         return sorted(config["seen_speakers"])
-    return [UNKNOWN] if config.get("model_type") == GMPATLConfig.model_type else []
+    kind = config.get("model_type")
+    unknown = kind == GMPATLConfig.model_type or (kind in FAMILIES and family_of(kind).heard_anybody)
+    return [UNKNOWN] if unknown else []
 
 
 def scratch_config(fields: Mapping[str, Any]) -> HubertConfig:

@@ -255,8 +255,8 @@ class GMPATLConfig(HubertConfig):
             config_dict = {**family.translate(config_dict, known), "encoder_type": kind}
         config_dict = {**config_dict, "model_type": cls.model_type, "layerdrop": 0.0}
         config_dict.pop("architectures", None)
-        # Nobody's test speakers are in the training data of a plain encoder, unless it says so.
-        config_dict.setdefault("seen_speakers", [])
+        # Nobody's test speakers are in the training data of a plain encoder, unless it says so, or nobody knows that.
+        config_dict.setdefault("seen_speakers", [UNKNOWN_SPEAKER] if family.heard_anybody else [])
         return config_dict, kwargs
 
     @classmethod

@@ -39,6 +39,9 @@ class Family:
     encodes_more: ClassVar[bool] = False
     """Whether the transformer works on frames behind those of the clips."""
 
+    heard_anybody: ClassVar[bool] = False
+    """Whether these encoders were trained on speech of people whom nobody knows, anybody's test speakers perhaps."""
+
     def __init__(self, model_type: str, prefix: str, name: str) -> None:
         self.model_type, self.prefix, self.name = model_type, prefix, name
 

@@ -139,6 +139,7 @@ class Whisper(Family):
     has_mask = False
     packed = False
     encodes_more = True
+    heard_anybody = True
 
     def translate(self, stock: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
         """See the base class; strides and kernels are those of the spectra, two to a frame, so that frames count."""
