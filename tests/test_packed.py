@@ -65,6 +65,19 @@ def test_clips_side_by_side_score_as_one_by_one(shape: str, fields: dict[str, An
     assert float((wanted[0] - wanted[1]).abs().max()) > 1e-3  # or the clips could not be told apart
 
 
+@pytest.mark.parametrize("activation", ["gelu", "relu", "gelu_new"])
+@pytest.mark.parametrize("shape", ["base", "large"])
+def test_products_of_onednn_and_of_torch_score_alike(shape: str, activation: str, monkeypatch: pytest.MonkeyPatch):
+    model = build_model(shape, hidden_act=activation, feat_extract_activation=activation)
+    clips = make_clips(LENGTHS)
+    wanted = one_by_one(model, clips)
+    assert products._has_onednn() == torch.backends.mkldnn.is_available()
+    for has_onednn in (True, False):
+        if has_onednn <= products._has_onednn():
+            monkeypatch.setattr(products, "_has_onednn", lambda has=has_onednn: has)
+            torch.testing.assert_close(PackedModel(model)(clips).softmax(-1), wanted, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("shape", ["base", "large"])
 def test_a_waveform_goes_through_the_front_end_in_pieces(shape: str, monkeypatch: pytest.MonkeyPatch):
     model, clips = build_model(shape), make_clips((40_000, 5_300))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...modeling.configuration_gmp_atl import GMPATLConfig
 from ...modeling.frames_gmp_atl import frame_count, hop_length, receptive_field
-from .linear import LOWEST, Float32Convolution, Int8Convolution, Product
+from .linear import FUSED, LOWEST, Float32Convolution, Int8Convolution, Product
 
 CHUNK_BYTES = 4 << 20
 """Size of the first convolution's output for a chunk of a waveform. Measured: 2 to 8 MiB are alike, 26 cost a third."""
@@ -35,17 +35,23 @@ class FrontEnd:
         bytes_per_frame = hop_length(self.strides[1:]) * config.conv_dim[0] * 4
         self.frames = max(FEWEST_FRAMES, CHUNK_BYTES // bytes_per_frame)
         self.layers: list[Any] = list(layers)
-        lowest = LOWEST.get(str(config.feat_extract_activation))
+        activation = str(config.feat_extract_activation)
+        lowest = LOWEST.get(activation)
         self.products: list[Product] = []
+        norm = getattr(self.layers[0], "layer_norm", None)
+        self.group_norm = norm if isinstance(norm, nn.GroupNorm) else None
+        # With a norm between the two, or in int8, the function is applied by itself.
+        self.fused = [
+            activation if activation in FUSED and not (int8 and number) and self._norm(number) is None else None
+            for number in range(len(self.layers))
+        ]
         for number, layer in enumerate(self.layers):
             weight, stride = layer.conv.weight.detach(), self.strides[number]
             bias = None if layer.conv.bias is None else layer.conv.bias.detach()
             if int8 and number > 0:
                 self.products.append(Int8Convolution(weight, bias, stride, lowest))
             else:
-                self.products.append(Float32Convolution(weight, bias, stride))
-        norm = getattr(self.layers[0], "layer_norm", None)
-        self.group_norm = norm if isinstance(norm, nn.GroupNorm) else None
+                self.products.append(Float32Convolution(weight, bias, stride, self.fused[number]))
 
     def __call__(self, waveform: Tensor) -> Tensor:
         """(samples,) float32 at 16 kHz, at least one frame → (frames, channels) float32."""
@@ -66,11 +72,16 @@ class FrontEnd:
     def _convolve(self, first: Product, steps: Tensor) -> Tensor:
         for number, (layer, product) in enumerate(zip(self.layers, [first, *self.products[1:]], strict=True)):
             steps = product(steps)
-            norm: Callable[[Tensor], Tensor] | None = getattr(layer, "layer_norm", None)
-            if norm is not None and not (number == 0 and self.group_norm is not None):
+            if (norm := self._norm(number)) is not None:
                 steps = norm(steps)
-            steps = layer.activation(steps)
+            if self.fused[number] is None:
+                steps = layer.activation(steps)
         return steps
+
+    def _norm(self, number: int) -> Callable[[Tensor], Tensor] | None:
+        """The norm behind a convolution; None if it has none, or if the convolution's own weights hold it."""
+        norm: Callable[[Tensor], Tensor] | None = getattr(self.layers[number], "layer_norm", None)
+        return None if number == 0 and self.group_norm is not None else norm
 
     def _first_with_norm(self, waveform: Tensor, norm: nn.GroupNorm) -> Float32Convolution:
         """The first convolution and the group norm behind it as one convolution.
@@ -89,4 +100,4 @@ class FrontEnd:
         factor = norm.weight.detach().double() * torch.rsqrt(variance + norm.eps)
         addend = norm.bias.detach().double() - factor * (kernel @ mean)
         weight = (kernel * factor[:, None]).float()
-        return Float32Convolution(weight[:, None], addend.float(), conv.stride[0])
+        return Float32Convolution(weight[:, None], addend.float(), conv.stride[0], self.fused[0])

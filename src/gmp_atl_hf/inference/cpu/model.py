@@ -20,7 +20,7 @@ from ...modeling.encoding_gmp_atl import weigh_layers
 from ...modeling.families_gmp_atl import family_of
 from ...modeling.modeling_gmp_atl import HubertForGMPATL
 from .front_end import FrontEnd
-from .linear import LOWEST, Int8Linear
+from .linear import FUSED, LOWEST, Float32Linear, Int8Linear
 from .positional_conv import PositionalConvolution
 
 
@@ -115,9 +115,15 @@ class _Layer:
             self.inner = _int8([feed_forward.intermediate_dense])
             self.outer = _int8([feed_forward.output_dense], LOWEST.get(str(config.hidden_act)))
         else:
-            self.inputs = lambda frames: [linear(frames) for linear in inputs]
-            self.output = attention.out_proj
-            self.inner, self.outer = feed_forward.intermediate_dense, feed_forward.output_dense
+            products = [_float32(linear) for linear in inputs]
+            self.inputs = lambda frames: [product(frames) for product in products]
+            self.output = _float32(attention.out_proj)
+            self.outer = _float32(feed_forward.output_dense)
+            if config.hidden_act in FUSED and type(feed_forward.intermediate_dense) is nn.Linear:
+                self.inner = Float32Linear(feed_forward.intermediate_dense, str(config.hidden_act))
+                self.activation = nn.Identity()
+            else:
+                self.inner = _float32(feed_forward.intermediate_dense)
 
     def __call__(self, frames: Tensor, lengths: Sequence[int]) -> Tensor:
         if self.stable:
@@ -151,6 +157,11 @@ def _refuse_adapters(model: nn.Module) -> None:
             "plain layers: int8 is computed from their weights, without what an adapter adds",
             "merge_and_unload() of the PeftModel first, or gmp-atl merge ADAPTER FOLDER",
         )
+
+
+def _float32(linear: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A linear layer made ready; one with an adapter beside it is left as it is."""
+    return Float32Linear(linear) if type(linear) is nn.Linear else linear
 
 
 def _int8(linears: list[nn.Linear], lowest: float | None = None) -> Int8Linear:
