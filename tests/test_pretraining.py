@@ -20,6 +20,7 @@ from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLFrameClassificat
 from gmp_atl_hf.pretraining import run as run_module
 from gmp_atl_hf.pretraining.curves import describe_labels, label_agreement
 from gmp_atl_hf.pretraining.recipe import PretrainRecipe, check_pretraining_names
+from gmp_atl_hf.recipe.recipe import Recipe
 from gmp_atl_hf.run import steps
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from pretrainings import pretrain, pretrain_dict, write_speech
@@ -269,6 +270,24 @@ def write_labels(folder: Path, labels: list[int]) -> None:
     folder.mkdir()
     table = pyarrow.table({"id": ["x"], "labels": pyarrow.array([labels], pyarrow.list_(pyarrow.int32()))})
     pyarrow.parquet.write_table(table, folder / steps.LABELS_FILE)
+
+
+@pytest.mark.parametrize("verb", [["card"], ["push", "--dry-run"], ["compare"]])
+def test_a_pretraining_given_in_place_of_a_run_is_called_one(
+    verb: list[str], finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    behind = {"card": [], "push": ["somebody/model"], "compare": [str(finished.parent)]}[verb[0]]
+    assert main([*verb, str(finished), *behind]) == 2
+    said = capsys.readouterr().err
+    assert f"{finished} is a pre-training" in said and f"its encoder is {finished / 'model'}" in said
+
+
+def test_a_recipe_for_the_other_verb_is_called_one(speech: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "pre.yaml", pretrain_dict(speech))
+    with pytest.raises(RequestError, match="pre.yaml is for gmp-atl pretrain: it has `iterations`"):
+        Recipe.from_yaml(recipe)
+    with pytest.raises(RequestError, match="demo.yaml is for gmp-atl run: it has `protocol`"):
+        PretrainRecipe.from_yaml("demo")
 
 
 def test_the_encoder_says_whom_it_was_trained_on(finished: Path) -> None:

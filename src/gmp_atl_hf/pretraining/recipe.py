@@ -95,6 +95,7 @@ class PretrainRecipe(RecipeFile):
 
     _required: ClassVar[tuple[str, ...]] = ("name", "corpus", "backbone")
     _example: ClassVar[str] = "pretrain-mini"
+    _verb: ClassVar[str] = "pretrain"
 
     name: str
     corpus: tuple[CorpusSpec, ...] = field(metadata={"non_empty": True, "unique": True})
