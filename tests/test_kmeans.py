@@ -167,7 +167,7 @@ def test_half_precision_features_are_fitted_in_float32() -> None:
 
 
 def test_more_clusters_than_frames_are_refused_with_both_numbers() -> None:
-    with pytest.raises(RequestError, match=r"(?s)40 frames.*at least 50.*pseudo_labels\.clusters.*more audio"):
+    with pytest.raises(RequestError, match=r"(?s)40 frames.*at least 50.*under `clusters`, or more audio"):
         fit(mixture(frames=40), 10, 50)
     assert fit(mixture(frames=50), 50).scales["gmp_layer10_k50"].unused_clusters == 0
 

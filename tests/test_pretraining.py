@@ -198,6 +198,8 @@ def test_a_checkpoint_can_be_gone_on_with(finished: Path, speech: Path, tmp_path
         ({"iterations": [{"features": "mfcc", "clustres": [4]}]}, "clustres"),
         ({"data__dev_speakers": 5}, "held out"),
         ({"data__hours_of": {"s9": 1.0}}, "s9"),
+        ({"data__max_hours_per_speaker": 1e-8}, "data.max_hours_per_speaker leaves nothing to train on"),
+        ({"iterations": [{"features": "mfcc", "clusters": [5000]}]}, "smaller numbers under `clusters`"),
         ({"model__mask_time_prob": 0}, "no frame would be masked"),
         ({"model__mask_time_prob": 0, "model__frame_targets": "all"}, "no frame would be masked"),
         ({"model__frame_tagets": "all"}, "did you mean `frame_targets`"),

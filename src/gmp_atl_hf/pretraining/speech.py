@@ -27,7 +27,8 @@ def divide_speech(table: datasets.Dataset, spec: SpeechSpec, seed: int) -> Speec
     """Divide a table by speakers; the seed decides which clips are kept, and who is held out among equals.
 
     Raises:
-        RequestError: Fewer speakers than are to be held out, or a limit for a speaker that is not there.
+        RequestError: Fewer speakers than are to be held out, a limit for a speaker that is not there, or limits that
+            leave nothing.
     """
     speakers = np.asarray(table["speaker"])
     counts = Counter(speakers.tolist())
@@ -61,6 +62,15 @@ def divide_speech(table: datasets.Dataset, spec: SpeechSpec, seed: int) -> Speec
             continue
         used[name] += float(lengths[row])
         kept.append(row)
+    if not kept:
+        set_ones = {"data.max_hours_per_speaker": spec.max_hours_per_speaker, "data.hours_of": spec.hours_of}
+        limits = [key for key, value in set_ones.items() if value]
+        raise RequestError(
+            f"{' and '.join(limits)} {'leave' if len(limits) > 1 else 'leaves'} nothing to train on: each of the "
+            f"{counted(len(left_out), 'recording')} is longer than its speaker may be heard",
+            f"hours above those of a recording; the shortest has {min(lengths):.2g}",
+            f"larger numbers, or leave {'them' if len(limits) > 1 else 'it'} out",
+        )
     return Speech(
         table.select(sorted(kept)),
         table.select(np.flatnonzero([name in held_out for name in speakers])),

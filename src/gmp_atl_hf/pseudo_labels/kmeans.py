@@ -432,7 +432,7 @@ class MultiScaleKMeans:
             raise RequestError(
                 f"{len(frames)} frames of layer {layer} for {largest} clusters",
                 f"at least {largest} frames",
-                "smaller numbers in pseudo_labels.clusters, or more audio",
+                "smaller numbers under `clusters`, or more audio",
             )
         initial = sample_frames(frames, self.seeding_frames, self.seed)
         with float32_matmul(frames.device):
