@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -222,10 +223,27 @@ def test_a_wrong_request_is_refused_before_anything_is_trained(
     assert not (tmp_path / "run" / "iteration-1" / "2-training").exists()
 
 
-def test_layers_are_none_of_mfccs(speech: Path, tmp_path: Path) -> None:
-    iterations = [{"features": "mfcc", "layers": [-9], "clusters": [4], "max_steps": 1}]
-    report = pretrain(pretrain_dict(speech, iterations=iterations), tmp_path / "run")
-    assert report["iterations"][0]["updates"] == 1
+def test_layers_that_mfccs_do_not_have_are_not_looked_for(speech: Path, tmp_path: Path) -> None:
+    iterations = [{"features": "mfcc", "clusters": [4], "max_steps": 1}]
+    recipe = pretrain_dict(speech, iterations=iterations, backbone__num_hidden_layers=2)  # layers: [-3] by default
+    assert pretrain(recipe, tmp_path / "run")["iterations"][0]["updates"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"layers": [7]}, "`iterations.0.layers` is [7], but its features are mfcc"),
+        ({"copied_rate": 0.5}, "`iterations.0.copied_rate` is 0.5, but its start is scratch"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(settings: dict[str, Any], words: str, speech: Path) -> None:
+    with pytest.raises(RequestError, match=re.escape(words)):
+        PretrainRecipe.from_dict(pretrain_dict(speech, iterations=[{"features": "mfcc", **settings}]))
+
+
+def test_a_recipe_that_is_written_out_reads_again(speech: Path) -> None:
+    recipe = PretrainRecipe.from_dict(pretrain_dict(speech))
+    assert PretrainRecipe.from_dict(recipe.to_dict()) == recipe
 
 
 def test_without_matplotlib_there_is_a_report_and_no_picture(
