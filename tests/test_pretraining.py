@@ -179,6 +179,31 @@ def test_what_is_beyond_a_speakers_hours_is_left_out_and_listed(speech: Path, tm
     assert all("/0/" in row["file"] for row in left_out)
 
 
+@pytest.fixture
+def nameless(speech: Path) -> dict[str, Any]:
+    lines = [line.split(",")[0] for line in speech.read_text().splitlines()]
+    (table := speech.with_name("nameless.csv")).write_text("\n".join(lines) + "\n")
+    recipe = pretrain_dict(table, iterations=[{"features": "mfcc", "clusters": [4], "max_steps": 1}])
+    recipe["data"]["dev_speakers"] = 8
+    return recipe
+
+
+def test_speech_of_people_nobody_has_named_is_divided_by_recordings(nameless: dict[str, Any], tmp_path: Path) -> None:
+    nameless["corpus"]["columns"]["speaker"] = None
+    report = pretrain(nameless, tmp_path / "run")
+    assert report["speech"]["dev"]["recordings"] == 2  # a twentieth of 24, rounded up
+    assert report["speech"]["train"]["recordings"] == 22
+    assert seen_speakers(tmp_path / "run/model") == ["csv/unknown"]
+
+
+def test_a_missing_column_of_speakers_is_named_with_what_to_say_where_nobody_knows_them(
+    nameless: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError, match="no column 'speaker'") as caught:
+        pretrain(nameless, tmp_path / "run")
+    assert "folds" not in str(caught.value) and "speaker: null" in str(caught.value.fix)
+
+
 def test_another_setting_does_not_silently_change_a_finished_step(finished: Path, speech: Path) -> None:
     with pytest.raises(RequestError, match="made from other settings"):
         pretrain(pretrain_dict(speech, seed=1), finished)

@@ -25,7 +25,7 @@ class SpeechSpec:
             world; what is left out is listed. None for no limit. Clips without a named speaker count as one.
         hours_of: Speaker, as `<corpus>/<speaker>`, → hours, in place of the common limit; null for no limit.
         dev_speakers: Speakers that are only listened to, for the curves: those with the fewest clips, by the seed
-            among equals.
+            among equals. Where no speaker is known, one in twenty recordings takes their place.
         short_clips: What to do with clips too short for one frame: `error`, `pad` or `drop`.
     """
 
