@@ -409,3 +409,9 @@ def test_a_source_survives_json() -> None:
     assert FeatureSource.from_json(json.loads(json.dumps(where.to_json()))) == where
     with pytest.raises(ValueError, match="no checkpoint hash"):
         source(9, checkpoint={10: "x"})
+
+
+@pytest.mark.parametrize("clusters", [5, "50"])
+def test_clusters_that_are_no_list_are_refused(clusters: Any) -> None:
+    with pytest.raises(RequestError, match=f"(?s)clusters {clusters!r}.*a list of different numbers"):
+        MultiScaleKMeans(clusters)
