@@ -6,7 +6,7 @@ import gmp_atl_hf as gmp
 
 parser = HfArgumentParser(description=__doc__)
 parser.add_argument("out", nargs="?", default="out", help="folder for all that is made")
-parser.add_argument("sizes", nargs="*", type=int, default=(56, 7, 1, 2, 3), help="voices, sentences, epochs of 1, 3, 4")
+parser.add_argument("--sizes", nargs=5, type=int, default=(56, 7, 1, 2, 3), help="voices, sentences, epochs of 1, 3, 4")
 out, (voices, sentences, *epochs) = vars(parser.parse_args()).values()
 table = gmp.load_corpus("demo", f"{out}/corpus", speakers=voices, sentences=sentences)
 parts = gmp.Protocol("given").folds(table)[0].select(table)  # no speaker is in two of train, dev and test

@@ -38,7 +38,7 @@ needs_espeak = pytest.mark.skipif(
 def hand(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The example's own variables after a run on 24 clips, with one epoch of each training."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [str(EXAMPLE), str(tmp_path_factory.mktemp("hand")), "6", "1", "1", "1", "1"])
+        patch.setattr(sys, "argv", [str(EXAMPLE), str(tmp_path_factory.mktemp("hand")), "--sizes", *"61111"])
         return runpy.run_path(str(EXAMPLE))
 
 
@@ -60,6 +60,16 @@ def test_the_example_explains_its_arguments_and_trains_nothing_then(
         runpy.run_path(str(EXAMPLE))
     assert "folder for all that is made" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_example_wants_all_its_sizes_or_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), "out", "--sizes", "6", "1"])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(EXAMPLE))
+    assert "--sizes: expected 5 arguments" in capsys.readouterr().err
 
 
 def test_the_page_shows_the_example_as_it_is() -> None:

@@ -184,3 +184,9 @@ def test_windows_in_json_have_times_and_labels(classifier: SpeechEmotionClassifi
     for left, right in pairwise(fields["windows"]):
         assert left["end"] == right["start"]
         assert left["label"] == max(left["scores"], key=left["scores"].get)
+
+
+@pytest.mark.parametrize(("window", "hop", "name"), [("5", None, "window"), (5, "1", "hop")])
+def test_seconds_that_are_no_number_are_refused_by_name(window: Any, hop: Any, name: str) -> None:
+    with pytest.raises(RequestError, match=f"(?s){name} is '.*seconds, as a number"):
+        SlidingWindow.from_seconds(window, hop)

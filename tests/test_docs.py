@@ -174,7 +174,8 @@ def desk(
 
     def pretraining(*words: Any) -> PretrainRecipe:
         plain = load_pretraining(*words).to_dict()
-        iterations = [{**one, "clusters": [3], "layers": [-1], "num_train_epochs": 1} for one in plain["iterations"]]
+        iterations = [{**one, "clusters": [3], "num_train_epochs": 1} for one in plain["iterations"]]
+        iterations = [one if one["features"] == "mfcc" else {**one, "layers": [-1]} for one in iterations]
         norm = plain["backbone"]["do_stable_layer_norm"]  # a student has that of its teacher
         shape = {
             "backbone": {**BACKBONE, "do_stable_layer_norm": norm},

@@ -167,7 +167,7 @@ def test_half_precision_features_are_fitted_in_float32() -> None:
 
 
 def test_more_clusters_than_frames_are_refused_with_both_numbers() -> None:
-    with pytest.raises(RequestError, match=r"(?s)40 frames.*at least 50.*pseudo_labels\.clusters.*more audio"):
+    with pytest.raises(RequestError, match=r"(?s)40 frames.*at least 50.*under `clusters`, or more audio"):
         fit(mixture(frames=40), 10, 50)
     assert fit(mixture(frames=50), 50).scales["gmp_layer10_k50"].unused_clusters == 0
 
@@ -409,3 +409,9 @@ def test_a_source_survives_json() -> None:
     assert FeatureSource.from_json(json.loads(json.dumps(where.to_json()))) == where
     with pytest.raises(ValueError, match="no checkpoint hash"):
         source(9, checkpoint={10: "x"})
+
+
+@pytest.mark.parametrize("clusters", [5, "50"])
+def test_clusters_that_are_no_list_are_refused(clusters: Any) -> None:
+    with pytest.raises(RequestError, match=f"(?s)clusters {clusters!r}.*a list of different numbers"):
+        MultiScaleKMeans(clusters)

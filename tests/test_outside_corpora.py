@@ -76,8 +76,35 @@ def test_a_readers_mistake_names_its_place_and_a_way_out(root: Path, body: str, 
     assert fix in str(error.fix)
 
 
-def test_a_reader_that_takes_no_root_is_refused(root: Path) -> None:
-    assert "takes 0 positional arguments" in refused(reader(root, "    yield\n", parameters=""), root).found
+def test_a_reader_that_takes_no_root_is_told_how_it_is_called(root: Path) -> None:
+    error = refused(reader(root, "    yield\n", parameters=""), root)
+    assert "the reader in mine.py does not take the corpus' root: def read()" in error.found
+    assert error.fix == "def read(root): …"
+
+
+def test_a_reader_that_gives_nothing_back_is_told_to_yield(root: Path) -> None:
+    error = refused(reader(root, "    audio_files(root)\n"), root)
+    assert error.found == "the reader in mine.py gives None in place of recordings"
+    assert "yield Recording(...)" in str(error.fix)
+
+
+def test_a_reader_may_return_a_list(root: Path) -> None:
+    body = '    return [Recording(path.stem, path, "anger", path.stem[:3].lower()) for path in audio_files(root)]\n'
+    assert len(list_recordings(reader(root, body), root).recordings) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "advice"),
+    [
+        ("    yield [1][5]\n", "correct line 7: yield [1][5]"),
+        ('    yield from named_files(audio_files(root), "(?P<who>", "f03")\n', "correct the pattern (?P<who>"),
+        ('    for _, _ in named_files(audio_files(root), "x", "x"):\n        yield\n', "pass every LeftOut of"),
+    ],
+)
+def test_the_advice_is_about_the_mistake_that_was_made(root: Path, body: str, advice: str) -> None:
+    error = refused(reader(root, body), root)
+    assert "the reader in mine.py, line 7 fails: " in error.found
+    assert str(error.fix).startswith(advice)
 
 
 def test_a_protocol_that_does_not_exist_is_refused(root: Path) -> None:

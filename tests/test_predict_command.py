@@ -233,6 +233,8 @@ def test_wrong_requests_end_with_status_2_before_a_model_is_loaded(
         ([good, tmp_path / "calls.csv"], f"{tmp_path / 'calls.csv'} is a table, no recording"),
         ([tmp_path / "calls.csv", "--speakers", "parent"], "add --speakers COLUMN"),
         ([good, "--hop", 1], "no window"),
+        ([good, "--window", 1, "--hop", 0.00001], "at least 0.0000625 (one sample)"),
+        ([good, "--output", tmp_path / "out.json"], f"--output {tmp_path / 'out.jsonl'}, or say what"),
         ([good, "--window", 1, "--hop", 2], "skipped"),
         ([good, "--window", "x"], "'x'"),
         ([good, "--format", "xml"], "'xml'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLFrameClassificat
 from gmp_atl_hf.pretraining import run as run_module
 from gmp_atl_hf.pretraining.curves import describe_labels, label_agreement
 from gmp_atl_hf.pretraining.recipe import PretrainRecipe, check_pretraining_names
+from gmp_atl_hf.recipe.recipe import Recipe
 from gmp_atl_hf.run import steps
 from gmp_atl_hf.training.trainer import GMPATLTrainer
 from pretrainings import pretrain, pretrain_dict, write_speech
@@ -177,6 +179,31 @@ def test_what_is_beyond_a_speakers_hours_is_left_out_and_listed(speech: Path, tm
     assert all("/0/" in row["file"] for row in left_out)
 
 
+@pytest.fixture
+def nameless(speech: Path) -> dict[str, Any]:
+    lines = [line.split(",")[0] for line in speech.read_text().splitlines()]
+    (table := speech.with_name("nameless.csv")).write_text("\n".join(lines) + "\n")
+    recipe = pretrain_dict(table, iterations=[{"features": "mfcc", "clusters": [4], "max_steps": 1}])
+    recipe["data"]["dev_speakers"] = 8
+    return recipe
+
+
+def test_speech_of_people_nobody_has_named_is_divided_by_recordings(nameless: dict[str, Any], tmp_path: Path) -> None:
+    nameless["corpus"]["columns"]["speaker"] = None
+    report = pretrain(nameless, tmp_path / "run")
+    assert report["speech"]["dev"]["recordings"] == 2  # a twentieth of 24, rounded up
+    assert report["speech"]["train"]["recordings"] == 22
+    assert seen_speakers(tmp_path / "run/model") == ["csv/unknown"]
+
+
+def test_a_missing_column_of_speakers_is_named_with_what_to_say_where_nobody_knows_them(
+    nameless: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError, match="no column 'speaker'") as caught:
+        pretrain(nameless, tmp_path / "run")
+    assert "folds" not in str(caught.value) and "speaker: null" in str(caught.value.fix)
+
+
 def test_another_setting_does_not_silently_change_a_finished_step(finished: Path, speech: Path) -> None:
     with pytest.raises(RequestError, match="made from other settings"):
         pretrain(pretrain_dict(speech, seed=1), finished)
@@ -197,6 +224,8 @@ def test_a_checkpoint_can_be_gone_on_with(finished: Path, speech: Path, tmp_path
         ({"iterations": [{"features": "mfcc", "clustres": [4]}]}, "clustres"),
         ({"data__dev_speakers": 5}, "held out"),
         ({"data__hours_of": {"s9": 1.0}}, "s9"),
+        ({"data__max_hours_per_speaker": 1e-8}, "data.max_hours_per_speaker leaves nothing to train on"),
+        ({"iterations": [{"features": "mfcc", "clusters": [5000]}]}, "smaller numbers under `clusters`"),
         ({"model__mask_time_prob": 0}, "no frame would be masked"),
         ({"model__mask_time_prob": 0, "model__frame_targets": "all"}, "no frame would be masked"),
         ({"model__frame_tagets": "all"}, "did you mean `frame_targets`"),
@@ -219,10 +248,27 @@ def test_a_wrong_request_is_refused_before_anything_is_trained(
     assert not (tmp_path / "run" / "iteration-1" / "2-training").exists()
 
 
-def test_layers_are_none_of_mfccs(speech: Path, tmp_path: Path) -> None:
-    iterations = [{"features": "mfcc", "layers": [-9], "clusters": [4], "max_steps": 1}]
-    report = pretrain(pretrain_dict(speech, iterations=iterations), tmp_path / "run")
-    assert report["iterations"][0]["updates"] == 1
+def test_layers_that_mfccs_do_not_have_are_not_looked_for(speech: Path, tmp_path: Path) -> None:
+    iterations = [{"features": "mfcc", "clusters": [4], "max_steps": 1}]
+    recipe = pretrain_dict(speech, iterations=iterations, backbone__num_hidden_layers=2)  # layers: [-3] by default
+    assert pretrain(recipe, tmp_path / "run")["iterations"][0]["updates"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"layers": [7]}, "`iterations.0.layers` is [7], but its features are mfcc"),
+        ({"copied_rate": 0.5}, "`iterations.0.copied_rate` is 0.5, but its start is scratch"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(settings: dict[str, Any], words: str, speech: Path) -> None:
+    with pytest.raises(RequestError, match=re.escape(words)):
+        PretrainRecipe.from_dict(pretrain_dict(speech, iterations=[{"features": "mfcc", **settings}]))
+
+
+def test_a_recipe_that_is_written_out_reads_again(speech: Path) -> None:
+    recipe = PretrainRecipe.from_dict(pretrain_dict(speech))
+    assert PretrainRecipe.from_dict(recipe.to_dict()) == recipe
 
 
 def test_without_matplotlib_there_is_a_report_and_no_picture(
@@ -269,6 +315,24 @@ def write_labels(folder: Path, labels: list[int]) -> None:
     folder.mkdir()
     table = pyarrow.table({"id": ["x"], "labels": pyarrow.array([labels], pyarrow.list_(pyarrow.int32()))})
     pyarrow.parquet.write_table(table, folder / steps.LABELS_FILE)
+
+
+@pytest.mark.parametrize("verb", [["card"], ["push", "--dry-run"], ["compare"]])
+def test_a_pretraining_given_in_place_of_a_run_is_called_one(
+    verb: list[str], finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    behind = {"card": [], "push": ["somebody/model"], "compare": [str(finished.parent)]}[verb[0]]
+    assert main([*verb, str(finished), *behind]) == 2
+    said = capsys.readouterr().err
+    assert f"{finished} is a pre-training" in said and f"its encoder is {finished / 'model'}" in said
+
+
+def test_a_recipe_for_the_other_verb_is_called_one(speech: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "pre.yaml", pretrain_dict(speech))
+    with pytest.raises(RequestError, match="pre.yaml is for gmp-atl pretrain: it has `iterations`"):
+        Recipe.from_yaml(recipe)
+    with pytest.raises(RequestError, match="demo.yaml is for gmp-atl run: it has `protocol`"):
+        PretrainRecipe.from_yaml("demo")
 
 
 def test_the_encoder_says_whom_it_was_trained_on(finished: Path) -> None:

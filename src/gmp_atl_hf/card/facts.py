@@ -17,7 +17,7 @@ from ..files import STEP_FILE, check_files, read_json
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..recipe.method import Method
 from ..recipe.recipe import Recipe
-from ..run_folder.layout import MODEL, REPORT_FILE, USAGE_FILE, RunFolder
+from ..run_folder.layout import MODEL, REPORT_FILE, USAGE_FILE, RunFolder, refuse_pretraining
 from ..run_folder.step_folder import UNFINISHED, StepFolder
 
 
@@ -120,6 +120,7 @@ def refuse_without_model(folder: Path) -> None:
     fix = "gmp-atl run RECIPE makes one"
     if not folder.is_dir():
         raise RequestError(f"there is no folder {folder}", "the folder of a run, such as runs/demo", fix)
+    refuse_pretraining(folder)
     if not RunFolder(folder).recipe.is_file():
         above = folder.resolve().parent
         if RunFolder(above).recipe.is_file():

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..inference.sources import Item
 
 FORMATS = ("table", "jsonl", "csv")
+_OTHER_FORMATS = (".json", ".ndjson", ".parquet", ".tsv", ".xls", ".xlsx", ".yaml")
 TABLES = (".csv", ".tsv")
 PARENT = "parent"
 """In place of the name of a column."""
@@ -67,6 +68,7 @@ def perform(arguments: argparse.Namespace) -> int:
     output = None
     if arguments.output is not None:
         output = writable_output(Path(arguments.output), "predictions.jsonl", "leave --output out and use > or |")
+    form = arguments.format or _format_of(output)
     by = arguments.speakers
     if by in (None, PARENT):
         items = find_recordings(arguments.paths, _TABLE_FIX)
@@ -90,9 +92,7 @@ def perform(arguments: argparse.Namespace) -> int:
         predictions = classifier.predict_by_speaker(items, owners, *windows, progress=True)
         how = "the folders that they are in" if by == PARENT else f"the column {by}"
         complain(f"{PROGRAM}: scores are {ADAPTED}: {counted(len(set(owners)), 'speaker')}, by {how}")
-    text = format_predictions(
-        predictions, classifier.labels, arguments.format or _format_of(output), arguments.window is not None
-    )
+    text = format_predictions(predictions, classifier.labels, form, arguments.window is not None)
     if output is None:
         say(text.removesuffix("\n"))
     else:
@@ -259,5 +259,12 @@ def _table(predictions: Sequence[Prediction], labels: Sequence[str]) -> str:
 
 
 def _format_of(output: Path | None) -> str:
+    """The format that the ending of a file asks for; a `RequestError` where programs would read it as another one."""
+    if output is not None and output.suffix.lower() in _OTHER_FORMATS:
+        raise RequestError(
+            f"--output {output} would be a file in a format that is not written, {output.suffix}",
+            "a name that ends in .jsonl or .csv, or another one for a table to read",
+            f"--output {output.with_suffix('.jsonl')}, or say what to write with --format",
+        )
     ending = "" if output is None else output.suffix[1:].lower()
     return ending if ending in FORMATS else "table"

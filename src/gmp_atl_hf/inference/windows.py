@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TypeAlias
 
 import numpy as np
@@ -37,12 +38,16 @@ class SlidingWindow:
         `shortest` are the samples of one frame of the model, `most` those that it can score at once.
 
         Raises:
-            RequestError: A hop without a window, a window below one frame or above `most`, or a hop that leaves gaps.
+            RequestError: A hop without a window, a window below one frame or above `most`, a hop below one sample or
+                one that leaves gaps, or what is no number.
         """
         if window is None:
             if hop is None:
                 return None
             raise RequestError(f"hop is {hop} but there is no window", "both, or window alone", "give window too")
+        for name, value in (("window", window), ("hop", hop)):
+            if value is not None and not isinstance(value, Real):
+                raise RequestError(f"{name} is {value!r}", "seconds, as a number", f"{name}=10")
         least = shortest / SAMPLING_RATE
         if not (math.isfinite(window) and window >= least):
             raise RequestError(f"window is {window}", f"seconds, at least {least} (one frame)", "window=10")
@@ -52,8 +57,9 @@ class SlidingWindow:
                                f"window={longest:g}")  # fmt: skip
         if hop is None:
             hop = window
-        if not (math.isfinite(hop) and round(hop * SAMPLING_RATE) >= 1):
-            raise RequestError(f"hop is {hop}", "seconds, above 0", f"hop={window}")
+        if not (math.isfinite(hop) and hop * SAMPLING_RATE >= 1):
+            raise RequestError(f"hop is {hop}", f"seconds, at least {1 / SAMPLING_RATE:.7f} (one sample)",
+                               f"hop={window}")  # fmt: skip
         if hop > window:
             raise RequestError(
                 f"hop ({hop} s) is longer than window ({window} s): parts of the recording would be skipped",

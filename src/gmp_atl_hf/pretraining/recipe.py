@@ -25,7 +25,7 @@ class SpeechSpec:
             world; what is left out is listed. None for no limit. Clips without a named speaker count as one.
         hours_of: Speaker, as `<corpus>/<speaker>`, → hours, in place of the common limit; null for no limit.
         dev_speakers: Speakers that are only listened to, for the curves: those with the fewest clips, by the seed
-            among equals.
+            among equals. Where no speaker is known, one in twenty recordings takes their place.
         short_clips: What to do with clips too short for one frame: `error`, `pad` or `drop`.
     """
 
@@ -43,7 +43,7 @@ class IterationSpec:
     Args:
         features: `mfcc`, the `hidden-states` of the iteration before, or those of a `teacher`.
         layers: Transformer layers of the hidden states, from 1, or from the top as -1, -2, …; of a teacher also 0,
-            what enters its first layer.
+            what enters its first layer. MFCCs have none.
         clusters: Numbers of clusters, one frame head each.
         start: `scratch` begins with the untrained backbone, as HuBERT does; `previous` goes on from the iteration
             before, which costs less; `teacher` goes on from it, too, if there is one, with the teacher's first layers
@@ -54,7 +54,8 @@ class IterationSpec:
         student_layers: Number of transformer layers that the student has in this iteration; None for all. With 0 and
             `layers: [0]` the front end alone learns to give the teacher's layers what they are used to, at a fraction
             of the cost.
-        copied_rate: Learning rate of what was taken over from the teacher, as a share of that of the rest.
+        copied_rate: With `start: teacher`, the learning rate of what was taken over from the teacher, as a share of
+            that of the rest.
         arguments: Every further key: `GMPATLTrainingArguments` fields.
     """
 
@@ -95,6 +96,7 @@ class PretrainRecipe(RecipeFile):
 
     _required: ClassVar[tuple[str, ...]] = ("name", "corpus", "backbone")
     _example: ClassVar[str] = "pretrain-mini"
+    _verb: ClassVar[str] = "pretrain"
 
     name: str
     corpus: tuple[CorpusSpec, ...] = field(metadata={"non_empty": True, "unique": True})
@@ -118,6 +120,7 @@ class PretrainRecipe(RecipeFile):
             if known and spec.features == "teacher" and spec.teacher is None:
                 spec = replace(spec, teacher=known[-1].teacher)
             _refuse_half_a_teacher(spec, f"iterations.{number}")
+            _refuse_without_effect(spec, f"iterations.{number}")
             known.append(spec)
         object.__setattr__(self, "iterations", tuple(known))
         for number, (one, after) in enumerate(zip(self.iterations, self.iterations[1:], strict=False), start=1):
@@ -201,3 +204,20 @@ def _refuse_half_a_teacher(spec: IterationSpec, where: str) -> None:
                 "features: teacher",
                 _TEACHER_EXAMPLE,
             )
+
+
+def _refuse_without_effect(spec: IterationSpec, where: str) -> None:
+    """Refuse settings that the iteration does not look at; a recipe that is written out has all with their defaults."""
+    usual = IterationSpec()
+    if spec.features == "mfcc" and spec.layers != usual.layers:
+        raise RequestError(
+            f"`{where}.layers` is {list(spec.layers)}, but its features are mfcc, which have no layers",
+            "layers with features hidden-states or teacher",
+            "leave `layers` out, or change `features`",
+        )
+    if spec.start != "teacher" and spec.copied_rate != usual.copied_rate:
+        raise RequestError(
+            f"`{where}.copied_rate` is {spec.copied_rate}, but its start is {spec.start}, which copies nothing",
+            "copied_rate with start: teacher",
+            "leave `copied_rate` out, or set start: teacher",
+        )

@@ -319,7 +319,7 @@ class _Pretraining:
         description = f"iteration {iteration.number}"
         train, dev = self.speech.train, self.speech.dev
         distillation = iteration.distillation
-        with iteration.labels.work(self.state) as folder, self.recordings.unchanged(folder):
+        with iteration.labels.work(self.state) as folder, self.recordings.unchanged(folder), errors_of(description):
             if distillation is not None:
                 states = self._compute_states(iteration)
                 self._stores[iteration.number] = states.stores

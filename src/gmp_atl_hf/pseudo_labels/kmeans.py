@@ -98,10 +98,10 @@ class MultiScaleKMeans:
         normalize: Normalize = "none",
         per: Per = "none",
     ) -> None:
-        self.clusters = tuple(int(count) for count in clusters)
+        self.clusters = () if isinstance(clusters, int | str) else tuple(int(count) for count in clusters)
         if not self.clusters or min(self.clusters) < 1 or len(set(self.clusters)) < len(self.clusters):
-            fix = "for example pseudo_labels.clusters: [50, 100, 500]"
-            raise RequestError(f"clusters {list(clusters)}", "one or more different numbers, each at least 1", fix)
+            fix = "for example [50, 100, 500]; [5] for one number"
+            raise RequestError(f"clusters {clusters!r}", "a list of different numbers, each at least 1", fix)
         if backend not in BACKENDS:
             raise RequestError(f"k-means backend {backend!r}", f"one of {', '.join(BACKENDS)}", "use 'torch'")
         self.windows = tuple(float(window) for window in windows)
@@ -432,7 +432,7 @@ class MultiScaleKMeans:
             raise RequestError(
                 f"{len(frames)} frames of layer {layer} for {largest} clusters",
                 f"at least {largest} frames",
-                "smaller numbers in pseudo_labels.clusters, or more audio",
+                "smaller numbers under `clusters`, or more audio",
             )
         initial = sample_frames(frames, self.seeding_frames, self.seed)
         with float32_matmul(frames.device):

@@ -15,12 +15,19 @@ from .packaged import find_recipe
 from .sections import CorpusSpec
 from .yaml12 import dump_yaml, load_yaml
 
+_SIGNS: Mapping[str, tuple[str, ...]] = {
+    "run": ("protocol", "pseudo_labels", "stages", "variants"),
+    "pretrain": ("iterations", "sample_frames", "teacher_states"),
+}
+"""Verb that takes a recipe → keys by which its recipes are known."""
+
 
 class RecipeFile:
     """Base of frozen dataclasses whose fields are the keys of a YAML file, `name` and `corpus` among them."""
 
     _required: ClassVar[tuple[str, ...]] = ("name", "corpus")
     _example: ClassVar[str] = "demo"
+    _verb: ClassVar[str] = "run"
 
     name: str
     corpus: tuple[CorpusSpec, ...]
@@ -45,6 +52,7 @@ class RecipeFile:
         Raises:
             RequestError: As for the class; also for unknown keys, with the nearest right one.
         """
+        cls._refuse_other_kind(recipe, "the recipe")
         values = split_rest(cls, recipe, "")
         for required in cls._required:
             if values.get(required) is None:
@@ -74,7 +82,7 @@ class RecipeFile:
         Raises:
             RequestError: As for `from_dict`; also for a file that is missing or no YAML.
         """
-        file = find_recipe(path, pretraining=cls._example.startswith("pretrain-"))
+        file = find_recipe(path, pretraining=cls._verb == "pretrain")
         try:
             text = file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
@@ -83,7 +91,22 @@ class RecipeFile:
         if not isinstance(plain, dict):
             example = f"see the recipe `{cls._example}`"
             raise RequestError(f"{file} holds no `key: value` lines", "a recipe in YAML", example)
+        cls._refuse_other_kind(plain, str(file))
         return cls.from_dict(with_overrides(plain, overrides))
+
+    @classmethod
+    def _refuse_other_kind(cls, recipe: Mapping[str, Any], what: str) -> None:
+        """Refuse a recipe for the other verb as that, before its keys are called unknown one by one."""
+        if not isinstance(recipe, Mapping) or any(key in recipe for key in _SIGNS[cls._verb]):
+            return
+        for verb, signs in _SIGNS.items():
+            found = [f"`{key}`" for key in signs if key in recipe]
+            if verb != cls._verb and found:
+                raise RequestError(
+                    f"{what} is for gmp-atl {verb}: it has {', '.join(found)}",
+                    f"a recipe for gmp-atl {cls._verb}, such as `{cls._example}`",
+                    f"gmp-atl {verb} with it",
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain dicts and lists with every setting written out; `from_dict` makes the same recipe of them."""

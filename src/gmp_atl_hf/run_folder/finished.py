@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import RequestError
 from ..evaluation.results import AlignedPredictions, FoldResult, align, choose_block, is_speaker_independent
 from ..files import read_json, read_jsonl
-from .layout import REPORT_FILE, FoldFolder, RunFolder
+from .layout import REPORT_FILE, FoldFolder, RunFolder, refuse_pretraining
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ def _split(run: str) -> tuple[Path, str | None]:
 
 
 def _read_report(folder: Path) -> dict[str, Any]:
+    refuse_pretraining(folder)
     file = RunFolder(folder).report
     if not file.is_file():
         raise RequestError(

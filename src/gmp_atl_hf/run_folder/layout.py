@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import RequestError
+
 RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.json"
 LEFT_OUT_FILE = "left_out.jsonl"
@@ -114,3 +116,15 @@ class RunFolder:
         """Folders of all steps of a variant, whatever their seed and fold, finished or not."""
         folders = sorted(self.path.glob(f"{variant}/seed-*/*/[0-9]-*"))
         return (folder for folder in folders if folder.is_dir())
+
+
+def refuse_pretraining(folder: Path) -> None:
+    """Refuse the folder of a pre-training where that of a run is wanted, and say what can be done with it."""
+    if not any(folder.glob("iteration-1/[12]-*")):
+        return
+    encoder = folder / MODEL
+    raise RequestError(
+        f"{folder} is a pre-training: it has no test results, no classifier and no card; its encoder is {encoder}",
+        "the folder of a run, which gmp-atl run makes",
+        f"gmp-atl run RECIPE --set backbone={encoder}, or gmp-atl probe {encoder} --corpus NAME --root ROOT",
+    )

@@ -21,6 +21,8 @@ _USUAL: Mapping[str, tuple[str, ...]] = {
 """What columns are called in other people's tables, to suggest one."""
 
 _WHY_SPEAKER = " (folds are made of speakers, so that no voice is both trained and tested on)"
+_WHY_SPEAKER_OF_SPEECH = " (some speakers are only listened to, and none gives more than its share)"
+_NOBODY_KNOWS = "; where nobody knows the speakers: columns: {emotion: null, speaker: null}"
 
 
 def column_of_field(
@@ -61,9 +63,12 @@ def column_of_field(
             usual = (heading(name, available) for name in _USUAL.get(field, ()))
             near = nearest(column, available) or next(filter(None, usual), None)
             mapped = f"{{{field}: {near or '<one of its columns>'}}}"
+            speech = "emotion" not in known
+            why = "" if field != "speaker" else _WHY_SPEAKER_OF_SPEECH if speech else _WHY_SPEAKER
+            nobody = _NOBODY_KNOWS if speech and field == "speaker" else ""
             raise RequestError(
                 f"{where} has no column {column!r} to read the {field} from; its columns are {', '.join(available)}",
-                f"a column for each of {', '.join(needed)}" + (_WHY_SPEAKER if field == "speaker" else ""),
-                f"columns: {mapped} (in the shell: --options 'columns={mapped}')",
+                f"a column for each of {', '.join(needed)}{why}",
+                f"columns: {mapped} (in the shell: --options 'columns={mapped}'){nobody}",
             )
     return found

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ...errors import RequestError
 from ..spelling import is_missing
-from .base import UNLABELLED, CorpusInfo, LeftOut, Recording, register_corpus
-from .column_mapping import OPTIONAL, column_of_field
+from .base import UNKNOWN_SPEAKER, UNLABELLED, CorpusInfo, LeftOut, Recording, register_corpus
+from .column_mapping import NEEDED, OPTIONAL, column_of_field
 from .tables import heading, read_json_lines, read_table
 
 SEGMENT = {
@@ -51,7 +51,8 @@ def read(
         root: The file itself, or the folder it is in.
         columns: Field to column: `{file: path, emotion: label, speaker: spk}`; fields not named are looked for under
             their own names, `start`, `end` and `duration` also under other usual ones. `emotion: null` reads plain
-            speech, all of it under the one label "unlabelled".
+            speech, all of it under the one label "unlabelled", and there `speaker: null` speech of people whom nobody
+            has named.
         manifest: The file's name, when `root` is a folder.
         audio_root: The folder that relative paths start at; the file's own folder by default.
 
@@ -76,10 +77,11 @@ def read(
         )
     # Plain speech for pre-training has no emotions, and says so.
     labelled = not (columns is not None and "emotion" in columns and columns["emotion"] is None)
-    needed = ("file", "emotion", "speaker") if labelled else ("file", "speaker")
-    asked = columns if labelled else {name: column for name, column in (columns or {}).items() if name != "emotion"}
+    plain = () if labelled else tuple(name for name in NEEDED if (columns or {}).get(name, name) is None)
+    needed = ("file", *(name for name in NEEDED if name not in plain))
+    asked = {name: column for name, column in (columns or {}).items() if name not in plain}
     segments = _segment_columns(asked, names, table)
-    found = column_of_field(segments | dict(asked or {}), names, str(table), needed, (*OPTIONAL, *SEGMENT))
+    found = column_of_field(segments | asked, names, str(table), needed, (*OPTIONAL, *SEGMENT))
     for number, row in rows:
         fields = {field: row.get(column, "") for field, column in found.items()}
         file = fields["file"]
@@ -99,7 +101,7 @@ def read(
             base / file,
             fields.get("emotion", UNLABELLED),
             # Nobody tests on plain speech, so there a speaker may be unknown.
-            fields["speaker"] if labelled else fields["speaker"] or "unknown",
+            fields["speaker"] if labelled else fields.get("speaker") or UNKNOWN_SPEAKER,
             gender=fields.get("gender"),
             session=fields.get("session"),
             split=fields.get("split"),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
-from .base import REGISTERED, CorpusReader, Item, ReadFunction
+from .base import REGISTERED, CorpusReader, Item, LeftOut, ReadFunction
 
 _LOADED: dict[Path, list[str]] = {}
 
@@ -46,23 +48,61 @@ def reader_from_file(name: str, taken: frozenset[str]) -> CorpusReader:
 
 def guarded(read: ReadFunction, name: str) -> ReadFunction:
     """Let a reader's own mistakes end as a request that is wrong, with the line to mend, not in a traceback."""
+    file = Path(_split(name)[0]).expanduser().resolve()
 
     def reading(*arguments: Any, **options: Any) -> Iterator[Item]:
+        _refuse_wrong_signature(read, file, arguments, options)
         try:
-            yield from read(*arguments, **options)
+            given = read(*arguments, **options)
+            if not isinstance(given, Iterable):
+                raise RequestError(
+                    f"the reader in {file.name} gives {given!r} in place of recordings",
+                    "Recording, LeftOut and Remark, one after the other",
+                    "yield Recording(...) for each of them, or return a list of them",
+                )
+            yield from given
         except RequestError:
             raise
         except Exception as error:
-            file = Path(_split(name)[0]).expanduser().resolve()
-            own = [one.lineno for one in traceback.extract_tb(error.__traceback__) if Path(one.filename) == file]
-            where = f", line {own[-1]}" if own else ""
-            raise RequestError(
-                f"the reader in {file.name}{where} fails: {type(error).__name__}: {error}",
-                "a function `read(root, …)` that yields Recording and LeftOut",
-                "pass every LeftOut of `named_files` on, and give it the codes of each group that a table is asked for",
-            ) from error
+            raise _explained(error, file) from error
 
     return reading
+
+
+def _refuse_wrong_signature(read: ReadFunction, file: Path, given: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+    """Refuse a function that cannot be called as readers are called: the root first, then options by keyword."""
+    signature = inspect.signature(read)
+    try:
+        signature.bind(*given, **options)
+    except TypeError as error:
+        raise RequestError(
+            f"the reader in {file.name} does not take the corpus' root: def {read.__name__}{signature}",
+            "a function with the root first and, behind it, options by keyword",
+            "def read(root): …",
+        ) from error
+
+
+def _explained(error: Exception, file: Path) -> RequestError:
+    """Say what went wrong in a reader, in which of its lines, and what to correct there."""
+    own = [one for one in traceback.extract_tb(error.__traceback__) if Path(one.filename) == file]
+    line = own[-1].lineno if own else None
+    where = "" if line is None else f", line {line}"
+    found = f"the reader in {file.name}{where} fails: {type(error).__name__}: {error}"
+    here = "the reader" if line is None else f"line {line}: {own[-1].line}"
+    if isinstance(error, re.error):
+        pattern = error.pattern.decode() if isinstance(error.pattern, bytes) else error.pattern
+        return RequestError(found, "a regular expression", f"correct the pattern {pattern}")
+    if LeftOut.__name__ in str(error):
+        passed_on = "pass every LeftOut of `named_files` on: if isinstance(one, LeftOut): yield one"
+        return RequestError(found, "a LeftOut that is passed on as it is", passed_on)
+    if isinstance(error, KeyError):
+        return RequestError(
+            found,
+            "a table with every word that it is asked for",
+            f"correct {here} (unknown words are listed where it yields LeftOut(file, reason) for them, which "
+            "`named_files` does where it is given the codes)",
+        )
+    return RequestError(found, "a reader that runs through", f"correct {here}")
 
 
 def _split(name: str) -> tuple[str, str | None]:
