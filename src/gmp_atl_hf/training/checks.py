@@ -23,6 +23,7 @@ from ..modeling.modeling_gmp_atl import GENDERS, GMPATLEmotionModel, GMPATLPreTr
 from .arguments import UARS, GMPATLTrainingArguments
 from .bfloat16_on_cpu import has_native_bfloat16
 from .figures import figure_names
+from .table_values import refuse_unusable_emotions
 
 NEEDED = {
     "audio": "the encoded recording, `datasets.Audio(decode=False)`",
@@ -277,11 +278,17 @@ def refuse_other_speeds(arguments: GMPATLTrainingArguments) -> None:
         )
 
 
-def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
+def check_training_table(table: Any, model: GMPATLPreTrainedModel, scores_alone: bool = False) -> None:
     """Refuse a table that the model cannot be trained or evaluated on.
 
+    Args:
+        table: What is to be trained or evaluated on.
+        model: The model.
+        scores_alone: Whether the table may do without emotions: in all of its rows, not in some.
+
     Raises:
-        RequestError: It is no table, a needed column is missing, it is empty, or labels and model disagree.
+        RequestError: It is no table, a needed column is missing, it is empty, labels and model disagree, or rows have
+            values that cannot be used.
     """
     if not isinstance(table, datasets.Dataset):
         kind = type(table)
@@ -323,6 +330,7 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
                 "the same names in the same order",
                 "load the model with id2label and label2id of the table, or map the table's labels",
             )
+        refuse_unusable_emotions(table, known, scores_alone)
     if "gender_labels" in model.target_names and "gender" in table.column_names:
         names = getattr(table.features["gender"], "names", None)
         if names != list(GENDERS):
