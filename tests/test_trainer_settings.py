@@ -97,6 +97,11 @@ def with_values(column: str, *values: Any) -> Dataset:
     [
         (HubertForGMPATL, "emotion", (2, None, -1), "2 of 9 .* tones/1 has None, tones/2 has -1", "from 0 to 2 in"),
         (HubertForGMPATLMultiTask, "emotion", (3, -100), "2 of 9 .* tones/0 has 3, tones/1 has -100", "anger, neu"),
+        (HubertForGMPATLMultiTask, "gender", (None, 1, -1, 2), "2 of 9 .* tones/2 has -1", "None where not known"),
+        (HubertForGMPATLFrameClassification, "gmp_layer1_k5", ([-100, 4], [0, 6]), "1 of 9 .* tones/1 has 6", "to 4 "),
+        (HubertForGMPATLFrameClassification, "gmp_layer1_k7", ([6], [-1] * 9), "1 of 9 .* tones/1 has -1", "0 to 6 "),
+        (HubertForGMPATLFrameClassification, "gmp_layer1_k7", (None, [6, None]), "2 of 9 .* tones/1 has None", "-100"),
+        (HubertForGMPATL, "num_samples", (None, 0), "2 of 9 .* tones/0 has None, tones/1 has 0", "above 0"),
     ],
 )
 @pytest.mark.parametrize("role", ["train_dataset", "eval_dataset"])
@@ -111,6 +116,12 @@ def test_rows_that_cannot_be_used_are_counted_and_named(
             **{role: with_values(column, *values)},
         )
     assert column in caught.value.found
+
+
+def test_rows_are_found_by_their_place_in_a_table_that_was_put_in_another_order(tmp_path: Path) -> None:
+    table = with_values("gmp_layer1_k5", [9], [0, 9]).select([8, 1, 0, 7])
+    with pytest.raises(RequestError, match=r"2 of 4 .* tones/1 has 9, tones/0 has 9"):
+        trainer_for(small_model(HubertForGMPATLFrameClassification), tmp_path, table)
 
 
 def test_a_table_without_emotions_gets_scores_but_one_with_some_gets_no_figures_of_a_part(tmp_path: Path) -> None:

@@ -23,7 +23,12 @@ from ..modeling.modeling_gmp_atl import GENDERS, GMPATLEmotionModel, GMPATLPreTr
 from .arguments import UARS, GMPATLTrainingArguments
 from .bfloat16_on_cpu import has_native_bfloat16
 from .figures import figure_names
-from .table_values import refuse_unusable_emotions
+from .table_values import (
+    refuse_unusable_emotions,
+    refuse_unusable_frame_labels,
+    refuse_unusable_genders,
+    refuse_unusable_lengths,
+)
 
 NEEDED = {
     "audio": "the encoded recording, `datasets.Audio(decode=False)`",
@@ -320,6 +325,7 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel, scores_alone:
         )
     if len(table) == 0:
         raise RequestError("the table has no rows", "at least one recording", "look at what was left out of the corpus")
+    refuse_unusable_lengths(table)
     refuse_long_clips(table, model.config)
     if emotions:
         names = getattr(table.features["emotion"], "names", None)
@@ -339,6 +345,9 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel, scores_alone:
                 f"a ClassLabel of {', '.join(GENDERS)} in this order, None where not known",
                 "map the column, or remove it",
             )
+        refuse_unusable_genders(table)
+    if "frame_labels" in model.target_names:
+        refuse_unusable_frame_labels(table, model.config)
 
 
 def refuse_long_clips(table: datasets.Dataset, config: GMPATLConfig) -> None:

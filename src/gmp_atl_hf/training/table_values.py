@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import datasets
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 
 from ..errors import RequestError, counted
+from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.losses_gmp_atl import IGNORED
+from ..modeling.modeling_gmp_atl import GENDERS
 
 _SHOWN = 3
+_ROWS_AT_ONCE = 10_000
+
+
+def refuse_unusable_lengths(table: datasets.Dataset) -> None:
+    """Refuse, by a `RequestError`, rows without a length: batches are made by it."""
+    values = _column(table, "num_samples")
+    wrong = ~_holds(values, pc.greater(values, 0))
+    _refuse(
+        table,
+        "num_samples",
+        wrong,
+        "a whole number above 0 in each row: the clip's samples at 16 kHz",
+        "write the clip's length into the column, or leave the rows out",
+    )
 
 
 def refuse_unusable_emotions(table: datasets.Dataset, emotions: list[str], scores_alone: bool) -> None:
@@ -33,6 +52,39 @@ def refuse_unusable_emotions(table: datasets.Dataset, emotions: list[str], score
     )
 
 
+def refuse_unusable_genders(table: datasets.Dataset) -> None:
+    """Refuse, by a `RequestError`, genders that are none; None stands for one that is not known."""
+    values = _column(table, "gender")
+    _refuse(
+        table,
+        "gender",
+        ~_holds(values, _within(values, len(GENDERS)), unknown=True),
+        f"0 or 1 ({', '.join(GENDERS)}), None where not known",
+        'table.map(lambda gender: {"gender": gender if gender in (0, 1) else None}, input_columns="gender")',
+    )
+
+
+def refuse_unusable_frame_labels(table: datasets.Dataset, config: GMPATLConfig) -> None:
+    """Refuse, by a `RequestError`, pseudo-labels beyond the model's clusters, and rows without pseudo-labels."""
+    for name, clusters in (config.frame_scales or {}).items():
+        kind = table.data.schema.field(name).type
+        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+            raise RequestError(
+                f"the column {name} holds {kind}",
+                "a list of whole numbers in each row, one per frame",
+                "attach_pseudo_labels(...) makes the column",
+            )
+        _refuse(
+            table,
+            name,
+            _rows_of_wrong_frames(table, name, clusters),
+            f"a whole number from 0 to {clusters - 1} for each frame, {IGNORED} where a frame has no label",
+            f"attach_pseudo_labels(...) anew, or the number of clusters that was fitted in frame_scales: {name} "
+            f"has {clusters} there",
+            shown=partial(_first_wrong, clusters=clusters),
+        )
+
+
 def _column(table: datasets.Dataset, name: str) -> Any:
     """A column as it is stored, with nothing decoded: a `pyarrow.ChunkedArray`."""
     return table.select_columns([name]).with_format("arrow")[:][name]
@@ -46,6 +98,29 @@ def _within(values: Any, count: int) -> Any:
 def _holds(values: Any, condition: Any, unknown: bool = False) -> npt.NDArray[np.bool_]:
     """A condition for each value as a numpy array; `unknown` for values that are not there."""
     return np.asarray(pc.if_else(pc.is_null(values), unknown, condition), dtype=bool)
+
+
+def _rows_of_wrong_frames(table: datasets.Dataset, name: str, clusters: int) -> npt.NDArray[np.bool_]:
+    """Rows that have no list of labels, or one with a label that is no cluster."""
+    wrong = np.zeros(len(table), dtype=bool)
+    start = 0
+    # Some rows at a time: the labels of a large corpus stay on the disk.
+    for batch in table.select_columns([name]).with_format("arrow").iter(_ROWS_AT_ONCE):
+        for lists in batch[name].chunks:
+            labels = pc.list_flatten(lists)
+            held = _holds(labels, pc.or_(_within(labels, clusters), pc.equal(labels, IGNORED)))
+            missing = np.flatnonzero(pc.is_null(lists))
+            wrong[start + missing] = True
+            if not held.all():
+                wrong[start + np.asarray(pc.list_parent_indices(lists))[~held]] = True
+            start += len(lists)
+    return wrong
+
+
+def _first_wrong(labels: list[int | None] | None, clusters: int) -> int | None:
+    if labels is None:
+        return None
+    return next(one for one in labels if one is None or (one != IGNORED and not 0 <= one < clusters))
 
 
 def _refuse(
