@@ -108,6 +108,18 @@ def test_the_development_part_of_a_given_split_is_trained_on(
     assert "4 for training, none for development, 2 for the test" in protocol["sentence"]
 
 
+def test_recordings_that_are_left_out_are_listed_with_their_reasons(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_corpus(tmp_path)
+    (tmp_path / "anger/f1_0.wav").write_bytes(b"no sound")
+    report, said = probed(tmp_path, capsys, SPEAKER_PATTERN, "unreadable=drop", "--folds", "2")
+    (left_out,) = report["left_out"]
+    assert left_out["file"] == "folder/anger/f1_0.wav" and left_out["reason"]
+    assert f"left out: folder/anger/f1_0.wav: {left_out['reason']}" in said
+    assert report["corpus"]["recordings"] == 35
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -54,7 +54,8 @@ def probe_model(
 
     Returns:
         `layers`: for each `layer`, `uar`, `war` and `uar_ci95` at the fixed C, as fractions; `nested`: the same with
-        layer and C chosen within the training speakers of each fold, and `chosen`; the protocol and the rest.
+        layer and C chosen within the training speakers of each fold, and `chosen`; `left_out`, the `file` and `reason`
+        of each recording that is in none of them; the protocol and the rest.
 
     Raises:
         RequestError: The encoder, the corpus or the protocol is not there, or the encoder has seen a test speaker.
@@ -89,7 +90,7 @@ def probe_model(
         "corpus": {"name": found.info.name, "recordings": len(table), "labels": names},
         "protocol": cut.describe(table, epochs=False),
         "stamps": [maybe_seen_stamp(str(model))] if maybe_seen(facts.seen_speakers, set(speakers)) else [],
-        "left_out": len(found.left_out),
+        "left_out": [{"file": one.file, "reason": one.reason} for one in found.left_out],
         "c": c,
         "layers": [
             {"layer": layer, **score(said, answers, people, len(names))} for layer, said in result.layers.items()
