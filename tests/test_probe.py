@@ -126,6 +126,7 @@ def test_recordings_that_are_left_out_are_listed_with_their_reasons(
         (["--layers", "9"], "layer 9"),
         (["--layers", "a"], "whole numbers"),
         (["--c", "0"], "C is 0"),
+        (["--c", "inf"], "C is inf"),
         (["--picture", "p.jpg"], ".png"),
         (["--protocol", "no-such"], "no protocol"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -61,8 +62,8 @@ def probe_model(
         RequestError: The encoder, the corpus or the protocol is not there, or the encoder has seen a test speaker.
     """
     c = C if c is None else c
-    if not c > 0:
-        raise RequestError(f"C is {c}", "a number above 0", f"--c {C}")
+    if not (math.isfinite(c) and c > 0):
+        raise RequestError(f"C is {c}", "a finite number above 0", f"--c {C}")
     facts = teacher_facts(str(model), "encoder")
     if layers is None:
         wanted = list(range(facts.layers + 1))
