@@ -116,6 +116,12 @@ class Standardization(nn.Module):
         self.emotion_means.copy_(means)
         self.spread.copy_((values - each @ means).square().mean(0).sqrt().clamp(min=self.LEAST_SPREAD))
 
+    @torch.no_grad()
+    def forget_emotions(self) -> None:
+        """Say that all emotions look the same, as before any training."""
+        self.emotion_means.zero_()
+        self.spread.fill_(1.0)
+
     def of_speakers(self, clips: Tensor, mean: Tensor, variance: Tensor, scores: Tensor | None = None) -> Tensor:
         """Mean and deviation to standardise the clips of a speaker by, from some clips of theirs, without labels.
 

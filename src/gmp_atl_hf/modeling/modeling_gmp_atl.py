@@ -167,6 +167,8 @@ class GMPATLEmotionModel(GMPATLPreTrainedModel):
     """What the models that score emotions share: one vector for each clip, on which all heads stand."""
 
     _keys_to_ignore_on_load_missing = [r"standardization\.(emotion_means|spread)$"]  # of older checkpoints
+    emotion_head = "classifier"
+    """Name of the module that scores emotions."""
 
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)
@@ -207,6 +209,7 @@ class HubertForGMPATLMultiTask(GMPATLEmotionModel):
 
     loss_parts = ("emotion", "gender")
     target_names = ("labels", "gender_labels")
+    emotion_head = "emotion_classifier"
 
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)
