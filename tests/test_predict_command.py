@@ -174,6 +174,32 @@ def test_a_column_of_a_table_may_say_whose_recordings_are(
     assert "is no table" in capsys.readouterr().err
 
 
+def test_recordings_of_unknown_speakers_are_scored_as_they_are_and_names_of_two_tables_are_two_people(
+    adaptable: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+):
+    files = ("b.wav", "a/ä c.flac", "a/d.wav")
+    lines = {
+        "one.csv": [("anna", files[0]), ("Unknown", files[1]), ("unknown", files[2])],
+        "two.csv": [("anna", files[2])],
+    }
+    for name, rows in lines.items():
+        text = "".join(f"{who},{file}\n" for who, file in rows)
+        (recordings / name).write_text(f"caller,file\n{text}", encoding="utf-8")
+    tables = [str(recordings / name) for name in lines]
+    assert main(["predict", str(adaptable), *tables, "--format", "jsonl", "--speakers", "caller"]) == 0
+    out, err = capsys.readouterr()
+    assert "2 speakers, by the column caller" in err
+    assert "2 recordings of unknown speakers: adapted to nobody" in err
+    assert "anna, named in several tables, is taken as different people in each" in err
+    found = list(map(json.loads, out.splitlines()))
+    assert [row["speaker"] for row in found] == ["anna", "Unknown", "unknown", "anna"]
+    assert [row.get("speaker_clips") for row in found] == [1, None, None, 1]
+    classifier = SpeechEmotionClassifier.from_pretrained(adaptable)
+    assert found[2]["scores"] == pytest.approx(classifier(recordings / files[2]).scores, abs=1e-6)
+    adapted = classifier(recordings / files[2], speaker=classifier.adapt(recordings / files[2]))
+    assert found[3]["scores"] == pytest.approx(adapted.scores, abs=1e-5)
+
+
 def test_a_model_that_cannot_be_adapted_is_refused(run: Run, recordings: Path):
     status, _, err = run(recordings, "--speakers", "parent")
     assert status == 2 and "standardize: false" in err

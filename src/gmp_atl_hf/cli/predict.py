@@ -71,11 +71,14 @@ def perform(arguments: argparse.Namespace) -> int:
     if by in (None, PARENT):
         items = find_recordings(arguments.paths, _TABLE_FIX)
         owners = [str(Path(item.name).parent) for item in items]
+        tables: list[str] | None = None
         if by == PARENT:
             _note_shared_names(owners)
     else:
-        items, owners = find_by_column(arguments.paths, by)
+        items, owners, tables = find_by_column(arguments.paths, by)
+        _note_shared_people(owners, tables)
     from ..evaluation.adaptation import ADAPTED
+    from ..evaluation.unknown import is_unknown
     from ..inference.classifier import SpeechEmotionClassifier
     from ..inference.windows import SlidingWindow
 
@@ -87,9 +90,13 @@ def perform(arguments: argparse.Namespace) -> int:
     if by is None:
         predictions = classifier.predict(items, *windows, progress=True)
     else:
-        predictions = classifier.predict_by_speaker(items, owners, *windows, progress=True)
+        predictions = classifier.predict_by_speaker(items, owners, *windows, progress=True, apart=tables)
         how = "the folders that they are in" if by == PARENT else f"the column {by}"
-        complain(f"{PROGRAM}: scores are {ADAPTED}: {counted(len(set(owners)), 'speaker')}, by {how}")
+        people = set(zip(owners, tables or owners, strict=True))
+        known = sum(not is_unknown(owner) for owner, _ in people)
+        complain(f"{PROGRAM}: scores are {ADAPTED}: {counted(known, 'speaker')}, by {how}")
+        if nameless := sum(map(is_unknown, owners)):
+            complain(f"{PROGRAM}: {counted(nameless, 'recording')} of unknown speakers: adapted to nobody")
     text = format_predictions(
         predictions, classifier.labels, arguments.format or _format_of(output), arguments.window is not None
     )
@@ -174,8 +181,24 @@ def _note_shared_names(folders: Sequence[str]) -> None:
     )
 
 
-def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list[str]]:
-    """List the recordings that tables name, and what a column says of each.
+def _note_shared_people(owners: Sequence[str], tables: Sequence[str]) -> None:
+    """Say which names are in several tables: one person may be meant, or two."""
+    from ..data.spelling import first_few
+    from ..evaluation.unknown import is_unknown
+
+    of_name: dict[str, set[str]] = {}
+    for owner, table in zip(owners, tables, strict=True):
+        of_name.setdefault(owner, set()).add(table)
+    shared = [name for name, held in of_name.items() if len(held) > 1 and not is_unknown(name)]
+    if shared:
+        complain(
+            f"{PROGRAM}: {first_few(shared)}, named in several tables, {'is' if len(shared) == 1 else 'are'} taken as "
+            "different people in each; put the recordings of one person in one table"
+        )
+
+
+def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list[str], list[str]]:
+    """List the recordings that tables name, what a column says of each, and the table that says so.
 
     Raises:
         RequestError: A path is no table, a column is missing, or a row names no recording or no speaker.
@@ -183,7 +206,7 @@ def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list
     from ..data.corpora.tables import read_table
     from ..inference.sources import Item
 
-    items, owners = [], []
+    items, owners, places = [], [], []
     for table in map(Path, tables):
         if not _is_table(table):
             raise RequestError(
@@ -201,7 +224,8 @@ def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list
             file = table.parent / row["file"]
             items.append(Item(str(file), file))
             owners.append(row[column])
-    return items, owners
+            places.append(str(table))
+    return items, owners, places
 
 
 def format_predictions(predictions: Sequence[Prediction], labels: Sequence[str], format: str, windowed: bool) -> str:

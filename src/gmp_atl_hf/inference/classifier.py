@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property, partial
@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from ..checkpoints import load_emotion_model, load_feature_extractor
 from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE
 from ..errors import RequestError
+from ..evaluation.unknown import is_unknown
 from ..modeling.families_gmp_atl import longest_samples
 from ..modeling.frames_gmp_atl import receptive_field
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
@@ -243,18 +244,21 @@ class SpeechEmotionClassifier:
         window: float | None = None,
         hop: float | None = None,
         progress: bool = False,
+        apart: Sequence[Hashable] | None = None,
     ) -> list[Prediction]:
         """Score listed recordings of several speakers, adapted to all of each speaker's that can be read.
 
         Args:
             inputs: See `expand_inputs`.
-            speakers: Whose each of them is.
+            speakers: Whose each of them is. Those whose name is `unknown`, or ends in `/unknown`, may be of many
+                people: they are scored by the usual statistics.
             window: As for calling the classifier; each window counts as a recording.
             hop: As for calling the classifier.
             progress: Show a bar on stderr.
+            apart: What each name comes from, such as its table: speakers of one name from two of them are two people.
 
         Returns:
-            Predictions in the order of the inputs, with `speaker` and `speaker_clips`.
+            Predictions in the order of the inputs, with `speaker` and, where they were adapted, `speaker_clips`.
 
         Raises:
             RequestError: The windows make no sense, or the model has `standardize: false`.
@@ -262,28 +266,33 @@ class SpeechEmotionClassifier:
         refuse_without_statistics(self.model)
         warn_without_emotions(self.model)
         states = self._work(self._scorer.pool, inputs, window, hop, progress)
-        of_speaker: dict[str, list[ReadState]] = defaultdict(list)
-        for name, state in zip(speakers, states, strict=True):
-            of_speaker[name].append(state)
-        clips = {name: self._score_by_themselves(own) for name, own in of_speaker.items()}
+        people = list(zip(apart or [None] * len(speakers), speakers, strict=True))
+        of_person: dict[tuple[Hashable, str], list[ReadState]] = defaultdict(list)
+        for person, state in zip(people, states, strict=True):
+            of_person[person].append(state)
+        clips = {person: self._score_by_themselves(own, is_unknown(person[1])) for person, own in of_person.items()}
         found = []
-        for item, name, state in zip(inputs, speakers, states, strict=True):
+        for item, person, state in zip(inputs, people, states, strict=True):
             one = self._prediction(item, state)
-            found.append(replace(one, speaker=name, speaker_clips=None if one.error else clips[name]))
+            found.append(replace(one, speaker=person[1], speaker_clips=None if one.error else clips[person]))
         return found
 
-    def _score_by_themselves(self, states: Sequence[ReadState]) -> int:
-        """Put scores in place of the pooled vectors of one speaker, adapted to all of them; how many they are."""
+    def _score_by_themselves(self, states: Sequence[ReadState], unknown: bool) -> int | None:
+        """Put scores in place of the pooled vectors of one speaker, adapted to all of them; how many they are.
+
+        Those of nobody who is known are scored by the usual statistics, and their number says nothing: None.
+        """
         vectors = [vector for state in states for vector in state.scores]
         if vectors:
-            pooled = self._on_device(np.stack(vectors))
-            statistics = statistics_of(self.model, pooled, torch.ones(1, len(vectors), dtype=torch.bool))[0]
+            pooled, statistics = self._on_device(np.stack(vectors)), None
+            if not unknown:
+                statistics = statistics_of(self.model, pooled, torch.ones(1, len(vectors), dtype=torch.bool))[0]
             with torch.inference_mode():
                 logits = self.model.score(pooled, speaker_statistics=statistics)[0]["logits"]
             scores = iter(torch.softmax(logits.float(), dim=-1).cpu().numpy().astype(np.float64))
             for state in states:
                 state.scores = list(islice(scores, len(state.scores)))
-        return len(vectors)
+        return None if unknown else len(vectors)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -36,7 +36,7 @@ class Protocol(ProtocolSettings):
             20 % of the training speakers (at least one of each gender where there are two to spare, at most 20), but
             for `leave-one-session-out` the speakers of one whole other session: dialogue partners share room, day and
             topic, so a development speaker whose partner is trained on would look better than a test speaker does. A
-            table with fewer than three speakers has none.
+            table with fewer than three speakers has none. Recordings of unknown speakers stay in training.
         seed: Another seed deals `group-k-fold` groups and development speakers differently.
         train_corpora: Corpora to train on, for `cross-corpus`; by default all that are not tested on. Recipes call
             it `train`, which is taken as well.

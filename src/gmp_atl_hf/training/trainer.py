@@ -374,12 +374,15 @@ class GMPATLTrainer(AveragingTrainer):
         self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
     ) -> PredictionOutput:
         """Emotion logits (rows, emotions) and labels (rows,), both in the order of the table."""
-        output = super().predict(test_dataset, ignore_keys, metric_key_prefix)
+        output = self._predict_logits(test_dataset, ignore_keys, metric_key_prefix)
+        return output._replace(predictions=self._preprocessed(output.predictions, output.label_ids))
+
+    def _predict_logits(self, table: Any, ignore_keys: list[str] | None, prefix: str) -> PredictionOutput:
+        output = super().predict(table, ignore_keys, prefix)
         logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
         rows, labels = np.asarray(output.label_ids).T
         order = np.argsort(rows)
-        shown = self._preprocessed(np.asarray(logits)[order], labels[order])
-        return PredictionOutput(shown, labels[order], output.metrics)
+        return PredictionOutput(np.asarray(logits)[order], labels[order], output.metrics)
 
     def calibrate(self, table: datasets.Dataset) -> float:
         """Fit `config.logit_temperature` to the one that minimises the log loss of the scores, and return it.
@@ -395,7 +398,8 @@ class GMPATLTrainer(AveragingTrainer):
             1.37
         """
         self.held_out.refuse_calibration(table, self.train_dataset)
-        return fit_logit_temperature(self.base, self.predict(table))
+        # The model's own logits, whatever `preprocess_logits_for_metrics` makes of them for other eyes.
+        return fit_logit_temperature(self.base, self._predict_logits(table, None, "test"))
 
     def push_to_hub(
         self,
