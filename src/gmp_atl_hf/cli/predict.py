@@ -70,7 +70,7 @@ def perform(arguments: argparse.Namespace) -> int:
     by = arguments.speakers
     if by in (None, PARENT):
         items = find_recordings(arguments.paths, _TABLE_FIX)
-        owners = [str(Path(item.name).parent) for item in items]
+        owners = _folders_of(items)
         tables: list[str] | None = None
         if by == PARENT:
             _note_shared_names(owners)
@@ -163,6 +163,13 @@ def _is_table(path: str | Path) -> bool:
     return Path(path).suffix.lower() in TABLES and Path(path).is_file()
 
 
+def _folders_of(items: Sequence[Item]) -> list[str]:
+    """The folder of each recording: under one name, the first that it is given by, however its path is written."""
+    named: dict[str, str] = {}
+    folders = [str(Path(item.name).parent) for item in items]
+    return [named.setdefault(os.path.realpath(folder), folder) for folder in folders]
+
+
 def _note_shared_names(folders: Sequence[str]) -> None:
     """Say which folders have the same last name: below folders of emotions, one person has several."""
     from ..data.spelling import first_few
@@ -224,7 +231,7 @@ def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list
             file = table.parent / row["file"]
             items.append(Item(str(file), file))
             owners.append(row[column])
-            places.append(str(table))
+            places.append(os.path.realpath(table))
     return items, owners, places
 
 

@@ -30,7 +30,7 @@ from .devices import default_batch_seconds, resolve_device, resolve_precision
 from .predictions import Prediction, WindowScores
 from .reader import Reader, ReadState, Segment
 from .scorers import make_scorer
-from .sources import Inputs, Item, expand_inputs
+from .sources import Inputs, Item, expand_inputs, identity_of
 from .speakers import (
     SpeakerStatistics,
     fingerprint,
@@ -207,7 +207,7 @@ class SpeechEmotionClassifier:
         than one, with which scores hardly change.
 
         Args:
-            recordings: Of this one speaker, as for calling the classifier.
+            recordings: Of this one speaker, as for calling the classifier. A file that is given twice counts once.
             window: As for calling the classifier; each window counts as a recording.
             hop: As for calling the classifier.
             progress: Show a bar on stderr.
@@ -225,8 +225,8 @@ class SpeechEmotionClassifier:
         """
         refuse_without_statistics(self.model)
         warn_without_emotions(self.model)
-        items, _ = expand_inputs(recordings)
-        states = self._work(self._scorer.pool, items, window, hop, progress)
+        items = {identity_of(item): item for item in expand_inputs(recordings)[0]}
+        states = self._work(self._scorer.pool, list(items.values()), window, hop, progress)
         for state in states:
             if state.problem is not None:
                 raise RequestError(state.problem, "recordings of one speaker that can be read", "leave it out")
@@ -248,6 +248,8 @@ class SpeechEmotionClassifier:
     ) -> list[Prediction]:
         """Score listed recordings of several speakers, adapted to all of each speaker's that can be read.
 
+        A file that is listed twice, also under another path, has two predictions and counts once for its speaker.
+
         Args:
             inputs: See `expand_inputs`.
             speakers: Whose each of them is. Those whose name is `unknown`, or ends in `/unknown`, may be of many
@@ -265,15 +267,17 @@ class SpeechEmotionClassifier:
         """
         refuse_without_statistics(self.model)
         warn_without_emotions(self.model)
-        states = self._work(self._scorer.pool, inputs, window, hop, progress)
         people = list(zip(apart or [None] * len(speakers), speakers, strict=True))
+        keys = [(person, identity_of(item)) for person, item in zip(people, inputs, strict=True)]
+        once = dict(zip(keys, inputs, strict=True))
+        states = dict(zip(once, self._work(self._scorer.pool, list(once.values()), window, hop, progress), strict=True))
         of_person: dict[tuple[Hashable, str], list[ReadState]] = defaultdict(list)
-        for person, state in zip(people, states, strict=True):
+        for (person, _), state in states.items():
             of_person[person].append(state)
         clips = {person: self._score_by_themselves(own, is_unknown(person[1])) for person, own in of_person.items()}
         found = []
-        for item, person, state in zip(inputs, people, states, strict=True):
-            one = self._prediction(item, state)
+        for item, person, key in zip(inputs, people, keys, strict=True):
+            one = self._prediction(item, states[key])
             found.append(replace(one, speaker=person[1], speaker_clips=None if one.error else clips[person]))
         return found
 
