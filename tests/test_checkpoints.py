@@ -178,6 +178,40 @@ def test_a_head_for_other_emotions_is_begun_anew(tmp_path: Path) -> None:
     assert torch.isfinite(model.classifier.weight).all()
 
 
+def labels_of(*names: str) -> dict[str, Any]:
+    return {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [(HubertForGMPATLMultiTask, {"emotion_classifier.weight"}), (HubertForGMPATL, {"classifier.weight"})],
+)
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        (("anger", "neutral", "sadness"), True),
+        (("joy", "fear", "disgust"), False),
+        (("neutral", "anger", "sadness"), False),
+    ],
+)
+def test_a_head_for_as_many_other_emotions_is_begun_anew_and_one_for_the_same_is_kept(
+    tmp_path: Path, kind: Any, head: set[str], names: tuple[str, ...], kept: bool
+) -> None:
+    saved = small_model(kind, standardize=True)
+    with torch.no_grad():
+        saved.standardization.mean.fill_(0.5)
+        saved.standardization.emotion_means.fill_(0.7)
+        saved.standardization.spread.fill_(0.3)
+    saved.save_pretrained(tmp_path)
+    first, again, other = (load_model(kind, tmp_path, seed, labels_of(*names)) for seed in (0, 0, 1))
+    assert not changed(weights_of(first), weights_of(again))
+    assert changed(weights_of(first), weights_of(other)) == (set() if kept else head)
+    known = {f"standardization.{name}" for name in ("emotion_means", "spread")}
+    assert changed(weights_of(saved), weights_of(first)) == (set() if kept else head | known)
+    drawn = first.get_parameter(min(head))
+    assert kept or 0 < drawn.std() < 2 * first.config.initializer_range
+
+
 def test_fields_that_do_not_fit_are_refused(hubert: Path) -> None:
     with pytest.raises(RequestError, match="am_softmax_margin"):
         load_model(HubertForGMPATL, hubert, 0, {**LABELS, "am_softmax_margin": 3.0})

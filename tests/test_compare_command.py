@@ -313,6 +313,9 @@ def verdict_words(tmp_path: Path, case: str) -> list[str]:
         return [one, str(write_run(tmp_path / "two", variants, seeds=(1,), folds=2)), *both]
     if case == "other labels":
         return [one, str(write_run(tmp_path / "two", variants, seeds=(1,), labels=[*LABELS, "fear"])), *both]
+    if case in ("other corpus", "other corpus, other seed"):
+        two = write_run(tmp_path / "two", variants, seeds=(1,) if "seed" in case else (0,), labels=[*LABELS, "fear"])
+        return [one, str(rename_corpus(two, "demo/elsewhere-")), *both]
     if case == "shared speaker":
         two = write_run(tmp_path / "two", variants)
         for file in two.rglob("predictions.jsonl"):
@@ -343,6 +346,9 @@ def verdict_words(tmp_path: Path, case: str) -> list[str]:
         ("twice", "both have the corpus demo with the same seeds: 0"),
         ("other folds", "has tested demo in other folds than"),
         ("other labels", "tells anger, joy, neutral, fear on demo"),
+        ("other corpus", "both call their corpus demo, and have none of 72 utterances and 72 in common"),
+        ("other corpus", "two one in its recipe, such as `corpus: {name: …, root: …, corpus_name: another}`, and run"),
+        ("other corpus, other seed", "both call their corpus demo"),
         ("shared speaker", "the speaker demo/s0 is in demo and in copy"),
         ("names a variant", "names the variant tapt"),
         ("nowhere", "there is no report in"),

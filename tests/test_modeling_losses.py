@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gmp_atl_hf import HubertForGMPATL, HubertForGMPATLFrameClassification, HubertForGMPATLMultiTask
+from gmp_atl_hf.modeling.heads_gmp_atl import POOLING_CLASSES
 from gmp_atl_hf.modeling.losses_gmp_atl import (
     am_softmax_sums,
     combine_parts,
@@ -332,3 +333,26 @@ def test_cosines_are_computed_in_float32_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cosines = model.classifier(vectors)
     assert torch.equal(cosines, model.classifier(vectors))
+
+
+@pytest.mark.parametrize("pooling", POOLING_CLASSES)
+@pytest.mark.parametrize("frames", [257, 301, 399])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_frames_in_bfloat16_are_pooled_in_float32(pooling: str, frames: int, autocast: bool) -> None:
+    module = POOLING_CLASSES[pooling](8)
+    hidden = torch.randn(2, 512, 8).add(3).bfloat16()
+    mask = torch.arange(512) < torch.tensor([[frames], [512]])
+    if pooling == "attention":
+        torch.nn.init.zeros_(module.query.weight)  # equal weights, whatever their digits
+        module = module if autocast else module.bfloat16()
+    given = hidden.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        pooled = module(given, mask)
+    exact = [values[own].double() for values, own in zip(hidden, mask, strict=True)]
+    wanted = torch.stack([values.mean(0) for values in exact])
+    if pooling == "statistics":
+        wanted = torch.cat([wanted, torch.stack([values.std(0, correction=0) for values in exact])], dim=-1)
+    assert pooled.dtype == torch.float32
+    torch.testing.assert_close(pooled.double(), wanted, rtol=1e-5, atol=1e-5)
+    pooled.sum().backward()
+    assert given.grad is not None and given.grad.isfinite().all() and given.grad[0, 0].any()

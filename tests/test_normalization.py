@@ -17,6 +17,7 @@ from torch import Tensor
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.frames_gmp_atl import frame_count
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATLMultiTask
+from gmp_atl_hf.protocols.fold import Fold
 from gmp_atl_hf.pseudo_labels.attach import attach_pseudo_labels
 from gmp_atl_hf.pseudo_labels.averaging import averaged
 from gmp_atl_hf.pseudo_labels.codebook import FeatureSource
@@ -232,3 +233,21 @@ def test_recordings_without_a_group_are_counted_in_the_report() -> None:
         made = Recipe.from_dict({"name": "mine", "corpus": {"name": "demo"}, "pseudo_labels": {"normalize": by}})
         notes = plan._notes({"gmp-atl": made.method("gmp-atl")}, corpus, [])
         assert [note.partition(":")[0] for note in notes if "recordings" in note] == ([expected] if expected else [])
+
+
+def test_recordings_of_unknown_speakers_that_are_trained_on_are_counted_in_the_report() -> None:
+    corpus: Any = SimpleNamespace(table=rows_of("a", "b", "unknown", "unknown"))
+    names = corpus.table["speaker"]
+    made = Recipe.from_dict({"name": "mine", "corpus": {"name": "demo"}}).method("direct")
+
+    def notes_of(train: set[str], dev: set[str], test: set[str]) -> list[str]:
+        fold = Fold(1, tuple(train), tuple(dev), tuple(test))
+        return [note for note in plan._notes({"direct": made}, corpus, [fold]) if "unknown speakers" in note]
+
+    known, unknown = set(names[:1]), set(names[2:])
+    other = set(names[1:2])
+    assert notes_of(unknown, known, other) == [
+        "2 recordings of unknown speakers are trained on, and no epoch or temperature is chosen by them."
+    ]
+    assert notes_of(known, unknown, other) == []
+    assert notes_of(known, other, unknown) == []

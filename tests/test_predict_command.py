@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,6 +173,60 @@ def test_a_column_of_a_table_may_say_whose_recordings_are(
         assert fix in capsys.readouterr().err
     assert main(["predict", str(adaptable), str(recordings), "--speakers", "caller"]) == 2
     assert "is no table" in capsys.readouterr().err
+
+
+def test_recordings_of_unknown_speakers_are_scored_as_they_are_and_names_of_two_tables_are_two_people(
+    adaptable: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+):
+    files = ("b.wav", "a/ä c.flac", "a/d.wav")
+    lines = {
+        "one.csv": [("anna", files[0]), ("Unknown", files[1]), ("unknown", files[2])],
+        "two.csv": [("anna", files[2])],
+    }
+    for name, rows in lines.items():
+        text = "".join(f"{who},{file}\n" for who, file in rows)
+        (recordings / name).write_text(f"caller,file\n{text}", encoding="utf-8")
+    tables = [str(recordings / name) for name in lines]
+    assert main(["predict", str(adaptable), *tables, "--format", "jsonl", "--speakers", "caller"]) == 0
+    out, err = capsys.readouterr()
+    assert "2 speakers, by the column caller" in err
+    assert "2 recordings of unknown speakers: adapted to nobody" in err
+    assert "anna, named in several tables, is taken as different people in each" in err
+    found = list(map(json.loads, out.splitlines()))
+    assert [row["speaker"] for row in found] == ["anna", "Unknown", "unknown", "anna"]
+    assert [row.get("speaker_clips") for row in found] == [1, None, None, 1]
+    classifier = SpeechEmotionClassifier.from_pretrained(adaptable)
+    assert found[2]["scores"] == pytest.approx(classifier(recordings / files[2]).scores, abs=1e-6)
+    adapted = classifier(recordings / files[2], speaker=classifier.adapt(recordings / files[2]))
+    assert found[3]["scores"] == pytest.approx(adapted.scores, abs=1e-5)
+
+
+def test_a_recording_that_is_given_twice_counts_once_for_its_speaker(
+    adaptable: Path, recordings: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(recordings)
+    (recordings / "linked").symlink_to(recordings / "a")
+    first, second = "a/ä c.flac", str(recordings / "a/d.wav")
+
+    def rows(*words: str) -> list[dict[str, Any]]:
+        assert main(["predict", str(adaptable), *words, "--format", "jsonl"]) == 0
+        out, err = capsys.readouterr()
+        assert ": 1 speaker, by" in err and "different people" not in err
+        return list(map(json.loads, out.splitlines()))
+
+    once = rows("a", "--speakers", "parent")
+    found = rows(first, second, "linked/d.wav", "a", "--speakers", "parent")
+    assert [row["file"] for row in found] == [first, second, "linked/d.wav", "a/d.wav", "a/ä c.flac"]
+    assert {(row["speaker"], row["speaker_clips"]) for row in found} == {("a", 2)}
+    for row in found:
+        (same,) = (one for one in once if Path(one["file"]).name == Path(row["file"]).name)
+        assert row["scores"] == pytest.approx(same["scores"], abs=1e-6)
+    lines = [first, first, second]
+    Path("calls.csv").write_text("caller,file\n" + "".join(f"anna,{file}\n" for file in lines), encoding="utf-8")
+    found = rows("calls.csv", str(recordings / "calls.csv"), "--speakers", "caller")
+    assert [row["speaker_clips"] for row in found] == [2] * 6
+    classifier = SpeechEmotionClassifier.from_pretrained(adaptable)
+    assert classifier.adapt([first, recordings / first, second, recordings / "a"]).clips == 2
 
 
 def test_a_model_that_cannot_be_adapted_is_refused(run: Run, recordings: Path):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.evaluation.probe import ProbeFold, probe_layers, score
-from runs import SPEAKER_PATTERN, write_corpus
+from runs import SPEAKER_PATTERN, SPLIT, SPLIT_EMOTION_PATTERN, write_corpus
 from teachers import FAMILIES, make_teacher
 
 LABELS = np.tile(np.arange(3), 20)
@@ -79,12 +80,53 @@ def test_every_family_can_be_probed(family: str, tmp_path: Path, capsys: pytest.
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
+def probed(root: Path, capsys: pytest.CaptureFixture[str], pattern: str, *words: str) -> tuple[dict[str, Any], str]:
+    """The report and the remarks of a probe of the first states of `mini` on a folder of recordings."""
+    capsys.readouterr()
+    options = ["--root", str(root), "--options", f"speaker={pattern}", *words]
+    assert main(["probe", "mini", "--corpus", "folder", *options, "--layers", "0", "--json"]) == 0
+    said = capsys.readouterr()
+    return json.loads(said.out), said.err
+
+
+def test_nobody_is_held_back_for_development(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Without any two of them an emotion would be missing: nobody could be spared for development.
+    root = write_corpus(tmp_path / "three", ("f1", "f2", "f3"))
+    for name in ("anger/f1", "neutral/f2", "sadness/f3"):
+        for take in range(2):
+            (root / f"{name}_{take}.wav").unlink()
+    protocol = probed(root, capsys, SPEAKER_PATTERN, "--protocol", "leave-one-speaker-out")[0]["protocol"]
+    assert "speakers per fold: 2 for training, none for development, 1 for the test" in protocol["sentence"]
+    assert protocol["train"] == {"speakers": [2, 2], "recordings": [8, 8]}
+
+
+def test_the_development_part_of_a_given_split_is_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_corpus(tmp_path, split=SPLIT)
+    protocol = probed(tmp_path, capsys, SPLIT_EMOTION_PATTERN, "--protocol", "given")[0]["protocol"]
+    assert "4 for training, none for development, 2 for the test" in protocol["sentence"]
+
+
+def test_recordings_that_are_left_out_are_listed_with_their_reasons(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_corpus(tmp_path)
+    (tmp_path / "anger/f1_0.wav").write_bytes(b"no sound")
+    report, said = probed(tmp_path, capsys, SPEAKER_PATTERN, "unreadable=drop", "--folds", "2")
+    (left_out,) = report["left_out"]
+    assert left_out["file"] == "folder/anger/f1_0.wav" and left_out["reason"]
+    assert f"left out: folder/anger/f1_0.wav: {left_out['reason']}" in said
+    assert report["corpus"]["recordings"] == 35
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--layers", "9"], "layer 9"),
         (["--layers", "a"], "whole numbers"),
         (["--c", "0"], "C is 0"),
+        (["--c", "inf"], "C is inf"),
         (["--picture", "p.jpg"], ".png"),
         (["--protocol", "no-such"], "no protocol"),
     ],

@@ -460,6 +460,34 @@ def test_cross_corpus_needs_every_corpus_on_one_side(options, words):
         Protocol("cross-corpus", **options).folds(two_corpora())
 
 
+def with_unknown(named: int, clips: int, gender: str | None = None) -> datasets.Dataset:
+    """A corpus c to train on, most of it of unknown speakers, and a corpus d to test on."""
+    train = table_of(people(named) | {"unknown": {"emotions": EMOTIONS * clips, "gender": gender}})
+    test = table_of(people(2)).map(
+        lambda row: {"corpus": "d", "speaker": "d" + row["speaker"][1:], "id": "d" + row["id"][1:]}
+    )
+    return datasets.concatenate_datasets([train, test])
+
+
+@pytest.mark.parametrize("gender", [None, "female"])
+def test_recordings_of_unknown_speakers_stay_in_training(gender):
+    table = with_unknown(named=10, clips=20, gender=gender)
+    for seed in range(5):
+        (fold,) = Protocol("cross-corpus", test_corpora=("d",), seed=seed).folds(table)
+        assert "c/unknown" in fold.train
+        assert len(fold.dev) == 2
+    (fold,) = Protocol("cross-corpus", test_corpora=("d",), dev_speakers=10).folds(table)
+    assert fold.train == ("c/unknown",)
+    with pytest.raises(RequestError, match="has 10 known speakers on its training side and can spare 10 of them"):
+        Protocol("cross-corpus", test_corpora=("d",), dev_speakers=11).folds(table)
+
+
+def test_a_training_side_of_unknown_speakers_alone_has_no_development_speakers():
+    protocol = Protocol("cross-corpus", test_corpora=("d",))
+    (fold,) = protocol.folds(with_unknown(named=0, clips=2))
+    assert (fold.train, fold.dev) == (("c/unknown",), ())
+
+
 @pytest.mark.parametrize(
     "other", ["jos\u00e9", "Jose\u0301", " Jos\u00e9 ", "Jos\u00e9\u200b", "\u00a0Jos\u00e9", "JOS\u00c9"], ids=ascii
 )

@@ -14,7 +14,9 @@ from datasets import DatasetDict
 from transformers import HfArgumentParser, Trainer, TrainingArguments
 from transformers.trainer_pt_utils import AcceleratorConfig
 
+from gmp_atl_hf.data.columns import replace_column
 from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.evaluation.calibration import TEMPERATURE_RANGE
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL, HubertForGMPATLFrameClassification
 from gmp_atl_hf.training.arguments import GMPATLTrainingArguments
 from gmp_atl_hf.training.checks import UNUSED_ARGUMENTS
@@ -191,6 +193,21 @@ def test_logits_are_preprocessed_as_asked_before_metrics_and_predictions(tmp_pat
     assert seen == [(len(TABLE),)]
     logits = trainer_for(tmp_path, model).predict(TABLE).predictions
     np.testing.assert_array_equal(trainer.predict(TABLE).predictions, logits.argmax(-1))
+
+
+@pytest.mark.parametrize("shown", [lambda logits, _: logits.softmax(-1), lambda logits, _: logits.argmax(-1)])
+def test_the_temperature_is_that_of_the_models_own_logits(tmp_path: Path, shown: Any) -> None:
+    table, model = speech_table(11), small_model(HubertForGMPATL)
+    tables, dev = (table.select(range(3)), None), table.select(range(3, 11))
+    said = trainer_for(tmp_path, model, tables).predict(dev).predictions.argsort(-1)
+    # Right in six of eight, so that the best temperature is not at an end of the range.
+    dev = replace_column(dev, "emotion", [*said[:6, -1].tolist(), *said[6:, 0].tolist()])
+    found = []
+    for preprocess in (None, shown):
+        model.config.logit_temperature = 1.0
+        found.append(trainer_for(tmp_path, model, tables, preprocess_logits_for_metrics=preprocess).calibrate(dev))
+    assert found[0] == found[1]
+    assert TEMPERATURE_RANGE[0] < found[0] < TEMPERATURE_RANGE[1] and found[0] != 1.0
 
 
 def test_loaders_are_set_up_as_asked(tmp_path: Path) -> None:

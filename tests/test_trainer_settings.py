@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
-from datasets import ClassLabel
+from datasets import ClassLabel, Dataset
 
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.modeling_gmp_atl import (
@@ -81,6 +82,56 @@ def test_a_table_with_the_genders_the_other_way_round_is_refused(tmp_path: Path)
     features["gender"] = ClassLabel(names=["male", "female"])
     with pytest.raises(RequestError, match="genders are .*'male', 'female'"):
         trainer_for(small_model(HubertForGMPATLMultiTask), tmp_path, TABLE.cast(features))
+
+
+def with_values(column: str, *values: Any) -> Dataset:
+    """The table with other values in the first rows of a column."""
+    stored = [*values, *TABLE[column][len(values) :]]
+    place = TABLE.column_names.index(column)
+    field = TABLE.data.schema.field(column)
+    return Dataset(TABLE.data.table.set_column(place, field, pa.array(stored, field.type)))
+
+
+@pytest.mark.parametrize(
+    ("model_class", "column", "values", "found", "expected"),
+    [
+        (HubertForGMPATL, "emotion", (2, None, -1), "2 of 9 .* tones/1 has None, tones/2 has -1", "from 0 to 2 in"),
+        (HubertForGMPATLMultiTask, "emotion", (3, -100), "2 of 9 .* tones/0 has 3, tones/1 has -100", "anger, neu"),
+        (HubertForGMPATLMultiTask, "gender", (None, 1, -1, 2), "2 of 9 .* tones/2 has -1", "None where not known"),
+        (HubertForGMPATLFrameClassification, "gmp_layer1_k5", ([-100, 4], [0, 6]), "1 of 9 .* tones/1 has 6", "to 4 "),
+        (HubertForGMPATLFrameClassification, "gmp_layer1_k7", ([6], [-1] * 9), "1 of 9 .* tones/1 has -1", "0 to 6 "),
+        (HubertForGMPATLFrameClassification, "gmp_layer1_k7", (None, [6, None]), "2 of 9 .* tones/1 has None", "-100"),
+        (HubertForGMPATL, "num_samples", (None, 0), "2 of 9 .* tones/0 has None, tones/1 has 0", "above 0"),
+    ],
+)
+@pytest.mark.parametrize("role", ["train_dataset", "eval_dataset"])
+def test_rows_that_cannot_be_used_are_counted_and_named(
+    model_class: Any, column: str, values: Any, found: str, expected: str, role: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError, match=rf"{found}.*\n  expected: .*{expected}.*\n  fix: ") as caught:
+        GMPATLTrainer(
+            small_model(model_class),
+            training_arguments(tmp_path),
+            processing_class=feature_extractor(),
+            **{role: with_values(column, *values)},
+        )
+    assert column in caught.value.found
+
+
+def test_rows_are_found_by_their_place_in_a_table_that_was_put_in_another_order(tmp_path: Path) -> None:
+    table = with_values("gmp_layer1_k5", [9], [0, 9]).select([8, 1, 0, 7])
+    with pytest.raises(RequestError, match=r"2 of 4 .* tones/1 has 9, tones/0 has 9"):
+        trainer_for(small_model(HubertForGMPATLFrameClassification), tmp_path, table)
+
+
+def test_a_table_without_emotions_gets_scores_but_one_with_some_gets_no_figures_of_a_part(tmp_path: Path) -> None:
+    trainer = trainer_for(small_model(HubertForGMPATL), tmp_path)
+    none, some = with_values("emotion", *[None] * 9), with_values("emotion", None)
+    output = trainer.predict(none)
+    assert output.predictions.shape == (9, 3) and "test_war" not in output.metrics
+    for call, table in ((trainer.evaluate, none), (trainer.evaluate, some), (trainer.predict, some)):
+        with pytest.raises(RequestError, match="of 9 rows cannot be used by their emotion: tones/0 has None"):
+            call(table)
 
 
 def test_an_empty_table_is_refused(tmp_path: Path) -> None:

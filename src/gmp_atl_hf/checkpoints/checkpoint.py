@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
+from torch import nn
 from transformers import (
     HubertConfig,
     HubertModel,
@@ -27,7 +28,8 @@ from ..files import check_files, hash_file, read_json
 from ..modeling.configuration_gmp_atl import LATER_FIELDS, GMPATLConfig, find_checkpoint, shipped_folder
 from ..modeling.encoding_gmp_atl import GMPATLModel
 from ..modeling.families_gmp_atl import FAMILIES, HUBERT, family_of
-from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel, HubertForGMPATL
+from ..modeling.heads_gmp_atl import Standardization
+from ..modeling.modeling_gmp_atl import GMPATLEmotionModel, GMPATLPreTrainedModel, HubertForGMPATL
 from ..protocols.speakers import UNKNOWN
 from ..ranges import refuse_absurd_numbers
 from .adapters import Adapter, merge_adapter, note_other_trainer, put_back
@@ -243,7 +245,8 @@ def load_weights(model_class: type[Model], checkpoint: str | Path, config: GMPAT
         model_class: One of the three model classes.
         checkpoint: Folder or Hub id.
         config: The configuration.
-        whole: Whether heads, too, must be the checkpoint's own; otherwise those that it lacks are begun anew.
+        whole: Whether heads, too, must be the checkpoint's own; otherwise those that it lacks are begun anew, and so
+            is one for other emotions, or for the same in another order.
 
     Raises:
         RequestError: The weights cannot be read, are no numbers, or do not fit the configuration.
@@ -262,9 +265,10 @@ def load_weights(model_class: type[Model], checkpoint: str | Path, config: GMPAT
     loading: Mapping[str, Any] = loaded[1]
     # A head for other emotions is begun anew; an encoder that only half fits would be a silent catastrophe.
     mismatched = (key if isinstance(key, str) else key[0] for key in loading["mismatched_keys"])
+    new = {*mismatched, *loading["missing_keys"]}
     unfit = sorted(
         key
-        for key in {*mismatched, *loading["missing_keys"]}
+        for key in new
         if (whole or ("hubert." in key and not key.endswith("layer_weights"))) and "masked_spec_embed" not in key
     )
     if unfit:
@@ -273,6 +277,8 @@ def load_weights(model_class: type[Model], checkpoint: str | Path, config: GMPAT
             f"a complete {'model' if whole else f'{config.encoder_type} encoder'} ({len(unfit)} tensors do not fit)",
             "check that the weights belong to config.json, and that the copy is complete",
         )
+    if not whole and isinstance(model, GMPATLEmotionModel):
+        _forget_other_emotions(model, str(checkpoint), new)
     no_numbers = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
     if no_numbers:
         raise RequestError(
@@ -281,6 +287,27 @@ def load_weights(model_class: type[Model], checkpoint: str | Path, config: GMPAT
             "its training diverged, or the copy is damaged: train again with a lower learning_rate, or copy it again",
         )
     return model
+
+
+def _forget_other_emotions(model: GMPATLEmotionModel, checkpoint: str, new: Collection[str]) -> None:
+    """Begin anew what a checkpoint knows of emotions that are not the model's: as many of them have the same shapes.
+
+    Args:
+        model: The model as loaded.
+        checkpoint: Folder or Hub id that it was loaded from.
+        new: Names of the tensors that were not loaded.
+    """
+    if all(name in new for name, _ in model.named_parameters() if name.startswith(f"{model.emotion_head}.")):
+        return
+    known = read_config(checkpoint).id2label or {}
+    if [known[number] for number in sorted(known)] == model.config.emotions:
+        return
+    head = model.get_submodule(model.emotion_head)
+    for name, parameter in list(head.named_parameters(recurse=False)):
+        setattr(head, name, nn.Parameter(torch.empty_like(parameter)))  # what was loaded, transformers leaves as it is
+    model._init_weights(head)
+    if isinstance(model.standardization, Standardization):
+        model.standardization.forget_emotions()
 
 
 def load_emotion_model(checkpoint: str) -> HubertForGMPATL:

@@ -72,12 +72,15 @@ def perform(arguments: argparse.Namespace) -> int:
     by = arguments.speakers
     if by in (None, PARENT):
         items = find_recordings(arguments.paths, _TABLE_FIX)
-        owners = [str(Path(item.name).parent) for item in items]
+        owners = _folders_of(items)
+        tables: list[str] | None = None
         if by == PARENT:
             _note_shared_names(owners)
     else:
-        items, owners = find_by_column(arguments.paths, by)
+        items, owners, tables = find_by_column(arguments.paths, by)
+        _note_shared_people(owners, tables)
     from ..evaluation.adaptation import ADAPTED
+    from ..evaluation.unknown import is_unknown
     from ..inference.classifier import SpeechEmotionClassifier
     from ..inference.windows import SlidingWindow
 
@@ -89,9 +92,13 @@ def perform(arguments: argparse.Namespace) -> int:
     if by is None:
         predictions = classifier.predict(items, *windows, progress=True)
     else:
-        predictions = classifier.predict_by_speaker(items, owners, *windows, progress=True)
+        predictions = classifier.predict_by_speaker(items, owners, *windows, progress=True, apart=tables)
         how = "the folders that they are in" if by == PARENT else f"the column {by}"
-        complain(f"{PROGRAM}: scores are {ADAPTED}: {counted(len(set(owners)), 'speaker')}, by {how}")
+        people = set(zip(owners, tables or owners, strict=True))
+        known = sum(not is_unknown(owner) for owner, _ in people)
+        complain(f"{PROGRAM}: scores are {ADAPTED}: {counted(known, 'speaker')}, by {how}")
+        if nameless := sum(map(is_unknown, owners)):
+            complain(f"{PROGRAM}: {counted(nameless, 'recording')} of unknown speakers: adapted to nobody")
     text = format_predictions(predictions, classifier.labels, form, arguments.window is not None)
     if output is None:
         say(text.removesuffix("\n"))
@@ -156,6 +163,13 @@ def _is_table(path: str | Path) -> bool:
     return Path(path).suffix.lower() in TABLES and Path(path).is_file()
 
 
+def _folders_of(items: Sequence[Item]) -> list[str]:
+    """The folder of each recording: under one name, the first that it is given by, however its path is written."""
+    named: dict[str, str] = {}
+    folders = [str(Path(item.name).parent) for item in items]
+    return [named.setdefault(os.path.realpath(folder), folder) for folder in folders]
+
+
 def _note_shared_names(folders: Sequence[str]) -> None:
     """Say which folders have the same last name: below folders of emotions, one person has several."""
     from ..data.spelling import first_few
@@ -174,8 +188,24 @@ def _note_shared_names(folders: Sequence[str]) -> None:
     )
 
 
-def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list[str]]:
-    """List the recordings that tables name, and what a column says of each.
+def _note_shared_people(owners: Sequence[str], tables: Sequence[str]) -> None:
+    """Say which names are in several tables: one person may be meant, or two."""
+    from ..data.spelling import first_few
+    from ..evaluation.unknown import is_unknown
+
+    of_name: dict[str, set[str]] = {}
+    for owner, table in zip(owners, tables, strict=True):
+        of_name.setdefault(owner, set()).add(table)
+    shared = [name for name, held in of_name.items() if len(held) > 1 and not is_unknown(name)]
+    if shared:
+        complain(
+            f"{PROGRAM}: {first_few(shared)}, named in several tables, {'is' if len(shared) == 1 else 'are'} taken as "
+            "different people in each; put the recordings of one person in one table"
+        )
+
+
+def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list[str], list[str]]:
+    """List the recordings that tables name, what a column says of each, and the table that says so.
 
     Raises:
         RequestError: A path is no table, a column is missing, or a row names no recording or no speaker.
@@ -183,7 +213,7 @@ def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list
     from ..data.corpora.tables import read_table
     from ..inference.sources import Item
 
-    items, owners = [], []
+    items, owners, places = [], [], []
     for table in map(Path, tables):
         if not _is_table(table):
             raise RequestError(
@@ -201,7 +231,8 @@ def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list
             file = table.parent / row["file"]
             items.append(Item(str(file), file))
             owners.append(row[column])
-    return items, owners
+            places.append(os.path.realpath(table))
+    return items, owners, places
 
 
 def format_predictions(predictions: Sequence[Prediction], labels: Sequence[str], format: str, windowed: bool) -> str:

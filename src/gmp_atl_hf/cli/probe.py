@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import RequestError
 from ..files import write_whole
 from .arguments import add_corpus, corpus_of, label_map, picture_of
-from .console import DONE, say
+from .console import DONE, PROGRAM, complain, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,8 @@ def perform(arguments: argparse.Namespace) -> int:
     )
     if picture is not None:
         write_whole(picture, draw_probe(report))
+    for one in report["left_out"]:
+        complain(f"{PROGRAM}: left out: {one['file']}: {one['reason']}")
     say(json.dumps(report, indent=2, ensure_ascii=False) if arguments.json else format_probe(report))
     return DONE
 

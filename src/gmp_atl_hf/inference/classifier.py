@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property, partial
@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from ..checkpoints import load_emotion_model, load_feature_extractor
 from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE
 from ..errors import RequestError
+from ..evaluation.unknown import is_unknown
 from ..modeling.families_gmp_atl import longest_samples
 from ..modeling.frames_gmp_atl import receptive_field
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
@@ -29,7 +30,7 @@ from .devices import default_batch_seconds, resolve_device, resolve_precision
 from .predictions import Prediction, WindowScores
 from .reader import Reader, ReadState, Segment
 from .scorers import make_scorer
-from .sources import Inputs, Item, expand_inputs
+from .sources import Inputs, Item, expand_inputs, identity_of
 from .speakers import (
     SpeakerStatistics,
     fingerprint,
@@ -206,7 +207,7 @@ class SpeechEmotionClassifier:
         than one, with which scores hardly change.
 
         Args:
-            recordings: Of this one speaker, as for calling the classifier.
+            recordings: Of this one speaker, as for calling the classifier. A file that is given twice counts once.
             window: As for calling the classifier; each window counts as a recording.
             hop: As for calling the classifier.
             progress: Show a bar on stderr.
@@ -224,8 +225,8 @@ class SpeechEmotionClassifier:
         """
         refuse_without_statistics(self.model)
         warn_without_emotions(self.model)
-        items, _ = expand_inputs(recordings)
-        states = self._work(self._scorer.pool, items, window, hop, progress)
+        items = {identity_of(item): item for item in expand_inputs(recordings)[0]}
+        states = self._work(self._scorer.pool, list(items.values()), window, hop, progress)
         for state in states:
             if state.problem is not None:
                 raise RequestError(state.problem, "recordings of one speaker that can be read", "leave it out")
@@ -243,47 +244,59 @@ class SpeechEmotionClassifier:
         window: float | None = None,
         hop: float | None = None,
         progress: bool = False,
+        apart: Sequence[Hashable] | None = None,
     ) -> list[Prediction]:
         """Score listed recordings of several speakers, adapted to all of each speaker's that can be read.
 
+        A file that is listed twice, also under another path, has two predictions and counts once for its speaker.
+
         Args:
             inputs: See `expand_inputs`.
-            speakers: Whose each of them is.
+            speakers: Whose each of them is. Those whose name is `unknown`, or ends in `/unknown`, may be of many
+                people: they are scored by the usual statistics.
             window: As for calling the classifier; each window counts as a recording.
             hop: As for calling the classifier.
             progress: Show a bar on stderr.
+            apart: What each name comes from, such as its table: speakers of one name from two of them are two people.
 
         Returns:
-            Predictions in the order of the inputs, with `speaker` and `speaker_clips`.
+            Predictions in the order of the inputs, with `speaker` and, where they were adapted, `speaker_clips`.
 
         Raises:
             RequestError: The windows make no sense, or the model has `standardize: false`.
         """
         refuse_without_statistics(self.model)
         warn_without_emotions(self.model)
-        states = self._work(self._scorer.pool, inputs, window, hop, progress)
-        of_speaker: dict[str, list[ReadState]] = defaultdict(list)
-        for name, state in zip(speakers, states, strict=True):
-            of_speaker[name].append(state)
-        clips = {name: self._score_by_themselves(own) for name, own in of_speaker.items()}
+        people = list(zip(apart or [None] * len(speakers), speakers, strict=True))
+        keys = [(person, identity_of(item)) for person, item in zip(people, inputs, strict=True)]
+        once = dict(zip(keys, inputs, strict=True))
+        states = dict(zip(once, self._work(self._scorer.pool, list(once.values()), window, hop, progress), strict=True))
+        of_person: dict[tuple[Hashable, str], list[ReadState]] = defaultdict(list)
+        for (person, _), state in states.items():
+            of_person[person].append(state)
+        clips = {person: self._score_by_themselves(own, is_unknown(person[1])) for person, own in of_person.items()}
         found = []
-        for item, name, state in zip(inputs, speakers, states, strict=True):
-            one = self._prediction(item, state)
-            found.append(replace(one, speaker=name, speaker_clips=None if one.error else clips[name]))
+        for item, person, key in zip(inputs, people, keys, strict=True):
+            one = self._prediction(item, states[key])
+            found.append(replace(one, speaker=person[1], speaker_clips=None if one.error else clips[person]))
         return found
 
-    def _score_by_themselves(self, states: Sequence[ReadState]) -> int:
-        """Put scores in place of the pooled vectors of one speaker, adapted to all of them; how many they are."""
+    def _score_by_themselves(self, states: Sequence[ReadState], unknown: bool) -> int | None:
+        """Put scores in place of the pooled vectors of one speaker, adapted to all of them; how many they are.
+
+        Those of nobody who is known are scored by the usual statistics, and their number says nothing: None.
+        """
         vectors = [vector for state in states for vector in state.scores]
         if vectors:
-            pooled = self._on_device(np.stack(vectors))
-            statistics = statistics_of(self.model, pooled, torch.ones(1, len(vectors), dtype=torch.bool))[0]
+            pooled, statistics = self._on_device(np.stack(vectors)), None
+            if not unknown:
+                statistics = statistics_of(self.model, pooled, torch.ones(1, len(vectors), dtype=torch.bool))[0]
             with torch.inference_mode():
                 logits = self.model.score(pooled, speaker_statistics=statistics)[0]["logits"]
             scores = iter(torch.softmax(logits.float(), dim=-1).cpu().numpy().astype(np.float64))
             for state in states:
                 state.scores = list(islice(scores, len(state.scores)))
-        return len(vectors)
+        return None if unknown else len(vectors)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -49,6 +49,16 @@ class Item:
     name: str
     source: Any
     problem: str | None = None
+
+
+def identity_of(item: Item) -> Hashable:
+    """What is the same for one recording under several paths; what has no path is a recording of its own."""
+    if not isinstance(item.source, (str, os.PathLike)):
+        return id(item)
+    try:
+        return os.path.realpath(item.source)
+    except ValueError:  # a path that no file system takes: reading it will say so
+        return os.fspath(item.source)
 
 
 def list_folder(folder: str | os.PathLike[str]) -> FoundFiles:

@@ -13,8 +13,14 @@ PRIOR_CLIPS = 4
 """Clips of a speaker that the training clips' statistics weigh as much as. Our choice."""
 
 
+def _exact(hidden: Tensor) -> Tensor:
+    """States in float32, or in float64 as they are: bfloat16 counts 257 frames as 256, under CPU autocast too."""
+    return hidden if hidden.dtype in (torch.float32, torch.float64) else hidden.float()
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the valid frames: (batch, frames, channels) and (batch, frames) bool → (batch, channels)."""
+    """Mean over the valid frames: (batch, frames, channels) and (batch, frames) bool → (batch, channels), float32."""
+    values = _exact(values)
     weights = mask[:, :, None].to(values.dtype)
     return (values * weights).sum(1) / weights.sum(1).clamp(min=1)
 
@@ -27,7 +33,7 @@ class MeanPooling(nn.Module):
         self.output_size = hidden_size
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """(batch, frames, hidden) and (batch, frames) bool → (batch, hidden)."""
+        """(batch, frames, hidden) and (batch, frames) bool → (batch, hidden), float32."""
         return masked_mean(hidden, mask)
 
 
@@ -40,9 +46,11 @@ class AttentionPooling(nn.Module):
         self.query = nn.Linear(hidden_size, 1, bias=False)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """(batch, frames, hidden) and (batch, frames) bool → (batch, hidden)."""
+        """(batch, frames, hidden) and (batch, frames) bool → (batch, hidden), float32."""
         scores = self.query(torch.tanh(hidden)).squeeze(-1).float().masked_fill(~mask, float("-inf"))
-        return torch.einsum("bt,btc->bc", functional.softmax(scores, dim=-1).to(hidden.dtype), hidden)
+        hidden = _exact(hidden)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return torch.einsum("bt,btc->bc", functional.softmax(scores, dim=-1).to(hidden.dtype), hidden)
 
 
 class StatisticsPooling(nn.Module):
@@ -55,7 +63,8 @@ class StatisticsPooling(nn.Module):
         self.output_size = 2 * hidden_size
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """(batch, frames, hidden) and (batch, frames) bool → (batch, 2·hidden)."""
+        """(batch, frames, hidden) and (batch, frames) bool → (batch, 2·hidden), float32."""
+        hidden = _exact(hidden)
         mean = masked_mean(hidden, mask)
         variance = masked_mean((hidden - mean[:, None, :]).square(), mask)
         return torch.cat([mean, (variance + self.EPSILON).sqrt()], dim=-1)
@@ -115,6 +124,12 @@ class Standardization(nn.Module):
         means = each.T @ values / each.sum(0).clamp(min=1)[:, None]
         self.emotion_means.copy_(means)
         self.spread.copy_((values - each @ means).square().mean(0).sqrt().clamp(min=self.LEAST_SPREAD))
+
+    @torch.no_grad()
+    def forget_emotions(self) -> None:
+        """Say that all emotions look the same, as before any training."""
+        self.emotion_means.zero_()
+        self.spread.fill_(1.0)
 
     def of_speakers(self, clips: Tensor, mean: Tensor, variance: Tensor, scores: Tensor | None = None) -> Tensor:
         """Mean and deviation to standardise the clips of a speaker by, from some clips of theirs, without labels.

@@ -163,10 +163,18 @@ def _one_each(labels: Tensor) -> Tensor:
     return labels.squeeze(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
+def _in_dtype_of(head: nn.Module, vectors: Tensor) -> Tensor:
+    """Vectors, pooled in float32, as a head takes them that is in half precision itself."""
+    weight = next(head.parameters(), None)
+    return vectors if weight is None else vectors.to(weight.dtype)
+
+
 class GMPATLEmotionModel(GMPATLPreTrainedModel):
     """What the models that score emotions share: one vector for each clip, on which all heads stand."""
 
     _keys_to_ignore_on_load_missing = [r"standardization\.(emotion_means|spread)$"]  # of older checkpoints
+    emotion_head = "classifier"
+    """Name of the module that scores emotions."""
 
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)
@@ -207,6 +215,7 @@ class HubertForGMPATLMultiTask(GMPATLEmotionModel):
 
     loss_parts = ("emotion", "gender")
     target_names = ("labels", "gender_labels")
+    emotion_head = "emotion_classifier"
 
     def __init__(self, config: GMPATLConfig) -> None:
         super().__init__(config)
@@ -265,6 +274,7 @@ class HubertForGMPATLMultiTask(GMPATLEmotionModel):
     ) -> tuple[dict[str, Tensor], list[PartSums]]:
         """See the base class."""
         vectors = self.dropout(self.standardization(pooled, speaker_statistics))
+        vectors = _in_dtype_of(self.emotion_classifier, vectors)
         logits = self.emotion_classifier(vectors).float()
         gender_logits = self.gender_classifier(vectors).float()
         parts = []
@@ -399,7 +409,8 @@ class HubertForGMPATL(GMPATLEmotionModel):
         """See the base class; genders are not looked at."""
         config = self.config
         angular = config.emotion_loss == "am-softmax"
-        scores = self.classifier(self.dropout(self.standardization(pooled, speaker_statistics))).float()
+        vectors = self.dropout(self.standardization(pooled, speaker_statistics))
+        scores = self.classifier(_in_dtype_of(self.classifier, vectors)).float()
         parts = []
         if labels is not None and angular:
             margin = config.am_softmax_margin if self.training else 0.0

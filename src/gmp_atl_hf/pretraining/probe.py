@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ..checkpoints import maybe_seen_stamp
 from ..data.audio import read_clip
+from ..data.columns import replace_column, split_word
 from ..data.table import read_corpora
 from ..errors import RequestError
 from ..evaluation.probe import CHOICES, C, ProbeFold, probe_layers, score
@@ -53,22 +55,23 @@ def probe_model(
 
     Returns:
         `layers`: for each `layer`, `uar`, `war` and `uar_ci95` at the fixed C, as fractions; `nested`: the same with
-        layer and C chosen within the training speakers of each fold, and `chosen`; the protocol and the rest.
+        layer and C chosen within the training speakers of each fold, and `chosen`; `left_out`, the `file` and `reason`
+        of each recording that is in none of them; the protocol and the rest.
 
     Raises:
         RequestError: The encoder, the corpus or the protocol is not there, or the encoder has seen a test speaker.
     """
     c = C if c is None else c
-    if not c > 0:
-        raise RequestError(f"C is {c}", "a number above 0", f"--c {C}")
+    if not (math.isfinite(c) and c > 0):
+        raise RequestError(f"C is {c}", "a finite number above 0", f"--c {C}")
     facts = teacher_facts(str(model), "encoder")
     if layers is None:
         wanted = list(range(facts.layers + 1))
     else:
         wanted = [facts.resolve_layer(layer) for layer in dict.fromkeys(layers)]
     found = read_corpora([dict(corpus)], labels=labels)
-    table = found.table
-    cut = Protocol(protocol or found.info.protocol or "leave-one-speaker-out", folds)
+    table = _without_development(found.table)
+    cut = Protocol(protocol or found.info.protocol or "leave-one-speaker-out", folds, dev_speakers=0)
     parts = cut.folds(table)
     held_out = HeldOut(frozenset(name for fold in parts for name in fold.test if fold.speaker_independent))
     held_out.refuse_speakers(facts.seen_speakers, f"the encoder {model} has seen")
@@ -79,16 +82,16 @@ def probe_model(
     rows = []
     for fold in parts:
         part = {name: np.asarray(each, dtype=int) for name, each in rows_of_parts(table, fold).items()}
-        rows.append(ProbeFold(np.sort(np.concatenate([part["train"], part["dev"]])), part["test"]))
+        rows.append(ProbeFold(part["train"], part["test"]))
     result = probe_layers(features, answers, speakers, rows, c, CHOICES)
     people = speakers if all(fold.speaker_independent for fold in parts) else None
     return {
         "model": str(model),
         "command": command,
         "corpus": {"name": found.info.name, "recordings": len(table), "labels": names},
-        "protocol": cut.describe(table),
+        "protocol": cut.describe(table, epochs=False),
         "stamps": [maybe_seen_stamp(str(model))] if maybe_seen(facts.seen_speakers, set(speakers)) else [],
-        "left_out": len(found.left_out),
+        "left_out": [{"file": one.file, "reason": one.reason} for one in found.left_out],
         "c": c,
         "layers": [
             {"layer": layer, **score(said, answers, people, len(names))} for layer, said in result.layers.items()
@@ -103,6 +106,14 @@ def probe_model(
             ],
         },
     }
+
+
+def _without_development(table: Dataset) -> Dataset:
+    """A table whose split, where it has one, trains on the development recordings: a probe has no epochs to choose."""
+    parts = [None if part is None else split_word(part) for part in table["split"]]
+    if "dev" not in parts:
+        return table
+    return replace_column(table, "split", ["train" if part == "dev" else part for part in parts])
 
 
 def utterance_features(table: Dataset, encoder: Teacher, progress: bool = False) -> dict[int, np.ndarray]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..errors import RequestError, counted
-from .speakers import Speakers
+from .speakers import Speakers, is_unknown
 
 SHARE = 0.2
 """Share of the training speakers that serve as development speakers: our choice, what most public recipes hold out."""
@@ -28,7 +28,8 @@ def development_speakers(
     """Choose development speakers from the training speakers of a fold.
 
     Genders in turn, those first who have served in the fewest folds so far, so that over the folds all speakers serve;
-    never one without whom an emotion would be missing from training.
+    never one without whom an emotion would be missing from training. Recordings whose speaker is not known stay in
+    training: they are of many people, perhaps most of the corpus.
 
     Args:
         speakers: All speakers of the table.
@@ -39,20 +40,25 @@ def development_speakers(
         served: Speaker to the number of folds served in so far.
         seed: Seed and number of the fold; decides among equals.
 
+    Returns:
+        The speakers; none where nobody on the training side is known, unless some are wanted.
+
     Raises:
         RequestError: When training cannot spare that many speakers.
     """
-    if wanted == 0:
+    known = [speaker for speaker in train if not is_unknown(speaker)]
+    if wanted == 0 or (wanted is None and not known):
         return []
     if wanted is None:
         for group in groups:
             if speakers.emotions_of(s for s in train if s not in group) == speakers.emotions_of(train):
                 return list(group)
-    number = wanted or usual_number(speakers, train)
-    chosen = _choose(speakers, train, min(number, len(train) - 1), served, seed)
+    number = wanted or usual_number(speakers, known)
+    chosen = _choose(speakers, train, known, min(number, len(train) - 1), served, seed)
     if len(chosen) < (wanted or 1):
+        who = "speaker" if len(known) == len(train) else "known speaker"
         raise RequestError(
-            f"fold {seed[1]} has {counted(len(train), 'speaker')} on its training side and can spare {len(chosen)} of "
+            f"fold {seed[1]} has {counted(len(known), who)} on its training side and can spare {len(chosen)} of "
             f"them for development, not {wanted or 1}",
             "somebody left to train on, and every emotion left in training",
             "use fewer dev_speakers (0: no choice of the best epoch), drop or merge a rare emotion, or use another "
@@ -61,20 +67,25 @@ def development_speakers(
     return chosen
 
 
-def usual_number(speakers: Speakers, train: Sequence[str]) -> int:
+def usual_number(speakers: Speakers, known: Sequence[str]) -> int:
     """The default number: about a fifth, at most 20, at least 1, and 2 where both genders have two to spare."""
-    per_gender = [sum(speakers.genders[speaker] == gender for speaker in train) for gender in ("female", "male")]
-    return min(MOST, max(2 if min(per_gender) >= 2 else 1, round(SHARE * len(train))))
+    per_gender = [sum(speakers.genders[speaker] == gender for speaker in known) for gender in ("female", "male")]
+    return min(MOST, max(2 if min(per_gender) >= 2 else 1, round(SHARE * len(known))))
 
 
 def _choose(
-    speakers: Speakers, train: Sequence[str], number: int, served: Mapping[str, int], seed: tuple[int, int]
+    speakers: Speakers,
+    train: Sequence[str],
+    known: Sequence[str],
+    number: int,
+    served: Mapping[str, int],
+    seed: tuple[int, int],
 ) -> list[str]:
-    """Choose up to a number of speakers, one after the other."""
-    place = np.random.default_rng(seed).permutation(len(train)).tolist()
-    order = dict(zip(train, place, strict=True))
+    """Choose up to a number of the known training speakers, one after the other."""
+    place = np.random.default_rng(seed).permutation(len(known)).tolist()
+    order = dict(zip(known, place, strict=True))
     bearers = Counter(emotion for speaker in train for emotion in speakers.emotions[speaker])
-    left = Counter(speakers.genders[speaker] for speaker in train)
+    left = Counter(speakers.genders[speaker] for speaker in known)
     taken: Counter[str | None] = Counter()
     chosen: list[str] = []
 

@@ -36,7 +36,7 @@ class Protocol(ProtocolSettings):
             20 % of the training speakers (at least one of each gender where there are two to spare, at most 20), but
             for `leave-one-session-out` the speakers of one whole other session: dialogue partners share room, day and
             topic, so a development speaker whose partner is trained on would look better than a test speaker does. A
-            table with fewer than three speakers has none.
+            table with fewer than three speakers has none. Recordings of unknown speakers stay in training.
         seed: Another seed deals `group-k-fold` groups and development speakers differently.
         train_corpora: Corpora to train on, for `cross-corpus`; by default all that are not tested on. Recipes call
             it `train`, which is taken as well.
@@ -125,11 +125,12 @@ class Protocol(ProtocolSettings):
             speakers, split.train, self.dev_speakers, split.dev_groups, served, (self.seed, number)
         )
 
-    def describe(self, table: Dataset) -> dict[str, Any]:
+    def describe(self, table: Dataset, epochs: bool = True) -> dict[str, Any]:
         """Say what the protocol makes of a table, for reports and cards.
 
         Args:
             table: The table.
+            epochs: Whether what is trained has epochs to choose among, about which the sentence then says a word.
 
         Returns:
             Plain numbers and strings: `kind`, `seed`, `num_folds`, `recordings`, `speakers` (`total`, `female`, `male`,
@@ -158,7 +159,7 @@ class Protocol(ProtocolSettings):
         choice = (
             f"{dev} of the training side for development"
             if parts["dev"]["speakers"][1]
-            else "none for development (fixed number of epochs, no calibration)"
+            else "none for development" + (" (fixed number of epochs, no calibration)" if epochs else "")
         )
         shared = natural_order({s for fold in folds for s in {*fold.train, *fold.dev} & {*fold.test}})
         unnamed = sum(count for name, count in speakers.recordings.items() if is_unknown(name))

@@ -44,8 +44,8 @@ def compare_over_corpora(runs: Sequence[str], first: str, other: str) -> dict[st
 
     Raises:
         RequestError: A run or variant is not there, its variants were tested on different utterances, or two runs do
-            not fit together: the same corpus with the same seeds, in other folds or with other labels, or a speaker
-            in two corpora.
+            not fit together: the same corpus with the same seeds, in other folds or with other labels, two corpora
+            of one name, or a speaker in two corpora.
     """
     _refuse_wrong_names(runs, first, other)
     corpora: dict[str, _Corpus] = {}
@@ -129,6 +129,7 @@ def _refuse_unfit(
 ) -> None:
     """Refuse a further run on a corpus whose results are no further seeds of what is there."""
     before = " and ".join(corpus.runs)
+    _refuse_other_utterances(name, corpus, run, first)
     for there, new in ((corpus.first, first), (corpus.other, other)):
         shared = sorted({one.seed for one in there} & {one.seed for one in new})
         if shared:
@@ -149,6 +150,25 @@ def _refuse_unfit(
             "the same folds with the same utterances, for other seeds of one run",
             "finish the same folds of both, with the same protocol",
         )
+
+
+def _refuse_other_utterances(name: str, corpus: _Corpus, run: str, results: list[FoldResult]) -> None:
+    """Refuse a run that has no utterance in common with those before: two corpora that one reader has read, mostly."""
+    there, new = _ids(corpus.first), _ids(results)
+    if there & new:
+        return
+    raise RequestError(
+        f"{run} and {' and '.join(corpus.runs)} both call their corpus {name}, and have none of "
+        f"{counted(len(new), 'utterance')} and {len(there):,} in common",
+        "a name for each corpus: ids of utterances and speakers begin with that of its reader, unless the recipe says "
+        "corpus_name",
+        f"give {run} one in its recipe, such as `corpus: {{name: …, root: …, corpus_name: another}}`, and run it "
+        "again; or, if they are one corpus, finish the same folds of both, with the same protocol",
+    )
+
+
+def _ids(results: Sequence[FoldResult]) -> set[str]:
+    return {str(row["id"]) for one in results for row in one.predictions}
 
 
 def _folds(results: Sequence[FoldResult]) -> dict[int, dict[str, tuple[Any, ...]]]:

@@ -16,9 +16,10 @@ from ..data.fingerprints import Recordings, combine
 from ..data.table import Corpus, read_corpora
 from ..errors import RequestError, counted
 from ..modeling.configuration_gmp_atl import GMPATLConfig
-from ..protocols.fold import Fold
+from ..protocols.fold import Fold, rows_of_parts
 from ..protocols.leakage import HeldOut, maybe_seen
 from ..protocols.protocol import Protocol
+from ..protocols.speakers import is_unknown
 from ..pseudo_labels.normalization import groups_of
 from ..recipe.method import Method
 from ..recipe.recipe import Recipe
@@ -261,9 +262,25 @@ def _notes(variants: Mapping[str, Method], corpus: Corpus, folds: Sequence[Fold]
             f"{_share(nameless, corpus)} no known gender: per gender, their frames are not "
             "clustered, and are labelled by the nearest of all centres."
         )
+    if nameless := _trained_on_unknown(corpus, folds):
+        notes.append(
+            f"{counted(nameless, 'recording')} of unknown speakers {'is' if nameless == 1 else 'are'} trained on, and "
+            "no epoch or temperature is chosen by them."
+        )
     if not any(fold.dev for fold in folds):
         notes.append("No development speakers: the number of epochs is fixed, and scores are not calibrated.")
     return notes
+
+
+def _trained_on_unknown(corpus: Corpus, folds: Sequence[Fold]) -> int:
+    """How many recordings of unknown speakers are trained on; 0 where a prescribed development part has some too."""
+    if any(map(is_unknown, {speaker for fold in folds for speaker in fold.dev})):
+        return 0
+    speakers = list(corpus.table["speaker"])
+    # Only protocols of one fold take unknown speakers.
+    those = (fold for fold in folds if any(map(is_unknown, fold.train)))
+    rows = (row for fold in those for row in rows_of_parts(corpus.table, fold)["train"])
+    return sum(is_unknown(speakers[row]) for row in rows)
 
 
 def _share(count: int, corpus: Corpus) -> str:

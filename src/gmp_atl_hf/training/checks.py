@@ -23,6 +23,12 @@ from ..modeling.modeling_gmp_atl import GENDERS, GMPATLEmotionModel, GMPATLPreTr
 from .arguments import UARS, GMPATLTrainingArguments
 from .bfloat16_on_cpu import has_native_bfloat16
 from .figures import figure_names
+from .table_values import (
+    refuse_unusable_emotions,
+    refuse_unusable_frame_labels,
+    refuse_unusable_genders,
+    refuse_unusable_lengths,
+)
 
 NEEDED = {
     "audio": "the encoded recording, `datasets.Audio(decode=False)`",
@@ -277,11 +283,17 @@ def refuse_other_speeds(arguments: GMPATLTrainingArguments) -> None:
         )
 
 
-def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
+def check_training_table(table: Any, model: GMPATLPreTrainedModel, scores_alone: bool = False) -> None:
     """Refuse a table that the model cannot be trained or evaluated on.
 
+    Args:
+        table: What is to be trained or evaluated on.
+        model: The model.
+        scores_alone: Whether the table may do without emotions: in all of its rows, not in some.
+
     Raises:
-        RequestError: It is no table, a needed column is missing, it is empty, or labels and model disagree.
+        RequestError: It is no table, a needed column is missing, it is empty, labels and model disagree, or rows have
+            values that cannot be used.
     """
     if not isinstance(table, datasets.Dataset):
         kind = type(table)
@@ -313,6 +325,7 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
         )
     if len(table) == 0:
         raise RequestError("the table has no rows", "at least one recording", "look at what was left out of the corpus")
+    refuse_unusable_lengths(table)
     refuse_long_clips(table, model.config)
     if emotions:
         names = getattr(table.features["emotion"], "names", None)
@@ -323,6 +336,7 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
                 "the same names in the same order",
                 "load the model with id2label and label2id of the table, or map the table's labels",
             )
+        refuse_unusable_emotions(table, known, scores_alone)
     if "gender_labels" in model.target_names and "gender" in table.column_names:
         names = getattr(table.features["gender"], "names", None)
         if names != list(GENDERS):
@@ -331,6 +345,9 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel) -> None:
                 f"a ClassLabel of {', '.join(GENDERS)} in this order, None where not known",
                 "map the column, or remove it",
             )
+        refuse_unusable_genders(table)
+    if "frame_labels" in model.target_names:
+        refuse_unusable_frame_labels(table, model.config)
 
 
 def refuse_long_clips(table: datasets.Dataset, config: GMPATLConfig) -> None:

@@ -71,9 +71,10 @@ class GMPATLTrainer(AveragingTrainer):
         kwargs: Further parameters of the stock trainer.
 
     Raises:
-        RequestError: A table lacks a column that the model needs, its labels are not the model's, early stopping is
-            asked for where there is no UAR, a setting or parameter of the stock trainer has no meaning here, or a
-            held-out speaker or recording would be trained on, chosen by, or is among the model's `seen_speakers`.
+        RequestError: A table lacks a column that the model needs, its labels are not the model's, a row lacks a label
+            or a length, early stopping is asked for where there is no UAR, a setting or parameter of the stock trainer
+            has no meaning here, or a held-out speaker or recording would be trained on, chosen by, or is among the
+            model's `seen_speakers`.
         DivergenceError: Loss, gradients, parameters or, in evaluation, scores are not finite any more.
 
     Example:
@@ -212,14 +213,14 @@ class GMPATLTrainer(AveragingTrainer):
             clips, num_workers=workers, pin_memory=bool(args.dataloader_pin_memory), generator=generator, **how
         )
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+    def get_eval_dataloader(self, eval_dataset: Any = None, scores_alone: bool = False) -> DataLoader[Any]:
         """Whole clips, sorted by length, each batch saying which rows it holds; prepared by Accelerate."""
         table = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(table, str):
             table = tables_of(self.eval_dataset)[table]
         if table is None:
             raise ValueError("evaluation needs an eval_dataset")
-        check_training_table(table, self.base)
+        check_training_table(table, self.base, scores_alone)
         if self.is_in_train:
             self.held_out.refuse_rows(table, "choosing the epoch")
         order = np.argsort(np.asarray(table["num_samples"]), kind="stable")
@@ -231,8 +232,8 @@ class GMPATLTrainer(AveragingTrainer):
         return self.accelerator.prepare(loader)
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader[Any]:
-        """As for evaluation."""
-        return self.get_eval_dataloader(test_dataset)
+        """As for evaluation; a table without any emotion gets scores, and no figures."""
+        return self.get_eval_dataloader(test_dataset, scores_alone=True)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The stock optimiser; `head_learning_rate` and `layer_decay` make groups with rates of their own."""
@@ -373,12 +374,15 @@ class GMPATLTrainer(AveragingTrainer):
         self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
     ) -> PredictionOutput:
         """Emotion logits (rows, emotions) and labels (rows,), both in the order of the table."""
-        output = super().predict(test_dataset, ignore_keys, metric_key_prefix)
+        output = self._predict_logits(test_dataset, ignore_keys, metric_key_prefix)
+        return output._replace(predictions=self._preprocessed(output.predictions, output.label_ids))
+
+    def _predict_logits(self, table: Any, ignore_keys: list[str] | None, prefix: str) -> PredictionOutput:
+        output = super().predict(table, ignore_keys, prefix)
         logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
         rows, labels = np.asarray(output.label_ids).T
         order = np.argsort(rows)
-        shown = self._preprocessed(np.asarray(logits)[order], labels[order])
-        return PredictionOutput(shown, labels[order], output.metrics)
+        return PredictionOutput(np.asarray(logits)[order], labels[order], output.metrics)
 
     def calibrate(self, table: datasets.Dataset) -> float:
         """Fit `config.logit_temperature` to the one that minimises the log loss of the scores, and return it.
@@ -394,7 +398,8 @@ class GMPATLTrainer(AveragingTrainer):
             1.37
         """
         self.held_out.refuse_calibration(table, self.train_dataset)
-        return fit_logit_temperature(self.base, self.predict(table))
+        # The model's own logits, whatever `preprocess_logits_for_metrics` makes of them for other eyes.
+        return fit_logit_temperature(self.base, self._predict_logits(table, None, "test"))
 
     def push_to_hub(
         self,
