@@ -188,7 +188,7 @@ def test_the_final_model_has_the_settings_that_were_best_on_average(searched: tu
     best = means.index(max(means))
     everyone = read_json(searched[0] / "direct" / "seed-0" / "all-speakers" / "4-finetune" / "step.json")["inputs"]
     assert everyone["arguments"]["learning_rate"] == RATES[best]
-    assert everyone["stop_at"] == round(statistics.median(fold[best]["best_step"] for fold in found))
+    assert everyone["stop_after"] == statistics.median(fold[best]["best_epoch"] for fold in found)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from ..errors import RequestError
 from ..files import read_json, write_json
 from ..run_folder.layout import DEV_LOGITS_FILE, TRAINING_FILE
 from ..run_folder.step_folder import StepFolder
+from .final_length import best_epoch
 
 CANDIDATES = "candidates"
 SEARCH_FILE = "search.json"
@@ -35,7 +36,8 @@ def train_candidates(folder: Path, candidates: Sequence[Candidate]) -> None:
     """Fine-tune with each combination, keep the model with the highest development UAR, the first among equals.
 
     Written: what a training writes, of the one that was chosen, and `search.json` (chosen, counted from 0, and for each
-    candidate its overrides, best step and development UAR). Of the others their development logits alone are kept.
+    candidate its overrides, best step and epoch, and development UAR). Of the others their development logits alone are
+    kept.
 
     Args:
         folder: The step's folder, unfinished.
@@ -79,7 +81,11 @@ def _choice(places: Sequence[Path], candidates: Sequence[Candidate]) -> dict[str
     tried = []
     for place, candidate in zip(places, candidates, strict=True):
         training = read_json(place / TRAINING_FILE)
-        facts = {"best_dev_uar": training["best_dev_uar"], "best_step": training["best_step"]}
+        facts = {
+            "best_dev_uar": training["best_dev_uar"],
+            "best_step": training["best_step"],
+            "best_epoch": best_epoch(training),
+        }
         tried.append({"overrides": dict(candidate.overrides), **facts})
     if all(each["best_dev_uar"] is None for each in tried):
         raise RequestError(
@@ -102,19 +108,19 @@ def _keep(chosen: Path, folder: Path) -> None:
         file.replace(folder / file.name)
 
 
-def choose_for_all(folders: Sequence[Path]) -> tuple[dict[str, Any], list[int]]:
+def choose_for_all(folders: Sequence[Path]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Choose the settings of a model that has no development speakers: the best on average over the folds'.
 
     Args:
         folders: The finished fine-tunings of all folds of one variant and seed that has searched.
 
     Returns:
-        The overrides with the highest mean development UAR, and their best step in each fold.
+        The overrides with the highest mean development UAR, and what is noted of them in each fold.
     """
     found = [read_json(folder / SEARCH_FILE)["candidates"] for folder in folders]
     per_candidate = list(zip(*found, strict=True))
     best = max(per_candidate, key=lambda fold_by_fold: sum(map(_uar, fold_by_fold)))
-    return best[0]["overrides"], [each["best_step"] for each in best]
+    return best[0]["overrides"], list(best)
 
 
 def refuse_nobody_to_choose(search: Mapping[str, Sequence[Any]], without: Sequence[int]) -> None:
