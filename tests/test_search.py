@@ -267,6 +267,29 @@ def test_several_settings_at_once_are_named_one_by_one(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([{RATE: 1}, {RATE: 2}], None),
+        ([{"stages.finetune.average_epochs": 0}, {"stages.finetune.average_epochs": 3}], "average_epochs"),
+        (
+            [{"stages.finetune": {}}, {"stages.finetune": {"num_train_epochs": 9, "eval_steps": 4}}],
+            "num_train_epochs and eval_steps",
+        ),
+        ([{"stages.finetune": {"num_train_epochs": 9, "seed": n}} for n in (1, 2)], None),
+    ],
+)
+def test_values_with_other_numbers_of_evaluations_are_told(
+    tmp_path: Path, values: list[dict[str, Any]], names: str | None
+) -> None:
+    found = {"chosen": 1, "candidates": [{"overrides": each} for each in values]}
+    (tmp_path / "search.json").write_text(json.dumps(found), encoding="utf-8")
+    step = SimpleNamespace(finished=True, resolve=lambda: tmp_path)
+    described = search.describe_choices("direct", [step])  # type: ignore[list-item]
+    told = f" With {names} the number of evaluations changes"
+    assert described is not None and (told in described if names else "evaluations" not in described)
+
+
 # ---- the step --------------------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,18 @@ from .final_length import best_epoch
 
 CANDIDATES = "candidates"
 SEARCH_FILE = "search.json"
+
+EVALUATIONS = (
+    "num_train_epochs",
+    "max_steps",
+    "average_epochs",
+    "load_best_model_at_end",
+    "eval_strategy",
+    "eval_steps",
+    "eval_delay",
+    "early_stopping_patience",
+)
+"""Settings of a training that change how often it is evaluated, or of how many evaluations the best is kept."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +154,25 @@ def describe_choices(variant: str, finetunes: Sequence[StepFolder]) -> str | Non
     counts = Counter(each["chosen"] for each in found)
     names = [_name(each["overrides"]) for each in found[0]["candidates"]]
     listed = ", ".join(f"{name} in {counts[number]}" for number, name in enumerate(names))
-    return f"{variant}: development speakers chose {listed} of {len(found)} fine-tunings."
+    chosen = f"{variant}: development speakers chose {listed} of {len(found)} fine-tunings."
+    if unlike := _uneven([each["overrides"] for each in found[0]["candidates"]]):
+        chosen += (
+            f" With {' and '.join(unlike)} the number of evaluations changes: the best of many is higher by chance, "
+            "which favours values with more of them."
+        )
+    return chosen
+
+
+def _uneven(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that candidates differ in, of those that say how many evaluations the best is taken of."""
+    each = [dict(_settings(overrides)) for overrides in candidates]
+    return [name for name in EVALUATIONS if any(one.get(name) != each[0].get(name) for one in each)]
+
+
+def _settings(overrides: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Name and value of each setting, also of several at once."""
+    for dotted, value in overrides.items():
+        yield from value.items() if isinstance(value, Mapping) else [(dotted.rpartition(".")[2], value)]
 
 
 def _name(overrides: Mapping[str, Any]) -> str:
