@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from gmp_atl_hf.environment import describe_environment
 from gmp_atl_hf.evaluation.calibration import fit_temperature
-from gmp_atl_hf.run import perform
+from gmp_atl_hf.recipe.recipe import Recipe
+from gmp_atl_hf.run import final_model, perform
+from gmp_atl_hf.run.final_length import Stop, best_epoch, stop_like
+from gmp_atl_hf.run.plan import plan_run
+from gmp_atl_hf.training.callbacks import StopAtEpoch
 from runs import EMOTIONS, SPEAKERS, SPLIT, digests, given_split, read_json, read_lines, recipe_dict, run, write_corpus
 
 VARIANT = "multitask-only"
@@ -49,16 +56,67 @@ def trained(folder: Path, fold: str, step: str) -> dict[str, Any]:
 FOLDS = ("fold-01", "fold-02", "fold-03")
 
 
-def test_it_is_trained_for_the_median_best_step_and_without_early_stopping(crossed: Path) -> None:
+def test_it_is_trained_for_the_median_best_epoch_and_without_early_stopping(crossed: Path) -> None:
     for step in ("1-multitask", "4-finetune"):
-        best = [trained(crossed, fold, step)["best_step"] for fold in FOLDS]
+        folds = [trained(crossed, fold, step) for fold in FOLDS]
+        steps = [next(entry["step"] for entry in fold["log"] if entry["epoch"] == 1) for fold in folds]
+        best = [fold["best_step"] / of_one for fold, of_one in zip(folds, steps, strict=True)]
         everyone = trained(crossed, "all-speakers", step)
-        assert everyone["updates"] == round(median(best))
+        assert everyone["updates"] == 6 * median(best) > median(fold["best_step"] for fold in folds)
     finetuned = trained(crossed, "all-speakers", "4-finetune")
-    assert trained(crossed, FOLDS[0], "4-finetune")["updates"] > finetuned["updates"]
+    assert finetuned["updates"] == 6, "one epoch, though patience let each fold begin a second one"
+    assert trained(crossed, FOLDS[0], "4-finetune")["updates"] == 2 * 3
     # The schedule of the whole length, of which only the beginning is trained.
     assert finetuned["planned_updates"] == 5 * 6
     assert not any("eval_loss" in entry for entry in finetuned["log"])
+
+
+def test_the_card_says_how_many_epochs_that_is(crossed: Path) -> None:
+    assert ": 1 epochs, the median of the folds |" in (crossed / "model/README.md").read_text()
+
+
+def test_a_model_that_an_older_version_made_by_steps_stays_as_it_is(crossed: Path, tmp_path: Path) -> None:
+    plan = plan_run(Recipe.from_yaml(crossed / "recipe.yaml"), crossed)
+    folds = plan.of(VARIANT, 0)
+    by_epochs = final_model._plan_all_speakers(plan, VARIANT, 0, folds)
+    assert by_epochs.finetune.inputs["stop_after"] == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(final_model, "stop_like", final_model.stop_at_step)
+        by_steps = final_model._plan_all_speakers(plan, VARIANT, 0, folds)
+    step = by_steps.find("multitask")
+    assert step is not None and step.inputs["stop_at"] == median(
+        trained(crossed, fold, "1-multitask")["best_step"] for fold in FOLDS
+    )
+    kept = step.path.rename(tmp_path / "kept")
+    step.path.mkdir()
+    (step.path / "step.json").write_text(json.dumps({"key": step.key, "inputs": dict(step.inputs)}))
+    assert final_model._plan_all_speakers(plan, VARIANT, 0, folds).finetune.key == by_steps.finetune.key
+    shutil.rmtree(step.path)
+    kept.rename(step.path)
+    assert final_model._plan_all_speakers(plan, VARIANT, 0, folds).finetune.key == by_epochs.finetune.key
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(2.0, 134), (2.84, 190), (3.6, 241), (0.001, 1)])
+def test_a_training_ends_at_the_step_next_to_its_number_of_epochs(epochs: float, steps: int) -> None:
+    def asks_to_stop(step: int, called: str = "on_step_end") -> bool:
+        state, control = TrainerState(global_step=step, epoch=step / 67, max_steps=268), TrainerControl()
+        getattr(StopAtEpoch(epochs), called)(TrainingArguments(use_cpu=True), state, control)
+        return control.should_training_stop
+
+    assert [step for step in range(1, 269) if asks_to_stop(step)][:1] == [steps]
+    assert asks_to_stop(steps, "on_train_begin")
+    assert not asks_to_stop(0, "on_train_begin")
+
+
+def test_epochs_of_the_folds_are_counted_in_steps_of_their_own() -> None:
+    logs = [[{"epoch": n, "step": n * steps} for n in (1, 2, 3, 4)] for steps in (44, 47, 51)]
+    folds = [{"best_step": 4 * log[0]["step"], "log": log} for log in logs]
+    noted = [{**fold, "best_epoch": best_epoch(fold)} for fold in folds]
+    assert stop_like(noted) == Stop(epoch=4.0)
+    assert stop_like([*noted[:2], {**folds[2], "best_epoch": None}]) == Stop(step=188), "a fold that logged nothing"
+    assert stop_like(folds) == Stop(step=188), "folds of a search by an older version"
+    assert best_epoch({"best_step": 66, "log": logs[0]}) == 1.5
+    assert best_epoch({"best_step": 9, "log": []}) is None
 
 
 def test_it_is_trained_on_every_speaker(crossed: Path) -> None:

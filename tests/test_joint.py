@@ -167,8 +167,8 @@ def test_its_weight_can_be_searched_and_the_final_model_is_as_long_as_it_is_told
     assert ["pseudo_labels" in tried[number] for number in "01"] == [False, True]
     final = folder / "second-loss/seed-0/all-speakers/4-finetune"
     inputs, training = (read_json(final / name) for name in ("step.json", "training.json"))
-    assert "stop_at" not in inputs["inputs"] and training["updates"] == training["planned_updates"]
-    assert "stop_at" in read_json(final.parent / "1-multitask/step.json")["inputs"]
+    assert "stop_after" not in inputs["inputs"] and training["updates"] == training["planned_updates"]
+    assert "stop_after" in read_json(final.parent / "1-multitask/step.json")["inputs"]
     assert read_json(folder / "model/config.json")["architectures"] == ["HubertForGMPATL"]
     card = (folder / "model/README.md").read_text(encoding="utf-8")
     assert "| Epoch | the mean of the weights of the last 2 |" in card

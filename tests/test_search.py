@@ -188,7 +188,7 @@ def test_the_final_model_has_the_settings_that_were_best_on_average(searched: tu
     best = means.index(max(means))
     everyone = read_json(searched[0] / "direct" / "seed-0" / "all-speakers" / "4-finetune" / "step.json")["inputs"]
     assert everyone["arguments"]["learning_rate"] == RATES[best]
-    assert everyone["stop_at"] == round(statistics.median(fold[best]["best_step"] for fold in found))
+    assert everyone["stop_after"] == statistics.median(fold[best]["best_epoch"] for fold in found)
 
 
 @pytest.mark.parametrize(
@@ -265,6 +265,29 @@ def test_several_settings_at_once_are_named_one_by_one(tmp_path: Path) -> None:
         "direct: development speakers chose model () and learning_rate 1 in 0, "
         "model (hidden_dropout 0.1) and learning_rate 1 in 1 of 1 fine-tunings."
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([{RATE: 1}, {RATE: 2}], None),
+        ([{"stages.finetune.average_epochs": 0}, {"stages.finetune.average_epochs": 3}], "average_epochs"),
+        (
+            [{"stages.finetune": {}}, {"stages.finetune": {"num_train_epochs": 9, "eval_steps": 4}}],
+            "num_train_epochs and eval_steps",
+        ),
+        ([{"stages.finetune": {"num_train_epochs": 9, "seed": n}} for n in (1, 2)], None),
+    ],
+)
+def test_values_with_other_numbers_of_evaluations_are_told(
+    tmp_path: Path, values: list[dict[str, Any]], names: str | None
+) -> None:
+    found = {"chosen": 1, "candidates": [{"overrides": each} for each in values]}
+    (tmp_path / "search.json").write_text(json.dumps(found), encoding="utf-8")
+    step = SimpleNamespace(finished=True, resolve=lambda: tmp_path)
+    described = search.describe_choices("direct", [step])  # type: ignore[list-item]
+    told = f" With {names} the number of evaluations changes"
+    assert described is not None and (told in described if names else "evaluations" not in described)
 
 
 # ---- the step --------------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ OTHERS: dict[str, Any] = {
     "start_weight": 0.5,
     "lora": {"r": 4},
     "stop_at": 3,
+    "stop_after": 1.5,
     "front_end_cache": Path("front-end"),
     # Follow from the fields above, or change no weight.
     "model_class": HubertForGMPATLMultiTask,

@@ -207,7 +207,16 @@ def _epoch(facts: RunFacts) -> str:
     if stage.keeps_last_step:
         return "the last"
     epoch = "the last" if not facts.temperatures else f"that of the best UAR on development {facts.units}"
-    return epoch + (", the median of the folds" if facts.cross_validated else "")
+    return f"{epoch}{_length(facts)}, the median of the folds" if facts.cross_validated else epoch
+
+
+def _length(facts: RunFacts) -> str:
+    """How long the model of all speakers was fine-tuned, as far as its step still says."""
+    step = RunFolder(facts.folder).fold(facts.variant, facts.seed, ALL_SPEAKERS).step("finetune") / STEP_FILE
+    inputs = read_json(step)["inputs"] if step.is_file() else {}
+    if "stop_after" in inputs:
+        return f": {inputs['stop_after']:.3g} epochs"
+    return f": {counted(inputs['stop_at'], 'update')}" if "stop_at" in inputs else ""
 
 
 def _readout(config: GMPATLConfig) -> str:

@@ -299,7 +299,7 @@ def _forget_other_emotions(model: GMPATLEmotionModel, checkpoint: str, new: Coll
     """
     if all(name in new for name, _ in model.named_parameters() if name.startswith(f"{model.emotion_head}.")):
         return
-    known = read_config(checkpoint).id2label or {}
+    known = {int(number): name for number, name in (read_config(checkpoint).id2label or {}).items()}
     if [known[number] for number in sorted(known)] == model.config.emotions:
         return
     head = model.get_submodule(model.emotion_head)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from ..protocols.fold import Fold
 from ..run_folder.layout import ADAPTER, ALL_SPEAKERS, MODEL, TRAINING_FILE, USAGE_FILE
 from ..run_folder.step_folder import StepFolder
-from .fold_plan import PlannedFold
+from .final_length import best_epoch, stop_at_step, stop_like
+from .fold_plan import PlannedFold, PlannedStep
 from .perform import Worker
 from .plan import RunPlan
 from .search import choose_for_all
@@ -35,7 +35,7 @@ def ship_final_model(worker: Worker) -> str:
     """Make `model/` from the first variant and seed, once all its folds are done.
 
     With a single fold it is that fold's model. After cross-validation the method is applied once more to every speaker,
-    each training for the median best step of the folds, or its whole length if its last step is kept; that very model
+    each training for the median best epoch of the folds, or its whole length if its last step is kept; that very model
     has no test speakers left, and its card says so. The temperature is the one that minimises the log loss over the
     folds' development logits, each scored by its own fold's model.
 
@@ -119,26 +119,40 @@ def _known_inputs(plan: RunPlan) -> dict[str, Any]:
 
 def _plan_all_speakers(plan: RunPlan, variant: str, seed: int, folds: Sequence[PlannedFold]) -> PlannedFold:
     recipe = plan.variants[variant]
-    stops: dict[str, int] = {
-        stage: round(statistics.median(_best_step(planned, stage) for planned in folds))
+    found = {
+        stage: [_best(planned, stage) for planned in folds]
         for stage in recipe.stages.performed
         if stage != "retrain" and not getattr(recipe.stages, stage).keeps_last_step
     }
     if recipe.search:
-        overrides, best_steps = choose_for_all([planned.finetune.resolve() for planned in folds])
+        overrides, of_these = choose_for_all([planned.finetune.resolve() for planned in folds])
         recipe = recipe.candidate(overrides)
-        stops.pop("finetune", None)
+        found.pop("finetune", None)
         if not recipe.stages.finetune.keeps_last_step:
-            stops["finetune"] = round(statistics.median(best_steps))
+            found["finetune"] = of_these
     everyone = tuple(dict.fromkeys(plan.corpus.table["speaker"]))
     fold = Fold(number=0, train=everyone, dev=(), test=())
-    return plan.planner.plan(variant, recipe, seed, fold, ALL_SPEAKERS, stops)
+    by_epochs, by_steps = (
+        plan.planner.plan(
+            variant, recipe, seed, fold, ALL_SPEAKERS, {stage: length(best) for stage, best in found.items()}
+        )
+        for length in (stop_like, stop_at_step)
+    )
+    # What an older version has made stays as it is, and its next steps follow from it.
+    return by_steps if found and any(map(_is_made, by_steps.steps)) else by_epochs
 
 
-def _best_step(planned: PlannedFold, stage: str) -> int:
+def _is_made(step: PlannedStep) -> bool:
+    """Whether a training of a given number of steps is finished."""
+    folder = step.folder
+    return "stop_at" in folder.inputs and folder.finished and read_json(folder.path / STEP_FILE)["key"] == folder.key
+
+
+def _best(planned: PlannedFold, stage: str) -> dict[str, Any]:
     step = planned.find(stage)
     assert step is not None
-    return int(read_json(step.resolve() / TRAINING_FILE)["best_step"])
+    training = read_json(step.resolve() / TRAINING_FILE)
+    return {"best_step": training["best_step"], "best_epoch": best_epoch(training)}
 
 
 def _write_model(plan: RunPlan, folder: Path, chosen: PlannedFold, folds: Sequence[PlannedFold]) -> None:

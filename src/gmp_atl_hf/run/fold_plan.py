@@ -31,6 +31,7 @@ from ..recipe.method import Method
 from ..recipe.sections import STAGE_NAMES, PseudoLabelSpec, StageName
 from ..run_folder.layout import BACKBONE, STEP_NAMES, FoldFolder, RunFolder
 from ..run_folder.step_folder import StepFolder
+from .final_length import Stop
 from .replay import Replay
 from .search import Candidate, train_candidates
 from .stages import (
@@ -139,7 +140,7 @@ class Planner:
         seed: int,
         fold: Fold,
         name: str | None = None,
-        stops: Mapping[str, int] | None = None,
+        stops: Mapping[str, Stop] | None = None,
     ) -> PlannedFold:
         """Plan one fold of a variant.
 
@@ -149,7 +150,7 @@ class Planner:
             seed: Seed of the run.
             fold: Its speakers.
             name: In place of the fold's number, in the name of its folder.
-            stops: Stage → last optimiser step, for a model that has no development speakers.
+            stops: Stage → where its training ends, for a model that has no development speakers.
 
         Raises:
             RequestError: The fold's training rows have fewer frames than clusters are asked for.
@@ -174,7 +175,7 @@ class _FoldPlan:
         seed: int,
         fold: Fold,
         folder: FoldFolder,
-        stops: Mapping[str, int],
+        stops: Mapping[str, Stop],
     ) -> None:
         self.planner, self.method, self.seed, self.fold, self.stops = planner, method, seed, fold, stops
         self.variant, self.folder = variant, folder
@@ -316,6 +317,7 @@ class _FoldPlan:
                 trainings["retrain"]["replay"] = self.replay_hash
             arguments["same_updates_as"] = trainings
             max_steps = sum(map(self._updates, trainings.values()))
+        stop = self.stops.get(stage, Stop())
         return Training(
             step=STEP_NAMES[stage],
             model_class=model_class_of(method, stage),
@@ -330,7 +332,8 @@ class _FoldPlan:
             seed=self.seed,
             start_weight=None if weight == 1 else weight,
             lora=to_plain(getattr(method.stages, stage).lora),
-            stop_at=self.stops.get(stage),
+            stop_at=stop.step,
+            stop_after=stop.epoch,
             labels=self.steps["pseudo-labels"].folder if labelled else None,
             front_end_cache=self._front_end_cache(stage, method),
             description=self.planner.describe(description),

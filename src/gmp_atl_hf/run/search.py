@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,22 @@ from ..errors import RequestError
 from ..files import read_json, write_json
 from ..run_folder.layout import DEV_LOGITS_FILE, TRAINING_FILE
 from ..run_folder.step_folder import StepFolder
+from .final_length import best_epoch
 
 CANDIDATES = "candidates"
 SEARCH_FILE = "search.json"
+
+EVALUATIONS = (
+    "num_train_epochs",
+    "max_steps",
+    "average_epochs",
+    "load_best_model_at_end",
+    "eval_strategy",
+    "eval_steps",
+    "eval_delay",
+    "early_stopping_patience",
+)
+"""Settings of a training that change how often it is evaluated, or of how many evaluations the best is kept."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,8 @@ def train_candidates(folder: Path, candidates: Sequence[Candidate]) -> None:
     """Fine-tune with each combination, keep the model with the highest development UAR, the first among equals.
 
     Written: what a training writes, of the one that was chosen, and `search.json` (chosen, counted from 0, and for each
-    candidate its overrides, best step and development UAR). Of the others their development logits alone are kept.
+    candidate its overrides, best step and epoch, and development UAR). Of the others their development logits alone are
+    kept.
 
     Args:
         folder: The step's folder, unfinished.
@@ -79,7 +93,11 @@ def _choice(places: Sequence[Path], candidates: Sequence[Candidate]) -> dict[str
     tried = []
     for place, candidate in zip(places, candidates, strict=True):
         training = read_json(place / TRAINING_FILE)
-        facts = {"best_dev_uar": training["best_dev_uar"], "best_step": training["best_step"]}
+        facts = {
+            "best_dev_uar": training["best_dev_uar"],
+            "best_step": training["best_step"],
+            "best_epoch": best_epoch(training),
+        }
         tried.append({"overrides": dict(candidate.overrides), **facts})
     if all(each["best_dev_uar"] is None for each in tried):
         raise RequestError(
@@ -102,19 +120,19 @@ def _keep(chosen: Path, folder: Path) -> None:
         file.replace(folder / file.name)
 
 
-def choose_for_all(folders: Sequence[Path]) -> tuple[dict[str, Any], list[int]]:
+def choose_for_all(folders: Sequence[Path]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Choose the settings of a model that has no development speakers: the best on average over the folds'.
 
     Args:
         folders: The finished fine-tunings of all folds of one variant and seed that has searched.
 
     Returns:
-        The overrides with the highest mean development UAR, and their best step in each fold.
+        The overrides with the highest mean development UAR, and what is noted of them in each fold.
     """
     found = [read_json(folder / SEARCH_FILE)["candidates"] for folder in folders]
     per_candidate = list(zip(*found, strict=True))
     best = max(per_candidate, key=lambda fold_by_fold: sum(map(_uar, fold_by_fold)))
-    return best[0]["overrides"], [each["best_step"] for each in best]
+    return best[0]["overrides"], list(best)
 
 
 def refuse_nobody_to_choose(search: Mapping[str, Sequence[Any]], without: Sequence[int]) -> None:
@@ -136,7 +154,25 @@ def describe_choices(variant: str, finetunes: Sequence[StepFolder]) -> str | Non
     counts = Counter(each["chosen"] for each in found)
     names = [_name(each["overrides"]) for each in found[0]["candidates"]]
     listed = ", ".join(f"{name} in {counts[number]}" for number, name in enumerate(names))
-    return f"{variant}: development speakers chose {listed} of {len(found)} fine-tunings."
+    chosen = f"{variant}: development speakers chose {listed} of {len(found)} fine-tunings."
+    if unlike := _uneven([each["overrides"] for each in found[0]["candidates"]]):
+        chosen += (
+            f" With {' and '.join(unlike)} the number of evaluations changes: the best of many is higher by chance, "
+            "which favours values with more of them."
+        )
+    return chosen
+
+
+def _uneven(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that candidates differ in, of those that say how many evaluations the best is taken of."""
+    each = [dict(_settings(overrides)) for overrides in candidates]
+    return [name for name in EVALUATIONS if any(one.get(name) != each[0].get(name) for one in each)]
+
+
+def _settings(overrides: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Name and value of each setting, also of several at once."""
+    for dotted, value in overrides.items():
+        yield from value.items() if isinstance(value, Mapping) else [(dotted.rpartition(".")[2], value)]
 
 
 def _name(overrides: Mapping[str, Any]) -> str:

@@ -43,7 +43,7 @@ from ..pseudo_labels.label_file import COPY_FILE, LABELS_FILE, add_label_columns
 from ..recipe.sections import PseudoLabelSpec
 from ..run_folder.layout import ADAPTER, DEV_LOGITS_FILE, LEFT_OUT_FILE, TRAINING_FILE
 from ..run_folder.step_folder import STARTED_FILE
-from ..training.callbacks import StopAtStep
+from ..training.callbacks import StopAtEpoch, StopAtStep
 from ..training.head_first import pool_clips
 from ..training.joint import HubertForGMPATLJoint
 from ..training.trainer import GMPATLTrainer
@@ -96,6 +96,8 @@ def train(folder: Path, task: Training) -> None:
     adapters = None if task.lora is None else Adapters(model, task)
     if task.stop_at is not None:
         callbacks.append(StopAtStep(task.stop_at))
+    if task.stop_after is not None:
+        callbacks.append(StopAtEpoch(task.stop_after))
     with quiet_transformers(), deterministic(state.device), _labelled(task, folder) as (train_rows, dev_rows):
         trainer = (task.trainer or GMPATLTrainer)(
             model if adapters is None else adapters.model,

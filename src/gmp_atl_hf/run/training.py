@@ -60,7 +60,8 @@ class Training:
         arguments: `GMPATLTrainingArguments` fields; with `same_updates_as`, those of the trainings it is as long as.
         labels: The step with the frame labels of the rows; None where the rows have all that is needed.
         lora: `LoraSettings` of adapters that are trained in place of the encoder, JSON types; None trains the encoder.
-        stop_at: Last optimiser step, or None for the whole length.
+        stop_at: Last optimiser step, of final models that were made before `stop_after`; None for the whole length.
+        stop_after: Number of epochs, any fraction, after which training ends; None for the whole length.
         front_end_cache: Folder of the front-end cache; None computes the front end in every epoch.
         model_class: Which of the three models; follows from the step.
         max_steps: The length that follows from `same_updates_as`, the rows and the number of processes.
@@ -85,6 +86,7 @@ class Training:
     start_weight: float | None = field(default=None, metadata=keyed("start_weight"))
     lora: Mapping[str, Any] | None = field(default=None, metadata=keyed("lora"))
     stop_at: int | None = field(default=None, metadata=keyed("stop_at"))
+    stop_after: float | None = field(default=None, metadata=keyed("stop_after"))
     front_end_cache: Path | None = field(default=None, metadata=keyed("front_end", lambda folder: PRECISION))
     model_class: type[GMPATLPreTrainedModel] = field(metadata=NOT_KEYED)
     max_steps: int | None = field(default=None, metadata=NOT_KEYED)

@@ -106,6 +106,26 @@ class StopAtStep(TrainerCallback):
             control.should_training_stop = True
 
 
+class StopAtEpoch(TrainerCallback):
+    """End training at the optimiser step next to some number of epochs, with the schedule of the whole length."""
+
+    def __init__(self, epochs: float) -> None:
+        self.epochs = epochs
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask to stop at once if the resumed checkpoint is that of the last step."""
+        control.should_training_stop = self._done(state) or control.should_training_stop
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask to stop once the step is done."""
+        control.should_training_stop = self._done(state) or control.should_training_stop
+
+    def _done(self, state: TrainerState) -> bool:
+        if not state.global_step or not state.epoch:
+            return False
+        return state.global_step >= round(self.epochs * state.global_step / state.epoch)
+
+
 class StopAtEnd(TrainerCallback):
     """Do not train past the planned steps when the resumed checkpoint is the last one, in the middle of an epoch."""
 
