@@ -375,7 +375,8 @@ class GMPATLTrainer(AveragingTrainer):
     ) -> PredictionOutput:
         """Emotion logits (rows, emotions) and labels (rows,), both in the order of the table."""
         output = self._predict_logits(test_dataset, ignore_keys, metric_key_prefix)
-        return output._replace(predictions=self._preprocessed(output.predictions, output.label_ids))
+        shown = self._preprocessed(np.asarray(output.predictions), np.asarray(output.label_ids))
+        return output._replace(predictions=shown)
 
     def _predict_logits(self, table: Any, ignore_keys: list[str] | None, prefix: str) -> PredictionOutput:
         output = super().predict(table, ignore_keys, prefix)
