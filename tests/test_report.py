@@ -199,25 +199,41 @@ def test_the_first_variant_is_compared_with_each_other_over_speakers() -> None:
     first = run([0, 1], [1, 2, 3, 4, 5, 6], size=33)
     second = run([0, 1], [1, 2, 3, 4], skill=0.4, size=33) + run([0], [5], skill=0.4, size=33)
     report = report_of({"gmp-atl": first, "direct": second, "same": first})
-    differences = []
-    for fold in range(1, 6):
-        seeds = [0, 1] if fold < 5 else [0]
-        gaps = [
-            scores([next(r for r in results if (r.seed, r.fold) == (seed, fold))])["uar"] * sign
-            for seed in seeds
-            for results, sign in ((first, 1), (second, -1))
-        ]
-        differences.append(sum(gaps) / len(seeds))
+    # Seed 1 lacks fold 5 on one side, so it counts on neither, for nobody.
+    differences = [
+        scores([next(r for r in first if (r.seed, r.fold) == (0, fold))])["uar"]
+        - scores([next(r for r in second if (r.seed, r.fold) == (0, fold))])["uar"]
+        for fold in range(1, 6)
+    ]
     test = sign_flip_test(differences)
     comparison, same = report["comparisons"]
     assert (comparison["first"], comparison["other"], comparison["n"]) == ("gmp-atl", "direct", 5)
     assert comparison["mean_difference"] == pytest.approx(np.mean(differences))
     assert comparison["p"] == pytest.approx(test.p)
     assert (comparison["smallest_attainable_p"], comparison["exact"]) == (2 / 2**5, True)
-    assert len(comparison["pairs"]) == 9
+    assert comparison["pairs"] == [{"seed": 0, "fold": fold} for fold in range(1, 6)]
     assert comparison["remark"] == COMPARISON_REMARK and "share training data" in COMPARISON_REMARK
     assert (same["mean_difference"], same["p"], same["smallest_attainable_p"], same["ties"]) == (0, 1, 1, 6)
     assert COMPARISON_REMARK in render_console(report) and COMPARISON_REMARK in render_markdown(report)
+
+
+def test_a_comparison_counts_what_the_tables_count_and_nothing_else() -> None:
+    def results(skill: float, lucky: float) -> list[FoldResult]:
+        return run([0], [1, 2, 3, 4, 5, 6], skill=skill) + run([1], [1, 2, 3], skill=lucky)
+
+    # On seed 0 the variants are alike; seed 1, which has half the folds, is not counted.
+    report = report_of({"a": results(0.6, 1.0), "b": results(0.6, 0.2)})
+    assert [pair["seed"] for pair in report["variants"]["a"]["not_counted"]] == [1, 1, 1]
+    [comparison] = report["comparisons"]
+    assert {pair["seed"] for pair in comparison["pairs"]} == {0}
+    assert comparison["mean_difference"] == comparison["pooled_difference"] == 0
+
+
+def test_of_two_seeds_with_as_many_folds_tables_and_comparison_count_the_same_one() -> None:
+    results = run([0], [1, 2, 3]) + run([1], [4, 5, 6])
+    report = report_of({"a": results, "b": results}, seeds=[1, 0])
+    assert report["variants"]["a"]["seeds"] == [1]
+    assert {pair["seed"] for pair in report["comparisons"][0]["pairs"]} == {1}
 
 
 def test_speakers_who_do_not_count_for_p_since_they_tie_are_counted_beside_it() -> None:

@@ -23,12 +23,13 @@ COMPARISON_REMARK = (
 
 
 def compare_variants(
-    variants: Mapping[str, Sequence[FoldResult]], labels: list[str], independent: bool
+    variants: Mapping[str, Sequence[FoldResult]], labels: list[str], seeds: Sequence[int], independent: bool
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Compare the first variant of a run with each other one, on what both have finished.
+    """Compare the first variant of a run with each other one, on the complete seeds × folds block that both have.
 
-    `labels` are the emotions in index order; unless the protocol is `independent` of speakers there is no interval.
-    Gives the comparisons, and notes on those that cannot be made.
+    `labels` are the emotions in index order, `seeds` those of the run, the first preferred among equals; unless the
+    protocol is `independent` of speakers there is no interval. Gives the comparisons, and notes on those that cannot
+    be made.
 
     Raises:
         ValueError: If two variants were tested on different utterances of one fold.
@@ -38,16 +39,19 @@ def compare_variants(
     for other in names[1:]:
         first_of = {(r.seed, r.fold): r for r in variants[names[0]]}
         other_of = {(r.seed, r.fold): r for r in variants[other]}
-        shared = sorted(first_of.keys() & other_of.keys())
+        shared = first_of.keys() & other_of.keys()
         if not shared:
             notes.append(f"{names[0]} and {other} are not compared: no fold is finished in both.")
             continue
-        sides = [first_of[pair] for pair in shared], [other_of[pair] for pair in shared]
+        # The same rule as for the tables: a speaker's mean is over the same seeds as every other's.
+        block_seeds, folds, _ = choose_block([first_of[pair] for pair in shared], seeds)
+        counted_pairs = sorted((seed, fold) for seed in block_seeds for fold in folds)
+        sides = [first_of[pair] for pair in counted_pairs], [other_of[pair] for pair in counted_pairs]
         for first_result, other_result in zip(*sides, strict=True):
             where = f"{names[0]} and {other}, seed {first_result.seed}, fold {first_result.fold}"
             refuse_other_rows(where, contents_of(first_result), contents_of(other_result))
         comparison = compare_results(*sides, labels, independent)
-        pairs = [{"seed": seed, "fold": fold} for seed, fold in shared]
+        pairs = [{"seed": seed, "fold": fold} for seed, fold in counted_pairs]
         comparisons.append({"first": names[0], "other": other, **comparison, "pairs": pairs})
     return comparisons, notes
 
