@@ -21,10 +21,10 @@ SCORES = {  # of confusions (..., true labels, predicted labels); UAR is the mea
 
 
 def confusions(name, speakers, seed, fold):
-    """Count the utterances of one test: (speakers, true labels, predicted labels)."""
+    """Count the utterances of some speakers in one test: (speakers, true labels, predicted labels)."""
     counts = np.zeros((len(speakers), len(labels), len(labels)))
-    file = run / name / f"seed-{seed}" / f"fold-{fold:02d}" / "predictions.jsonl"
-    for row in map(json.loads, file.read_bytes().splitlines()):
+    lines = (run / name / f"seed-{seed}" / f"fold-{fold:02d}" / "predictions.jsonl").read_bytes().splitlines()
+    for row in (row for row in map(json.loads, lines) if row["speaker"] in speakers):
         counts[speakers.index(row["speaker"]), labels.index(row["emotion"]), labels.index(row["predicted"])] += 1
     return counts
 
@@ -41,10 +41,10 @@ for name, said in ((name, said) for name, said in report["variants"].items() if 
         folds, pooled = score(np.sum(tests, 2)).mean(1), score(np.sum(tests, (0, 2)))  # pooled: one for each seed
         for key, number in said[metric].items():
             own = folds if "folds" in key else pooled
-            spread = np.sqrt(own.var() / (1 - 1 / own.size))
-            numbers[f"{name} {metric} {key}"] = number, spread if "std" in key else own.mean()
-    ends = interval(lambda people: SCORES["uar"](people.sum(0)).mean(), np.sum(tests, 0).swapaxes(0, 1))
-    numbers[f"{name} uar_ci95"] = said["uar_ci95"], ends
+            mine = np.sqrt(own.var() / (1 - 1 / own.size)) if "std" in key else own.mean()
+            numbers[f"{name} {metric} {key}"] = number, mine
+    people = np.sum(tests, 0).swapaxes(0, 1)[[not who.lower().endswith("/unknown") for who in said["per_speaker"]]]
+    numbers[f"{name} uar_ci95"] = said["uar_ci95"], interval(lambda some: SCORES["uar"](some.sum(0)).mean(), people)
 for said in report["comparisons"]:
     who, seeds = list(said["per_speaker"]), np.array([pair["seed"] for pair in said["pairs"]])
     tests = np.array([[confusions(said[side], who, **pair) for pair in said["pairs"]] for side in ("first", "other")])

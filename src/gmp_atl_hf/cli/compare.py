@@ -85,7 +85,8 @@ def format_comparison(comparison: dict[str, Any]) -> str:
             ]
         )
     rows.append(["difference", *(points(first[metric] - other[metric]) for metric in METRIC_NAMES), "", "", ""])
-    tested = f"{counted(comparison['utterances'], 'utterance')} of {counted(comparison['n'], 'speaker')}"
+    of_named = comparison["utterances"] - comparison["unknown_utterances"]
+    tested = f"{counted(of_named, 'utterance')} of {counted(comparison['n'], 'speaker')}"
     lines = [f"*** {stamp} ***" for stamp in comparison["stamps"]]
     lines += [*aligned(rows), "", f"Difference in UAR, paired over the same {tested}:"]
     lines += [f"  {name}: {cell}" for name, cell in zip(COMPARISON_HEADER, comparison_cells(comparison), strict=True)]

@@ -10,8 +10,9 @@ import numpy as np
 from ..errors import counted
 from .metrics import FloatArray, uar
 from .power import smallest_visible_difference
-from .results import FoldResult, align, choose_block, contents_of, refuse_other_rows
+from .results import AlignedPredictions, FoldResult, align, choose_block, contents_of, refuse_other_rows
 from .statistics import difference_bootstrap, mean_bootstrap, sign_flip_test, speaker_confusions
+from .unknown import named
 
 TIE = 1e-12
 """Differences below this are the same value computed in two orders of additions."""
@@ -47,6 +48,9 @@ def compare_variants(
         block_seeds, folds, _ = choose_block([first_of[pair] for pair in shared], seeds)
         counted_pairs = sorted((seed, fold) for seed in block_seeds for fold in folds)
         sides = [first_of[pair] for pair in counted_pairs], [other_of[pair] for pair in counted_pairs]
+        if not named(row["speaker"] for result in sides[0] for row in result.predictions).any():
+            notes.append(f"{names[0]} and {other} are not compared: no test speaker is known.")
+            continue
         for first_result, other_result in zip(*sides, strict=True):
             where = f"{names[0]} and {other}, seed {first_result.seed}, fold {first_result.fold}"
             refuse_other_rows(where, contents_of(first_result), contents_of(other_result))
@@ -61,34 +65,45 @@ def compare_results(
 ) -> dict[str, Any]:
     """Compare two sets of predictions on the same utterances; the unit is the speaker, after a mean over seeds.
 
-    Folds and seeds of the two may differ, the utterances of a seed may not.
+    Folds and seeds of the two may differ, the utterances of a seed may not. Of each side the complete seeds × folds
+    block counts.
 
     Returns:
         What `paired_over_speakers` gives for the differences first minus other; `pooled_difference` of the UARs over
         all utterances with `pooled_ci95`, which may differ, since speakers with more utterances count more;
-        `per_speaker` and `remark`.
+        `per_speaker` and `remark`. Unknown speakers are in `pooled_difference` alone: `unknown_utterances` is the
+        number of their utterances.
 
     Raises:
-        ValueError: If the sides have different speakers.
+        ValueError: If the sides have different speakers, or none that is known.
     """
-    firsts, others = _speaker_scores(first, labels), _speaker_scores(other, labels)
-    if firsts.keys() != others.keys():
-        raise ValueError(f"on one side only: {counted(len(firsts.keys() ^ others.keys()), 'speaker')}")
-    speakers = sorted(firsts)
-    raw = np.array([firsts[speaker] - others[speaker] for speaker in speakers])
+    blocks = [_block(side, labels) for side in (first, other)]
+    everybody, others = (np.unique(block.speakers).tolist() for block in blocks)
+    if everybody != others:
+        raise ValueError(f"on one side only: {counted(len({*everybody} ^ {*others}), 'speaker')}")
+    known = named(everybody)
+    if not known.any():
+        raise ValueError("no test speaker is known, so there is nobody to compare over")
+    confusions = [
+        speaker_confusions(block.references, block.predictions, block.speakers.tolist(), len(labels))
+        for block in blocks
+    ]
+    speakers = [speaker for speaker, counts in zip(everybody, known, strict=True) if counts]
+    scores = [uar(side).mean(axis=0)[known] for side in confusions]
+    raw = scores[0] - scores[1]
     differences: FloatArray = np.where(np.abs(raw) < TIE, 0.0, raw)
-    pooled = [_confusions(side, labels) for side in (first, other)]
-    pooled_interval = difference_bootstrap(*pooled) if independent else None
-    means = [float(uar(side.sum(axis=1)).mean()) for side in pooled]
+    pooled_interval = difference_bootstrap(*(side[:, known] for side in confusions)) if independent else None
+    means = [float(uar(side.sum(axis=1)).mean()) for side in confusions]
     return {
         "metric": "uar",
         **paired_over_speakers([differences], independent),
         "pooled_difference": means[0] - means[1],
         "pooled_ci95": None if pooled_interval is None else list(pooled_interval),
         "per_speaker": {
-            speaker: {"first": firsts[speaker], "other": others[speaker], "difference": float(difference)}
-            for speaker, difference in zip(speakers, differences, strict=True)
+            speaker: {"first": float(mine), "other": float(theirs), "difference": float(difference)}
+            for speaker, mine, theirs, difference in zip(speakers, *scores, differences, strict=True)
         },
+        "unknown_utterances": int((~named(blocks[0].speakers.tolist())).sum()),
         "remark": COMPARISON_REMARK,
     }
 
@@ -125,20 +140,7 @@ def paired_over_speakers(groups: Sequence[FloatArray], independent: bool = True)
     }
 
 
-def _speaker_scores(results: Sequence[FoldResult], labels: list[str]) -> dict[str, float]:
-    """UAR of each speaker, averaged over the seeds in which the speaker was tested."""
-    per_speaker: dict[str, list[float]] = {}
-    for seed in sorted({result.seed for result in results}):
-        of_seed = [result for result in results if result.seed == seed]
-        block = align(of_seed, [seed], sorted(result.fold for result in of_seed), labels)
-        confusions = speaker_confusions(block.references, block.predictions, block.speakers.tolist(), len(labels))
-        for speaker, score in zip(np.unique(block.speakers).tolist(), uar(confusions[0]).tolist(), strict=True):
-            per_speaker.setdefault(speaker, []).append(float(score))
-    return {speaker: float(np.mean(values)) for speaker, values in per_speaker.items()}
-
-
-def _confusions(results: Sequence[FoldResult], labels: list[str]) -> Any:
-    """Confusions of each seed and speaker over the complete seeds × folds block."""
+def _block(results: Sequence[FoldResult], labels: list[str]) -> AlignedPredictions:
+    """The complete seeds × folds block."""
     seeds, folds, _ = choose_block(results, sorted({result.seed for result in results}))
-    block = align(results, seeds, folds, labels)
-    return speaker_confusions(block.references, block.predictions, block.speakers.tolist(), len(labels))
+    return align(results, seeds, folds, labels)

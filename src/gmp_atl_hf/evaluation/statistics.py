@@ -1,6 +1,7 @@
 """How sure a number is: intervals by resampling speakers, and a paired test over speakers.
 
-Utterances of one speaker resemble each other, so speakers are the unit that is drawn, never utterances.
+Utterances of one speaker resemble each other, so speakers are the unit that is drawn, never utterances. Nobody knows
+how many people `<corpus>/unknown` is, so those utterances are never drawn.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .metrics import FloatArray, IntArray, label_indices, per_class_recall, uar
+from .unknown import named
 
 MIN_SPEAKERS = 5
 """Fewer speakers than this give no interval: resampling them tells almost nothing about other speakers."""
@@ -50,9 +52,10 @@ class GenderGap(NamedTuple):
 
     Args:
         difference: UAR of female minus UAR of male speakers, over the labels that both have; averaged over seeds.
+            Utterances of unknown speakers count here and nowhere else.
         interval: 95 % percentile interval from resampling the speakers of each side, or None for too few.
         labels: Indices of the labels that both have.
-        speakers: Number of female and of male speakers.
+        speakers: Number of female and of male speakers that are known by name.
     """
 
     difference: float
@@ -107,10 +110,10 @@ def speaker_bootstrap(
     """Return the 95 % percentile interval of the pooled UAR, averaged over seeds, by resampling speakers.
 
     A drawn speaker brings all of their utterances, for all seeds at once. Labels that no drawn speaker has are left
-    out of that sample's mean, as everywhere. Arguments and errors are those of `speaker_confusions`; None for fewer
-    than five speakers.
+    out of that sample's mean, as everywhere. Utterances of unknown speakers are left out. Arguments and errors are
+    those of `speaker_confusions`; None for fewer than five known speakers.
     """
-    confusions = speaker_confusions(references, predictions_per_seed, speakers, num_labels)
+    confusions = speaker_confusions(references, predictions_per_seed, speakers, num_labels)[:, _known(speakers)]
     num_speakers = confusions.shape[1]
     if num_speakers < MIN_SPEAKERS:
         return None
@@ -193,20 +196,21 @@ def gender_gap(
     """
     gender_of, speaker_of = np.asarray(genders, dtype=str), np.asarray(speakers, dtype=str)
     true, guesses = np.asarray(references), np.atleast_2d(predictions_per_seed)
-    sides = []
+    sides, known = [], []
     for gender in ("female", "male"):
         rows = gender_of == gender
         if not rows.any():
             return None
         sides.append(speaker_confusions(true[rows], guesses[:, rows], speaker_of[rows].tolist(), num_labels))
+        known.append(sides[-1][:, _known(speaker_of[rows].tolist())])
     differences, common = _recall_gap(*(side.sum(axis=1) for side in sides))
     if not common[0].any():
         return None
-    counts = (sides[0].shape[1], sides[1].shape[1])
+    counts = (known[0].shape[1], known[1].shape[1])
     interval = None
     if min(counts) >= MIN_SPEAKERS_A_SIDE:
         pooled = [
-            _weighted(side, resample_weights(side.shape[1], samples, seed + place)) for place, side in enumerate(sides)
+            _weighted(side, resample_weights(side.shape[1], samples, seed + place)) for place, side in enumerate(known)
         ]
         # A sample in which the sides have no label in common says nothing.
         interval = _interval(_recall_gap(*pooled)[0].mean(axis=0))
@@ -240,6 +244,11 @@ def sign_flip_test(differences: npt.ArrayLike, seed: int = 0) -> SignFlipResult:
     hits = _drawn_hits(nonzero, threshold, seed)
     # The observed pattern counts as one of the draws, so that p is never zero.
     return SignFlipResult((hits + 1) / (DRAWS + 1), 1 / (DRAWS + 1), False, values.size)
+
+
+def _known(speakers: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which rows of `speaker_confusions` are of people whom somebody has named."""
+    return named(np.unique(np.asarray(speakers, dtype=str)).tolist())
 
 
 def _interval(values: FloatArray) -> tuple[float, float]:

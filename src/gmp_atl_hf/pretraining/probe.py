@@ -16,6 +16,7 @@ from ..data.audio import read_clip
 from ..data.table import read_corpora
 from ..errors import RequestError
 from ..evaluation.probe import CHOICES, C, ProbeFold, probe_layers, score
+from ..evaluation.unknown import is_unknown
 from ..inference.devices import resolve_device
 from ..protocols.fold import rows_of_parts
 from ..protocols.leakage import HeldOut, maybe_seen
@@ -53,7 +54,8 @@ def probe_model(
 
     Returns:
         `layers`: for each `layer`, `uar`, `war` and `uar_ci95` at the fixed C, as fractions; `nested`: the same with
-        layer and C chosen within the training speakers of each fold, and `chosen`; the protocol and the rest.
+        layer and C chosen within the training speakers of each fold, and `chosen`; `unknown_utterances`, which the
+        intervals leave out; the protocol and the rest.
 
     Raises:
         RequestError: The encoder, the corpus or the protocol is not there, or the encoder has seen a test speaker.
@@ -89,6 +91,7 @@ def probe_model(
         "protocol": cut.describe(table),
         "stamps": [maybe_seen_stamp(str(model))] if maybe_seen(facts.seen_speakers, set(speakers)) else [],
         "left_out": len(found.left_out),
+        "unknown_utterances": sum(map(is_unknown, speakers)),
         "c": c,
         "layers": [
             {"layer": layer, **score(said, answers, people, len(names))} for layer, said in result.layers.items()

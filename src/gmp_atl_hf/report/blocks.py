@@ -174,6 +174,13 @@ def headline_cells(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def speakers_of(summary: Mapping[str, Any], noun: str) -> str:
+    """Count the speakers of a variant; nobody knows how many the unknown ones are."""
+    if not summary.get("unknown_utterances"):  # not in reports of earlier versions
+        return counted(summary["speakers"], noun)
+    return f"{counted(summary['speakers'], noun)} and of unknown ones" if summary["speakers"] else f"unknown {noun}s"
+
+
 def name_of_test(comparison: Mapping[str, Any]) -> str:
     """Name the paired test that was made."""
     return "exact sign-flip test" if comparison["exact"] else "sign-flip test, random draws"
@@ -260,7 +267,7 @@ def _variant(report: Mapping[str, Any], variant: str, summary: Mapping[str, Any]
         return
     yield Paragraph(
         f"{summary['folds_done']}, {summary['seeds_done']}; {counted(summary['utterances'], 'utterance')} of "
-        f"{counted(summary['speakers'], 'test speaker')}. UAR by chance: {percent(summary['chance_uar'])} %. "
+        f"{speakers_of(summary, 'test speaker')}. UAR by chance: {percent(summary['chance_uar'])} %. "
         f"UAR: {summary['uar_ci95_note']}. {protocol_line(report)}"
     )
     parts = ("pooled", "folds_mean", "folds_std", "seeds_mean", "seeds_std")

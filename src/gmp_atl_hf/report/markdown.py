@@ -24,6 +24,7 @@ from .blocks import (
     protocol_line,
     report_blocks,
     smallest_visible,
+    speakers_of,
     tested_speakers,
 )
 
@@ -85,7 +86,7 @@ def _tested(report: Mapping[str, Any]) -> str:
     """Sizes of the test sets, in one phrase where the variants agree."""
     labels = f"{counted(len(report['labels']), 'label')}: {', '.join(report['labels'])}"
     sizes = {
-        variant: f"{counted(s['speakers'], 'speaker')}, {counted(s['utterances'], 'utterance')}"
+        variant: f"{speakers_of(s, 'speaker')}, {counted(s['utterances'], 'utterance')}"
         for variant, s in report["variants"].items()
         if s["utterances"]
     }
