@@ -14,7 +14,7 @@ import pytest
 
 from gmp_atl_hf.evaluation.metrics import emotion_metrics
 from gmp_atl_hf.evaluation.power import smallest_visible_difference
-from gmp_atl_hf.evaluation.statistics import sign_flip_test, speaker_bootstrap
+from gmp_atl_hf.evaluation.statistics import holm, sign_flip_test, speaker_bootstrap
 from gmp_atl_hf.report.blocks import TIES_REMARK
 from gmp_atl_hf.report.build import COMPARISON_REMARK, FoldResult, build_report, is_written, write_report
 from gmp_atl_hf.report.figures import can_draw
@@ -215,6 +215,30 @@ def test_the_first_variant_is_compared_with_each_other_over_speakers() -> None:
     assert comparison["remark"] == COMPARISON_REMARK and "share training data" in COMPARISON_REMARK
     assert (same["mean_difference"], same["p"], same["smallest_attainable_p"], same["ties"]) == (0, 1, 1, 6)
     assert COMPARISON_REMARK in render_console(report) and COMPARISON_REMARK in render_markdown(report)
+
+
+def test_beside_the_p_of_several_comparisons_stands_that_by_holm() -> None:
+    folds = [1, 2, 3, 4, 5, 6]
+    skills = {"a": 0.9, "b": 0.3, "c": 0.7}
+    report = report_of({name: run([0], folds, skill=skill) for name, skill in skills.items()})
+    comparisons = report["comparisons"]
+    assert [one["p_holm"] for one in comparisons] == pytest.approx(holm([one["p"] for one in comparisons]))
+    assert comparisons[0]["p_holm"] == 2 * comparisons[0]["p"]
+    table = render_markdown(report).partition("## Comparisons")[2]
+    assert "| p | p (Holm) | smallest possible p |" in table
+    for one in comparisons:
+        assert f"| {one['p']:.3f} | {one['p_holm']:.3f} | {one['smallest_attainable_p']:.3f} |" in table
+        assert f"p = {one['p']:.3f}, p (Holm) = {one['p_holm']:.3f} (smallest" in render_console(report)
+    assert "corrected by Holm's method for the 2 comparisons of this table" in table
+    assert "corrected by Holm's method for the 2 comparisons:" in render_console(report)
+    for one in comparisons:
+        del one["p_holm"]  # as in reports of earlier versions
+    assert "Holm" not in render_markdown(report) + render_console(report)
+
+
+def test_a_single_comparison_is_not_corrected(full: dict[str, Any]) -> None:
+    assert len(full["comparisons"]) == 1 and "p_holm" not in full["comparisons"][0]
+    assert "Holm" not in render_markdown(full) + render_console(full)
 
 
 def test_a_comparison_counts_what_the_tables_count_and_nothing_else() -> None:

@@ -14,6 +14,7 @@ from gmp_atl_hf.evaluation.statistics import (
     DRAWS,
     difference_bootstrap,
     gender_gap,
+    holm,
     mean_bootstrap,
     resample_weights,
     sign_flip_test,
@@ -265,6 +266,19 @@ def test_ten_speakers_without_a_difference_are_called_different_in_five_percent(
     generator = np.random.default_rng(5)
     p = np.array([sign_flip_test(generator.normal(size=10)).p for _ in range(2000)])
     assert np.mean(p <= 0.05) == pytest.approx(0.05, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("p_values", "expected"),
+    [
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),  # 3 · 0.01; 2 · 0.03; 1 · 0.04 is below the one before it
+        ([0.5, 0.02, 0.4, 0.9], [1.0, 0.08, 1.0, 1.0]),
+        ([0.2], [0.2]),
+        ([], []),
+    ],
+)
+def test_p_values_corrected_by_holm_by_hand(p_values: list[float], expected: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(expected)
 
 
 def test_no_difference_or_an_unknown_one_is_refused() -> None:

@@ -11,7 +11,7 @@ from ..errors import counted
 from .metrics import FloatArray, uar
 from .power import smallest_visible_difference
 from .results import AlignedPredictions, FoldResult, align, choose_block, contents_of, refuse_other_rows
-from .statistics import difference_bootstrap, mean_bootstrap, sign_flip_test, speaker_confusions
+from .statistics import difference_bootstrap, holm, mean_bootstrap, sign_flip_test, speaker_confusions
 from .unknown import named
 
 TIE = 1e-12
@@ -29,8 +29,8 @@ def compare_variants(
     """Compare the first variant of a run with each other one, on the complete seeds × folds block that both have.
 
     `labels` are the emotions in index order, `seeds` those of the run, the first preferred among equals; unless the
-    protocol is `independent` of speakers there is no interval. Gives the comparisons, and notes on those that cannot
-    be made.
+    protocol is `independent` of speakers there is no interval. Gives the comparisons, each with `p_holm` where there
+    are several, and notes on those that cannot be made.
 
     Raises:
         ValueError: If two variants were tested on different utterances of one fold.
@@ -57,7 +57,15 @@ def compare_variants(
         comparison = compare_results(*sides, labels, independent)
         pairs = [{"seed": seed, "fold": fold} for seed, fold in counted_pairs]
         comparisons.append({"first": names[0], "other": other, **comparison, "pairs": pairs})
+    add_holm(comparisons)
     return comparisons, notes
+
+
+def add_holm(tests: Sequence[dict[str, Any]]) -> None:
+    """Put `p_holm`, its `p` corrected for the number of tests, into each of several; one alone needs none."""
+    if len(tests) > 1:
+        for test, corrected in zip(tests, holm([test["p"] for test in tests]), strict=True):
+            test["p_holm"] = corrected
 
 
 def compare_results(

@@ -246,6 +246,18 @@ def sign_flip_test(differences: npt.ArrayLike, seed: int = 0) -> SignFlipResult:
     return SignFlipResult((hits + 1) / (DRAWS + 1), 1 / (DRAWS + 1), False, values.size)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct the p values of several tests by Holm's step-down method: in the order given, never above 1.
+
+    The smallest of m is multiplied by m, the next one by m - 1 and so on, and none becomes smaller than one before it.
+    """
+    order = np.argsort(p_values, kind="stable")
+    sorted_p = np.asarray(p_values, dtype=np.float64)[order]
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(np.maximum.accumulate(sorted_p * np.arange(len(order), 0, -1)), 1.0)
+    return [float(value) for value in corrected]
+
+
 def _known(speakers: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Which rows of `speaker_confusions` are of people whom somebody has named."""
     return named(np.unique(np.asarray(speakers, dtype=str)).tolist())

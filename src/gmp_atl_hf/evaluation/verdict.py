@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .comparison import COMPARISON_REMARK, compare_results, paired_over_speakers
+from .comparison import COMPARISON_REMARK, add_holm, compare_results, paired_over_speakers
 from .power import ALPHA, POWER
 from .results import FoldResult
 from .statistics import DRAWS, MIN_SPEAKERS
@@ -43,7 +43,8 @@ def verdict_over_corpora(corpora: Mapping[str, CorpusResults]) -> dict[str, Any]
         `verdict`, what `paired_over_speakers` gives with one group per corpus; `corpora`, for each what
         `compare_results` gives, with `labels`, `seeds`, `utterances` and the mean UAR over speakers of each side;
         `per_gender`, the verdict of female and of male speakers alone, with the `corpora` that have them and the
-        `mean_difference` in each; `unknown_gender`, the number of speakers in neither; `how`, in words; `remark`.
+        `mean_difference` in each; `unknown_gender`, the number of speakers in neither; `how`, in words; `remark`. The
+        verdict is one test; the corpora, where there are several, and the genders have `p_holm` beside `p`.
 
     Raises:
         ValueError: If there is no corpus, or one has different speakers on its sides.
@@ -61,6 +62,7 @@ def verdict_over_corpora(corpora: Mapping[str, CorpusResults]) -> dict[str, Any]
         own = {name: speakers for name, speakers in own.items() if speakers}
         if own:
             per_gender[gender] = _verdict(own, found, independent)
+    add_holm([*(found.values() if len(found) > 1 else ()), *per_gender.values()])
     return {
         "metric": "uar",
         "verdict": everybody,
