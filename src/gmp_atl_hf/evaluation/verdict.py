@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .comparison import COMPARISON_REMARK, add_holm, compare_results, paired_over_speakers
-from .power import ALPHA, POWER
+from .power import ALPHA, FEW, POWER
 from .results import FoldResult
 from .statistics import DRAWS, MIN_SPEAKERS
 from .summary import RESAMPLES
@@ -122,7 +122,7 @@ def _how(verdict: Mapping[str, Any]) -> dict[str, str]:
         ),
         "smallest_visible_difference": (
             f"the true difference that would have p below {ALPHA} with a chance of {100 * POWER:.0f} %: (t(1 − α/2) + "
-            "t(power)) times the standard error of the difference, degrees of freedom by Satterthwaite; none where no "
-            "pattern of signs has such a p"
+            "t(power)) times the standard error of the difference, degrees of freedom by Satterthwaite, and with "
+            f"{FEW} speakers or fewer by simulating the test; none where no pattern of signs has such a p"
         ),
     }
