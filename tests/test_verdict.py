@@ -106,7 +106,13 @@ def test_the_interval_resamples_the_speakers_of_each_corpus_apart() -> None:
         tuple(groups), lambda a, b, axis: (a.mean(axis=axis) + b.mean(axis=axis)) / 2,
         method="percentile", n_resamples=20_000, rng=1, vectorized=True,
     ).confidence_interval  # fmt: skip
-    assert mean_bootstrap(groups, samples=20_000) == pytest.approx((theirs.low, theirs.high), abs=0.005)
+    variances = [group.var(ddof=1) / group.size for group in groups]
+    freedom = sum(variances) ** 2 / (variances[0] ** 2 / 8 + variances[1] ** 2 / 19)
+    drawn = variances[0] * 8 / 9 + variances[1] * 19 / 20
+    stretch = scipy.stats.t.ppf(0.975, freedom) / 1.96 * np.sqrt(sum(variances) / drawn)
+    figure = np.mean([group.mean() for group in groups])
+    expected = [figure + stretch * (bound - figure) for bound in theirs]
+    assert mean_bootstrap(groups, samples=20_000) == pytest.approx(expected, abs=0.006)
     assert mean_bootstrap([groups[0], groups[1][:4]]) is None
     # Speakers who are alike within each corpus leave nothing to resample, however much corpora differ.
     assert mean_bootstrap([np.full(5, 0.1), np.full(9, 0.3)]) == pytest.approx((0.2, 0.2))

@@ -63,7 +63,6 @@ def test_the_example_has_at_most_sixty_lines_and_needs_numpy_alone() -> None:
     lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 60
     assert {line.split()[1] for line in lines if line.startswith(("import", "from"))} == {
-        "functools",
         "json",
         "numpy",
         "pathlib",

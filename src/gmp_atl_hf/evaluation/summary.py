@@ -19,6 +19,7 @@ from .unknown import named
 
 NOT_SPEAKER_INDEPENDENT = "not speaker-independent"
 RESAMPLES = 2000
+INTERVAL = f"95 % interval, widened for few speakers (Student's t), from {RESAMPLES} resamples"
 METRICS = {"war": war, "uar": uar, "macro_f1": macro_f1}
 
 
@@ -185,7 +186,7 @@ def _gender_gap(block: AlignedPredictions, labels: list[str], independent: bool)
     elif interval is None:
         note = f"no interval: {sides}, at least {MIN_SPEAKERS_A_SIDE} a side are needed"
     else:
-        note = f"95 % percentile interval from {RESAMPLES} resamples of {sides}"
+        note = f"{INTERVAL} of {sides}"
     return {
         "uar_difference": gap.difference,
         "ci95": None if interval is None else list(interval),
@@ -211,7 +212,7 @@ def _interval(block: AlignedPredictions, labels: list[str], independent: bool) -
         without += f", whose UAR is {100 * float(uar(block.confusions(known, len(labels))).mean()):.1f} %"
     return (
         list(interval),
-        f"95 % percentile interval from {RESAMPLES} resamples of {counted(count, 'test speaker')}{without}",
+        f"{INTERVAL} of {counted(count, 'test speaker')}{without}",
     )
 
 

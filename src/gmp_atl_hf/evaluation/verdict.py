@@ -12,7 +12,7 @@ from .comparison import COMPARISON_REMARK, add_holm, compare_results, paired_ove
 from .power import ALPHA, FEW, POWER
 from .results import FoldResult
 from .statistics import DRAWS, MIN_SPEAKERS
-from .summary import RESAMPLES
+from .summary import INTERVAL
 
 VERDICT_REMARK = (
     f"{COMPARISON_REMARK} Test and interval speak of further speakers of these corpora, not of further corpora."
@@ -117,8 +117,8 @@ def _how(verdict: Mapping[str, Any]) -> dict[str, str]:
         "difference": "mean over corpora of the mean over speakers of the difference in UAR, seeds averaged first",
         "p": f"two-sided, signs flipped speaker by speaker within each corpus, {patterns}{plus_one}",
         "ci95": (
-            f"95 % percentile interval from {RESAMPLES} resamples of the speakers of each corpus apart; none with "
-            f"fewer than {MIN_SPEAKERS} speakers of a corpus, or where test speakers were trained on"
+            f"{INTERVAL} of the speakers of each corpus apart; none with fewer than {MIN_SPEAKERS} speakers of a "
+            "corpus, or where test speakers were trained on"
         ),
         "smallest_visible_difference": (
             f"the true difference that would have p below {ALPHA} with a chance of {100 * POWER:.0f} %: (t(1 − α/2) + "
