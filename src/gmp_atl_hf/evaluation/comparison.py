@@ -100,7 +100,7 @@ def compare_results(
     scores = [uar(side).mean(axis=0)[known] for side in confusions]
     raw = scores[0] - scores[1]
     differences: FloatArray = np.where(np.abs(raw) < TIE, 0.0, raw)
-    pooled_interval = difference_bootstrap(*(side[:, known] for side in confusions)) if independent else None
+    pooled_interval = difference_bootstrap(confusions[0][:, known], confusions[1][:, known]) if independent else None
     means = [float(uar(side.sum(axis=1)).mean()) for side in confusions]
     return {
         "metric": "uar",
