@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from gmp_atl_hf.cli.compare import format_verdict
 from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.evaluation.metrics import emotion_metrics
-from gmp_atl_hf.evaluation.statistics import sign_flip_test
+from gmp_atl_hf.evaluation.statistics import holm, sign_flip_test
 from gmp_atl_hf.report.build import NOT_SPEAKER_INDEPENDENT, FoldResult, build_report, write_report
 from gmp_atl_hf.report.compare import compare_runs
 from gmp_atl_hf.report.verdict import compare_over_corpora
@@ -235,6 +237,23 @@ def test_the_verdict_on_the_screen_has_every_corpus_the_mean_and_both_genders(
                   "all patterns of signs", f"runs: {two_corpora[0]}", "Command: gmp-atl compare"):  # fmt: skip
         assert words in said
     assert "None" not in said and "nan" not in said
+
+
+def test_the_lines_beside_the_verdict_are_corrected_for_their_number_and_the_verdict_is_not(
+    two_corpora: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdict = compare_over_corpora(two_corpora, "gmp-atl", "direct")
+    lines = [*verdict["corpora"].values(), *verdict["per_gender"].values()]
+    assert [one["p_holm"] for one in lines] == pytest.approx(holm([one["p"] for one in lines]))
+    assert len(lines) == 4 and "p_holm" not in verdict["verdict"]
+    said = format_verdict({**verdict, "command": "x"}).splitlines()
+    cells = {line.split("  ")[0]: re.split(r" {2,}", line) for line in said if line}
+    assert cells[""][5:7] == ["p", "p (Holm)"] and cells["mean over corpora"][6] == "–"
+    assert f"{lines[2]['p_holm']:.3f}" in cells["female"]
+    assert any("for the 4 lines beside the verdict" in line for line in said)
+    alone = compare_over_corpora(two_corpora[:1], "gmp-atl", "direct")
+    assert "p_holm" not in alone["corpora"]["demo"], "it is the verdict itself"
+    assert all("p_holm" in one for one in alone["per_gender"].values())
 
 
 def test_a_run_with_other_seeds_of_the_same_corpus_counts_as_further_seeds(

@@ -97,7 +97,7 @@ Not learned, left out of the corpus: sadness\.
 \| {PERCENT} \| {PERCENT} \| {PERCENT} to {PERCENT} \| {PERCENT} \| 50\.0 \|
 
 group-k-fold, 2 folds, 6 speakers .* Done: 2 of 2 folds, 1 of 1 seeds \(0\); 24 test
-utterances of 6 speakers; UAR: 95 % percentile interval from 2000 resamples of 6 test speakers\. .*
+utterances of 6 speakers; UAR: 95 % interval, widened for few speakers .*, from 2000 resamples of 6 test speakers\. .*
 .*
 
 The figures are those of the cross-validation\. .* has itself not been tested: .* `gmp-atl run tones\.yaml`\.

@@ -14,7 +14,7 @@ import pytest
 
 from gmp_atl_hf.evaluation.metrics import emotion_metrics
 from gmp_atl_hf.evaluation.power import smallest_visible_difference
-from gmp_atl_hf.evaluation.statistics import sign_flip_test, speaker_bootstrap
+from gmp_atl_hf.evaluation.statistics import holm, sign_flip_test, speaker_bootstrap
 from gmp_atl_hf.report.blocks import TIES_REMARK
 from gmp_atl_hf.report.build import COMPARISON_REMARK, FoldResult, build_report, is_written, write_report
 from gmp_atl_hf.report.figures import can_draw
@@ -199,25 +199,65 @@ def test_the_first_variant_is_compared_with_each_other_over_speakers() -> None:
     first = run([0, 1], [1, 2, 3, 4, 5, 6], size=33)
     second = run([0, 1], [1, 2, 3, 4], skill=0.4, size=33) + run([0], [5], skill=0.4, size=33)
     report = report_of({"gmp-atl": first, "direct": second, "same": first})
-    differences = []
-    for fold in range(1, 6):
-        seeds = [0, 1] if fold < 5 else [0]
-        gaps = [
-            scores([next(r for r in results if (r.seed, r.fold) == (seed, fold))])["uar"] * sign
-            for seed in seeds
-            for results, sign in ((first, 1), (second, -1))
-        ]
-        differences.append(sum(gaps) / len(seeds))
+    # Seed 1 lacks fold 5 on one side, so it counts on neither, for nobody.
+    differences = [
+        scores([next(r for r in first if (r.seed, r.fold) == (0, fold))])["uar"]
+        - scores([next(r for r in second if (r.seed, r.fold) == (0, fold))])["uar"]
+        for fold in range(1, 6)
+    ]
     test = sign_flip_test(differences)
     comparison, same = report["comparisons"]
     assert (comparison["first"], comparison["other"], comparison["n"]) == ("gmp-atl", "direct", 5)
     assert comparison["mean_difference"] == pytest.approx(np.mean(differences))
     assert comparison["p"] == pytest.approx(test.p)
     assert (comparison["smallest_attainable_p"], comparison["exact"]) == (2 / 2**5, True)
-    assert len(comparison["pairs"]) == 9
+    assert comparison["pairs"] == [{"seed": 0, "fold": fold} for fold in range(1, 6)]
     assert comparison["remark"] == COMPARISON_REMARK and "share training data" in COMPARISON_REMARK
     assert (same["mean_difference"], same["p"], same["smallest_attainable_p"], same["ties"]) == (0, 1, 1, 6)
     assert COMPARISON_REMARK in render_console(report) and COMPARISON_REMARK in render_markdown(report)
+
+
+def test_beside_the_p_of_several_comparisons_stands_that_by_holm() -> None:
+    folds = [1, 2, 3, 4, 5, 6]
+    skills = {"a": 0.9, "b": 0.3, "c": 0.7}
+    report = report_of({name: run([0], folds, skill=skill) for name, skill in skills.items()})
+    comparisons = report["comparisons"]
+    assert [one["p_holm"] for one in comparisons] == pytest.approx(holm([one["p"] for one in comparisons]))
+    assert comparisons[0]["p_holm"] == 2 * comparisons[0]["p"]
+    table = render_markdown(report).partition("## Comparisons")[2]
+    assert "| p | p (Holm) | smallest possible p |" in table
+    for one in comparisons:
+        assert f"| {one['p']:.3f} | {one['p_holm']:.3f} | {one['smallest_attainable_p']:.3f} |" in table
+        assert f"p = {one['p']:.3f}, p (Holm) = {one['p_holm']:.3f} (smallest" in render_console(report)
+    assert "corrected by Holm's method for the 2 comparisons of this table" in table
+    assert "corrected by Holm's method for the 2 comparisons:" in render_console(report)
+    for one in comparisons:
+        del one["p_holm"]  # as in reports of earlier versions
+    assert "Holm" not in render_markdown(report) + render_console(report)
+
+
+def test_a_single_comparison_is_not_corrected(full: dict[str, Any]) -> None:
+    assert len(full["comparisons"]) == 1 and "p_holm" not in full["comparisons"][0]
+    assert "Holm" not in render_markdown(full) + render_console(full)
+
+
+def test_a_comparison_counts_what_the_tables_count_and_nothing_else() -> None:
+    def results(skill: float, lucky: float) -> list[FoldResult]:
+        return run([0], [1, 2, 3, 4, 5, 6], skill=skill) + run([1], [1, 2, 3], skill=lucky)
+
+    # On seed 0 the variants are alike; seed 1, which has half the folds, is not counted.
+    report = report_of({"a": results(0.6, 1.0), "b": results(0.6, 0.2)})
+    assert [pair["seed"] for pair in report["variants"]["a"]["not_counted"]] == [1, 1, 1]
+    [comparison] = report["comparisons"]
+    assert {pair["seed"] for pair in comparison["pairs"]} == {0}
+    assert comparison["mean_difference"] == comparison["pooled_difference"] == 0
+
+
+def test_of_two_seeds_with_as_many_folds_tables_and_comparison_count_the_same_one() -> None:
+    results = run([0], [1, 2, 3]) + run([1], [4, 5, 6])
+    report = report_of({"a": results, "b": results}, seeds=[1, 0])
+    assert report["variants"]["a"]["seeds"] == [1]
+    assert {pair["seed"] for pair in report["comparisons"][0]["pairs"]} == {1}
 
 
 def test_speakers_who_do_not_count_for_p_since_they_tie_are_counted_beside_it() -> None:

@@ -106,7 +106,13 @@ def test_the_interval_resamples_the_speakers_of_each_corpus_apart() -> None:
         tuple(groups), lambda a, b, axis: (a.mean(axis=axis) + b.mean(axis=axis)) / 2,
         method="percentile", n_resamples=20_000, rng=1, vectorized=True,
     ).confidence_interval  # fmt: skip
-    assert mean_bootstrap(groups, samples=20_000) == pytest.approx((theirs.low, theirs.high), abs=0.005)
+    variances = [group.var(ddof=1) / group.size for group in groups]
+    freedom = sum(variances) ** 2 / (variances[0] ** 2 / 8 + variances[1] ** 2 / 19)
+    drawn = variances[0] * 8 / 9 + variances[1] * 19 / 20
+    stretch = scipy.stats.t.ppf(0.975, freedom) / 1.96 * np.sqrt(sum(variances) / drawn)
+    figure = np.mean([group.mean() for group in groups])
+    expected = [figure + stretch * (bound - figure) for bound in theirs]
+    assert mean_bootstrap(groups, samples=20_000) == pytest.approx(expected, abs=0.006)
     assert mean_bootstrap([groups[0], groups[1][:4]]) is None
     # Speakers who are alike within each corpus leave nothing to resample, however much corpora differ.
     assert mean_bootstrap([np.full(5, 0.1), np.full(9, 0.3)]) == pytest.approx((0.2, 0.2))
@@ -116,12 +122,19 @@ def test_the_interval_resamples_the_speakers_of_each_corpus_apart() -> None:
 
 
 def test_the_smallest_visible_difference_by_hand() -> None:
-    # Nine speakers with a variance of 0.09: the standard error is 0.1; t(0.975, 8) = 2.306 and t(0.8, 8) = 0.889.
-    values = np.array([-0.3, 0.3] * 4 + [0.0]) * np.sqrt(9 * 8 / 8 / 9)
-    assert values.var(ddof=1) == pytest.approx(0.09)
-    assert smallest_visible_difference([values]) == pytest.approx(0.3195, abs=2e-4)
-    # Twice the same corpus: the error of the mean is smaller by √2, with 16 degrees of freedom (2.120 and 0.865).
-    assert smallest_visible_difference([values, values]) == pytest.approx(0.2985 / np.sqrt(2), abs=2e-4)
+    # Sixteen speakers with a variance of 0.16: the standard error is 0.1; t(0.975, 15) = 2.131 and t(0.8, 15) = 0.866.
+    values = np.array([-0.4, 0.4] * 8) * np.sqrt(15 / 16)
+    assert values.var(ddof=1) == pytest.approx(0.16)
+    assert smallest_visible_difference([values]) == pytest.approx(0.2997, abs=2e-4)
+    # Twice the same corpus: the error of the mean is smaller by √2, with 30 degrees of freedom (2.042 and 0.854).
+    assert smallest_visible_difference([values, values]) == pytest.approx(0.2896 / np.sqrt(2), abs=2e-4)
+
+
+def test_of_six_speakers_all_must_be_alike_to_be_seen() -> None:
+    # All six are above zero with a chance of 0.8 where each is with one of 0.8 ** (1 / 6).
+    values = scipy.stats.norm.ppf((np.arange(6) + 0.5) / 6)
+    visible = smallest_visible_difference([values / values.std(ddof=1)])
+    assert visible == pytest.approx(scipy.stats.norm.ppf(0.8 ** (1 / 6)), abs=0.02)
 
 
 def test_the_smallest_visible_difference_does_not_depend_on_the_difference_that_was_found() -> None:
@@ -131,7 +144,7 @@ def test_the_smallest_visible_difference_does_not_depend_on_the_difference_that_
     assert 3 * once == pytest.approx(smallest_visible_difference([3 * group for group in groups]))
 
 
-@pytest.mark.parametrize("size", [8, 20])
+@pytest.mark.parametrize("size", [14, 20])
 def test_the_smallest_visible_difference_is_found_by_the_t_test_with_about_the_power_that_it_names(size: int) -> None:
     values = scipy.stats.norm.ppf((np.arange(size) + 0.5) / size)
     visible = smallest_visible_difference([values / values.std(ddof=1)])
@@ -140,12 +153,20 @@ def test_the_smallest_visible_difference_is_found_by_the_t_test_with_about_the_p
     assert scipy.stats.nct.sf(bound, size - 1, shift) == pytest.approx(0.8, abs=0.03)
 
 
-def test_the_sign_flip_test_finds_the_smallest_visible_difference_in_four_of_five_samples() -> None:
-    generator, size = np.random.default_rng(6), 10
-    values = scipy.stats.norm.ppf((np.arange(size) + 0.5) / size)
-    visible = smallest_visible_difference([values / values.std(ddof=1)])
-    found = [sign_flip_test(generator.normal(visible, 1, size=size)).p < 0.05 for _ in range(1000)]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.06)
+@pytest.mark.parametrize("sizes", [(6,), (8,), (10,), (12,), (3, 5)])
+def test_the_sign_flip_test_finds_the_smallest_visible_difference_in_four_of_five_samples(
+    sizes: tuple[int, ...],
+) -> None:
+    generator = np.random.default_rng(6)
+    deviations = [1.0, 0.5][: len(sizes)]
+    quantiles = [scipy.stats.norm.ppf((np.arange(size) + 0.5) / size) for size in sizes]
+    groups = [scale * own / own.std(ddof=1) for own, scale in zip(quantiles, deviations, strict=True)]
+    visible = smallest_visible_difference(groups)
+    found = []
+    for _ in range(4000):
+        drawn = [generator.normal(visible, scale, size) / size for size, scale in zip(sizes, deviations, strict=True)]
+        found.append(sign_flip_test(np.concatenate(drawn)).p < 0.05)
+    assert np.mean(found) == pytest.approx(0.8, abs=0.02)  # three times what chance makes of 4,000
 
 
 @pytest.mark.parametrize(

@@ -228,9 +228,10 @@ def _counts(summary: Mapping[str, Any], labels: Sequence[str]) -> dict[str, int]
 
 def _comparison(one: Mapping[str, Any]) -> str:
     kind = "exact sign-flip test" if one["exact"] else "sign-flip test"
+    corrected = f", corrected for several comparisons (Holm) {one['p_holm']:.3g}" if "p_holm" in one else ""
     return (
         f"{one['first']} − {one['other']}: {points(one['mean_difference'])} points of UAR per speaker, "
-        f"p = {one['p']:.3g} ({kind}, {tested_speakers(one)}, "
+        f"p = {one['p']:.3g}{corrected} ({kind}, {tested_speakers(one)}, "
         f"smallest possible p {one['smallest_attainable_p']:.3g}). {one['remark']}"
     )
 

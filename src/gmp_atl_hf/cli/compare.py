@@ -85,7 +85,8 @@ def format_comparison(comparison: dict[str, Any]) -> str:
             ]
         )
     rows.append(["difference", *(points(first[metric] - other[metric]) for metric in METRIC_NAMES), "", "", ""])
-    tested = f"{counted(comparison['utterances'], 'utterance')} of {counted(comparison['n'], 'speaker')}"
+    of_named = comparison["utterances"] - comparison["unknown_utterances"]
+    tested = f"{counted(of_named, 'utterance')} of {counted(comparison['n'], 'speaker')}"
     lines = [f"*** {stamp} ***" for stamp in comparison["stamps"]]
     lines += [*aligned(rows), "", f"Difference in UAR, paired over the same {tested}:"]
     lines += [f"  {name}: {cell}" for name, cell in zip(COMPARISON_HEADER, comparison_cells(comparison), strict=True)]
@@ -108,7 +109,15 @@ def format_comparison(comparison: dict[str, Any]) -> str:
 
 def format_verdict(verdict: dict[str, Any]) -> str:
     """Write what `compare_over_corpora` returned, with the `command`, for the screen."""
-    from ..report.blocks import SMALLEST_VISIBLE_REMARK, TIES_REMARK, percent, tested_cells
+    from ..report.blocks import (
+        P_HOLM,
+        SMALLEST_VISIBLE_REMARK,
+        TIES_REMARK,
+        corrected_p,
+        holm_remark,
+        percent,
+        tested_cells,
+    )
     from ..report.markdown import aligned
 
     corpora = verdict["corpora"]
@@ -125,10 +134,18 @@ def format_verdict(verdict: dict[str, Any]) -> str:
     for gender, one in verdict["per_gender"].items():
         where = "" if len(one["corpora"]) == len(corpora) else f" ({', '.join(one['corpora'])})"
         rows.append([f"{gender}{where}", "", "", *tested_cells(one), ""])
+    apart = [one for one in (*corpora.values(), *verdict["per_gender"].values()) if "p_holm" in one]
+    if apart:
+        place = header.index("p") + 1
+        shown = [*corpora.values(), verdict["verdict"], *verdict["per_gender"].values()]
+        for row, corrected in zip(rows, [P_HOLM, *map(corrected_p, shown)], strict=True):
+            row.insert(place, corrected)
     lines = [f"UAR of {verdict['first']} minus UAR of {verdict['other']} (percent and points, means over speakers)"]
     lines += [f"*** {stamp} ***" for stamp in verdict["stamps"]]
     lines += ["", *aligned(rows), "", f"Verdict: {verdict['how']['difference']}."]
     lines += [f"p: {verdict['how']['p']}.", f"Interval: {verdict['how']['ci95']}.", SMALLEST_VISIBLE_REMARK]
+    if apart:
+        lines.append(f"{holm_remark(len(apart), 'lines beside the verdict')} The verdict is one test.")
     if verdict["verdict"]["ties"]:
         tied = ", ".join(f"{name} {one['ties']}" for name, one in corpora.items() if one["ties"])
         lines.append(f"Ties: {tied}. {TIES_REMARK}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import RequestError
+from ..errors import RequestError, counted
 from ..files import write_whole
 from .arguments import add_corpus, corpus_of, label_map, picture_of
 from .console import DONE, PROGRAM, complain, say
@@ -72,6 +72,8 @@ def format_probe(report: Mapping[str, Any]) -> str:
             "The best row of a layer was found by looking at the test speakers. That of `chosen` was not: layer and C "
             f"were chosen within the training speakers of each fold: {picked}."
         )
+    if report["unknown_utterances"]:
+        lines.append(f"Intervals leave out {counted(report['unknown_utterances'], 'recording')} of unknown speakers.")
     lines += [f"Protocol: {report['protocol']['sentence']}", f"Command: {report['command']}"]
     return "\n".join(lines)
 

@@ -21,7 +21,8 @@ With references [0, 0, 1] and predictions [0, 2, 1] the UAR is (0.5 + 1) / 2 = 0
 Over a run (`summary`): *pooled* numbers are computed over all test utterances of all folds of a seed and averaged over
 seeds. The spread over seeds is the standard deviation (n - 1) of the pooled numbers of the seeds; the spread over folds
 is that of the folds' means over seeds; the two are never mixed. Intervals resample test speakers, never utterances, and
-are the 2.5th and 97.5th percentile of 2,000 samples; the paired test flips signs of differences between speakers.
+are the 2.5th and 97.5th percentile of 2,000 samples, widened for few speakers (`statistics`); the paired test flips
+signs of differences between speakers.
 
 All functions on confusion matrices work over any leading axes, which is what makes resampling speakers cheap.
 """

@@ -1,6 +1,13 @@
 """How sure a number is: intervals by resampling speakers, and a paired test over speakers.
 
-Utterances of one speaker resemble each other, so speakers are the unit that is drawn, never utterances.
+Utterances of one speaker resemble each other, so speakers are the unit that is drawn, never utterances. Nobody knows
+how many people `<corpus>/unknown` is, so those utterances are never drawn.
+
+Few speakers who are drawn again and again differ too little: the percentiles of the resamples alone would miss the
+truth in one case of ten where there are ten speakers. So the intervals over speakers have these percentiles moved away
+from the figure itself, to `t / 1.96 · sqrt(n / (n - 1))` times their distance: `t` is the 97.5th percentile of
+Student's distribution with `n - 1` degrees of freedom, `n` the number of speakers. How often they hold the truth is
+in `docs/recipes.md`.
 """
 
 from __future__ import annotations
@@ -12,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .metrics import FloatArray, IntArray, label_indices, per_class_recall, uar
+from .unknown import named
 
 MIN_SPEAKERS = 5
 """Fewer speakers than this give no interval: resampling them tells almost nothing about other speakers."""
@@ -24,6 +32,13 @@ MIN_SPEAKERS_A_SIDE = 3
 
 MIN_UTTERANCES = 10
 """Fewer utterances of a speaker than this give no interval for that speaker."""
+
+STUDENT = (1.5895, 2.5558, 2.8225, 2.3723, 1.96)
+"""The 97.5th percentile of Student's distribution as a polynomial in 1 / degrees of freedom, highest power first.
+
+These are the first terms of its expansion about the normal one (Abramowitz and Stegun, 26.7.5), right to 0.05 % from
+four degrees of freedom. Five numbers, so that an interval can be rebuilt without scipy (`examples/verify_report.py`).
+"""
 
 DRAWS = 100_000
 """Random sign patterns where there are too many to enumerate."""
@@ -50,9 +65,10 @@ class GenderGap(NamedTuple):
 
     Args:
         difference: UAR of female minus UAR of male speakers, over the labels that both have; averaged over seeds.
-        interval: 95 % percentile interval from resampling the speakers of each side, or None for too few.
+            Utterances of unknown speakers count here and nowhere else.
+        interval: 95 % interval from resampling the speakers of each side, or None for too few.
         labels: Indices of the labels that both have.
-        speakers: Number of female and of male speakers.
+        speakers: Number of female and of male speakers that are known by name.
     """
 
     difference: float
@@ -104,17 +120,18 @@ def speaker_bootstrap(
     samples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """Return the 95 % percentile interval of the pooled UAR, averaged over seeds, by resampling speakers.
+    """Return the 95 % interval of the pooled UAR, averaged over seeds, by resampling speakers.
 
     A drawn speaker brings all of their utterances, for all seeds at once. Labels that no drawn speaker has are left
-    out of that sample's mean, as everywhere. Arguments and errors are those of `speaker_confusions`; None for fewer
-    than five speakers.
+    out of that sample's mean, as everywhere. Utterances of unknown speakers are left out. Arguments and errors are
+    those of `speaker_confusions`; None for fewer than five known speakers.
     """
-    confusions = speaker_confusions(references, predictions_per_seed, speakers, num_labels)
+    confusions = speaker_confusions(references, predictions_per_seed, speakers, num_labels)[:, _known(speakers)]
     num_speakers = confusions.shape[1]
     if num_speakers < MIN_SPEAKERS:
         return None
-    return _interval(_resampled_uar(confusions, resample_weights(num_speakers, samples, seed)))
+    drawn = _resampled_uar(confusions, resample_weights(num_speakers, samples, seed))
+    return _stretched(drawn, _pooled_uar(confusions), _stretch(np.ones(1), [num_speakers]), least=0.0)
 
 
 def utterance_bootstrap(
@@ -141,7 +158,7 @@ def utterance_bootstrap(
 def difference_bootstrap(
     first: IntArray, other: IntArray, samples: int = 2000, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Return the 95 % percentile interval of first minus other pooled UAR on the same speakers.
+    """Return the 95 % interval of first minus other pooled UAR on the same speakers.
 
     Both are confusions (seeds, speakers, C, C) as `speaker_confusions` gives them, speakers in the same order; each
     resample draws the same speakers for both. None for fewer than five speakers.
@@ -155,11 +172,14 @@ def difference_bootstrap(
     if num_speakers < MIN_SPEAKERS:
         return None
     weights = resample_weights(num_speakers, samples, seed)
-    return _interval(_resampled_uar(first, weights) - _resampled_uar(other, weights))
+    drawn = _resampled_uar(first, weights) - _resampled_uar(other, weights)
+    return _stretched(drawn, _pooled_uar(first) - _pooled_uar(other), _stretch(np.ones(1), [num_speakers]))
 
 
 def mean_bootstrap(groups: Sequence[FloatArray], samples: int = 2000, seed: int = 0) -> tuple[float, float] | None:
-    """Return the 95 % percentile interval of a mean over groups of means over speakers; one group is a plain mean.
+    """Return the 95 % interval of a mean over groups of means over speakers; one group is a plain mean.
+
+    The values are differences of UAR. Several groups have the degrees of freedom of Satterthwaite.
 
     Args:
         groups: One value per speaker, one float64 array (speakers,) per group; each group is resampled apart.
@@ -174,7 +194,9 @@ def mean_bootstrap(groups: Sequence[FloatArray], samples: int = 2000, seed: int 
     means = [
         resample_weights(group.size, samples, seed + place) @ group / group.size for place, group in enumerate(groups)
     ]
-    return _interval(np.mean(means, axis=0))
+    variances = np.array([group.var(ddof=1) / group.size for group in groups])
+    centre = float(np.mean([group.mean() for group in groups]))
+    return _stretched(np.mean(means, axis=0), centre, _stretch(variances, [group.size for group in groups]))
 
 
 def gender_gap(
@@ -193,23 +215,18 @@ def gender_gap(
     """
     gender_of, speaker_of = np.asarray(genders, dtype=str), np.asarray(speakers, dtype=str)
     true, guesses = np.asarray(references), np.atleast_2d(predictions_per_seed)
-    sides = []
+    sides, known = [], []
     for gender in ("female", "male"):
         rows = gender_of == gender
         if not rows.any():
             return None
         sides.append(speaker_confusions(true[rows], guesses[:, rows], speaker_of[rows].tolist(), num_labels))
+        known.append(sides[-1][:, _known(speaker_of[rows].tolist())])
     differences, common = _recall_gap(*(side.sum(axis=1) for side in sides))
     if not common[0].any():
         return None
-    counts = (sides[0].shape[1], sides[1].shape[1])
-    interval = None
-    if min(counts) >= MIN_SPEAKERS_A_SIDE:
-        pooled = [
-            _weighted(side, resample_weights(side.shape[1], samples, seed + place)) for place, side in enumerate(sides)
-        ]
-        # A sample in which the sides have no label in common says nothing.
-        interval = _interval(_recall_gap(*pooled)[0].mean(axis=0))
+    counts = (known[0].shape[1], known[1].shape[1])
+    interval = _gap_interval(known, samples, seed) if min(counts) >= MIN_SPEAKERS_A_SIDE else None
     return GenderGap(float(differences.mean()), interval, np.flatnonzero(common[0]).tolist(), counts)
 
 
@@ -242,10 +259,64 @@ def sign_flip_test(differences: npt.ArrayLike, seed: int = 0) -> SignFlipResult:
     return SignFlipResult((hits + 1) / (DRAWS + 1), 1 / (DRAWS + 1), False, values.size)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct the p values of several tests by Holm's step-down method: in the order given, never above 1.
+
+    The smallest of m is multiplied by m, the next one by m - 1 and so on, and none becomes smaller than one before it.
+    """
+    order = np.argsort(p_values, kind="stable")
+    sorted_p = np.asarray(p_values, dtype=np.float64)[order]
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(np.maximum.accumulate(sorted_p * np.arange(len(order), 0, -1)), 1.0)
+    return [float(value) for value in corrected]
+
+
+def _known(speakers: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which rows of `speaker_confusions` are of people whom somebody has named."""
+    return named(np.unique(np.asarray(speakers, dtype=str)).tolist())
+
+
 def _interval(values: FloatArray) -> tuple[float, float]:
     """The 2.5th and the 97.5th percentile; NaN, where a sample says nothing, is left out."""
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)
+
+
+def _stretched(values: FloatArray, figure: float, stretch: float, least: float = -1.0) -> tuple[float, float]:
+    """The same percentiles at so many times their distance from the figure itself, within what it can be."""
+    low, high = (figure + stretch * (end - figure) for end in _interval(values))
+    return max(low, least), min(high, 1.0)
+
+
+def _stretch(variances: FloatArray, sizes: Sequence[int]) -> float:
+    """How far percentiles are moved for so few speakers.
+
+    `variances` (parts,) are the shares of parts that are drawn apart in the variance of the figure, of speakers with
+    n - 1; `sizes` are their numbers of speakers. Degrees of freedom are those of Satterthwaite: n - 1 for a single one.
+    """
+    n, total = np.asarray(sizes, dtype=np.float64), variances.sum()
+    if total == 0:  # nobody differs, and the percentiles are the figure
+        return 1.0
+    freedom = total**2 / (variances**2 / (n - 1)).sum()
+    drawn = (variances * (n - 1) / n).sum()  # what resamples vary by
+    return float(np.polyval(STUDENT, 1 / freedom) / 1.96 * np.sqrt(total / drawn))
+
+
+def _gap_interval(sides: Sequence[IntArray], samples: int, seed: int) -> tuple[float, float] | None:
+    """The interval of the gap between the confusions of known female and male speakers; None without common labels."""
+    whole = [side.sum(axis=1, keepdims=True) for side in sides]
+    figure = float(_recall_gap(*whole)[0].mean())
+    if np.isnan(figure):
+        return None
+    sizes = [side.shape[1] for side in sides]
+    female, male = (
+        _weighted(side, resample_weights(size, samples, seed + place))
+        for place, (side, size) in enumerate(zip(sides, sizes, strict=True))
+    )
+    # A sample in which the sides have no label in common says nothing.
+    parts = [_recall_gap(female, whole[1])[0], _recall_gap(whole[0], male)[0]]
+    variances = [np.nanvar(gap.mean(axis=0)) * size / (size - 1) for gap, size in zip(parts, sizes, strict=True)]
+    return _stretched(_recall_gap(female, male)[0].mean(axis=0), figure, _stretch(np.array(variances), sizes))
 
 
 def _weighted(confusions: IntArray, weights: IntArray) -> FloatArray:
@@ -255,6 +326,11 @@ def _weighted(confusions: IntArray, weights: IntArray) -> FloatArray:
     flat = confusions.reshape(num_seeds, num_speakers, -1).astype(np.float64)
     pooled: FloatArray = weights.astype(np.float64) @ flat
     return pooled.reshape(num_seeds, len(weights), num_labels, num_labels)
+
+
+def _pooled_uar(confusions: IntArray) -> float:
+    """UAR of all speakers, averaged over seeds."""
+    return float(uar(confusions.sum(axis=1)).mean())
 
 
 def _resampled_uar(confusions: IntArray, weights: IntArray) -> FloatArray:

@@ -15,9 +15,11 @@ from .calibration import BINS, expected_calibration_error, reliability
 from .metrics import FloatArray, absent_labels, macro_f1, metrics_of, per_class_recall, uar, war
 from .results import AlignedPredictions, FoldResult, align, choose_block
 from .statistics import MIN_SPEAKERS, MIN_SPEAKERS_A_SIDE, gender_gap, speaker_bootstrap, utterance_bootstrap
+from .unknown import named
 
 NOT_SPEAKER_INDEPENDENT = "not speaker-independent"
 RESAMPLES = 2000
+INTERVAL = f"95 % interval, widened for few speakers (Student's t), from {RESAMPLES} resamples"
 METRICS = {"war": war, "uar": uar, "macro_f1": macro_f1}
 
 
@@ -44,7 +46,8 @@ def variant_summary(
     return {
         **head,
         "utterances": int(block.references.size),
-        "speakers": len(set(block.speakers.tolist())),
+        "speakers": _known_speakers(block.speakers),
+        "unknown_utterances": _of_unknown(block),
         **{metric: _spreads(function(confusions), function(pooled)) for metric, function in METRICS.items()},
         "uar_ci95": interval,
         "uar_ci95_note": note,
@@ -76,6 +79,7 @@ def _empty_summary(labels: list[str]) -> dict[str, Any]:
     return {
         "utterances": 0,
         "speakers": 0,
+        "unknown_utterances": 0,
         **{metric: dict(spreads) for metric in METRICS},
         "uar_ci95": None,
         "uar_ci95_note": "no interval: no fold is finished",
@@ -111,7 +115,7 @@ def _group(block: AlignedPredictions, rows: npt.NDArray[Any], labels: list[str])
     return {
         **{metric: float(function(confusions).mean()) for metric, function in METRICS.items()},
         "utterances": int(rows.sum()),
-        "speakers": len(set(block.speakers[rows].tolist())),
+        "speakers": _known_speakers(block.speakers[rows]),
         "absent_labels": absent_labels(block.references[rows], labels),
     }
 
@@ -175,14 +179,14 @@ def _gender_gap(block: AlignedPredictions, labels: list[str], independent: bool)
     if gap is None:
         return None
     female, male = gap.speakers
-    sides = f"{counted(female, 'female speaker')} and {counted(male, 'male speaker')}"
+    sides = f"{counted(female, 'female speaker')} and {counted(male, 'male speaker')}{_left_out(_of_unknown(block))}"
     interval = gap.interval if independent else None
     if not independent:
         note = f"no interval: {NOT_SPEAKER_INDEPENDENT}"
     elif interval is None:
         note = f"no interval: {sides}, at least {MIN_SPEAKERS_A_SIDE} a side are needed"
     else:
-        note = f"95 % percentile interval from {RESAMPLES} resamples of {sides}"
+        note = f"{INTERVAL} of {sides}"
     return {
         "uar_difference": gap.difference,
         "ci95": None if interval is None else list(interval),
@@ -194,15 +198,37 @@ def _gender_gap(block: AlignedPredictions, labels: list[str], independent: bool)
 
 def _interval(block: AlignedPredictions, labels: list[str], independent: bool) -> tuple[list[float] | None, str]:
     """Return the interval of the pooled UAR, if it means anything, and the sentence that explains it."""
-    count = len(set(block.speakers.tolist()))
+    known = named(block.speakers.tolist())
+    count = _known_speakers(block.speakers)
+    without = _left_out(_of_unknown(block))
     if not independent:
         return None, f"no interval: {NOT_SPEAKER_INDEPENDENT}"
     interval = speaker_bootstrap(
         block.references, block.predictions, block.speakers.tolist(), len(labels), samples=RESAMPLES
     )
     if interval is None:
-        return None, f"no interval: {counted(count, 'test speaker')}, at least {MIN_SPEAKERS} are needed"
-    return list(interval), f"95 % percentile interval from {RESAMPLES} resamples of {counted(count, 'test speaker')}"
+        return None, f"no interval: {counted(count, 'test speaker')}{without}, at least {MIN_SPEAKERS} are needed"
+    if without:  # else the interval could be read as one of a number that it need not hold
+        without += f", whose UAR is {100 * float(uar(block.confusions(known, len(labels))).mean()):.1f} %"
+    return (
+        list(interval),
+        f"{INTERVAL} of {counted(count, 'test speaker')}{without}",
+    )
+
+
+def _known_speakers(speakers: npt.NDArray[Any]) -> int:
+    """How many people of some utterances somebody has named."""
+    return int(named(np.unique(speakers).tolist()).sum())
+
+
+def _of_unknown(block: AlignedPredictions) -> int:
+    """How many utterances are of speakers whom nobody has named."""
+    return int((~named(block.speakers.tolist())).sum())
+
+
+def _left_out(utterances: int) -> str:
+    """What stands behind the speakers who are resampled, where utterances of others are left out."""
+    return f" (without {counted(utterances, 'utterance')} of unknown speakers)" if utterances else ""
 
 
 def variant_notes(variant: str, summary: Mapping[str, Any]) -> list[str]:
@@ -215,6 +241,11 @@ def variant_notes(variant: str, summary: Mapping[str, Any]) -> list[str]:
         )
     if summary["utterances"] and summary["uar_ci95"] is None:
         notes.append(f"{variant}: {summary['uar_ci95_note']}.")
+    if summary.get("unknown_utterances"):
+        notes.append(
+            f"{variant}: {counted(summary['unknown_utterances'], 'utterance')} of unknown speakers: in WAR, UAR and "
+            "macro F1, but not where speakers are counted, resampled or compared."
+        )
     if summary["not_counted"]:
         pairs = ", ".join(f"seed {pair['seed']} fold {pair['fold']}" for pair in summary["not_counted"])
         notes.append(f"{variant}: finished but not counted, since other seeds or folds are missing: {pairs}.")

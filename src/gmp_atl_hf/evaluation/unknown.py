@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
 UNKNOWN = "unknown"
 """The speaker of recordings whose speaker is not known, after the corpus' prefix: nobody can tell who that is."""
 
@@ -9,3 +14,8 @@ UNKNOWN = "unknown"
 def is_unknown(speaker: str) -> bool:
     """Whether a name stands for people whom nobody has named: `<corpus>/unknown`."""
     return speaker.rpartition("/")[2].lower() == UNKNOWN
+
+
+def named(speakers: Iterable[str]) -> npt.NDArray[np.bool_]:
+    """Which of some speakers are people whom somebody has named: (n,) bool."""
+    return np.array([not is_unknown(speaker) for speaker in speakers], dtype=np.bool_)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from .comparison import COMPARISON_REMARK, compare_results, paired_over_speakers
-from .power import ALPHA, POWER
+from .comparison import COMPARISON_REMARK, add_holm, compare_results, paired_over_speakers
+from .power import ALPHA, FEW, POWER
 from .results import FoldResult
 from .statistics import DRAWS, MIN_SPEAKERS
-from .summary import RESAMPLES
+from .summary import INTERVAL
 
 VERDICT_REMARK = (
     f"{COMPARISON_REMARK} Test and interval speak of further speakers of these corpora, not of further corpora."
@@ -43,7 +43,8 @@ def verdict_over_corpora(corpora: Mapping[str, CorpusResults]) -> dict[str, Any]
         `verdict`, what `paired_over_speakers` gives with one group per corpus; `corpora`, for each what
         `compare_results` gives, with `labels`, `seeds`, `utterances` and the mean UAR over speakers of each side;
         `per_gender`, the verdict of female and of male speakers alone, with the `corpora` that have them and the
-        `mean_difference` in each; `unknown_gender`, the number of speakers in neither; `how`, in words; `remark`.
+        `mean_difference` in each; `unknown_gender`, the number of speakers in neither; `how`, in words; `remark`. The
+        verdict is one test; the corpora, where there are several, and the genders have `p_holm` beside `p`.
 
     Raises:
         ValueError: If there is no corpus, or one has different speakers on its sides.
@@ -61,6 +62,7 @@ def verdict_over_corpora(corpora: Mapping[str, CorpusResults]) -> dict[str, Any]
         own = {name: speakers for name, speakers in own.items() if speakers}
         if own:
             per_gender[gender] = _verdict(own, found, independent)
+    add_holm([*(found.values() if len(found) > 1 else ()), *per_gender.values()])
     return {
         "metric": "uar",
         "verdict": everybody,
@@ -115,12 +117,12 @@ def _how(verdict: Mapping[str, Any]) -> dict[str, str]:
         "difference": "mean over corpora of the mean over speakers of the difference in UAR, seeds averaged first",
         "p": f"two-sided, signs flipped speaker by speaker within each corpus, {patterns}{plus_one}",
         "ci95": (
-            f"95 % percentile interval from {RESAMPLES} resamples of the speakers of each corpus apart; none with "
-            f"fewer than {MIN_SPEAKERS} speakers of a corpus, or where test speakers were trained on"
+            f"{INTERVAL} of the speakers of each corpus apart; none with fewer than {MIN_SPEAKERS} speakers of a "
+            "corpus, or where test speakers were trained on"
         ),
         "smallest_visible_difference": (
             f"the true difference that would have p below {ALPHA} with a chance of {100 * POWER:.0f} %: (t(1 − α/2) + "
-            "t(power)) times the standard error of the difference, degrees of freedom by Satterthwaite; none where no "
-            "pattern of signs has such a p"
+            "t(power)) times the standard error of the difference, degrees of freedom by Satterthwaite, and with "
+            f"{FEW} speakers or fewer by simulating the test; none where no pattern of signs has such a p"
         ),
     }

@@ -18,6 +18,7 @@ from ..data.columns import replace_column, split_word
 from ..data.table import read_corpora
 from ..errors import RequestError
 from ..evaluation.probe import CHOICES, C, ProbeFold, probe_layers, score
+from ..evaluation.unknown import is_unknown
 from ..inference.devices import resolve_device
 from ..protocols.fold import rows_of_parts
 from ..protocols.leakage import HeldOut, maybe_seen
@@ -56,7 +57,8 @@ def probe_model(
     Returns:
         `layers`: for each `layer`, `uar`, `war` and `uar_ci95` at the fixed C, as fractions; `nested`: the same with
         layer and C chosen within the training speakers of each fold, and `chosen`; `left_out`, the `file` and `reason`
-        of each recording that is in none of them; the protocol and the rest.
+        of each recording that is in none of them; `unknown_utterances`, which the intervals leave out; the protocol
+        and the rest.
 
     Raises:
         RequestError: The encoder, the corpus or the protocol is not there, or the encoder has seen a test speaker.
@@ -92,6 +94,7 @@ def probe_model(
         "protocol": cut.describe(table, epochs=False),
         "stamps": [maybe_seen_stamp(str(model))] if maybe_seen(facts.seen_speakers, set(speakers)) else [],
         "left_out": [{"file": one.file, "reason": one.reason} for one in found.left_out],
+        "unknown_utterances": sum(map(is_unknown, speakers)),
         "c": c,
         "layers": [
             {"layer": layer, **score(said, answers, people, len(names))} for layer, said in result.layers.items()

@@ -20,6 +20,7 @@ TIES_REMARK = (
     "Ties are speakers without a difference, who count neither for p nor for the smallest possible p: with n others, "
     "that of an exact test is 2 / 2ⁿ."
 )
+P_HOLM = "p (Holm)"
 METRIC_NAMES = {"war": "WAR", "uar": "UAR", "macro_f1": "macro F1"}
 
 
@@ -174,6 +175,13 @@ def headline_cells(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def speakers_of(summary: Mapping[str, Any], noun: str) -> str:
+    """Count the speakers of a variant; nobody knows how many the unknown ones are."""
+    if not summary.get("unknown_utterances"):  # not in reports of earlier versions
+        return counted(summary["speakers"], noun)
+    return f"{counted(summary['speakers'], noun)} and of unknown ones" if summary["speakers"] else f"unknown {noun}s"
+
+
 def name_of_test(comparison: Mapping[str, Any]) -> str:
     """Name the paired test that was made."""
     return "exact sign-flip test" if comparison["exact"] else "sign-flip test, random draws"
@@ -201,6 +209,19 @@ def tested_cells(tested: Mapping[str, Any]) -> list[str]:
         smallest_visible(tested),
         str(tested["n"]),
     ]
+
+
+def corrected_p(tested: Mapping[str, Any]) -> str:
+    """Write p as corrected for several tests, or a dash: a single test, or a report of an earlier version."""
+    return p_value(tested["p_holm"]) if "p_holm" in tested else DASH
+
+
+def holm_remark(tests: int, which: str) -> str:
+    """Say what the corrected p values are corrected for."""
+    return (
+        f"{P_HOLM} is p corrected by Holm's method for the {tests} {which}: if nothing differed, any of them would be "
+        f"below {ALPHA} with a chance of {100 * ALPHA:.0f} % at most."
+    )
 
 
 def comparison_cells(comparison: Mapping[str, Any]) -> list[str]:
@@ -240,15 +261,21 @@ def _headline(report: Mapping[str, Any]) -> Table:
 def _comparisons(report: Mapping[str, Any]) -> Iterator[Element]:
     comparisons = report["comparisons"]
     if comparisons:
+        header = ["difference in UAR", *COMPARISON_HEADER]
+        rows = [[f"{c['first']} − {c['other']}", *comparison_cells(c)] for c in comparisons]
+        several = any("p_holm" in c for c in comparisons)
+        if several:
+            place = header.index("p") + 1
+            header.insert(place, P_HOLM)
+            for row, comparison in zip(rows, comparisons, strict=True):
+                row.insert(place, corrected_p(comparison))
         yield Heading("Comparisons", 2)
-        yield Table(
-            ["difference in UAR", *COMPARISON_HEADER],
-            [[f"{c['first']} − {c['other']}", *comparison_cells(c)] for c in comparisons],
-        )
+        yield Table(header, rows)
         yield Paragraph(
             comparisons[0]["remark"] + " Differences are in points. The test is that of the mean over speakers; the "
             "pooled difference, in which speakers with more utterances count more, may be another. "
             + SMALLEST_VISIBLE_REMARK
+            + (f" {holm_remark(len(comparisons), 'comparisons of this table')}" if several else "")
             + (f" {TIES_REMARK}" if any(c["ties"] for c in comparisons) else "")
         )
 
@@ -260,7 +287,7 @@ def _variant(report: Mapping[str, Any], variant: str, summary: Mapping[str, Any]
         return
     yield Paragraph(
         f"{summary['folds_done']}, {summary['seeds_done']}; {counted(summary['utterances'], 'utterance')} of "
-        f"{counted(summary['speakers'], 'test speaker')}. UAR by chance: {percent(summary['chance_uar'])} %. "
+        f"{speakers_of(summary, 'test speaker')}. UAR by chance: {percent(summary['chance_uar'])} %. "
         f"UAR: {summary['uar_ci95_note']}. {protocol_line(report)}"
     )
     parts = ("pooled", "folds_mean", "folds_std", "seeds_mean", "seeds_std")

@@ -90,7 +90,7 @@ def build_report(
         variant: variant_summary(results, label_names, folds_total, seeds, independent)
         for variant, results in variants.items()
     }
-    comparisons, comparison_notes = compare_variants(variants, label_names, independent)
+    comparisons, comparison_notes = compare_variants(variants, label_names, seeds, independent)
     found = [note for variant, summary in summaries.items() for note in variant_notes(variant, summary)]
     report = {
         "format_version": FORMAT_VERSION,

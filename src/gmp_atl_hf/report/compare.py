@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError, counted
 from ..evaluation.comparison import compare_results
+from ..evaluation.unknown import named
 from ..run_folder.finished import TestedVariant, read_variant, variants_of
 from .blocks import METRIC_NAMES, protocol_line
 
@@ -22,7 +24,8 @@ def compare_runs(first: str, other: str) -> dict[str, Any]:
         Both sides with their metrics, and the comparison; JSON types.
 
     Raises:
-        RequestError: A side is not there, is the other one, or was tested on other utterances.
+        RequestError: A side is not there, is the other one, or was tested on other utterances, or nobody knows who
+            speaks in them.
     """
     if other.startswith(":"):
         folder = first if Path(first).is_dir() else first.rpartition(":")[0]
@@ -37,6 +40,7 @@ def compare_runs(first: str, other: str) -> dict[str, Any]:
         other = f"{other}:{names[1]}"
     sides = [read_variant(first), read_variant(other)]
     refuse_unlike(*sides)
+    refuse_nameless(sides[0].name, sides[0].block.speakers.tolist())
     independent = all(side.speaker_independent for side in sides)
     result = compare_results(sides[0].results, sides[1].results, sides[0].labels, independent)
     notes = []
@@ -45,7 +49,7 @@ def compare_runs(first: str, other: str) -> dict[str, Any]:
         notes.append(
             f"The protocols differ ({kinds[0]} and {kinds[1]}): the models were trained on different speakers."
         )
-    notes += note_on_seeds(*sides)
+    notes += note_on_seeds(*sides) + note_on_unknown(result["unknown_utterances"])
     return {
         "first": _side(sides[0]),
         "other": _side(sides[1]),
@@ -74,6 +78,23 @@ def note_on_seeds(first: TestedVariant, other: TestedVariant) -> list[str]:
     if numbers[0] == numbers[1]:
         return []
     return [f"The numbers of seeds differ ({numbers[0]} and {numbers[1]}); each side is a mean over its own."]
+
+
+def note_on_unknown(utterances: int) -> list[str]:
+    """Say how many utterances the test over speakers leaves out."""
+    if not utterances:
+        return []
+    return [f"{counted(utterances, 'utterance')} of unknown speakers: in the pooled difference alone."]
+
+
+def refuse_nameless(where: str, speakers: Sequence[str]) -> None:
+    """A test over speakers needs speakers."""
+    if not named(speakers).any():
+        raise RequestError(
+            f"nobody knows who speaks in {where}",
+            "test speakers with names: the comparison is over speakers",
+            "compare WAR and UAR of the two reports instead",
+        )
 
 
 def refuse_unlike(first: TestedVariant, other: TestedVariant) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import counted
 from .blocks import (
+    P_HOLM,
     Bullets,
     Code,
     Element,
@@ -16,7 +17,9 @@ from .blocks import (
     Paragraph,
     Stamp,
     Table,
+    corrected_p,
     headline_cells,
+    holm_remark,
     name_of_test,
     p_value,
     percent,
@@ -24,6 +27,7 @@ from .blocks import (
     protocol_line,
     report_blocks,
     smallest_visible,
+    speakers_of,
     tested_speakers,
 )
 
@@ -46,6 +50,8 @@ def render_console(report: Mapping[str, Any]) -> str:
     lines += [_comparison_sentence(comparison) for comparison in report["comparisons"]]
     if report["comparisons"]:
         lines.append(report["comparisons"][0]["remark"])
+        if any("p_holm" in comparison for comparison in report["comparisons"]):
+            lines.append(holm_remark(len(report["comparisons"]), "comparisons"))
     lines += [f"Note: {note}" for note in report["notes"]]
     lines += [f"Left out: {count} ({reason})" for reason, count in report["left_out"].items()]
     lines.append(f"Command:  {report['command']}")
@@ -85,7 +91,7 @@ def _tested(report: Mapping[str, Any]) -> str:
     """Sizes of the test sets, in one phrase where the variants agree."""
     labels = f"{counted(len(report['labels']), 'label')}: {', '.join(report['labels'])}"
     sizes = {
-        variant: f"{counted(s['speakers'], 'speaker')}, {counted(s['utterances'], 'utterance')}"
+        variant: f"{speakers_of(s, 'speaker')}, {counted(s['utterances'], 'utterance')}"
         for variant, s in report["variants"].items()
         if s["utterances"]
     }
@@ -97,9 +103,12 @@ def _tested(report: Mapping[str, Any]) -> str:
 
 def _comparison_sentence(comparison: Mapping[str, Any]) -> str:
     pooled, smallest = points(comparison["pooled_difference"]), p_value(comparison["smallest_attainable_p"])
+    p = p_value(comparison["p"])
+    if "p_holm" in comparison:
+        p += f", {P_HOLM} = {corrected_p(comparison)}"
     return (
         f"{comparison['first']} − {comparison['other']}: {points(comparison['mean_difference'])} points of UAR "
-        f"(mean over speakers; pooled {pooled}), p = {p_value(comparison['p'])} (smallest possible {smallest}, "
+        f"(mean over speakers; pooled {pooled}), p = {p} (smallest possible {smallest}, "
         f"{tested_speakers(comparison)}, {name_of_test(comparison)}; smallest visible difference "
         f"{smallest_visible(comparison)})"
     )

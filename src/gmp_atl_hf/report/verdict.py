@@ -12,7 +12,7 @@ from ..evaluation.results import FoldResult, contents_of
 from ..evaluation.verdict import CorpusResults, verdict_over_corpora
 from ..run_folder.finished import TestedVariant, read_variant, variants_of
 from .blocks import protocol_line
-from .compare import note_on_seeds, refuse_unlike
+from .compare import note_on_seeds, note_on_unknown, refuse_nameless, refuse_unlike
 
 
 @dataclass
@@ -45,7 +45,7 @@ def compare_over_corpora(runs: Sequence[str], first: str, other: str) -> dict[st
     Raises:
         RequestError: A run or variant is not there, its variants were tested on different utterances, or two runs do
             not fit together: the same corpus with the same seeds, in other folds or with other labels, two corpora
-            of one name, or a speaker in two corpora.
+            of one name, or a speaker in two corpora; or nobody knows who speaks in one.
     """
     _refuse_wrong_names(runs, first, other)
     corpora: dict[str, _Corpus] = {}
@@ -58,12 +58,15 @@ def compare_over_corpora(runs: Sequence[str], first: str, other: str) -> dict[st
         notes += [f"{run}: {note}" for note in note_on_seeds(*sides)]
         _add(corpora, run, *sides)
     _refuse_shared_speakers(corpora)
+    for name, one in corpora.items():
+        refuse_nameless(name, [row["speaker"] for result in one.first for row in result.predictions])
     found = verdict_over_corpora(
         {name: CorpusResults(one.labels, one.first, one.other, one.independent) for name, one in corpora.items()}
     )
     for name, one in corpora.items():
         protocols = list(dict.fromkeys(one.protocols))
         found["corpora"][name] = {"runs": one.runs, "protocol": " / ".join(protocols), **found["corpora"][name]}
+        notes += [f"{name}: {note}" for note in note_on_unknown(found["corpora"][name]["unknown_utterances"])]
         if len(one.runs) > 1:
             notes.append(
                 f"{name}: {' and '.join(one.runs)} count as seeds of one run; that their settings are the same is for "
