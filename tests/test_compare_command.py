@@ -125,6 +125,16 @@ def test_a_comparison_in_the_report_and_on_the_command_line_are_the_same(tmp_pat
     }
 
 
+def test_intervals_of_an_older_report_are_computed_anew(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"a": 0.9, "b": 0.5})
+    new = compare_runs(str(run), ":b")
+    report = json.loads((run / "report.json").read_text())
+    report["variants"]["a"]["uar_ci95"] = [0.1, 0.2]
+    (run / "report.json").write_text(json.dumps(report))
+    (run / "hashes.json").unlink()
+    assert compare_runs(str(run), ":b") == new and new["first"]["uar_ci95"][0] > 0.2
+
+
 def test_the_table_has_both_sides_the_test_and_the_remark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path / "run", {"gmp-atl": 0.9, "direct": 0.5})
     assert main(["compare", str(run), ":direct"]) == 0

@@ -41,7 +41,7 @@ def variant_summary(
     confusions = np.stack([block.confusions(block.folds_of == fold, len(labels)) for fold in folds], axis=1)
     pooled = confusions.sum(axis=1)
     absent = absent_labels(block.references, labels)
-    interval, note = _interval(block, labels, independent)
+    interval, note = uar_interval(block, labels, independent)
     adaptation = adaptation_summary(results, block, labels)
     return {
         **head,
@@ -196,7 +196,7 @@ def _gender_gap(block: AlignedPredictions, labels: list[str], independent: bool)
     }
 
 
-def _interval(block: AlignedPredictions, labels: list[str], independent: bool) -> tuple[list[float] | None, str]:
+def uar_interval(block: AlignedPredictions, labels: list[str], independent: bool) -> tuple[list[float] | None, str]:
     """Return the interval of the pooled UAR, if it means anything, and the sentence that explains it."""
     known = named(block.speakers.tolist())
     count = _known_speakers(block.speakers)

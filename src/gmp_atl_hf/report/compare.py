@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import RequestError, counted
 from ..evaluation.comparison import compare_results
+from ..evaluation.summary import uar_interval
 from ..evaluation.unknown import named
 from ..run_folder.finished import TestedVariant, read_variant, variants_of
 from .blocks import METRIC_NAMES, protocol_line
@@ -65,7 +66,8 @@ def _side(side: TestedVariant) -> dict[str, Any]:
     return {
         "name": side.name,
         **{metric: summary[metric]["pooled"] for metric in METRIC_NAMES},
-        "uar_ci95": summary["uar_ci95"],
+        # As today, beside the interval of the difference: that of an earlier report may have another rule.
+        "uar_ci95": uar_interval(side.block, side.labels, side.speaker_independent)[0],
         "folds_done": summary["folds_done"],
         "seeds_done": summary["seeds_done"],
         "protocol": protocol_line({"protocol": side.protocol}),
