@@ -212,6 +212,20 @@ def test_a_head_for_as_many_other_emotions_is_begun_anew_and_one_for_the_same_is
     assert kept or 0 < drawn.std() < 2 * first.config.initializer_range
 
 
+@pytest.mark.parametrize("names", [("joy", "fear", "disgust"), ("anger", "neutral", "sadness", "joy")])
+def test_what_is_known_of_other_emotions_is_forgotten_whatever_their_number(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    saved = small_model(HubertForGMPATL, standardize=True, logit_temperature=3.0)
+    saved.standardization.emotion_means.data.fill_(0.7)
+    saved.standardization.spread.data.fill_(0.3)
+    saved.save_pretrained(tmp_path)
+    model = load_model(HubertForGMPATL, tmp_path, 0, labels_of(*names))
+    assert model.config.logit_temperature == 1.0
+    assert (float(model.standardization.spread.max()), float(model.standardization.spread.min())) == (1.0, 1.0)
+    assert not model.standardization.emotion_means.any()
+
+
 def test_fields_that_do_not_fit_are_refused(hubert: Path) -> None:
     with pytest.raises(RequestError, match="am_softmax_margin"):
         load_model(HubertForGMPATL, hubert, 0, {**LABELS, "am_softmax_margin": 3.0})

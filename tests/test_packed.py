@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,12 @@ def test_products_of_onednn_and_of_torch_score_alike(shape: str, activation: str
         if has_onednn <= products._has_onednn():
             monkeypatch.setattr(products, "_has_onednn", lambda has=has_onednn: has)
             torch.testing.assert_close(PackedModel(model)(clips).softmax(-1), wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", ["base", "large"])
+def test_a_copy_scores_as_the_one_it_is_made_of(shape: str):
+    packed, clips = PackedModel(build_model(shape)), make_clips((4_000, 719))
+    assert torch.equal(deepcopy(packed)(clips), packed(clips))
 
 
 @pytest.mark.parametrize("shape", ["base", "large"])

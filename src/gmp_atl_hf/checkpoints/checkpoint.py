@@ -290,22 +290,25 @@ def load_weights(model_class: type[Model], checkpoint: str | Path, config: GMPAT
 
 
 def _forget_other_emotions(model: GMPATLEmotionModel, checkpoint: str, new: Collection[str]) -> None:
-    """Begin anew what a checkpoint knows of emotions that are not the model's: as many of them have the same shapes.
+    """Begin anew what a checkpoint knows of emotions that are not the model's: its head may have the same shapes.
 
     Args:
         model: The model as loaded.
         checkpoint: Folder or Hub id that it was loaded from.
         new: Names of the tensors that were not loaded.
     """
-    if all(name in new for name, _ in model.named_parameters() if name.startswith(f"{model.emotion_head}.")):
-        return
-    known = {int(number): name for number, name in (read_config(checkpoint).id2label or {}).items()}
+    config = read_config(checkpoint)
+    if not isinstance(config, GMPATLConfig):
+        return  # an encoder alone
+    known = {int(number): name for number, name in (config.id2label or {}).items()}
     if [known[number] for number in sorted(known)] == model.config.emotions:
         return
     head = model.get_submodule(model.emotion_head)
-    for name, parameter in list(head.named_parameters(recurse=False)):
-        setattr(head, name, nn.Parameter(torch.empty_like(parameter)))  # what was loaded, transformers leaves as it is
-    model._init_weights(head)
+    if not all(f"{model.emotion_head}.{name}" in new for name, _ in head.named_parameters()):
+        for name, parameter in list(head.named_parameters(recurse=False)):
+            setattr(head, name, nn.Parameter(torch.empty_like(parameter)))  # transformers leaves what was loaded
+        model._init_weights(head)
+    model.config.logit_temperature = 1.0
     if isinstance(model.standardization, Standardization):
         model.standardization.forget_emotions()
 

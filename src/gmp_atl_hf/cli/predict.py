@@ -96,7 +96,8 @@ def perform(arguments: argparse.Namespace) -> int:
         how = "the folders that they are in" if by == PARENT else f"the column {by}"
         people = set(zip(owners, tables or owners, strict=True))
         known = sum(not is_unknown(owner) for owner, _ in people)
-        complain(f"{PROGRAM}: scores are {ADAPTED}: {counted(known, 'speaker')}, by {how}")
+        if known:
+            complain(f"{PROGRAM}: scores are {ADAPTED}: {counted(known, 'speaker')}, by {how}")
         if nameless := sum(map(is_unknown, owners)):
             complain(f"{PROGRAM}: {counted(nameless, 'recording')} of unknown speakers: adapted to nobody")
     text = format_predictions(predictions, classifier.labels, form, arguments.window is not None)

@@ -66,7 +66,7 @@ class GenderGap(NamedTuple):
     Args:
         difference: UAR of female minus UAR of male speakers, over the labels that both have; averaged over seeds.
             Utterances of unknown speakers count here and nowhere else.
-        interval: 95 % interval from resampling the speakers of each side, or None for too few.
+        interval: 95 % interval from resampling the speakers of each side; None for too few, or with unknown ones.
         labels: Indices of the labels that both have.
         speakers: Number of female and of male speakers that are known by name.
     """
@@ -226,7 +226,9 @@ def gender_gap(
     if not common[0].any():
         return None
     counts = (known[0].shape[1], known[1].shape[1])
-    interval = _gap_interval(known, samples, seed) if min(counts) >= MIN_SPEAKERS_A_SIDE else None
+    # The difference has the utterances of unknown speakers in it: an interval without them would be of another one.
+    all_known = all(side.sum() == named_ones.sum() for side, named_ones in zip(sides, known, strict=True))
+    interval = _gap_interval(known, samples, seed) if all_known and min(counts) >= MIN_SPEAKERS_A_SIDE else None
     return GenderGap(float(differences.mean()), interval, np.flatnonzero(common[0]).tolist(), counts)
 
 

@@ -179,10 +179,13 @@ def _gender_gap(block: AlignedPredictions, labels: list[str], independent: bool)
     if gap is None:
         return None
     female, male = gap.speakers
-    sides = f"{counted(female, 'female speaker')} and {counted(male, 'male speaker')}{_left_out(_of_unknown(block))}"
+    sides = f"{counted(female, 'female speaker')} and {counted(male, 'male speaker')}"
+    of_a_side = np.isin(block.genders, ("female", "male")) & ~named(speakers)
     interval = gap.interval if independent else None
     if not independent:
         note = f"no interval: {NOT_SPEAKER_INDEPENDENT}"
+    elif of_a_side.any():
+        note = f"no interval: {counted(int(of_a_side.sum()), 'utterance')} of unknown speakers are among them"
     elif interval is None:
         note = f"no interval: {sides}, at least {MIN_SPEAKERS_A_SIDE} a side are needed"
     else:

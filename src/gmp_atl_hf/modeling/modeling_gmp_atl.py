@@ -164,9 +164,9 @@ def _one_each(labels: Tensor) -> Tensor:
 
 
 def _in_dtype_of(head: nn.Module, vectors: Tensor) -> Tensor:
-    """Vectors, pooled in float32, as a head takes them that is in half precision itself."""
+    """Vectors, pooled in float32, as a head takes them that is in half precision itself; one in int8 takes them so."""
     weight = next(head.parameters(), None)
-    return vectors if weight is None else vectors.to(weight.dtype)
+    return vectors if weight is None or not weight.is_floating_point() else vectors.to(weight.dtype)
 
 
 class GMPATLEmotionModel(GMPATLPreTrainedModel):

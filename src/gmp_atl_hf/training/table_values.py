@@ -68,7 +68,8 @@ def refuse_unusable_frame_labels(table: datasets.Dataset, config: GMPATLConfig) 
     """Refuse, by a `RequestError`, pseudo-labels beyond the model's clusters, and rows without pseudo-labels."""
     for name, clusters in (config.frame_scales or {}).items():
         kind = table.data.schema.field(name).type
-        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+        if not (lists and pa.types.is_integer(kind.value_type)):
             raise RequestError(
                 f"the column {name} holds {kind}",
                 "a list of whole numbers in each row, one per frame",
@@ -86,8 +87,15 @@ def refuse_unusable_frame_labels(table: datasets.Dataset, config: GMPATLConfig) 
 
 
 def _column(table: datasets.Dataset, name: str) -> Any:
-    """A column as it is stored, with nothing decoded: a `pyarrow.ChunkedArray`."""
-    return table.select_columns([name]).with_format("arrow")[:][name]
+    """A column of whole numbers as it is stored, with nothing decoded: a `pyarrow.ChunkedArray`."""
+    values = table.select_columns([name]).with_format("arrow")[:][name]
+    if not (pa.types.is_integer(values.type) or pa.types.is_null(values.type)):
+        raise RequestError(
+            f"the column {name} holds {values.type}",
+            "whole numbers",
+            f"table.cast_column({name!r}, datasets.Value('int64')), or make the column anew",
+        )
+    return values
 
 
 def _within(values: Any, count: int) -> Any:
@@ -135,7 +143,9 @@ def _refuse(
     places = np.flatnonzero(wrong).tolist()
     if not places:
         return
-    named = table.select_columns([column for column in ("id", name) if column in table.column_names])
+    # Without the table's own format, which may have no such columns, or other values for what is missing.
+    columns = [column for column in ("id", name) if column in table.column_names]
+    named = table.with_format(None).select_columns(columns)
     first = [(place, named[place]) for place in places[:_SHOWN]]
     rows = ", ".join(f"{row.get('id', f'row {place}')} has {shown(row[name])}" for place, row in first)
     more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""

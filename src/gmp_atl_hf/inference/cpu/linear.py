@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -54,16 +54,21 @@ class Float32Convolution:
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, activation: str | None = None) -> None:
         self.kernel, self.stride, self.bias, self.activation = weight.shape[2], stride, bias, activation
         self.weight = weight.transpose(1, 2).flatten(1).contiguous()
-        if (
-            _has_onednn()
-        ):  # laid out once, where each product of a linear layer does it anew: there are many rows to one
-            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+        self.packed = _laid_out(self.weight)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: what oneDNN has laid out cannot be copied."""
+        return {name: value for name, value in vars(self).items() if name != "packed"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.packed = _laid_out(self.weight)
 
     def __call__(self, steps: Tensor, /) -> Tensor:
         """(steps, inputs) → (windows, outputs)."""
         count = (len(steps) - self.kernel) // self.stride + 1
         rows = _windows(steps, self.kernel * steps.shape[1], self.stride, count)
-        return _float32_product(rows, self.weight, self.bias, self.activation)
+        return _float32_product(rows, self.packed, self.bias, self.activation)
 
 
 class Int8Linear:
@@ -138,23 +143,42 @@ def _float32_product(rows: Tensor, weight: Tensor, bias: Tensor | None, activati
     no pass over the memory.
     """
     if _has_onednn():
-        function, variant = ("none", "") if activation is None else FUSED[activation]
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, function, [], variant)
-        return product
+        return _by_onednn(rows, weight, bias, activation)
     product = functional.linear(rows, weight, bias)
     return product if activation is None else getattr(functional, activation)(product)
+
+
+def _laid_out(weight: Tensor) -> Tensor:
+    """A weight as oneDNN multiplies it soonest; each product of a plain one does it anew, which many rows are worth."""
+    laid_out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight) if _has_onednn() else weight
+    return laid_out
+
+
+def _by_onednn(rows: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None) -> Tensor:
+    function, variant = ("none", "") if activation is None else FUSED[activation]
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, function, [], variant)
+    return product
 
 
 @cache
 def _has_onednn() -> bool:
     """Whether torch can ask oneDNN for products in float32; they are not part of its public interface."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    needed = ("_linear_pointwise", "_reorder_linear_weight")
+    if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in needed):
         return False
-    steps, weight = torch.arange(40.0), torch.arange(24.0).reshape(2, 12) / 24
+    steps, weight = torch.linspace(-2, 2, 40), torch.linspace(-1, 1, 24).reshape(2, 12)
     rows = _windows(steps.reshape(-1, 4), 12, 2, 4)
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-    found = [torch.ops.mkldnn._linear_pointwise(rows, each, None, "none", [], "") for each in (weight, packed)]
-    return all(torch.allclose(each, rows @ weight.T) for each in found)
+    plain = rows @ weight.T
+    wanted: dict[str | None, Tensor] = {None: plain, **{name: getattr(functional, name)(plain) for name in FUSED}}
+    try:
+        weights = [weight, torch.ops.mkldnn._reorder_linear_weight(weight)]
+        return all(
+            torch.allclose(_by_onednn(rows, each, None, function), product, atol=1e-5)
+            for each in weights
+            for function, product in wanted.items()
+        )
+    except (RuntimeError, NotImplementedError):  # the operators of another version: torch's own product does it
+        return False
 
 
 def _int8_product(rows: Tensor, zero: int, packed: Tensor, scales: Tensor) -> Tensor:
