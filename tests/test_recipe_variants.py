@@ -26,6 +26,7 @@ ABLATIONS = (
     "per-emotion",
     "per-gender",
     "all-frames",
+    "windows",
     "retrain-from-multitask",
     "cross-entropy",
     "frozen-encoder",
@@ -89,7 +90,9 @@ def test_each_ablation_changes_one_part_of_the_method() -> None:
             for part in ("multitask", "retrain", "finetune")
             if getattr(one.stages, part) != getattr(whole.stages, part)
         ]
-        assert len(parts) + (one.pseudo_labels != whole.pseudo_labels) == 1
+        # Labels of a second cannot be told apart behind a mask of a fifth of one, so these two go together.
+        changed = 2 if name == "windows" else 1
+        assert len(parts) + (one.pseudo_labels != whole.pseudo_labels) == changed
         assert replace(one, stages=whole.stages, pseudo_labels=whole.pseudo_labels) == whole
 
 

@@ -27,6 +27,11 @@ BUILT_IN_VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "per-emotion": {"pseudo_labels.per": "emotion"},
     "per-gender": {"pseudo_labels.per": "gender"},
     "all-frames": {"stages.retrain.model.frame_targets": "all"},
+    "windows": {
+        "pseudo_labels.windows": [0.5, 1.0],
+        "pseudo_labels.normalize": "speaker",
+        "stages.retrain.model.frame_targets": "all",
+    },
     "retrain-from-multitask": {"stages.retrain.start": "multitask"},
     "joint": {
         "stages.retrain.skip": True,
@@ -46,11 +51,12 @@ BUILT_IN_VARIANTS: Mapping[str, Mapping[str, Any]] = {
 `gmp-atl` is the whole method; `direct` and `direct-long` are fine-tuning alone, with its own updates and with those of
 the whole method; `tapt` takes frame labels from the untouched backbone; `multitask-only` leaves out the retraining. The
 others change one part: emotion alone in the first training; one codebook of 100 clusters; labels from the last layer,
-or from two; each emotion or gender clustered by itself; all frames predicted in place of the masked ones; retraining
-that goes on from the multi-task model; frame labels as a second loss of the fine-tuning in place of the retraining;
-cross-entropy in place of AM-Softmax; an encoder that the fine-tuning leaves as the retraining made it; and the mean of
-the weights of the last three epochs in place of those of the epoch that development speakers choose. The last two are
-controls: frame labels permuted over all frames, and the emotion of the clip in place of frame labels."""
+or from two; each emotion or gender clustered by itself; all frames predicted in place of the masked ones; the same
+with clusters of states averaged over half a second and a second, normalised by speaker; retraining that goes on from
+the multi-task model; frame labels as a second loss of the fine-tuning in place of the retraining; cross-entropy in
+place of AM-Softmax; an encoder that the fine-tuning leaves as the retraining made it; and the mean of the weights of
+the last three epochs in place of those of the epoch that development speakers choose. The last two are controls:
+frame labels permuted over all frames, and the emotion of the clip in place of frame labels."""
 
 
 def variant_overrides(variant: VariantSpec, path: str, shared: Collection[str]) -> dict[str, Any]:
