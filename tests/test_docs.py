@@ -296,6 +296,8 @@ def perform_gmp_atl(words: list[str], demo: Path) -> None:
         assert main(words) == 0, shlex.join(words)
     except Loaded:
         assert words[0] == "run"
+    if "--variants" in words:
+        shutil.rmtree("runs")  # what stood for runs of other recipes
 
 
 def put_runs(text: str, demo: Path) -> None:
