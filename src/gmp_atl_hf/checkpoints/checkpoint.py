@@ -298,11 +298,8 @@ def _forget_other_emotions(model: GMPATLEmotionModel, checkpoint: str, new: Coll
         new: Names of the tensors that were not loaded.
     """
     config = read_config(checkpoint)
-    if not isinstance(config, GMPATLConfig):
-        return  # an encoder alone
-    known = {int(number): name for number, name in (config.id2label or {}).items()}
-    if [known[number] for number in sorted(known)] == model.config.emotions:
-        return
+    if not isinstance(config, GMPATLConfig) or config.emotions == model.config.emotions:
+        return  # an encoder alone, or the same emotions
     head = model.get_submodule(model.emotion_head)
     if not all(f"{model.emotion_head}.{name}" in new for name, _ in head.named_parameters()):
         for name, parameter in list(head.named_parameters(recurse=False)):

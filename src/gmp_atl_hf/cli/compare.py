@@ -110,11 +110,10 @@ def format_comparison(comparison: dict[str, Any]) -> str:
 def format_verdict(verdict: dict[str, Any]) -> str:
     """Write what `compare_over_corpora` returned, with the `command`, for the screen."""
     from ..report.blocks import (
-        P_HOLM,
         SMALLEST_VISIBLE_REMARK,
         TIES_REMARK,
-        corrected_p,
         holm_remark,
+        insert_corrected_p,
         percent,
         tested_cells,
     )
@@ -134,18 +133,14 @@ def format_verdict(verdict: dict[str, Any]) -> str:
     for gender, one in verdict["per_gender"].items():
         where = "" if len(one["corpora"]) == len(corpora) else f" ({', '.join(one['corpora'])})"
         rows.append([f"{gender}{where}", "", "", *tested_cells(one), ""])
-    apart = [one for one in (*corpora.values(), *verdict["per_gender"].values()) if "p_holm" in one]
-    if apart:
-        place = header.index("p") + 1
-        shown = [*corpora.values(), verdict["verdict"], *verdict["per_gender"].values()]
-        for row, corrected in zip(rows, [P_HOLM, *map(corrected_p, shown)], strict=True):
-            row.insert(place, corrected)
+    tests = [*corpora.values(), verdict["verdict"], *verdict["per_gender"].values()]
+    corrected = insert_corrected_p(header, rows[1:], tests)
     lines = [f"UAR of {verdict['first']} minus UAR of {verdict['other']} (percent and points, means over speakers)"]
     lines += [f"*** {stamp} ***" for stamp in verdict["stamps"]]
     lines += ["", *aligned(rows), "", f"Verdict: {verdict['how']['difference']}."]
     lines += [f"p: {verdict['how']['p']}.", f"Interval: {verdict['how']['ci95']}.", SMALLEST_VISIBLE_REMARK]
-    if apart:
-        lines.append(f"{holm_remark(len(apart), 'lines beside the verdict')} The verdict is one test.")
+    if corrected:
+        lines.append(f"{holm_remark(corrected, 'lines beside the verdict')} The verdict is one test.")
     if verdict["verdict"]["ties"]:
         tied = ", ".join(f"{name} {one['ties']}" for name, one in corpora.items() if one["ties"])
         lines.append(f"Ties: {tied}. {TIES_REMARK}")

@@ -201,7 +201,6 @@ def _gender_gap(block: AlignedPredictions, labels: list[str], independent: bool)
 
 def uar_interval(block: AlignedPredictions, labels: list[str], independent: bool) -> tuple[list[float] | None, str]:
     """Return the interval of the pooled UAR, if it means anything, and the sentence that explains it."""
-    known = named(block.speakers.tolist())
     count = _known_speakers(block.speakers)
     without = _left_out(_of_unknown(block))
     if not independent:
@@ -212,11 +211,9 @@ def uar_interval(block: AlignedPredictions, labels: list[str], independent: bool
     if interval is None:
         return None, f"no interval: {counted(count, 'test speaker')}{without}, at least {MIN_SPEAKERS} are needed"
     if without:  # else the interval could be read as one of a number that it need not hold
+        known = named(block.speakers.tolist())
         without += f", whose UAR is {100 * float(uar(block.confusions(known, len(labels))).mean()):.1f} %"
-    return (
-        list(interval),
-        f"{INTERVAL} of {counted(count, 'test speaker')}{without}",
-    )
+    return list(interval), f"{INTERVAL} of {counted(count, 'test speaker')}{without}"
 
 
 def _known_speakers(speakers: npt.NDArray[Any]) -> int:

@@ -216,6 +216,17 @@ def corrected_p(tested: Mapping[str, Any]) -> str:
     return p_value(tested["p_holm"]) if "p_holm" in tested else DASH
 
 
+def insert_corrected_p(header: list[str], rows: Sequence[list[str]], tests: Sequence[Mapping[str, Any]]) -> int:
+    """Put the corrected p of each row's test beside its p, if there are any; how many tests have one."""
+    corrected = sum("p_holm" in test for test in tests)
+    if corrected:
+        place = header.index("p") + 1
+        header.insert(place, P_HOLM)
+        for row, test in zip(rows, tests, strict=True):
+            row.insert(place, corrected_p(test))
+    return corrected
+
+
 def holm_remark(tests: int, which: str) -> str:
     """Say what the corrected p values are corrected for."""
     return (
@@ -263,19 +274,14 @@ def _comparisons(report: Mapping[str, Any]) -> Iterator[Element]:
     if comparisons:
         header = ["difference in UAR", *COMPARISON_HEADER]
         rows = [[f"{c['first']} − {c['other']}", *comparison_cells(c)] for c in comparisons]
-        several = any("p_holm" in c for c in comparisons)
-        if several:
-            place = header.index("p") + 1
-            header.insert(place, P_HOLM)
-            for row, comparison in zip(rows, comparisons, strict=True):
-                row.insert(place, corrected_p(comparison))
+        corrected = insert_corrected_p(header, rows, comparisons)
         yield Heading("Comparisons", 2)
         yield Table(header, rows)
         yield Paragraph(
             comparisons[0]["remark"] + " Differences are in points. The test is that of the mean over speakers; the "
             "pooled difference, in which speakers with more utterances count more, may be another. "
             + SMALLEST_VISIBLE_REMARK
-            + (f" {holm_remark(len(comparisons), 'comparisons of this table')}" if several else "")
+            + (f" {holm_remark(corrected, 'comparisons of this table')}" if corrected else "")
             + (f" {TIES_REMARK}" if any(c["ties"] for c in comparisons) else "")
         )
 
