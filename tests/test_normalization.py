@@ -25,7 +25,7 @@ from gmp_atl_hf.pseudo_labels.feature_stream import FeatureExtraction, Stream
 from gmp_atl_hf.pseudo_labels.features import extract_features
 from gmp_atl_hf.pseudo_labels.kmeans import MultiScaleKMeans
 from gmp_atl_hf.pseudo_labels.normalization import GroupStatistics, measure_groups
-from gmp_atl_hf.pseudo_labels.preparation import prepared
+from gmp_atl_hf.pseudo_labels.preparation import Preparation
 from gmp_atl_hf.pseudo_labels.process_group import ProcessGroup
 from gmp_atl_hf.recipe.recipe import Recipe
 from gmp_atl_hf.run import plan
@@ -74,7 +74,7 @@ def measured(table: Dataset, by: str = "speaker") -> GroupStatistics:
 
 
 def normalized_rows(table: Dataset, statistics: GroupStatistics) -> dict[int, Tensor]:
-    stream = prepared(EXTRACTION, (0.02,), statistics).extract(table, [list(range(len(table)))])
+    stream = Preparation(groups=statistics).applied(EXTRACTION, (0.02,)).extract(table, [list(range(len(table)))])
     return {row: states[LAYER] for row, states in stream}
 
 

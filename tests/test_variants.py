@@ -37,7 +37,14 @@ CUSTOM = [
     {"name": "k4", "base": "single-scale", "set": {"pseudo_labels.clusters": [4]}},
     {"name": "deeper", "base": "multitask-only", "set": {"backbone.num_hidden_layers": 4}},
     {"name": "quarter-way", "set": {"stages.finetune.start_weight": 0.25, "stages.finetune.freeze_encoder": True}},
-    {"name": "slow", "set": {"pseudo_labels.windows": [0.02, 0.06], "pseudo_labels.normalize": "speaker"}},
+    {
+        "name": "slow",
+        "set": {
+            "pseudo_labels.windows": [0.02, 0.06],
+            "pseudo_labels.normalize": "speaker",
+            "pseudo_labels.positions": "remove",
+        },
+    },
 ]
 NAMES = ["gmp-atl", "direct", "tapt", "multitask-only", "direct-long", *ABLATIONS, *(one["name"] for one in CUSTOM)]
 
@@ -253,6 +260,7 @@ def test_settings_that_came_later_are_in_no_key_unless_they_are_set(compared: di
     earlier = {"step", "data", "source", "layers", "clusters", "sample_frames", "seed"}
     assert set(inputs["gmp-atl"]) - {"front_end"} == earlier
     assert (inputs["slow"]["windows"], inputs["slow"]["normalize"]) == ([0.02, 0.06], "speaker")
+    assert inputs["slow"]["positions"] == "removed"
     assert "start_weight" not in read_json(step(compared, "gmp-atl", "4-finetune") / "step.json")["inputs"]
 
 
@@ -263,6 +271,7 @@ def test_windows_and_speakers_have_scales_of_their_own(compared: dict[str, Any])
     said = read_json(step(compared, "slow", "2-pseudo-labels") / "codebooks.json")
     train = read_json(step(compared, "slow", "split.json"))["train"]
     assert said["normalized_by"]["groups"] == sorted(train)
+    assert said["positions"] == "removed"
 
 
 def test_a_start_may_lie_between_the_backbone_and_the_retrained_encoder(compared: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from ..errors import counted
 from ..files import STEP_FILE, read_json
 from ..modeling.configuration_gmp_atl import GMPATLConfig, layer_of
 from ..modeling.families_gmp_atl import family_of
+from ..pseudo_labels.positions import removes_positions
 from ..recipe.sections import StageName
 from ..run_folder.layout import ALL_SPEAKERS, STEP_NAMES, TRAINING_FILE, RunFolder
 from ..run_folder.step_folder import StepFolder
@@ -160,6 +161,8 @@ def _frame_label_settings(facts: RunFacts) -> list[Setting]:
 def _prepared_states(facts: RunFacts) -> list[Setting]:
     """What became of hidden states before they were clustered, where anything did."""
     spec, rows = facts.method.pseudo_labels, []
+    if removes_positions(spec.positions, facts.config):
+        rows.append(Setting("Mean state of each place in a clip", "taken away before clustering", OURS))
     if spec.normalize != "none":
         value = f"by the mean and deviation of their own {spec.normalize}"
         rows.append(Setting("Frames centred and scaled before clustering", value, OURS))

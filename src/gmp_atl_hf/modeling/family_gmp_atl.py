@@ -39,6 +39,9 @@ class Family:
     encodes_more: ClassVar[bool] = False
     """Whether the transformer works on frames behind those of the clips."""
 
+    absolute_positions: ClassVar[bool] = False
+    """Whether states say how far from the clip's beginning they are, and not only what lies around them."""
+
     heard_anybody: ClassVar[bool] = False
     """Whether these encoders were trained on speech of people whom nobody knows, anybody's test speakers perhaps."""
 

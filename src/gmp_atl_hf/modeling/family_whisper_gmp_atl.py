@@ -139,6 +139,7 @@ class Whisper(Family):
     has_mask = False
     packed = False
     encodes_more = True
+    absolute_positions = True
     heard_anybody = True
 
     def translate(self, stock: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:

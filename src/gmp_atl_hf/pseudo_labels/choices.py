@@ -11,3 +11,7 @@ NORMALIZATIONS: tuple[Normalize, ...] = get_args(Normalize)
 Per: TypeAlias = Literal["none", "emotion", "gender"]
 PER: tuple[Per, ...] = get_args(Per)
 """Whose frames are clustered by themselves."""
+
+Positions: TypeAlias = Literal["auto", "keep", "remove"]
+POSITIONS: tuple[Positions, ...] = get_args(Positions)
+"""What becomes of the mean state of each place in a clip before frames are clustered."""

@@ -16,8 +16,8 @@ from .frame_sample import take_sample
 from .kmeans import MultiScaleKMeans
 from .label_file import join_parts, read_part, write_part
 from .labelling import label_windows, windows_of
-from .normalization import measure_groups, refuse_without_groups
-from .preparation import prepared
+from .normalization import refuse_without_groups
+from .preparation import Preparation
 from .process_group import SINGLE_PROCESS, ProcessGroup
 
 
@@ -73,14 +73,14 @@ def _fit(
     bar: Callable[[str], str | None],
     group: ProcessGroup,
 ) -> None:
-    statistics = measure_groups(extraction, train, kmeans.normalize, bar("frames to normalize by"), group)
-    clustered = prepared(extraction, kmeans.windows, statistics)
+    preparation = Preparation.measure(extraction, train, kmeans.positions, kmeans.normalize, bar, group)
+    clustered = preparation.applied(extraction, kmeans.windows)
     sample = take_sample(clustered, train, sample_frames, kmeans.seed, bar("frames to cluster"), group)
 
     def fit() -> None:
         speakers = sorted(set(train["speaker"]))
         classes = FrameClasses.of(sample, train, kmeans.per)
-        kmeans.fit_sample(sample, extraction.source, speakers, PartialState().device, statistics, classes)
+        kmeans.fit_sample(sample, extraction.source, speakers, PartialState().device, preparation, classes)
         kmeans.save(folder)
         remember(folder, [folder / TENSORS_FILE, folder / PROVENANCE_FILE])
 
@@ -108,13 +108,13 @@ def label_table(
         classes: For each row the class whose centres alone are looked at; None, there or here, for all centres.
     """
     rows, windows = table.select_columns(["id", "audio", "num_samples"]), windows_of(len(table))
-    statistics = kmeans.statistics
-    if statistics is not None:
-        refuse_without_groups(table, statistics.by)
-        rows = table.select_columns(["id", "audio", "num_samples", statistics.by])
+    preparation = kmeans.preparation
+    if preparation.groups is not None:
+        refuse_without_groups(table, preparation.groups.by)
+        rows = table.select_columns(["id", "audio", "num_samples", preparation.groups.by])
         further = None if description is None else f"{description}, what to normalize by"
-        statistics = statistics.completed(extraction, rows, further, group)
-    extraction = prepared(extraction, kmeans.windows, statistics)
+        preparation = preparation.completed(extraction, rows, further, group)
+    extraction = preparation.applied(extraction, kmeans.windows)
     left = [window for window in group.shard(windows) if read_part(folder, window) is None]
     for window, labels in label_windows(extraction, kmeans, rows, left, description, classes):
         write_part(folder, window, rows["id"][window.start : window.stop], labels)

@@ -22,15 +22,14 @@ from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import float32_matmul
 from ..version import __version__
 from .averaging import FeatureKey, column_of, feature_keys, in_words
-from .choices import NORMALIZATIONS, PER, Normalize, Per
+from .choices import NORMALIZATIONS, PER, POSITIONS, Normalize, Per, Positions
 from .classes import Classes, FrameClasses
 from .codebook import EXTENDED_VERSION, FeatureSource, Scale, read_codebooks, write_codebooks
 from .feature_stream import BATCH_SECONDS
 from .features import hidden_state_extraction, open_cache
 from .frame_sample import Sample, take_sample
 from .lloyd import CentredFrames, Codebook, LloydSettings, assign, fit_codebook
-from .normalization import GroupStatistics, measure_groups
-from .preparation import prepared
+from .preparation import UNPREPARED, Preparation
 from .published_kmeans import fit_published
 from .seeding import SeedingSettings, Subsample, sample_frames
 
@@ -73,6 +72,8 @@ class MultiScaleKMeans:
         per: ``"emotion"`` or ``"gender"`` fits K / classes centres on the frames of each class by themselves and joins
             them. Frames of speakers who were clustered then get the nearest centre of their own class, all others the
             nearest of all; frames of an unknown class are not clustered.
+        positions: ``"remove"`` takes the mean state of each place in a clip away first, ``"auto"`` where the encoder
+            has absolute positions: without it, Whisper's clusters of single frames are clusters of time.
 
     Example:
         >>> features = {10: torch.randn(2000, 16)}
@@ -97,6 +98,7 @@ class MultiScaleKMeans:
         windows: Sequence[float] = (SINGLE_FRAME,),
         normalize: Normalize = "none",
         per: Per = "none",
+        positions: Positions = "auto",
     ) -> None:
         self.clusters = () if isinstance(clusters, int | str) else tuple(int(count) for count in clusters)
         if not self.clusters or min(self.clusters) < 1 or len(set(self.clusters)) < len(self.clusters):
@@ -111,8 +113,11 @@ class MultiScaleKMeans:
             raise RequestError(f"normalize {normalize!r}", f"one of {', '.join(NORMALIZATIONS)}", fix)
         if per not in PER:
             raise RequestError(f"per {per!r}", f"one of {', '.join(PER)}", "per='emotion'")
+        if positions not in POSITIONS:
+            raise RequestError(f"positions {positions!r}", f"one of {', '.join(POSITIONS)}", "positions='auto'")
         self.normalize: Normalize = normalize
         self.per: Per = per
+        self.positions: Positions = positions
         self.seed = seed
         self.backend = backend
         self.settings = LloydSettings(max_iterations, tolerance, chunk_frames)
@@ -120,7 +125,7 @@ class MultiScaleKMeans:
         self._source: FeatureSource | None = None
         self._centres: dict[str, Tensor] = {}
         self._scales: dict[str, Scale] = {}
-        self._statistics: GroupStatistics | None = None
+        self._preparation = UNPREPARED
         self._classes: Classes | None = None
 
     @property
@@ -146,9 +151,9 @@ class MultiScaleKMeans:
         return feature_keys(self.layers, self.windows)
 
     @property
-    def statistics(self) -> GroupStatistics | None:
-        """What frames are normalised by, of the training rows; None where they are not."""
-        return self._statistics
+    def preparation(self) -> Preparation:
+        """What was measured over the training frames, to prepare frames by before they are clustered or labelled."""
+        return self._preparation
 
     @property
     def classes(self) -> Classes | None:
@@ -178,10 +183,7 @@ class MultiScaleKMeans:
             digest.update(name.encode() + self._centres[name].cpu().contiguous().numpy().tobytes())
         if self._classes is not None:
             digest.update("\n".join(self._classes.names).encode())
-        if self._statistics is not None:
-            digest.update("\n".join(self._statistics.groups).encode())
-            for tensor in (*self._statistics.means.values(), *self._statistics.deviations.values()):
-                digest.update(tensor.contiguous().numpy().tobytes())
+        self._preparation.add_to(digest)
         return digest.hexdigest()
 
     @property
@@ -197,7 +199,7 @@ class MultiScaleKMeans:
         *,
         runs: Sequence[int] | None = None,
         device: torch.device | str | None = None,
-        statistics: GroupStatistics | None = None,
+        preparation: Preparation = UNPREPARED,
         classes: FrameClasses | None = None,
     ) -> MultiScaleKMeans:
         """Fits a codebook for every layer, window and K.
@@ -210,7 +212,7 @@ class MultiScaleKMeans:
             runs: Lengths of the runs of frames, one behind the other, that chunks do not reach over; one run if not
                 given. They matter to the last bits of the centres only.
             device: Where to fit, one layer at a time; where the features are if not given.
-            statistics: What the features were normalised by, where they are; `fit_model` measures it.
+            preparation: How the features were prepared, where they were; `fit_model` measures it.
             classes: The class of each frame, where each is clustered by itself; `fit_model` knows it.
 
         Returns:
@@ -223,8 +225,9 @@ class MultiScaleKMeans:
         if set(features) != set(keys):
             found = f"features of layers {sorted(features, key=str)}"
             raise RequestError(found, f"layers {keys} as their source and windows say", "extract them together")
-        if self.normalize != ("none" if statistics is None else statistics.by):
-            found = f"features and no statistics of each {self.normalize}" if statistics is None else "statistics"
+        if self.normalize != preparation.normalize:
+            found = "features and no statistics" if preparation.groups is None else "features and statistics"
+            found += f" of each {self.normalize if preparation.groups is None else preparation.normalize}"
             raise RequestError(found, f"what fits normalize={self.normalize!r}", "fit_model measures and normalises")
         if self.per != ("none" if classes is None else classes.classes.by):
             found = f"features and no {self.per} of each frame" if classes is None else "classes of frames"
@@ -238,7 +241,7 @@ class MultiScaleKMeans:
             for clusters, codebook in each(frames, runs, self.clusters).items():
                 name = column_of(key, clusters)
                 centres[name] = codebook.centres
-                how = {"normalize": self.normalize, "per": self.per}
+                how = {**preparation.settings(), "per": self.per}
                 scales[name] = Scale.of(key, codebook, provenance, speakers, **how)
                 if codebook.unused:
                     warnings.warn(
@@ -246,7 +249,7 @@ class MultiScaleKMeans:
                         f"{codebook.frames} frames differ, or max_iterations={self.settings.max_iterations} is too few",
                         stacklevel=2,
                     )
-        self._source, self._centres, self._scales, self._statistics = provenance, centres, scales, statistics
+        self._source, self._centres, self._scales, self._preparation = provenance, centres, scales, preparation
         self._classes = None if classes is None else classes.classes
         return self
 
@@ -256,12 +259,12 @@ class MultiScaleKMeans:
         provenance: FeatureSource,
         speakers: Sequence[str],
         device: torch.device | None = None,
-        statistics: GroupStatistics | None = None,
+        preparation: Preparation = UNPREPARED,
         classes: FrameClasses | None = None,
     ) -> MultiScaleKMeans:
         """`fit` on drawn frames: on the device if it is a GPU, on the CPU otherwise."""
         device = device if device is not None and device.type == "cuda" else None
-        how: dict[str, Any] = {"runs": sample.runs, "device": device, "statistics": statistics, "classes": classes}
+        how: dict[str, Any] = {"runs": sample.runs, "device": device, "preparation": preparation, "classes": classes}
         return self.fit(sample.features, provenance, speakers, **how)
 
     def fit_model(
@@ -307,11 +310,12 @@ class MultiScaleKMeans:
             )
         cache = open_cache(cache, model, feature_extractor, table, description)
         extraction = hidden_state_extraction(model, layers, feature_extractor, cache, batch_seconds)
-        statistics = measure_groups(extraction, table, self.normalize, description)
-        clustered = prepared(extraction, self.windows, statistics)
-        sample = take_sample(clustered, table, sample_frames, self.seed, description)
+        preparation = Preparation.measure(extraction, table, self.positions, self.normalize, lambda what: description)
+        sample = take_sample(
+            preparation.applied(extraction, self.windows), table, sample_frames, self.seed, description
+        )
         classes, speakers = FrameClasses.of(sample, table, self.per), sorted(set(table["speaker"]))
-        return self.fit_sample(sample, extraction.source, speakers, model.device, statistics, classes)
+        return self.fit_sample(sample, extraction.source, speakers, model.device, preparation, classes)
 
     def predict(
         self, features: Mapping[Any, Tensor], source: FeatureSource, of: str | None = None
@@ -374,15 +378,13 @@ class MultiScaleKMeans:
             "source": self.source.to_json(),
             "clusters": list(self.clusters),
         }
-        tensors = dict(self._centres)
-        if self.windows != (SINGLE_FRAME,) or self._statistics is not None:
+        how = self._preparation.described()
+        if self.windows != (SINGLE_FRAME,) or how:
             common |= {"format_version": EXTENDED_VERSION, "windows": list(self.windows), "normalize": self.normalize}
         if self._classes is not None:
             common |= {"format_version": EXTENDED_VERSION, "per": self.per, "classes": list(self._classes.names)}
-        if self._statistics is not None:
-            common["normalized_by"] = self._statistics.described()
-            tensors |= self._statistics.tensors()
-        write_codebooks(Path(folder), tensors, self._scales, common)
+        tensors = self._centres | self._preparation.tensors()
+        write_codebooks(Path(folder), tensors, self._scales, common | how)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> MultiScaleKMeans:
@@ -404,9 +406,7 @@ class MultiScaleKMeans:
             kmeans._source = FeatureSource.from_json(content["source"])
             if kmeans.per != "none":
                 kmeans._classes = Classes(kmeans.per, tuple(content["classes"]))
-            if kmeans.normalize != "none":
-                groups, layers = tuple(content["normalized_by"]["groups"]), kmeans.source.layers
-                kmeans._statistics = GroupStatistics.of_tensors(kmeans.normalize, groups, layers, further)
+            kmeans._preparation = Preparation.of_content(content, kmeans.normalize, kmeans.layers, further)
         except (KeyError, TypeError) as error:
             expected = "settings of MultiScaleKMeans"
             raise RequestError(f"codebooks in {folder} with other settings: {error}", expected, "fit again") from error

@@ -21,14 +21,9 @@ from ..data.columns import GENDERS
 from ..errors import RequestError
 from ..protocols.speakers import is_unknown
 from .choices import Normalize
+from .exact_sums import STEPS_PER_UNIT, ExactSums
 from .feature_stream import FeatureExtraction
 from .process_group import SINGLE_PROCESS, ProcessGroup
-
-STEPS_PER_UNIT = 2**16
-"""Sums are added up as whole numbers of this fraction: exact, and so the same in any order and number of processes."""
-
-LARGEST_SUM = 2.0**42
-"""Largest sum of squares of a process, 10⁹ frames of 4400 each: with more, whole numbers of 64 bits might not do."""
 
 LEAST_SHARE = 1e-6
 """A group whose variance in a channel is a smaller share of that of all frames has the deviation of all frames."""
@@ -210,8 +205,7 @@ class _Moments:
         places = _rows_of(names, groups)
         layers = extraction.source.layers
         frames = torch.zeros(len(groups) + 1, dtype=torch.int64)
-        sums = {layer: torch.zeros(len(groups) + 1, 2, extraction.channels, dtype=torch.int64) for layer in layers}
-        largest = dict.fromkeys(layers, 0.0)
+        exact = {layer: ExactSums(layer, len(groups) + 1, 2, extraction.channels) for layer in layers}
         # Batches are those of one process, whoever works on them: they decide the last bits of a state.
         shard: Sequence[list[int]] = group.shard(list(extraction.batches(np.asarray(table["num_samples"]))))
         with closing(extraction.stream(table, shard, sum(map(len, shard)), description)) as stream:
@@ -220,17 +214,8 @@ class _Moments:
                 frames[place] += len(states[layers[0]])
                 for layer in layers:
                     values = states[layer].cpu().double()
-                    clip = torch.stack([values.sum(0), values.square().sum(0)])
-                    largest[layer] += float(clip.abs().max())
-                    if not largest[layer] <= LARGEST_SUM:  # nor where it is no number
-                        raise RequestError(
-                            f"frames of layer {layer} with values that are not finite, or far too large, in "
-                            f"{table['id'][row] if 'id' in table.column_names else f'row {row}'}",
-                            "finite features",
-                            "look for broken recordings, and for a model that diverged in training",
-                        )
-                    sums[layer][place] += (clip * STEPS_PER_UNIT).round().long()
-        frames, sums = group.sum(frames), {layer: group.sum(sums[layer]) for layer in layers}
+                    exact[layer].add(place, torch.stack([values.sum(0), values.square().sum(0)]), table, row)
+        frames, sums = group.sum(frames), {layer: exact[layer].over(group) for layer in layers}
         frames[-1] = frames.sum()
         for layer in layers:
             sums[layer][-1] = sums[layer].sum(0)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ..data.scale_names import SINGLE_FRAME
 from ..errors import RequestError
-from ..pseudo_labels.choices import Normalize, Per
+from ..pseudo_labels.choices import Normalize, Per, Positions
 from ..ranges import MOST_SECONDS
 from ..training.lora_settings import LoraSettings
 
@@ -96,6 +96,9 @@ class PseudoLabelSpec:
             for each window and number of clusters; still one label every 20 ms. 0.02 is the frame as it is. Our choice.
         normalize: Centre and scale frames by the statistics of their own training `speaker` or `gender` before they are
             clustered; those that were not clustered by their own. Our choice.
+        positions: `remove` takes the mean state of each place in a clip away before frames are clustered, `auto` where
+            the encoder has absolute positions, as Whisper's: its clusters of single frames are clusters of time. Our
+            choice.
         per: Cluster the frames of each `emotion` or `gender` of the training clips by themselves, with an equal share
             of each number of clusters, and join the centres. Our choice.
         control: `shuffled` permutes the labels over all frames, `oracle` replaces them by the emotion of the clip: they
@@ -113,6 +116,7 @@ class PseudoLabelSpec:
         default=(SINGLE_FRAME,), metadata={"non_empty": True, "unique": True, "above": 0, "at_most": 60}
     )
     normalize: Normalize = "none"
+    positions: Positions = field(default="auto", metadata={"quiet": True})
     per: Per = "none"
     control: Control = field(default="none", metadata={"quiet": True})
 

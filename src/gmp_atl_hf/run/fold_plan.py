@@ -26,6 +26,7 @@ from ..protocols.leakage import HeldOut
 from ..protocols.shuffled_labels import shuffle_labels
 from ..pseudo_labels.classes import refuse_too_few_frames
 from ..pseudo_labels.feature_stream import frames_of
+from ..pseudo_labels.positions import removes_positions
 from ..recipe.convert import to_plain
 from ..recipe.method import Method
 from ..recipe.sections import STAGE_NAMES, PseudoLabelSpec, StageName
@@ -359,6 +360,8 @@ class _FoldPlan:
         source = self._weights(spec.source)
         inputs["source"] = source.identity
         inputs |= {name: value for name, value in label_settings(spec).items() if name not in inputs}
+        if removes_positions(spec.positions, self._config()):
+            inputs["positions"] = "removed"
         if replay_rows is not None:
             inputs["replay"] = self.replay_hash
         cache = self._front_end_cache(spec.source, self.method)
@@ -425,6 +428,7 @@ def label_settings(spec: PseudoLabelSpec) -> dict[str, Any]:
     """What frame labels depend on, as far as it is set."""
     usual = asdict(PseudoLabelSpec())
     settings = asdict(spec)
+    del settings["positions"]  # what it comes to depends on the encoder
     return {name: value for name, value in settings.items() if name not in LATER_SETTINGS or value != usual[name]}
 
 

@@ -261,7 +261,7 @@ def make_pseudo_labels(
     cache = open_cache(front_end_cache, model, extractor, rows, description)
     with deterministic(device):
         extraction = hidden_state_extraction(model, spec.layers, extractor, cache)
-        how: dict[str, Any] = {"windows": spec.windows, "normalize": spec.normalize, "per": spec.per}
+        how: dict[str, Any] = {name: getattr(spec, name) for name in ("windows", "normalize", "per", "positions")}
         kmeans = MultiScaleKMeans(spec.clusters, spec.seed, **how)
         cluster_and_label(folder, extraction, kmeans, spec.sample_frames, train, dev, description, replay)
     if spec.control == "shuffled" and PartialState().is_main_process:
