@@ -54,6 +54,13 @@ def test_retraining_reads_what_the_fine_tuning_begins_from() -> None:
     assert stage_model_fields(made, "retrain", LABELS, {"gmp_layer1_k2": 2})["readout"] == -1
 
 
+def test_retraining_moves_an_encoder_little_unless_it_is_told_to() -> None:
+    assert stage_arguments(method("small"), "retrain")["learning_rate"] == 1e-5
+    for name in ("emodb-mini", "ravdess"):
+        recipe = Recipe.from_yaml(packaged_recipes()[name])
+        assert stage_arguments(recipe.method("gmp-atl"), "retrain")["learning_rate"] == 1e-4
+
+
 def test_written_out_the_defaults_change_nothing() -> None:
     written = method("small", model={"readout": -1, "pooling": "statistics", "standardize": True})
     for stage in STAGE_NAMES:
