@@ -13,9 +13,12 @@
 #   pip download -d runs/wheels --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 \
 #       datasets evaluate soundfile soxr       # and what else `pip check` misses there, such as faiss-cpu
 #
-# Carry to the machine with the GPU: the checkout, runs/wheels, and runs/teacher with one of runs/parts/part-*; the
-# other parts two at a time if only small packages travel. The jobs take the parts that are there, so bring all
-# before the first pre-training, with `benchmarks/on_gpu.sh --list` as a command that does nothing else. Then
+# and, for the verdict on the method, the corpora at runs/corpora/emodb and runs/corpora/ravdess.
+#
+# Carry to the machine with the GPU: the checkout, runs/wheels and runs/corpora. For the pre-training runs/teacher with
+# one of runs/parts/part-*, the other parts two at a time if only small packages travel. The jobs take the parts that are
+# there, so bring all before the first pre-training, with `benchmarks/on_gpu.sh --list` as a command that does nothing
+# else. Then
 #
 #   python3 -m pip install --no-index --no-deps --target /tmp/site runs/wheels/*.whl
 #   PYTHONPATH=/tmp/site OUT=/where/results/go benchmarks/on_gpu.sh --seconds 560
@@ -25,20 +28,23 @@
 #
 #   cat OUT/on_gpu.tar.gz.part-* | tar xz -C benchmarks/results/gpu
 #
-# A job with a finished NAME.done in either place is skipped. Settings by environment: PYTHON, PARTS, TEACHER, WORK,
-# EPOCHS (of the last iteration, 20), WORKERS (loader processes, the cores less two, at most 14).
+# A job with a finished NAME.done in either place is skipped. Settings by environment: PYTHON, PARTS, CORPORA, TEACHER,
+# WORK, RUNS_AT_ONCE (folds of the verdict side by side, 4), EPOCHS (of the last iteration of a pre-training, 20), WORKERS
+# (loader processes, the cores less two, at most 14).
 # It ends with status 1 if a job failed or lacked something; one that has no time left is said to wait, with status 0.
 
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-JOBS=(pretrain-small pretrain-mini tests training-base training-large cache predict kmeans kmeans-iemocap)
+JOBS=(tests training-base training-large cache predict kmeans verdict-emodb verdict-ravdess kmeans-iemocap pretrain-small
+    pretrain-mini)
 declare -A LIMITS=([pretrain-small]=550 [pretrain-mini]=550 [tests]=240 [training-base]=150 [training-large]=200
-    [cache]=90 [predict]=150 [kmeans]=120 [kmeans-iemocap]=200)
+    [cache]=90 [predict]=150 [kmeans]=120 [kmeans-iemocap]=200 [verdict-emodb]=550 [verdict-ravdess]=550)
 
 PYTHON=${PYTHON:-python3}
 WORK=${WORK:-runs/gpu}
 PARTS=${PARTS:-runs/parts}
+CORPORA=${CORPORA:-runs/corpora}
 TEACHER=${TEACHER:-runs/teacher}
 KEPT=benchmarks/results/gpu
 device=cuda tiny= seconds=560 list= chosen=()
@@ -126,6 +132,34 @@ write_speech(Path('$speech'))" || return 1
     mkdir -p "$RESULTS/$1" && cp -r "$folder/model" "$folder/report.json" "$RESULTS/$1/"
 }
 
+verdict() { # RECIPE CORPUS: the method against its parts on `small`, three seeds
+    local corpus=$CORPORA/$2 folder=$WORK/verdict-$2
+    local settings=(name="verdict-$2" backbone=small final=false 'variants=[direct, windows, gmp-atl, multitask-only]')
+    for stage in multitask retrain finetune; do settings+=("stages.$stage.bf16=true"); done
+    if [[ $tiny ]]; then
+        corpus=$WORK/$2
+        PYTHONPATH=$PYTHONPATH:tests "$PYTHON" -c "from pathlib import Path
+from runs import write_corpus
+write_corpus(Path('$corpus'))" || return 1
+        settings+=('corpus={name: folder, speaker: "(?P<speaker>(?P<gender>[fm])\\d)_\\d+\\.wav$"}' labels=null 'seeds=[0]'
+            'protocol={kind: group-k-fold, folds: 2, dev_speakers: 1}' 'pseudo_labels.clusters=[2]' backbone=mini)
+        for stage in multitask retrain finetune; do
+            settings+=("stages.$stage.bf16=false" "stages.$stage.num_train_epochs=1")
+        done
+    fi
+    [[ -d $corpus ]] || { echo "lacks the corpus: no $corpus (CORPORA=FOLDER)"; return 1; }
+    if [[ $device == cpu ]]; then
+        for stage in multitask retrain finetune; do settings+=("stages.$stage.use_cpu=true"); done
+    fi
+    local sets=()
+    for setting in "${settings[@]}" corpus.root="$corpus"; do sets+=(--set "$setting"); done
+    local kept
+    mkdir -p "$RESULTS/verdict-$2" && kept=$(realpath "$RESULTS/verdict-$2") || return 1
+    "$PYTHON" -m gmp_atl_hf.cli run "recipes/$1.yaml" --output-dir "$folder" --jobs "${RUNS_AT_ONCE:-4}" "${sets[@]}" &&
+        cp "$folder"/report.* "$folder/recipe.yaml" "$kept/" &&
+        (cd "$folder" && find . -name predictions.jsonl -exec cp --parents {} "$kept/" \;)
+}
+
 training() { # SHAPE [OPTION...]
     local shape=$1
     shift
@@ -143,6 +177,8 @@ kmeans() { # OPTION...: scikit-learn's published settings take minutes
 run_job() {
     case $1 in
         pretrain-*) pretraining "$1" ;;
+        verdict-emodb) verdict emodb-mini emodb ;;
+        verdict-ravdess) verdict ravdess ravdess ;;
         tests) if [[ $tiny ]]; then "$PYTHON" -m pytest -q --collect-only tests/test_gpu.py
             else "$PYTHON" -m pytest -q tests/test_gpu.py; fi ;;
         training-base) training base ;;
@@ -176,8 +212,8 @@ for job in "${chosen[@]}"; do
     if ((left < 20)); then echo "$job: waits for the next call, $left s are left"; continue; fi
     limit=$((left - 10 < LIMITS[$job] ? left - 10 : LIMITS[$job]))
     echo "$job: at most $limit s"
-    export -f run_job pretraining training kmeans
-    export device tiny PYTHON WORK PARTS TEACHER RESULTS WORKERS
+    export -f run_job pretraining verdict training kmeans
+    export device tiny PYTHON WORK PARTS CORPORA TEACHER RESULTS WORKERS
     begun=$SECONDS
     timeout --signal=TERM --kill-after=8 "$limit" bash -c 'run_job "$1"' bash "$job" 2>&1 |
         tee -a "$RESULTS/$job.log" | tail -n 4

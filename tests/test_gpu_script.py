@@ -51,12 +51,12 @@ def speech(tmp_path: Path) -> Path:
 
 def test_all_jobs_are_listed_as_open_at_first(tmp_path: Path) -> None:
     lines = on_gpu(tmp_path / "work", "--list", "--tiny").splitlines()
-    assert [line.split()[0] for line in lines][:3] == ["pretrain-small", "pretrain-mini", "tests"]
+    assert [line.split()[0] for line in lines][:3] == ["tests", "training-base", "training-large"]
     assert all(line.endswith("open") for line in lines)
 
 
 def test_an_unknown_job_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    assert "there are pretrain-small" in on_gpu(tmp_path / "work", "train", status=2)
+    assert "there are tests training-base" in on_gpu(tmp_path / "work", "train", status=2)
 
 
 def test_a_job_without_time_waits_for_the_next_call(tmp_path: Path) -> None:
