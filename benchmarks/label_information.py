@@ -3,8 +3,8 @@
     python benchmarks/label_information.py runs/emodb/gmp-atl/seed-0/fold-01/2-pseudo-labels …
 
 Reads the labels of finished steps; a variant that shares the step of another one has none of its own. Emotion, speaker
-and gender are those of the predictions of all folds, so run all folds of one variant first. Time is a frame's place in its
-clip, in steps of 200 ms: labels that agree with it are those of a clock. 0 is unrelated, 1 the same partition.
+and gender are those of the predictions of all folds, so run all folds of one variant first. Time is a frame's place in
+its clip, in steps of 200 ms: labels that agree with it are those of a clock. 0 is unrelated, 1 the same partition.
 """
 
 from __future__ import annotations
