@@ -259,6 +259,7 @@ def test_frame_labels_name_rows_without_a_length(clips: Dataset, model: GMPATLPr
     ("column", "value", "feature", "options", "said"),
     [
         ("emotion", "anger", Value("string"), {"per": "emotion"}, "no emotion of datasets.ClassLabel"),
+        ("emotion", 3, None, {"per": "emotion"}, "by their emotion: tones/0 has 3"),
         ("gender", "male", Value("string"), {"per": "gender"}, "genders are None"),
         ("gender", 0, ClassLabel(names=["male", "female"]), {"normalize": "gender"}, "genders are"),
         ("gender", 7, None, {"normalize": "gender"}, "by their gender: tones/0 has 7"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -85,6 +85,18 @@ def refuse_unusable_emotions(table: datasets.Dataset, emotions: list[str], score
         f"a whole number from 0 to {len(emotions) - 1} in each row ({', '.join(emotions)})",
         f"label these rows, or leave them out: table.filter(lambda emotion: emotion in range({len(emotions)}), "
         'input_columns="emotion")',
+    )
+
+
+def refuse_unnamed_emotions(table: datasets.Dataset, emotions: Sequence[str]) -> None:
+    """Refuse, by a `RequestError`, emotions that have a number and no name; None and -1 are one that is not known."""
+    values = whole_numbers(table, "emotion")
+    refuse_rows(
+        table,
+        "emotion",
+        ~holds(values, pc.less(values, len(emotions)), unknown=True),
+        f"a whole number from 0 to {len(emotions) - 1} ({', '.join(emotions)}), None where not known",
+        "correct the column, or name all emotions of its datasets.ClassLabel",
     )
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..data.columns import GENDERS
-from ..data.table_values import emotions_of_table, refuse_missing_columns
+from ..data.table_values import emotions_of_table, refuse_missing_columns, refuse_unnamed_emotions
 from ..errors import RequestError, errors_of
 from ..evaluation.unknown import UNKNOWN
 from .choices import Per
@@ -159,6 +159,7 @@ def class_of_rows(table: datasets.Dataset, by: Per) -> list[str | None]:
     if by == "gender":
         return groups_of(table, by)
     names = _known_names(table, by)
+    refuse_unnamed_emotions(table, names)
     return [None if value is None or value < 0 else names[value] for value in table[by]]
 
 
