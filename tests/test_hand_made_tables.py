@@ -110,6 +110,13 @@ def test_a_gender_may_be_unknown_in_both_usual_ways(rows: Dataset) -> None:
     assert unknown[0] == unknown[1]
 
 
+def test_genders_may_be_plain_numbers_where_no_model_learns_them(rows: Dataset) -> None:
+    numbers = altered(rows, "gender", lambda values: values, Value("int64"))
+    assert Protocol().folds(numbers) == Protocol().folds(rows)
+    nobodys = altered(rows, "gender", every(None), Value("null"))
+    assert Protocol().folds(nobodys) == Protocol().folds(altered(rows, "gender", every(None)))
+
+
 def test_a_session_may_be_called_zero(rows: Dataset) -> None:
     table = altered(rows, "session", lambda values: [int(value == "Ses1") for value in values], Value("int64"))
     assert [fold.test for fold in Protocol("leave-one-session-out").folds(table)] == [

@@ -117,23 +117,25 @@ def emotions_of_table(table: datasets.Dataset) -> list[str]:
     return names
 
 
-def refuse_unusable_genders(table: datasets.Dataset, least: int = 0, without: str = "remove it") -> None:
+def refuse_unusable_genders(table: datasets.Dataset, lenient: bool = False, without: str = "remove it") -> None:
     """Refuse, by a `RequestError`, genders that are none, or numbers that mean others; None is one that is not known.
 
     Args:
         table: Has a column `gender`.
-        least: The smallest number; -1 where that stands for a gender that is not known, as in `datasets`.
+        lenient: Whether plain numbers without names will do, and -1 for a gender that is not known, as in `datasets`.
         without: What to do instead of a column of the right type.
     """
     names = getattr(table.features["gender"], "names", None)
-    if names != GENDERS:
+    kind = table.data.schema.field("gender").type
+    plain = names is None and (pa.types.is_integer(kind) or pa.types.is_null(kind))
+    if names != GENDERS and not (lenient and plain):
         raise RequestError(
             f"the table's genders are {names}",
             f"a ClassLabel of {', '.join(GENDERS)} in this order, None where not known",
             f'table.cast_column("gender", datasets.ClassLabel(names={GENDERS})) for a column of these words; '
             f"else map the column, or {without}",
         )
-    values = whole_numbers(table, "gender")
+    values, least = whole_numbers(table, "gender"), -1 if lenient else 0
     refuse_rows(
         table,
         "gender",

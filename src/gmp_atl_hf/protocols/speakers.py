@@ -154,7 +154,7 @@ def _usable_emotions(table: Dataset) -> list[str]:
     refuse_empty_text(table, "speaker", "who speaks, in each row", "where nobody knows, write <corpus>/unknown")
     labels = emotions_of_table(table)
     refuse_unusable_emotions(table, labels)
-    refuse_unusable_genders(table, least=-1, without="set it to None where it is not known")
+    refuse_unusable_genders(table, lenient=True, without="set it to None where it is not known")
     return labels
 
 

@@ -157,7 +157,7 @@ def groups_of(table: datasets.Dataset, by: Normalize) -> list[str | None]:
     """
     refuse_without_groups(table, by)
     if by == "gender":
-        refuse_unusable_genders(table, least=-1, without="set it to None where it is not known")
+        refuse_unusable_genders(table, lenient=True, without="set it to None where it is not known")
         return [None if value is None or value < 0 else GENDERS[value] for value in table["gender"]]
     refuse_other_text(table, "speaker")
     return [None if not name or is_unknown(name) else name for name in table["speaker"]]

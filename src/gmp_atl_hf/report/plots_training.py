@@ -38,7 +38,10 @@ def learning_figure(report: Mapping[str, Any], variant: str, logs: Sequence[Trai
             _curve(upper, of_stage, f"eval_{key}", look, (0, (4, 2)), None)
         upper.set_title(STAGE_TITLES[stage])
         upper.grid(axis="y")
-        upper.legend(loc="best", fontsize=7.5, handlelength=1.4, ncols=1 + (len(shown) - 1) // len(SERIES))
+        # A legend of two columns or more has no free corner: it lies over the lines, on a ground of its own.
+        columns = 1 + (len(shown) - 1) // len(SERIES)
+        ground = {"frameon": columns > 1, "framealpha": 0.85, "edgecolor": "none"}
+        upper.legend(loc="best", fontsize=7.5, handlelength=1.4, ncols=columns, **ground)
         upper.set_ylim(bottom=0)
         measured = _keys(of_stage, "eval_accuracy_") if stage == "retrain" else ["eval_uar", "eval_war"]
         known = [key for key in measured if any(key in entry for one in of_stage for entry in one.log)]
