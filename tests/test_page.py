@@ -1,4 +1,4 @@
-"""The page to listen to: what it draws, what it says, and that it works over HTTP."""
+"""The web page: what it draws, what it says, and that it works over HTTP."""
 
 from __future__ import annotations
 

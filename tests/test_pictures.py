@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import pytest
 
 from gmp_atl_hf.report.build import FoldResult, build_report
 from gmp_atl_hf.report.details import ClusterUsage, TrainingDiagnostics, TrainingLog
-from gmp_atl_hf.report.drawing import Picture
+from gmp_atl_hf.report.drawing import Picture, styled
 from gmp_atl_hf.report.figures import draw_pictures
 from gmp_atl_hf.report.html import render_html
 from gmp_atl_hf.report.plots import confusion_png
+from gmp_atl_hf.report.plots_training import learning_figure
 from runs import SPLIT, given_split, recipe_dict, run, write_corpus
 
 pytest.importorskip("matplotlib")
@@ -159,6 +161,35 @@ def test_runs_of_any_size_can_be_drawn(folds: int, speakers: int) -> None:
     small = report_of({"v": results}, seeds=[0], folds_total=folds)
     pictures = draw_pictures(small, TrainingDiagnostics({"v": logs(("finetune",), dev=False)}, {"v": [usage(3)]}))
     assert len(pictures) == 5
+
+
+def curves_of(stage: str, scales: Sequence[str]) -> tuple[list[Any], list[str]]:
+    """Looks of the solid curves of a training's losses, and the names in their legend."""
+    entries: list[dict[str, Any]] = []
+    for epoch in (1.0, 2.0):
+        losses = {f"loss_{scale}": epoch + number for number, scale in enumerate(scales)}
+        accuracies = {f"eval_accuracy_{scale}": 0.1 * epoch for scale in scales}
+        entries.append({"step": int(epoch), "epoch": epoch, "loss": 2 / epoch, **losses, **accuracies})
+    with styled():
+        upper, lower = learning_figure(report_of({}), "a", [TrainingLog(stage, 0, 1, 2, entries)]).axes
+    looks = [
+        [(line.get_color(), line.get_marker()) for line in axes.lines if len(line.get_xdata())]
+        for axes in (upper, lower)
+    ]
+    assert looks[0] == looks[1]
+    return looks[0], [text.get_text() for text in upper.get_legend().get_texts()]
+
+
+def test_every_curve_is_drawn_and_told_from_the_others_however_many_scales_there_are() -> None:
+    windows = ("", "_w500ms", "_w1000ms")
+    scales = [f"gmp_layer2{window}_k{clusters}" for window in windows for clusters in (50, 100, 500)]
+    looks, names = curves_of("retrain", scales)
+    assert len(set(looks)) == len(set(names)) == len(looks) == len(scales)
+    assert "K = 500, 1 s" in names
+
+
+def test_curves_of_several_layers_say_their_layer() -> None:
+    assert curves_of("retrain", ["gmp_layer1_k50", "gmp_layer2_k50"])[1] == ["layer 1, K = 50", "layer 2, K = 50"]
 
 
 def test_the_page_holds_all_its_pictures_and_fetches_nothing(report: dict[str, Any], drawn: list[Picture]) -> None:

@@ -56,8 +56,10 @@ def test_with_one_training_speaker_nothing_is_chosen() -> None:
     assert probe_layers(layers(1), LABELS, SPEAKERS, [one], 0.1, (0.1,)).nested is None
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "mini"])
-def test_every_family_can_be_probed(family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("family", "layers"), [*((family, "0,-1") for family in FAMILIES), ("mini", "-1,-2")])
+def test_every_family_can_be_probed(
+    family: str, layers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = family if family == "mini" else str(make_teacher(family, tmp_path / "encoder"))
     write_corpus(tmp_path / "corpus")
     words = [
@@ -71,9 +73,10 @@ def test_every_family_can_be_probed(family: str, tmp_path: Path, capsys: pytest.
         f"speaker={SPEAKER_PATTERN}",
     ]
     capsys.readouterr()
-    assert main([*words, "--folds", "2", "--layers", "0,-1", "--json", "--picture", str(tmp_path / "p.png")]) == 0
+    assert main([*words, "--folds", "2", "--layers", layers, "--json", "--picture", str(tmp_path / "p.png")]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert [entry["layer"] for entry in report["layers"]] == [0, 4 if family == "mini" else 3]
+    top = 4 if family == "mini" else 3
+    assert [entry["layer"] for entry in report["layers"]] == ([0, top] if layers == "0,-1" else [top, top - 1])
     assert all(0 <= entry["uar"] <= 1 and {"war", "uar_ci95"} < set(entry) for entry in report["layers"])
     assert len(report["nested"]["chosen"]) == report["protocol"]["num_folds"] == 2
     assert bool(report["stamps"])
@@ -125,6 +128,7 @@ def test_recordings_that_are_left_out_are_listed_with_their_reasons(
     [
         (["--layers", "9"], "layer 9"),
         (["--layers", "a"], "whole numbers"),
+        (["--layers", "-1,a"], "--layers is '-1,a'"),
         (["--c", "0"], "C is 0"),
         (["--c", "inf"], "C is inf"),
         (["--picture", "p.jpg"], ".png"),

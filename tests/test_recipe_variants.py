@@ -178,6 +178,7 @@ def test_what_variants_share_cannot_be_set_by_one_of_them(shared: str) -> None:
     [
         ("drect", "did you mean `direct`?"),
         ({"name": "k50"}, "no built-in variant and sets nothing"),
+        ("replay", "{name: replay, set: {replay: {root: data/speech}}}"),
         ({"name": "direct", "set": {"data.augment": "none"}}, "a name of its own"),
         ({"name": "a", "base": "tatp", "set": {"data.augment": "none"}}, "did you mean `tapt`?"),
         ({"name": "A B", "set": {"data.augment": "none"}}, "it names a folder"),
@@ -185,6 +186,7 @@ def test_what_variants_share_cannot_be_set_by_one_of_them(shared: str) -> None:
         ({"name": "a", "set": {"name.x": 1}}, "changes `name.x`"),
         ({"name": "a", "set": {"data.augment.x": 1}}, "`data.augment` is 'none', text"),
         ({"name": "a", "set": {"pseudo_labels.layers.7": 1}}, "is a list of 1"),
+        ({"name": "a", "set": {"pseudo_labels.layers.²": 1}}, "is a list of 1"),
         ({"name": "a", "set": {"pseudo_labels.layers": [0]}}, "variant a: `pseudo_labels.layers.0` is 0"),
     ],
 )

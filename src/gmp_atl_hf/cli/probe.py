@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("model", metavar="MODEL", help="a speech encoder: folder, id on the Hub, mini or small")
     add_corpus(parser, labels_help="merge labels; null drops one")
-    parser.add_argument("--layers", metavar="0,1,…", default="all", help="layers, 0 is what enters the first (all)")
+    layers = "layers; 0 is what enters the first, -1,-2 are from the top (default: all)"
+    parser.add_argument("--layers", metavar="0,1,…", default="all", help=layers)
     parser.add_argument("--protocol", metavar="KIND", help="who tests whom (default: what suits the corpus)")
     parser.add_argument("--folds", metavar="N", type=int, help="number of folds of group-k-fold")
     parser.add_argument("--c", metavar="C", type=float, help="C where it is not chosen (0.001)")

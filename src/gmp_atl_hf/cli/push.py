@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a benchmark dataset on the Hub that this corpus is: adds the Hub's file of evaluation results",
     )
     parser.add_argument("--adapter", action="store_true", help="push the LoRA adapter alone, not the merged model")
-    parser.add_argument("--space", metavar="SPACE_ID", help="push the page to listen to as a Space, too")
+    page = "push the web page that records or takes an upload as a Space, too"
+    parser.add_argument("--space", metavar="SPACE_ID", help=page)
     parser.add_argument("--dry-run", action="store_true", help="list what would go, and send nothing")
 
 

@@ -1,4 +1,4 @@
-"""`gmp-atl ui`: the page to listen to, on this machine."""
+"""`gmp-atl ui`: a web page that records or takes an upload and shows scores, on this machine."""
 
 from __future__ import annotations
 

@@ -85,7 +85,11 @@ VERBS: dict[str, Verb] = {
     "embed": Verb("embeddings of a corpus or recordings, by a speech encoder", embed.add_arguments, embed.perform),
     "export": Verb("write a model as ONNX, for use without torch", export.add_arguments, export.perform),
     "merge": Verb("write a LoRA adapter and its model as one plain model", merge.add_arguments, merge.perform),
-    "ui": Verb("a page to listen to: microphone or upload, scores, emotion over time", ui.add_arguments, ui.perform),
+    "ui": Verb(
+        "a web page that records or takes an upload, and shows scores and emotion over time",
+        ui.add_arguments,
+        ui.perform,
+    ),
     "push": Verb("send a run's model with card, figures and report to the Hub", push.add_arguments, push.perform),
     "card": Verb("write the model's card anew from the run's folder", card.add_arguments, card.perform),
     "recipes": Verb("list the packaged recipes", recipes.add_arguments, recipes.perform),
@@ -162,6 +166,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
+def _with_values_below_zero(words: list[str]) -> list[str]:
+    """Join an option with a list of numbers that begins below 0: argparse would take the list for an option.
+
+    Example:
+        >>> _with_values_below_zero(["probe", "mini", "--layers", "-1,-2"])
+        ['probe', 'mini', '--layers=-1,-2']
+    """
+    joined: list[str] = []
+    for word in words:
+        if joined and re.fullmatch(r"--\w[\w-]*", joined[-1]) and re.match(r"-\d+,", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
 def _refuse_words(parser: argparse.ArgumentParser, left: list[str], words: list[str]) -> NoReturn:
     """Refuse words that are no arguments, or that made others be none: a second setting after one `--set`."""
     settings = [
@@ -182,7 +202,7 @@ def _perform(words: list[str]) -> int:
         raise RequestError(f"there is no verb {words[0]!r}", known_names(VERBS), did_you_mean(words[0], VERBS))
     parser = build_parser()
     try:
-        arguments, left = parser.parse_known_args(words)
+        arguments, left = parser.parse_known_args(_with_values_below_zero(words))
     except SystemExit:  # after --help
         return DONE
     if left:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import RequestError, counted, did_you_mean
 from .corpora.base import LeftOut, Recording
 from .spelling import spelling
+from .table_values import emotions_of_table
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -85,20 +86,13 @@ def label_maps(table: Dataset) -> dict[str, Any]:
         `id2label` (number → emotion) and `label2id`, for `from_pretrained(..., **label_maps(table))`.
 
     Raises:
-        RequestError: The table has no such column.
+        RequestError: It is no table, or has no such column.
 
     Example:
         >>> label_maps(table)["label2id"]  # doctest: +SKIP
         {'anger': 0, 'happiness': 1, 'neutral': 2, 'sadness': 3}
     """
-    names = getattr(table.features.get("emotion"), "names", None)
-    if names is None:
-        raise RequestError(
-            f"the table has the columns {', '.join(table.column_names)}, and no emotion of datasets.ClassLabel",
-            "the emotion of each recording as a datasets.ClassLabel",
-            'load_corpus makes one; table.class_encode_column("emotion") makes one of names',
-        )
-    return maps_of(names)
+    return maps_of(emotions_of_table(table))
 
 
 def maps_of(names: Sequence[str]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Metrics, statistics, calibration and reports; knows plain arrays and plain dictionaries only."""
+"""Metrics, statistics and calibration; knows plain arrays and plain dictionaries only."""

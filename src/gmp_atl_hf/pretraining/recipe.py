@@ -24,7 +24,7 @@ class SpeechSpec:
         max_hours_per_speaker: No speaker gives more than this, so that one long recording does not become the whole
             world; what is left out is listed. None for no limit. Clips without a named speaker count as one.
         hours_of: Speaker, as `<corpus>/<speaker>`, → hours, in place of the common limit; null for no limit.
-        dev_speakers: Speakers that are only listened to, for the curves: those with the fewest clips, by the seed
+        dev_speakers: Speakers that are held out, for the curves only: those with the fewest clips, by the seed
             among equals. Where no speaker is known, one in twenty recordings takes their place.
         short_clips: What to do with clips too short for one frame: `error`, `pad` or `drop`.
     """

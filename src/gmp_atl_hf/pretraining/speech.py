@@ -1,4 +1,4 @@
-"""Which recordings of the table are trained on, which are only listened to, and which are left out."""
+"""Which recordings of the table are trained on, which are held out, and which are left out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..protocols.speakers import is_unknown
 from .recipe import SpeechSpec
 
 _HELD_OUT_SHARE = 20
-"""One in so many recordings is only listened to where nobody knows the speakers."""
+"""One in so many recordings is held out where nobody knows the speakers."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,11 @@ def divide_speech(table: datasets.Dataset, spec: SpeechSpec, seed: int) -> Speec
 
 
 def _held_out_recordings(count: int, rng: np.random.Generator) -> set[int]:
-    """Draw the rows that are only listened to, of recordings whose speakers nobody knows."""
+    """Draw the rows that are held out, of recordings whose speakers nobody knows."""
     if count < 2:
         raise RequestError(
             f"{counted(count, 'recording')}, of an unknown speaker",
-            "one to train on and another one that is only listened to",
+            "one to train on and another one that is held out",
             "more recordings, or one long one cut into several",
         )
     return set(rng.choice(count, -(-count // _HELD_OUT_SHARE), replace=False).tolist())

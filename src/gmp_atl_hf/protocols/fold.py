@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from ..data.table_values import refuse_missing_columns, refuse_other_tables
 from ..errors import RequestError, counted
 from .leakage import HeldOut
 from .speakers import natural_order
@@ -58,7 +59,7 @@ class Fold:
             `train`, `dev` and `test`, each with its rows in the table's order; `dev` has none where nobody develops.
 
         Raises:
-            RequestError: When the table has a speaker or recording that is in no part of the fold.
+            RequestError: When the table lacks the column, or has a speaker or recording that is in no part of the fold.
 
         Example:
             >>> parts = Protocol("leave-one-speaker-out").folds(table)[0].select(table)  # doctest: +SKIP
@@ -68,7 +69,7 @@ class Fold:
 
     def held_out(self, test: Dataset) -> HeldOut:
         """What nothing may touch before the test: its recordings and, where speakers are not shared, its speakers."""
-        return HeldOut(frozenset(self.test if self.speaker_independent else ()), frozenset(test["id"]))
+        return HeldOut(frozenset(self.test if self.speaker_independent else ()), HeldOut.of(test).ids)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `split.json`: `{fold, train, dev, test}`, plain numbers, lists and strings.
@@ -91,6 +92,8 @@ def rows_of_parts(table: Dataset, fold: Fold) -> dict[str, list[int]]:
     """The numbers of the rows of each part of a fold; raises as `Fold.select` does."""
     part_of = fold.part_of or {speaker: part for part in PARTS for speaker in getattr(fold, part)}
     column, what = ("speaker", "speaker") if fold.part_of is None else ("id", "recording")
+    refuse_other_tables(table)
+    refuse_missing_columns(table, {column: f"the {what}s that fold {fold.number} is made of"})
     rows: dict[str, list[int]] = {part: [] for part in PARTS}
     for row, name in enumerate(table[column]):
         if name not in part_of:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..data.spelling import spelling
+from ..data.table_values import refuse_other_tables
 from ..errors import RequestError, counted
-from .speakers import is_unknown, natural_order
+from .speakers import is_unknown, natural_order, speakers_in
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,11 +31,24 @@ class HeldOut:
 
     @classmethod
     def of(cls, table: Dataset | None) -> HeldOut:
-        """What nothing may touch when these rows are the test: its recordings and its speakers, all of them."""
+        """What nothing may touch when these rows are the test: its recordings and its speakers, all of them.
+
+        Rows that do not say who speaks are held to be of one more speaker, who is unknown.
+
+        Raises:
+            RequestError: It is no table, or has neither ids nor speakers.
+        """
         if table is None:
             return NO_TEST_SET
-        speakers, ids = ({*table[name]} if name in table.column_names else () for name in ("speaker", "id"))
-        return cls(frozenset(speakers), frozenset(ids))
+        refuse_other_tables(table)
+        if not {"speaker", "id"} & {*table.column_names}:
+            raise RequestError(
+                f"the test rows have the columns {', '.join(table.column_names)}, by which nobody knows them again",
+                "who speaks (`speaker`) and the name of the recording (`id`), or one of them",
+                "give the rows that load_corpus gives, or add the columns",
+            )
+        speakers = speakers_in([table]) if "speaker" in table.column_names else ()
+        return cls(frozenset(speakers), frozenset(_ids(table)))
 
     def refuse_training(
         self, train: Dataset | None, dev: Iterable[Dataset], seen_speakers: Iterable[str] | None
@@ -77,9 +91,8 @@ class HeldOut:
         if table is None or not (self.speakers or self.ids):
             return
         if "speaker" in table.column_names:
-            self.refuse_speakers(table["speaker"], f"{use} would use", " before being tested")
-        if "id" in table.column_names:
-            self.refuse_recordings(table["id"], use)
+            self.refuse_speakers(speakers_in([table]), f"{use} would use", " before being tested")
+        self.refuse_recordings(_ids(table), use)
 
     def refuse_recordings(self, ids: Iterable[str], use: str) -> None:
         """Refuse recordings that belong to the test.
@@ -132,6 +145,11 @@ def maybe_seen(seen: Iterable[str], tested: Iterable[str]) -> bool:
     """
     unknown = {speaker.rpartition("/")[0] for speaker in seen if is_unknown(speaker)}
     return "" in unknown or any(speaker.rpartition("/")[0] in unknown for speaker in tested)
+
+
+def _ids(table: Dataset) -> set[str]:
+    """The names of a table's recordings, as far as it has names for them."""
+    return {name for name in table["id"] if name} if "id" in table.column_names else set()
 
 
 def _more(names: list[str], what: str) -> str:

@@ -86,8 +86,8 @@ class Protocol(ProtocolSettings):
             The folds in the protocol's order, numbered from 1.
 
         Raises:
-            RequestError: When the table cannot be cut so: too few speakers, a speaker on both sides, a missing column,
-                an emotion that a training part lacks.
+            RequestError: When the table cannot be cut so: too few speakers, a speaker in training and test, a missing
+                column, a row without speaker or emotion, an emotion that a training part lacks.
         """
         speakers = Speakers.of(table)
         refuse_unknown_speakers(self.kind, table, speakers)

@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..data.columns import GENDERS, split_word
+from ..data.columns import COLUMNS, GENDERS, split_word
 from ..data.spelling import spelling
+from ..data.table_values import (
+    emotions_of_table,
+    refuse_empty_text,
+    refuse_missing_columns,
+    refuse_other_tables,
+    refuse_other_text,
+    refuse_unusable_emotions,
+    refuse_unusable_genders,
+)
 from ..errors import RequestError, counted
 from ..evaluation.unknown import UNKNOWN as UNKNOWN
 from ..evaluation.unknown import is_unknown as is_unknown
@@ -44,9 +53,10 @@ class Speakers:
         """Collect the speakers of a table.
 
         Raises:
-            RequestError: When the table has no rows, or one person may be two.
+            RequestError: When the table has no rows, lacks a column, has values that cannot be used, or one person may
+                be two.
         """
-        labels = table.features["emotion"].names
+        labels = _usable_emotions(table)
         emotions: dict[str, Counter[str]] = defaultdict(Counter)
         genders: dict[str, Counter[str]] = defaultdict(Counter)
         for speaker, emotion, gender in zip(table["speaker"], table["emotion"], table["gender"], strict=True):
@@ -133,9 +143,31 @@ class Speakers:
         return groups
 
 
+def _usable_emotions(table: Dataset) -> list[str]:
+    """The emotions of a table that folds can be made of: people bring tables of their own.
+
+    Raises:
+        RequestError: Names what is missing, or the first rows that cannot be used.
+    """
+    refuse_other_tables(table)
+    refuse_missing_columns(table, {name: COLUMNS[name] for name in ("speaker", "emotion", "gender")})
+    refuse_empty_text(table, "speaker", "who speaks, in each row", "where nobody knows, write <corpus>/unknown")
+    labels = emotions_of_table(table)
+    refuse_unusable_emotions(table, labels)
+    refuse_unusable_genders(table, lenient=True, without="set it to None where it is not known")
+    return labels
+
+
 def speakers_in(tables: Iterable[Dataset | None]) -> set[str]:
-    """Everybody who speaks in some tables; `UNKNOWN` among them where a table or a row does not say who speaks."""
+    """Everybody who speaks in some tables; `UNKNOWN` among them where a table or a row does not say who speaks.
+
+    Raises:
+        RequestError: A table has something else than text for its speakers.
+    """
     given = [table for table in tables if table is not None]
+    for table in given:
+        if "speaker" in table.column_names:
+            refuse_other_text(table, "speaker")
     columns = [table["speaker"] if "speaker" in table.column_names else [None] for table in given]
     return {speaker or UNKNOWN for column in columns for speaker in column}
 
@@ -156,7 +188,11 @@ def natural_order(names: Iterable[str]) -> list[str]:
     """Sort names as people do: `s2` before `s10`."""
 
     def key(name: str) -> tuple[list[tuple[int, int, str]], str]:
-        parts = [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"[0-9]+|[^0-9]+", name)]
+        parts = []
+        for digits, text in re.findall(r"([0-9]+)|([^0-9]+)", name):
+            # Of numbers without zeros in front the longer one is the larger, and equally long ones are sorted as text.
+            number = digits.lstrip("0")
+            parts.append((0, len(number), number) if digits else (1, 0, text))
         # The name itself decides between "3" and "03".
         return parts, name
 
@@ -166,10 +202,10 @@ def natural_order(names: Iterable[str]) -> list[str]:
 def _filled(table: Dataset, column: str, kind: str, fix: str) -> list[str]:
     """Give a column that has to have a value in every row."""
     values = list(table[column]) if column in table.column_names else [None] * len(table)
-    empty = [number for number, value in enumerate(values) if not value]
+    empty = [number for number, value in enumerate(values) if value in (None, "")]
     if empty:
         share = f"{len(empty)} of {counted(len(values), 'recording')}"
-        some = f"{share} {'has' if len(empty) == 1 else 'have'} no {column}, the first is {table[empty[0]]['id']}"
+        some = f"{share} {'has' if len(empty) == 1 else 'have'} no {column}, the first is {_row_name(table, empty[0])}"
         none = f"the table has no {column}s"
         raise RequestError(
             none if len(empty) == len(values) else some,
@@ -177,3 +213,8 @@ def _filled(table: Dataset, column: str, kind: str, fix: str) -> list[str]:
             fix,
         )
     return [str(value) for value in values]
+
+
+def _row_name(table: Dataset, row: int) -> str:
+    """The recording's id, where the table has ids, else the number of the row."""
+    return str(table["id"][row] if "id" in table.column_names else f"row {row}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..data.columns import split_word
+from ..data.table_values import refuse_empty_text, refuse_missing_columns
 from ..errors import RequestError, counted
 from .fold import refuse_shared_speakers
 from .settings import ProtocolSettings
@@ -84,12 +85,15 @@ def given(settings: ProtocolSettings, table: Dataset, speakers: Speakers) -> lis
         )
     part_of = None
     if shared:
+        _refuse_shared_ids(table)
         part_of = {i: str(split_word(value)) for i, value in zip(table["id"], table["split"], strict=True)}
     return [TrainTestSplit(parts["train"], parts["test"], parts["dev"], part_of=part_of)]
 
 
 def cross_corpus(settings: ProtocolSettings, table: Dataset, speakers: Speakers) -> list[TrainTestSplit]:
     """Train on some corpora, test on others."""
+    refuse_missing_columns(table, {"corpus": "the corpus of each recording, as text"})
+    refuse_empty_text(table, "corpus", "the corpus of each recording", "give each row its corpus, or leave it out")
     corpora = natural_order(set(table["corpus"]))
     test_corpora = settings.test_corpora
     if not test_corpora:
@@ -157,6 +161,19 @@ def _shared_or_unknown(parts: Mapping[str, tuple[str, ...]]) -> list[str]:
     counts = Counter(name for own in parts.values() for name in own)
     shared = [name for name in natural_order(counts) if counts[name] > 1]
     return shared + [name for name in natural_order(counts) if is_unknown(name) and name not in shared]
+
+
+def _refuse_shared_ids(table: Dataset) -> None:
+    """Refuse a table whose ids do not tell its recordings apart, where they say what part each is in."""
+    refuse_missing_columns(table, {"id": "a name of its own for each recording, as text"})
+    refuse_empty_text(table, "id", "a name for each recording", "give each row an id of its own")
+    name, count = Counter(table["id"]).most_common(1)[0]
+    if count > 1:
+        raise RequestError(
+            f"{counted(count, 'row has', 'rows have')} the id {name}",
+            "a name of its own for each recording, which says what part it is in where speakers are in two",
+            "give each row an id of its own",
+        )
 
 
 def _refuse_unknown(speaker: str, table: Dataset) -> None:

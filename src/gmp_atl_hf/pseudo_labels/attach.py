@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 
 from ..batching.feature_cache import FrontEndCache
+from ..data.table_values import refuse_unusable_clips
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from .classes import classes_to_label_by
@@ -46,11 +47,13 @@ def attach_pseudo_labels(
         `gmp_layer{L}_w{milliseconds}ms_k{K}` for states that were averaged.
 
     Raises:
-        RequestError: The clusters were fitted on other features, or the table has no rows or lacks a column.
+        RequestError: The clusters were fitted on other features, or the table has no rows, lacks a column or holds what
+            cannot be used.
 
     Example:
         >>> train = attach_pseudo_labels(table, kmeans, model, feature_extractor)  # doctest: +SKIP
     """
+    refuse_unusable_clips(table)
     source = feature_source(model, kmeans.layers, feature_extractor)
     kmeans.check_source(source)
     if len(table) == 0:

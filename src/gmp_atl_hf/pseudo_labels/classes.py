@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from ..data.columns import GENDERS
+from ..data.table_values import emotions_of_table, refuse_missing_columns, refuse_unnamed_emotions
 from ..errors import RequestError, errors_of
+from ..evaluation.unknown import UNKNOWN
 from .choices import Per
 from .frame_sample import FrameDraw, Sample
 from .lloyd import Codebook
@@ -150,23 +152,19 @@ def class_of_rows(table: datasets.Dataset, by: Per) -> list[str | None]:
     """The emotion or gender of each row; None where it is not known.
 
     Raises:
-        RequestError: The table lacks the column.
+        RequestError: The table lacks the column, or what it holds cannot be used.
     """
-    if by not in table.column_names:
-        raise RequestError(
-            f"the table has no column {by}; it has {', '.join(table.column_names)}",
-            f"the {by} of each recording, since frames are clustered per {by}",
-            "load_corpus gives it; or per='none'",
-        )
+    needed: dict[str, str] = {by: f"the {by} of each recording, since frames are clustered per {by}"}
+    refuse_missing_columns(table, needed, "load_corpus gives it; or per='none'")
     if by == "gender":
         return groups_of(table, by)
     names = _known_names(table, by)
+    refuse_unnamed_emotions(table, names)
     return [None if value is None or value < 0 else names[value] for value in table[by]]
 
 
 def _known_names(table: datasets.Dataset, by: Per) -> Sequence[str]:
-    names: Sequence[str] = GENDERS if by == "gender" else table.features[by].names
-    return names
+    return GENDERS if by == "gender" else emotions_of_table(table)
 
 
 def classes_to_label_by(table: datasets.Dataset, by: Per, clustered: Sequence[str]) -> list[str | None]:
@@ -177,15 +175,13 @@ def classes_to_label_by(table: datasets.Dataset, by: Per, clustered: Sequence[st
     Raises:
         RequestError: The table lacks a column.
     """
-    if "speaker" not in table.column_names:
-        raise RequestError(
-            f"the table has no column speaker; it has {', '.join(table.column_names)}",
-            f"who speaks: only those who were clustered are labelled per {by}",
-            "load_corpus gives it; add it to a table of your own",
-        )
+    needed = {"speaker": f"who speaks: only those who were clustered are labelled per {by}"}
+    refuse_missing_columns(table, needed, "load_corpus gives it; add it to a table of your own")
     known = set(clustered)
     names = class_of_rows(table, by)
-    return [name if speaker in known else None for name, speaker in zip(names, table["speaker"], strict=True)]
+    # Where a row does not say who speaks, the codebooks say `unknown`, too.
+    speakers = (speaker or UNKNOWN for speaker in table["speaker"])
+    return [name if speaker in known else None for name, speaker in zip(names, speakers, strict=True)]
 
 
 def refuse_too_few_frames(

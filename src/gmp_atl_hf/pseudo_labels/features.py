@@ -19,6 +19,7 @@ from ..batching.collator import GMPATLDataCollator
 from ..batching.feature_cache import FrontEndCache
 from ..batching.length_batches import length_batches
 from ..data.audio import SAMPLING_RATE
+from ..data.table_values import refuse_unusable_clips
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import no_tf32
 from ..threads import prefetch
@@ -93,7 +94,7 @@ def extract_features(
 
     Args:
         model: Any GMP-ATL model; its mode is restored afterwards.
-        table: The table, with `audio` and `num_samples`.
+        table: The table, with `id`, `audio` and `num_samples`.
         layers: Transformer layers, 1-based or negative from the top.
         feature_extractor: The checkpoint's feature extractor.
         batch_seconds: Seconds of audio per batch, padding included.
@@ -105,6 +106,7 @@ def extract_features(
         Row of the table and, for each resolved layer, (frames, hidden) float32 on the model's device; rows come in
         the order of the batches.
     """
+    refuse_unusable_clips(table)
     resolved = tuple(model.config.resolve_layer(layer) for layer in layers)
     clips = TableClips(table, (), cache)
     collate = GMPATLDataCollator(feature_extractor, model.config, targets=(), training=False)

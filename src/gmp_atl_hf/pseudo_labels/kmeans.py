@@ -17,9 +17,11 @@ from torch import Tensor
 
 from ..batching.feature_cache import FrontEndCache
 from ..data.scale_names import SINGLE_FRAME, column_name, refuse_odd_windows
+from ..data.table_values import refuse_missing_columns, refuse_unusable_clips
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import float32_matmul
+from ..protocols.speakers import speakers_in
 from ..version import __version__
 from .averaging import FeatureKey, column_of, feature_keys, in_words
 from .choices import NORMALIZATIONS, PER, POSITIONS, Normalize, Per, Positions
@@ -295,26 +297,23 @@ class MultiScaleKMeans:
             Itself.
 
         Raises:
-            RequestError: The table lacks `speaker`, or as `fit`.
+            RequestError: The table lacks a column or a length, or as `fit`.
 
         Example:
             >>> kmeans = MultiScaleKMeans([25, 50]).fit_model(model, table, extractor, layers=[-3])  # doctest: +SKIP
             >>> kmeans.frame_scales  # doctest: +SKIP
             {'gmp_layer4_k25': 25, 'gmp_layer4_k50': 50}
         """
-        if "speaker" not in table.column_names:
-            raise RequestError(
-                f"the table has no column speaker; it has {', '.join(table.column_names)}",
-                "whose frames are clustered: codebooks say it, so that none is used on somebody it knows",
-                "load_corpus gives it; add it to a table of your own",
-            )
+        refuse_unusable_clips(table)
+        whose = "whose frames are clustered: codebooks say it, so that none is used on somebody it knows"
+        refuse_missing_columns(table, {"speaker": whose}, "load_corpus gives it; add it to a table of your own")
         cache = open_cache(cache, model, feature_extractor, table, description)
         extraction = hidden_state_extraction(model, layers, feature_extractor, cache, batch_seconds)
         preparation = Preparation.measure(extraction, table, self.positions, self.normalize, lambda what: description)
         sample = take_sample(
             preparation.applied(extraction, self.windows), table, sample_frames, self.seed, description
         )
-        classes, speakers = FrameClasses.of(sample, table, self.per), sorted(set(table["speaker"]))
+        classes, speakers = FrameClasses.of(sample, table, self.per), sorted(speakers_in([table]))
         return self.fit_sample(sample, extraction.source, speakers, model.device, preparation, classes)
 
     def predict(

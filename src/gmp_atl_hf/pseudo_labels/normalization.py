@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..data.columns import GENDERS
-from ..errors import RequestError
+from ..data.table_values import refuse_missing_columns, refuse_other_text, refuse_unusable_genders
 from ..protocols.speakers import is_unknown
 from .choices import Normalize
 from .exact_sums import STEPS_PER_UNIT, ExactSums
@@ -153,12 +153,14 @@ def groups_of(table: datasets.Dataset, by: Normalize) -> list[str | None]:
     """The group of each row; None where it is not known.
 
     Raises:
-        RequestError: The table lacks the column.
+        RequestError: The table lacks the column, or what it holds cannot be used.
     """
     refuse_without_groups(table, by)
     if by == "gender":
+        refuse_unusable_genders(table, lenient=True, without="set it to None where it is not known")
         return [None if value is None or value < 0 else GENDERS[value] for value in table["gender"]]
-    return [None if name is None or is_unknown(name) else name for name in table["speaker"]]
+    refuse_other_text(table, "speaker")
+    return [None if not name or is_unknown(name) else name for name in table["speaker"]]
 
 
 def _rows_of(names: Sequence[str | None], groups: Sequence[str]) -> list[int]:
@@ -169,12 +171,8 @@ def _rows_of(names: Sequence[str | None], groups: Sequence[str]) -> list[int]:
 
 def refuse_without_groups(table: datasets.Dataset, by: Normalize) -> None:
     """Refuse, by a `RequestError`, a table that does not say what its frames are to be normalised by."""
-    if by not in table.column_names:
-        raise RequestError(
-            f"the table has no column {by}; it has {', '.join(table.column_names)}",
-            f"the {by} of each recording, since frames are normalised by it",
-            "load_corpus gives it; or normalize='none'",
-        )
+    needed: dict[str, str] = {by: f"the {by} of each recording, since frames are normalised by it"}
+    refuse_missing_columns(table, needed, "load_corpus gives it; or normalize='none'")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def apply_override(recipe: dict[str, Any], dotted: str, value: Any) -> None:
         where = ".".join(keys[:depth])
         index: str | int = key
         if isinstance(place, list):
-            if not key.isdigit() or int(key) >= len(place):
+            if key not in map(str, range(len(place))):
                 raise RequestError(
                     f"`{dotted}`: `{where}` is a list of {len(place)}",
                     f"a number from 0 to {len(place) - 1} after `{where}`",

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import RequestError, did_you_mean, known_names
 from ..run_folder.layout import RESERVED_NAMES
 from .checks import FOLDER_NAME
-from .sections import VariantSpec
+from .sections import REPLAY, VariantSpec
 
 _DIRECT: Mapping[str, Any] = {"stages.multitask.skip": True, "stages.retrain.skip": True}
 
@@ -59,6 +59,10 @@ the last three epochs in place of those of the epoch that development speakers c
 frame labels permuted over all frames, and the emotion of the clip in place of frame labels."""
 
 
+# It is not built in because only its user knows where there is plain speech.
+_REPLAY_FIX = f"{{name: {REPLAY}, set: {{replay: {{root: data/speech}}}}}}, the root being your folder of plain speech"
+
+
 def variant_overrides(variant: VariantSpec, path: str, shared: Collection[str]) -> dict[str, Any]:
     """All overrides of a variant, as dotted path to value: those of its base, then its own.
 
@@ -81,7 +85,7 @@ def variant_overrides(variant: VariantSpec, path: str, shared: Collection[str]) 
         raise RequestError(
             f"`{path}` is {variant.name!r}, which is no built-in variant and sets nothing",
             known_names(BUILT_IN_VARIANTS) + ", or {name: …, set: {dotted.path: value}}",
-            did_you_mean(variant.name, BUILT_IN_VARIANTS),
+            _REPLAY_FIX if variant.name == REPLAY else did_you_mean(variant.name, BUILT_IN_VARIANTS),
         )
     if not FOLDER_NAME.fullmatch(variant.name) or variant.name in RESERVED_NAMES:
         raise RequestError(

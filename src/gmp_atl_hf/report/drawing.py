@@ -22,6 +22,8 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, YELLOW, VERMILLION = (
 )
 SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, YELLOW)
 """Okabe and Ito's colours, which people who see few colours can tell apart (the yellow made darker for white paper)."""
+_MARKS = (("o", 2.2), ("s", 3.6), ("^", 4.2), ("D", 3.4), ("v", 4.2), ("P", 4.4), ("X", 4.4), ("*", 5.2))
+"""Marks of the points of a line, and their sizes: the next one once all colours have been used."""
 
 INK, GREY, FAINT = "#1a2433", "#5b6573", "#d7dbe0"
 GENDER_LOOK = {"female": (VERMILLION, "o"), "male": (BLUE, "s"), "unknown": (GREY, "D")}
@@ -69,6 +71,21 @@ class Picture:
     title: str
     png: bytes
     svg: bytes
+
+
+@dataclass(frozen=True)
+class LineLook:
+    """Colour and mark by which a line of a picture is told from the others."""
+
+    colour: str
+    mark: str
+    mark_size: float
+
+    @classmethod
+    def of(cls, number: int) -> LineLook:
+        """The look of a line by its number, from 0; 56 lines look different from each other."""
+        mark, size = _MARKS[number // len(SERIES) % len(_MARKS)]
+        return cls(SERIES[number % len(SERIES)], mark, size)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from ..data.scale_names import SINGLE_FRAME, ScaleName
 from ..evaluation.metrics import FloatArray
 from .blocks import percent
 from .details import ClusterUsage, TrainingLog
-from .drawing import FAINT, GREY, INK, SERIES, footnote, new_figure
+from .drawing import FAINT, GREY, INK, SERIES, LineLook, footnote, new_figure
 
 STAGE_TITLES = {"multitask": "1 multi-task training", "retrain": "3 retraining", "finetune": "4 fine-tuning"}
 
@@ -31,19 +31,23 @@ def learning_figure(report: Mapping[str, Any], variant: str, logs: Sequence[Trai
         of_stage = [one for one in logs if one.stage == stage]
         parts = _keys(of_stage, "loss_")
         shown = parts if len(parts) > 1 else ["loss"]
-        for colour, key in zip(SERIES, shown, strict=False):
-            name = "loss" if key == "loss" else _part(key.removeprefix("loss_"))
-            _curve(upper, of_stage, key, colour, "-", name)
-            _curve(upper, of_stage, f"eval_{key}", colour, (0, (4, 2)), None)
+        layers = _several_layers(key.removeprefix("loss_") for key in shown)
+        for number, key in enumerate(shown):
+            look, name = LineLook.of(number), "loss" if key == "loss" else _part(key.removeprefix("loss_"), layers)
+            _curve(upper, of_stage, key, look, "-", name)
+            _curve(upper, of_stage, f"eval_{key}", look, (0, (4, 2)), None)
         upper.set_title(STAGE_TITLES[stage])
         upper.grid(axis="y")
-        upper.legend(loc="best", fontsize=7.5, handlelength=1.4)
+        # A legend of two columns or more has no free corner: it lies over the lines, on a ground of its own.
+        columns = 1 + (len(shown) - 1) // len(SERIES)
+        ground = {"frameon": columns > 1, "framealpha": 0.85, "edgecolor": "none"}
+        upper.legend(loc="best", fontsize=7.5, handlelength=1.4, ncols=columns, **ground)
         upper.set_ylim(bottom=0)
         measured = _keys(of_stage, "eval_accuracy_") if stage == "retrain" else ["eval_uar", "eval_war"]
         known = [key for key in measured if any(key in entry for one in of_stage for entry in one.log)]
-        for colour, key in zip(SERIES, known, strict=False):
-            name = _part(key.removeprefix("eval_accuracy_").removeprefix("eval_"))
-            _curve(lower, of_stage, key, colour, "-", name, scale=100)
+        for number, key in enumerate(known):
+            name = _part(key.removeprefix("eval_accuracy_").removeprefix("eval_"), layers)
+            _curve(lower, of_stage, key, LineLook.of(number), "-", name, scale=100)
         if known:
             if stage == "retrain":
                 # The colours are those above: a second legend would only cover the lines.
@@ -144,17 +148,23 @@ def _keys(logs: Sequence[TrainingLog], prefix: str) -> list[str]:
     return sorted(found, key=lambda key: int(key.rpartition("_k")[2]) if "_k" in key else 0)
 
 
-def _part(name: str) -> str:
+def _several_layers(names: Iterable[str]) -> bool:
+    """Whether some of these names are scales of different layers: then K alone would not tell their lines apart."""
+    return len({ScaleName.parse(name).layer for name in names if "_k" in name}) > 1
+
+
+def _part(name: str, layers: bool) -> str:
+    """The name of a line; with `layers`, that of a scale says its layer."""
     if "_k" not in name:
         return name.upper() if name in ("uar", "war") else name
     scale = ScaleName.parse(name)
-    if scale.layer is None:
+    if layers or scale.layer is None:
         return scale.in_words
     return f"K = {scale.clusters}" + ("" if scale.window == SINGLE_FRAME else f", {scale.window:g} s")
 
 
 def _curve(
-    axes: Any, logs: Sequence[TrainingLog], key: str, colour: str, style: Any, label: str | None, scale: float = 1
+    axes: Any, logs: Sequence[TrainingLog], key: str, look: LineLook, style: Any, label: str | None, scale: float = 1
 ) -> None:
     """Draw mean and spread over trainings, at the epochs that all of them have reached."""
     curves = [[(e["epoch"], scale * e[key]) for e in one.log if key in e and "epoch" in e] for one in logs]
@@ -168,10 +178,11 @@ def _curve(
         table[row, : len(curve)] = [value for _, value in curve]
     epochs = [epoch for epoch, _ in max(curves, key=len)]
     mean = np.nanmean(table, axis=0)
-    axes.plot(epochs, mean, color=colour, linestyle=style, linewidth=1.6, label=label, marker="o", markersize=2.2)
+    marks: dict[str, Any] = {"marker": look.mark, "markersize": look.mark_size}
+    axes.plot(epochs, mean, color=look.colour, linestyle=style, linewidth=1.6, label=label, **marks)
     if len(curves) > 1 and style == "-":
         spread = np.nanstd(table, axis=0)
-        axes.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(epochs, mean - spread, mean + spread, color=look.colour, alpha=0.15, linewidth=0)
 
 
 def _best_epochs(axes: Any, logs: Sequence[TrainingLog]) -> None:

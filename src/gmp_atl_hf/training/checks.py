@@ -16,26 +16,23 @@ from transformers.trainer_utils import HubStrategy
 
 from ..data.audio import SAMPLING_RATE
 from ..data.spelling import first_few
-from ..errors import RequestError
-from ..modeling.configuration_gmp_atl import GMPATLConfig
-from ..modeling.families_gmp_atl import longest_samples
-from ..modeling.modeling_gmp_atl import GENDERS, GMPATLEmotionModel, GMPATLPreTrainedModel
-from .arguments import UARS, GMPATLTrainingArguments
-from .bfloat16_on_cpu import has_native_bfloat16
-from .figures import figure_names
-from .table_values import (
+from ..data.table_values import (
+    CLIPS,
+    refuse_missing_columns,
+    refuse_other_tables,
+    refuse_other_text,
     refuse_unusable_emotions,
-    refuse_unusable_frame_labels,
     refuse_unusable_genders,
     refuse_unusable_lengths,
 )
-
-NEEDED = {
-    "audio": "the encoded recording, `datasets.Audio(decode=False)`",
-    "num_samples": "the clip's length in samples at 16 kHz",
-    "emotion": "the emotion, `datasets.ClassLabel`",
-}
-
+from ..errors import RequestError
+from ..modeling.configuration_gmp_atl import GMPATLConfig
+from ..modeling.families_gmp_atl import longest_samples
+from ..modeling.modeling_gmp_atl import GMPATLEmotionModel, GMPATLPreTrainedModel
+from .arguments import UARS, GMPATLTrainingArguments
+from .bfloat16_on_cpu import has_native_bfloat16
+from .figures import figure_names
+from .table_values import refuse_unusable_frame_labels
 
 _SEARCH = "make a new model and trainer for each setting, or let the recipe's `search` do it"
 _BATCHES = "batches are dealt to processes so that losses do not depend on their number"
@@ -295,18 +292,12 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel, scores_alone:
         RequestError: It is no table, a needed column is missing, it is empty, labels and model disagree, or rows have
             values that cannot be used.
     """
-    if not isinstance(table, datasets.Dataset):
-        kind = type(table)
-        raise RequestError(
-            f"the table is a {kind.__module__.partition('.')[0]} {kind.__name__}",
-            "a datasets.Dataset, whose rows are counted, sorted by length and dealt to processes",
-            "load it without streaming, or make one: datasets.Dataset.from_generator(..., features=...)",
-        )
-    needed = dict(NEEDED)
+    refuse_other_tables(table)
+    needed = dict(CLIPS)
     scales: dict[str, int] = {}
     emotions = "labels" in model.target_names
-    if not emotions:
-        del needed["emotion"]
+    if emotions:
+        needed["emotion"] = "the emotion, `datasets.ClassLabel`"
     if not emotions or "frame_labels" in model.target_names:
         scales = model.config.frame_scales or {}
         if not scales:
@@ -316,15 +307,13 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel, scores_alone:
                 'give it when loading: frame_scales={"gmp_layer10_k50": 50}',
             )
         needed |= {name: f"one pseudo-label of {clusters} per frame" for name, clusters in scales.items()}
-    missing = [name for name in needed if name not in table.column_names]
-    if missing:
-        raise RequestError(
-            f"the table has no column {', '.join(missing)}; it has {', '.join(table.column_names)}",
-            "; ".join(f"{name}: {needed[name]}" for name in missing),
-            "attach_pseudo_labels(...) adds the gmp_* columns" if scales else "rename or add the column",
-        )
+    fix = "attach_pseudo_labels(...) adds the gmp_* columns" if scales else "rename or add the column"
+    refuse_missing_columns(table, needed, fix)
     if len(table) == 0:
         raise RequestError("the table has no rows", "at least one recording", "look at what was left out of the corpus")
+    for name in ("id", "speaker"):
+        if name in table.column_names:
+            refuse_other_text(table, name)
     refuse_unusable_lengths(table)
     refuse_long_clips(table, model.config)
     if emotions:
@@ -338,13 +327,6 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel, scores_alone:
             )
         refuse_unusable_emotions(table, known, scores_alone)
     if "gender_labels" in model.target_names and "gender" in table.column_names:
-        names = getattr(table.features["gender"], "names", None)
-        if names != list(GENDERS):
-            raise RequestError(
-                f"the table's genders are {names}",
-                f"a ClassLabel of {', '.join(GENDERS)} in this order, None where not known",
-                "map the column, or remove it",
-            )
         refuse_unusable_genders(table)
     if "frame_labels" in model.target_names:
         refuse_unusable_frame_labels(table, model.config)

@@ -134,4 +134,4 @@ def refuse_checkpoints_within_epochs(args: GMPATLTrainingArguments) -> None:
 
 
 def _nobody(speaker: str | None) -> bool:
-    return speaker is None or is_unknown(speaker)
+    return not speaker or is_unknown(speaker)

@@ -1,1 +1,1 @@
-"""The page to listen to: Gradio, on this machine or as a Space."""
+"""The web page that records or takes an upload, and shows scores: Gradio, on this machine or as a Space."""

@@ -1,4 +1,4 @@
-"""A page to listen to: a recording or the microphone in, scores and emotion over time out.
+"""A web page: a recording or the microphone in, scores and emotion over time out.
 
 `gmp-atl ui MODEL` serves it on this machine. As `app.py` of a Space it is the same file: beside it lie the package,
 which it therefore imports by its name, and `model_id.txt`, which names the model.

@@ -21,7 +21,7 @@ _USUAL: Mapping[str, tuple[str, ...]] = {
 """What columns are called in other people's tables, to suggest one."""
 
 _WHY_SPEAKER = " (folds are made of speakers, so that no voice is both trained and tested on)"
-_WHY_SPEAKER_OF_SPEECH = " (some speakers are only listened to, and none gives more than its share)"
+_WHY_SPEAKER_OF_SPEECH = " (some speakers are held out, and none gives more than its share)"
 _NOBODY_KNOWS = "; where nobody knows the speakers: columns: {emotion: null, speaker: null}"
 
 
