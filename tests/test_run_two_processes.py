@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,9 +16,22 @@ import torch
 from safetensors.torch import load_file
 
 import gmp_atl_hf
+from foreign import make_foreign
 from gmp_atl_hf.run_folder.lock import only_run_in
+from gmp_atl_hf.stress.stress import stress_model
 from pretrainings import pretrain, pretrain_dict, write_speech
-from runs import SPLIT, files_of, given_split, read_json, read_lines, run, write_corpus, write_recipe
+from runs import (
+    EMOTIONS,
+    SPEAKER_PATTERN,
+    SPLIT,
+    files_of,
+    given_split,
+    read_json,
+    read_lines,
+    run,
+    write_corpus,
+    write_recipe,
+)
 from teachers import make_teacher
 
 SOURCE = Path(gmp_atl_hf.__file__).parents[1]
@@ -144,3 +158,15 @@ def test_two_processes_learn_of_a_teacher_as_one_does(tmp_path: Path) -> None:
         torch.testing.assert_close(ours[key], tensor, rtol=1e-4, atol=1e-5, msg=key)
     said = [{file.name for file in (tmp_path / name / "_teacher-states").rglob("*.npy")} for name in ("two", "one")]
     assert said[0] == said[1]
+
+
+@pytest.mark.slow
+@pytest.mark.two_processes
+def test_two_processes_stress_a_model_as_one_does(tmp_path: Path) -> None:
+    corpus = {"name": "folder", "root": str(write_corpus(tmp_path / "corpus")), "speaker": SPEAKER_PATTERN}
+    model = make_foreign("hubert", tmp_path / "someones", EMOTIONS)
+    alone = stress_model(model, corpus, conditions=["white-0", "silence"])
+    words = ["stress", str(model), "--corpus", "folder", "--root", corpus["root"], "--conditions", "white-0,silence"]
+    status, said, complained = launch(*words, "--options", f"speaker={SPEAKER_PATTERN}", "--json")
+    assert status == 0, complained
+    assert json.loads(said)["conditions"] == alone["conditions"]

@@ -39,6 +39,45 @@ def add_corpus(parser: argparse.ArgumentParser, labels_help: str, required: bool
     add_pairs(parser, "--labels", "WORD=EMOTION", f"{labels_help}; or a YAML or JSON file of such pairs")
 
 
+def add_test(parser: argparse.ArgumentParser) -> None:
+    """Declare a finished model, the corpus that it is tested on, and what `test_of` reads."""
+    add_model(parser)
+    add_corpus(
+        parser,
+        labels_help="emotion in the corpus = emotion of the model; null drops it (needed where the words differ). For "
+        "a model that is not of this package, label of the model = emotion of the corpus, or null if it means none",
+    )
+    parser.add_argument(
+        "--dimensions",
+        metavar="FILE",
+        help="for a model of values on scales: YAML or JSON with a centre for each emotion, such as "
+        "anger: {arousal: 0.8, valence: 0.2}; a recording has the emotion whose centre is nearest",
+    )
+    parser.add_argument(
+        *("--unseen-only", "--unheard-only"),  # the second is its former name
+        action="store_true",
+        help="leave out the speakers that the model was trained on, known by name or by a recording, and list them",
+    )
+    parser.add_argument("--split", choices=("train", "dev", "test"), help="only this part of the corpus' own split")
+    parser.add_argument(
+        "--batch-size", metavar="N", type=int, default=8, help="clips per batch; the scores stay the same"
+    )
+
+
+def test_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How a finished model is to be tested, as `evaluate_model` takes it: maps, what is left out, and batches."""
+    dimensions = None
+    if arguments.dimensions is not None:
+        dimensions = read_map(Path(arguments.dimensions), "--dimensions", "anger: {arousal: 0.8, valence: 0.2}")
+    return {
+        "labels": label_map(arguments.labels) or None,
+        "dimensions": dimensions,
+        "unseen_only": arguments.unseen_only,
+        "split": arguments.split,
+        "batch_size": arguments.batch_size,
+    }
+
+
 def add_pairs(parser: argparse.ArgumentParser, name: str, metavar: str, help: str) -> None:
     """Declare an option of one or more `KEY=VALUE`, which may be repeated."""
     parser.add_argument(name, metavar=metavar, nargs="+", action="extend", default=[], help=help)

@@ -29,6 +29,7 @@ from . import (
     push,
     recipes,
     run,
+    stress,
     ui,
 )
 from .console import (
@@ -77,6 +78,9 @@ VERBS: dict[str, Verb] = {
     "prepare": Verb("read a corpus and say what is in it", prepare.add_arguments, prepare.perform),
     "evaluate": Verb(
         "test a model on a corpus that it was not trained on", evaluate.add_arguments, evaluate.perform, together=True
+    ),
+    "stress": Verb(
+        "test a model on a corpus whose recordings are made worse", stress.add_arguments, stress.perform, together=True
     ),
     "compare": Verb("two variants of one run or more, paired over speakers", compare.add_arguments, compare.perform),
     "predict": Verb("emotions of recordings, by a trained model", predict.add_arguments, predict.perform),

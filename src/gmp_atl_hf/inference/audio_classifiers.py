@@ -166,14 +166,8 @@ class AudioClassifier:
                 "a recording that it can score",
                 "leave out what is too short for it, or take another model",
             ) from error
-        if not np.isfinite(outputs).all():
-            first = names[int(np.flatnonzero(~np.isfinite(outputs).all(axis=1))[0])]
-            raise DivergenceError(
-                f"the model {self.name} gives no finite numbers for {first}",
-                "finite outputs",
-                "its training diverged, or the copy is damaged",
-            )
         found: FloatArray = outputs
+        refuse_no_numbers(self.name, found, names)
         return found
 
     def _shortest(self) -> int:
@@ -184,6 +178,17 @@ class AudioClassifier:
             joined = int(getattr(config, "squeeze_factor", 1)) - 1
             samples = max(samples, receptive_field(kernel, stride) + joined * int(np.prod(stride)))
         return samples
+
+
+def refuse_no_numbers(model: str, outputs: FloatArray, names: Sequence[str]) -> None:
+    """Refuse, by a `DivergenceError`, outputs (clips, labels) that are no finite numbers; `names` are the clips'."""
+    if not np.isfinite(outputs).all():
+        first = names[int(np.flatnonzero(~np.isfinite(outputs).all(axis=1))[0])]
+        raise DivergenceError(
+            f"the model {model} gives no finite numbers for {first}",
+            "finite outputs",
+            "its training diverged, or the copy is damaged",
+        )
 
 
 def _refuse_other_heads(checkpoint: str, config: Any) -> None:

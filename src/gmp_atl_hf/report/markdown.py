@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import counted
@@ -31,12 +31,17 @@ from .blocks import (
     tested_speakers,
 )
 
-__all__ = ["aligned", "percent", "protocol_line", "render_console", "render_markdown"]
+__all__ = ["aligned", "markdown_of", "percent", "protocol_line", "render_console", "render_markdown"]
 
 
 def render_markdown(report: Mapping[str, Any], figures: Mapping[FigureSlot, tuple[str, str]] | None = None) -> str:
     """Write the whole report as Markdown; `figures` are title and relative path of the pictures that were drawn."""
-    parts = [_markdown(block, figures or {}) for block in report_blocks(report)]
+    return markdown_of(report_blocks(report), figures)
+
+
+def markdown_of(blocks: Iterable[Element], figures: Mapping[FigureSlot, tuple[str, str]] | None = None) -> str:
+    """Write parts of a report as Markdown."""
+    parts = [_markdown(block, figures or {}) for block in blocks]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

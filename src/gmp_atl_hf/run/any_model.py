@@ -11,9 +11,10 @@ import numpy as np
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import ClassLabel, Dataset
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..data.audio import SAMPLING_RATE
+from ..data.audio import SAMPLING_RATE, FloatArray
 from ..data.columns import replace_column
 from ..data.corpora import LeftOut
 from ..data.spelling import spelling
@@ -124,8 +125,15 @@ class AnyModel:
     def predict(self, fitted: Fitted, batch_size: int, held_out: HeldOut) -> list[Row]:
         """Answer for every row, in the table's order; the processes of several share the work."""
         held_out.refuse_speakers(self.classifier.seen_speakers, f"the model {self.name} has seen")
+        return self.rows(fitted, self._outputs(fitted.table, batch_size))
+
+    def scorer(self, fitted: Fitted) -> AnyScorer:
+        """Scores waveforms by the model that is loaded."""
+        return AnyScorer(self.classifier)
+
+    def rows(self, fitted: Fitted, outputs: FloatArray) -> list[Row]:
+        """Rows of predictions, from logits or values (rows, labels)."""
         assert self.match is not None
-        outputs = self._outputs(fitted.table, batch_size)
         rows = tested_rows(fitted.table)
         if self.centres is None:
             scores = self.match.scores(outputs)
@@ -184,6 +192,32 @@ class AnyModel:
                 bar.update(len(group))
         gathered = dict(gather_object(found) if state.num_processes > 1 else found)
         return np.stack([gathered[row] for row in range(len(table))])
+
+
+class AnyScorer:
+    """Outputs of waveforms, by anybody's model.
+
+    Args:
+        classifier: The model.
+    """
+
+    most = None
+
+    def __init__(self, classifier: AudioClassifier) -> None:
+        self.classifier, self.sampling_rate = classifier, classifier.sampling_rate
+        self.normalizes = bool(getattr(classifier.extractor, "do_normalize", False)) and classifier.window is None
+
+    def batches(self, lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+        """Rows of one length, or any where the extractor makes all alike."""
+        return _groups(lengths, batch_size, alike=self.classifier.window is not None)
+
+    def prepare(self, waveforms: Sequence[FloatArray]) -> list[dict[str, Tensor]]:
+        """Make the model's inputs of each waveform alone."""
+        return [self.classifier.prepare((SAMPLING_RATE, waveform)) for waveform in waveforms]
+
+    def outputs(self, batch: Sequence[Mapping[str, Tensor]], names: Sequence[str]) -> FloatArray:
+        """Logits or values of a batch, (clips, labels) float32."""
+        return self.classifier.outputs(batch, names)
 
 
 def _groups(lengths: Sequence[int], batch_size: int, alike: bool) -> list[list[int]]:

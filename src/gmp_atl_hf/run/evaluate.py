@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from .evaluation_folder import SETTINGS, place_of_test, refuse_other_results, se
 from .own_model import OwnModel
 from .same_recordings import KnownRecordings
 from .steps import write_left_out
-from .tested_model import TestedModel, keep
+from .tested_model import Fitted, TestedModel, keep
 
 
 def evaluate_model(
@@ -65,10 +66,75 @@ def evaluate_model(
         RequestError: The model cannot be tested, its labels and the corpus' do not fit, or it has seen a speaker or
             heard a recording; or in `output_dir` there is a run, or a test made from something else.
     """
-    chosen = {"labels": labels, "dimensions": dimensions, "unseen_only": unseen_only, "split": split}
+    chosen: dict[str, Any] = {"labels": labels, "dimensions": dimensions, "unseen_only": unseen_only, "split": split}
     settings = settings_of_test(model, corpus, **chosen)
     if output_dir is not None:
         refuse_other_results(Path(output_dir), settings)
+    ready = prepare_test(model, corpus, **chosen)
+    tested, fitted = ready.tested, ready.fitted
+    rows = tested.predict(fitted, batch_size, ready.held_out)
+    report = build_report(
+        name=ready.name,
+        variants={"model": [FoldResult(0, 1, rows)]},
+        labels=fitted.names,
+        protocol=ready.protocol,
+        folds_total=1,
+        seeds=[0],
+        command=command,
+        stamps=ready.stamps,
+        notes=tested.notes(fitted, rows),
+        left_out=Counter(one.reason for one in ready.left_out),
+        corpus=ready.corpus,
+        environment=describe_environment(),
+    )
+    if output_dir is not None and PartialState().is_main_process:
+        folder = Path(output_dir)
+        metrics = {"model": str(model), "command": command, "temperature": None, SETTINGS: settings}
+        write_known(place_of_test(folder).path, {PREDICTIONS_FILE: jsonl_of(rows), METRICS_FILE: json_of(metrics)})
+        write_left_out(folder, ready.left_out)
+        write_report(report, folder)
+    PartialState().wait_for_everyone()
+    return report
+
+
+@dataclass(frozen=True)
+class PreparedTest:
+    """A model and the recordings that it may be tested on: it is not known to have heard them, or their speakers.
+
+    Args:
+        name: What is tested on what.
+        tested: The model.
+        fitted: The recordings, with the answers that the model may give.
+        held_out: Their ids and speakers, for the prediction to guard.
+        left_out: Recordings of the corpus that are not tested, with the reason.
+        protocol: How a report says who was tested, and on what.
+        stamps: What has to stand beside every number.
+        corpus: What a report says of the corpus.
+    """
+
+    name: str
+    tested: TestedModel
+    fitted: Fitted
+    held_out: HeldOut
+    left_out: list[LeftOut]
+    protocol: dict[str, Any]
+    stamps: list[str]
+    corpus: dict[str, Any]
+
+
+def prepare_test(
+    model: str | Path,
+    corpus: Mapping[str, Any],
+    *,
+    labels: Mapping[str, str | None] | None,
+    dimensions: Mapping[str, Mapping[str, float]] | None,
+    unseen_only: bool,
+    split: str | None,
+) -> PreparedTest:
+    """Load a model and a corpus, and refuse what the model cannot be tested on.
+
+    Arguments and errors are those of `evaluate_model`.
+    """
     tested = _open(model, labels, dimensions)
     with PartialState().main_process_first():
         found = read_corpora([dict(corpus)], labels=tested.corpus_labels)
@@ -86,29 +152,16 @@ def evaluate_model(
     table, left_out = fitted.table, left_out + fitted.left_out
     held_out = _refuse_seen(table, tested.seen, model)
     known.refuse(table, "--unseen-only tests on the other speakers; or give another corpus")
-    rows = tested.predict(fitted, batch_size, held_out)
-    report = build_report(
+    return PreparedTest(
         name=f"{_called(model)} on {found.info.name}",
-        variants={"model": [FoldResult(0, 1, rows)]},
-        labels=fitted.names,
+        tested=tested,
+        fitted=fitted,
+        held_out=held_out,
+        left_out=left_out,
         protocol={**_protocol(model, found, table, split, tested.seen), **fitted.facts},
-        folds_total=1,
-        seeds=[0],
-        command=command,
         stamps=([MAYBE_SEEN_STAMP] if maybe_seen(tested.seen, set(table["speaker"])) else []) + fitted.stamps,
-        notes=tested.notes(fitted, rows),
-        left_out=Counter(one.reason for one in left_out),
         corpus={**found.info.reported, "recordings": len(table), "problems": found.problems},
-        environment=describe_environment(),
     )
-    if output_dir is not None and PartialState().is_main_process:
-        folder = Path(output_dir)
-        metrics = {"model": str(model), "command": command, "temperature": None, SETTINGS: settings}
-        write_known(place_of_test(folder).path, {PREDICTIONS_FILE: jsonl_of(rows), METRICS_FILE: json_of(metrics)})
-        write_left_out(folder, left_out)
-        write_report(report, folder)
-    PartialState().wait_for_everyone()
-    return report
 
 
 def _open(

@@ -39,12 +39,13 @@ def _place(value: Any) -> Any:
     return str(place.resolve()) if place.exists() else value
 
 
-def refuse_other_results(folder: Path, settings: Mapping[str, Any]) -> None:
+def refuse_other_results(folder: Path, settings: Mapping[str, Any], note: Path | None = None) -> None:
     """Refuse a folder that holds a run, or a test that was made from something else.
 
     Args:
         folder: Where the test is to go, there or not.
         settings: What `settings_of_test` gives for it.
+        note: The file of such a test that has its `model` and `settings`; None for that of an evaluation.
 
     Raises:
         RequestError: Says what is there, and in what it differs.
@@ -53,8 +54,8 @@ def refuse_other_results(folder: Path, settings: Mapping[str, Any]) -> None:
     found, fix = None, "choose another --output-dir"
     if (folder / RECIPE_FILE).is_file():
         found = f"{folder} is the folder of a run"
-    elif (metrics := place_of_test(folder).metrics).is_file():
-        found, fix = _other_test(folder, metrics, settings), f"{fix}, or delete {folder}"
+    elif (note := note or place_of_test(folder).metrics).is_file():
+        found, fix = _other_test(folder, note, settings), f"{fix}, or delete {folder}"
     elif (folder / REPORT_FILE).is_file():
         found = f"{folder} holds a report of something else"
     if found is not None:
@@ -62,15 +63,15 @@ def refuse_other_results(folder: Path, settings: Mapping[str, Any]) -> None:
         raise RequestError(found, expected, fix)
 
 
-def _other_test(folder: Path, metrics: Path, settings: Mapping[str, Any]) -> str | None:
+def _other_test(folder: Path, note: Path, settings: Mapping[str, Any]) -> str | None:
     """What a test is that was made from something else; None for the same one."""
     unclear = f"{folder} holds a test of which nobody can say what was tested"
     try:
-        noted = read_json(metrics)
+        noted = read_json(note)
     except RequestError as error:
         return f"{unclear}: {error.found}"
     if not isinstance(noted, Mapping):
-        return f"{unclear}: {metrics} is no mapping"
+        return f"{unclear}: {note} is no mapping"
     if (before := noted.get(SETTINGS)) is None:
         return f"{folder} holds a test of {noted.get('model')} by an earlier version, which did not note on what"
     if not (differ := differences(before, settings)):

@@ -373,17 +373,21 @@ def predict(
             pooled = pool_clips(trainer, model, table).vectors if adapt and model.config.standardize else None
         except DivergenceError as error:
             raise DivergenceError(f"the model {checkpoint}: {error.found}", error.expected, error.fix) from error
-    scores = softmax(logits, axis=1)
+    rows = predicted_rows(table, logits)
+    return Tested(rows, None if pooled is None else adapted_rows(model, pooled, rows, table.features["emotion"].names))
+
+
+def predicted_rows(table: datasets.Dataset, logits: np.ndarray) -> list[dict[str, Any]]:
+    """Rows of `predictions.jsonl`, from logits (rows, emotions) float64 in the table's order."""
     names = table.features["emotion"].names
-    rows = [
+    return [
         {
             **row,
             "predicted": names[int(score.argmax())],
             "scores": {name: float(p) for name, p in zip(names, score, strict=True)},
         }
-        for row, score in zip(tested_rows(table), scores, strict=True)
+        for row, score in zip(tested_rows(table), softmax(logits, axis=1), strict=True)
     ]
-    return Tested(rows, None if pooled is None else adapted_rows(model, pooled, rows, names))
 
 
 def tested_rows(table: datasets.Dataset) -> list[dict[str, Any]]:

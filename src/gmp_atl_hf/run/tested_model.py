@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from datasets import Dataset
 
+from ..data.audio import FloatArray
 from ..data.corpora import LeftOut
 from ..protocols.leakage import HeldOut
 
@@ -34,6 +35,37 @@ class Fitted:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+class WaveformScorer(Protocol):
+    """A model that scores waveforms, which need not be those of files."""
+
+    @property
+    def most(self) -> int | None:
+        """Most samples, at 16 kHz, that it takes at once; None for no limit."""
+        ...
+
+    @property
+    def sampling_rate(self) -> int:
+        """Samples per second that it wants; waveforms come to it at 16 kHz nevertheless."""
+        ...
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether its feature extractor brings every recording to the same level."""
+        ...
+
+    def batches(self, lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+        """Rows that are scored together, as `predict` would; `lengths` are their samples at 16 kHz."""
+        ...
+
+    def prepare(self, waveforms: Sequence[FloatArray]) -> Any:
+        """Make a batch of (samples,) float32 waveforms at 16 kHz; may run in another thread than `outputs`."""
+        ...
+
+    def outputs(self, batch: Any, names: Sequence[str]) -> FloatArray:
+        """(clips, outputs) float32 of a prepared batch; `names` are the clips', for messages."""
+        ...
+
+
 class TestedModel(Protocol):
     """A model that has been loaded, and refused if it cannot be tested."""
 
@@ -58,6 +90,14 @@ class TestedModel(Protocol):
 
     def predict(self, fitted: Fitted, batch_size: int, held_out: HeldOut) -> list[Row]:
         """Answer for every row, in the table's order."""
+        ...
+
+    def scorer(self, fitted: Fitted) -> WaveformScorer:
+        """Load what scores waveforms; those of the table's recordings get the outputs of `predict`."""
+        ...
+
+    def rows(self, fitted: Fitted, outputs: FloatArray) -> list[Row]:
+        """Rows of predictions, from what the scorer gave for every row, (rows, outputs), in the table's order."""
         ...
 
     def notes(self, fitted: Fitted, rows: Sequence[Row]) -> list[str]:
