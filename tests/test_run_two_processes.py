@@ -162,11 +162,14 @@ def test_two_processes_learn_of_a_teacher_as_one_does(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.two_processes
-def test_two_processes_stress_a_model_as_one_does(tmp_path: Path) -> None:
+def test_two_processes_test_and_stress_a_model_as_one_does(tmp_path: Path) -> None:
     corpus = {"name": "folder", "root": str(write_corpus(tmp_path / "corpus")), "speaker": SPEAKER_PATTERN}
     model = make_foreign("hubert", tmp_path / "someones", EMOTIONS)
     alone = stress_model(model, corpus, conditions=["white-0", "silence"])
-    words = ["stress", str(model), "--corpus", "folder", "--root", corpus["root"], "--conditions", "white-0,silence"]
-    status, said, complained = launch(*words, "--options", f"speaker={SPEAKER_PATTERN}", "--json")
+    words = [str(model), "--corpus", "folder", "--root", corpus["root"], "--options", f"speaker={SPEAKER_PATTERN}", "--json"]
+    status, said, complained = launch("stress", *words, "--conditions", "white-0,silence", told=False)
     assert status == 0, complained
     assert json.loads(said)["conditions"] == alone["conditions"]
+    status, said, complained = launch("evaluate", *words, told=False)
+    assert status == 0, complained
+    assert json.loads(said)["variants"]["model"]["uar"]["pooled"] == alone["conditions"][0]["uar"], "said once"

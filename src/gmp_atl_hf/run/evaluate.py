@@ -26,6 +26,7 @@ from ..run_folder.layout import METRICS_FILE, MODEL, PREDICTIONS_FILE
 from .any_model import AnyModel
 from .evaluation_folder import SETTINGS, place_of_test, refuse_other_results, settings_of_test
 from .own_model import OwnModel
+from .processes import join_processes
 from .same_recordings import KnownRecordings
 from .steps import write_left_out
 from .tested_model import Fitted, TestedModel, keep
@@ -135,6 +136,7 @@ def prepare_test(
 
     Arguments and errors are those of `evaluate_model`.
     """
+    join_processes()
     tested = _open(model, labels, dimensions)
     with PartialState().main_process_first():
         found = read_corpora([dict(corpus)], labels=tested.corpus_labels)

@@ -23,7 +23,6 @@ from ..files import json_of, write_known
 from ..numerics import deterministic
 from ..run.evaluate import PreparedTest, prepare_test
 from ..run.evaluation_folder import SETTINGS, refuse_other_results, settings_of_test
-from ..run.processes import join_processes
 from ..run.tested_model import WaveformScorer
 from ..threads import prefetch
 from .conditions import Condition, choose_conditions
@@ -90,7 +89,6 @@ def stress_model(
     settings = settings_of_test(model, corpus, **how, conditions=named, seed=seed)
     if output_dir is not None:
         refuse_other_results(Path(output_dir), settings, Path(output_dir) / STRESS_FILE)
-    join_processes()
     skipped = {condition.name: reason for condition in chosen if (reason := condition.missing()) is not None}
     _refuse_nothing(chosen, skipped)  # before a model and a corpus are read
     ready = prepare_test(model, corpus, **how)
