@@ -232,6 +232,12 @@ def test_two_channels_may_come_sample_by_sample(classifier: SpeechEmotionClassif
     assert_same(list(classifier.stream(cut(STEREO[:5_000], 1), RATE, WINDOW, HOP)), expected)
 
 
+def test_one_channel_may_come_in_any_layout(classifier: SpeechEmotionClassifier):
+    chunks = [speech()[:1, None], speech()[None, 1:3], speech()[3:5, None], speech()[None, 5:999], speech()[999:]]
+    expected = score(classifier, (RATE, speech()), WINDOW, HOP).windows
+    assert_same(list(classifier.stream(chunks, RATE, WINDOW, HOP)), expected)
+
+
 def test_empty_chunks_of_any_shape_are_nothing(classifier: SpeechEmotionClassifier):
     live = classifier.stream(sampling_rate=RATE, window=0.3, hop=0.1)
     for empty in (np.zeros(0, np.int16), np.zeros((0, 2), np.float32), torch.zeros(1, 0), []):
@@ -320,11 +326,11 @@ def test_a_refused_chunk_does_not_settle_the_channels(classifier: SpeechEmotionC
 @pytest.mark.parametrize(
     ("first", "then", "message"),
     [
-        ((10,), (10, 2), r"\(10, 2\); those before it were taken for \(samples,\) with 1 channel"),
-        ((10, 2), (10,), r"\(10,\); those before it were taken for \(samples, channels\) with 2 channels"),
-        ((10, 2), (2, 10), r"\(2, 10\); those before it were taken for \(samples, channels\) with 2 channels"),
-        ((2, 10), (10, 2), r"\(10, 2\); those before it were taken for \(channels, samples\) with 2 channels"),
-        ((2, 1), (2, 10), r"\(2, 10\); those before it were taken for \(samples, channels\) with 1 channel\n"),
+        ((10,), (10, 2), r"\(10, 2\); those before it were taken for one channel\n"),
+        ((10, 2), (10,), r"\(10,\); those before it were taken for two, as \(samples, channels\)\n"),
+        ((10, 2), (2, 10), r"\(2, 10\); those before it were taken for two, as \(samples, channels\)\n"),
+        ((2, 10), (10, 2), r"\(10, 2\); those before it were taken for two, as \(channels, samples\)\n"),
+        ((2, 1), (2, 10), r"\(2, 10\); those before it were taken for one channel\n"),
     ],
 )
 def test_channels_do_not_change(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import RequestError, counted
+from ..errors import RequestError
 from .arrays import MOST_CHANNELS, FloatArray, Mixer, as_float, checked_rate
 from .audio_stream import Resampler
 
@@ -47,7 +47,7 @@ class LiveAudio:
             raise RequestError(
                 f"{name} is of type {type(chunk).__name__}",
                 "an array or tensor of samples",
-                "numpy.frombuffer(chunk, 'int16') for bytes of 16-bit samples; of (sampling_rate, array) the array alone",
+                "numpy.frombuffer(chunk, 'int16') for bytes of 16-bit samples; the array alone of (rate, array)",
             )
         samples = as_float(name, chunk)
         if samples.size == 0 and samples.ndim in (1, 2):
@@ -74,38 +74,27 @@ class LiveAudio:
         self._mixer.refuse_cancelled()
 
     def _channels_last(self, name: str, samples: FloatArray) -> tuple[FloatArray, int | None]:
-        """Give a chunk as (samples, channels), and which axis its channels were, None where nothing tells."""
-        axis = self._channel_axis
+        """Give a chunk as (samples, channels), and the axis of two channels, which is that of all chunks to come."""
+        shape, axis = samples.shape, self._channel_axis
         if samples.ndim == 1:
-            return self._checked(name, samples.shape, samples[:, np.newaxis]), axis
-        if samples.ndim != 2:
-            raise _no_shape(name, samples.shape)
-        if axis is None:
-            rows, columns = samples.shape
-            channels_first = rows < columns and (columns > MOST_CHANNELS or rows == self._channels)
-            axis = 0 if channels_first else 1
-        last = self._checked(name, samples.shape, samples.T if axis == 0 else samples)
-        return last, None if samples.size == 1 else axis
-
-    def _checked(self, name: str, shape: tuple[int, ...], samples: FloatArray) -> FloatArray:
-        """Refuse other channels than before."""
-        channels = samples.shape[1]
-        if self._channels is None and channels > MOST_CHANNELS:
-            raise _no_shape(name, shape)
-        if self._channels is not None and channels != self._channels:
-            axis, before = self._channel_axis, counted(self._channels, "channel")
-            order = "(samples,)" if axis is None else ("(channels, samples)", "(samples, channels)")[axis]
+            samples = samples[:, np.newaxis]
+        elif samples.ndim != 2 or min(shape) > MOST_CHANNELS:
             raise RequestError(
-                f"{name} has the shape {shape}; those before it were taken for {order} with {before}",
+                f"{name} has the shape {shape}",
+                "(samples,), or with one or two channels: (samples, channels) or (channels, samples)",
+                "mix more channels before: chunk.mean(axis); several calls need a stream each",
+            )
+        else:
+            if axis is None:
+                channels_first = shape[0] < shape[1] and (shape[1] > MOST_CHANNELS or self._channels == 1)
+                axis = 0 if channels_first else 1
+            samples = samples.T if axis == 0 else samples
+        if self._channels is not None and samples.shape[1] != self._channels:
+            two = "two, as (channels, samples)" if axis == 0 else "two, as (samples, channels)"
+            raise RequestError(
+                f"{name} has the shape {shape}; those before it were taken for "
+                f"{'one channel' if self._channels == 1 else two}",
                 "chunks with as many channels, in the same order of axes",
                 "give all chunks alike, the first with more than two samples; another call needs another stream",
             )
-        return samples
-
-
-def _no_shape(name: str, shape: tuple[int, ...]) -> RequestError:
-    return RequestError(
-        f"{name} has the shape {shape}",
-        "(samples,), or with one or two channels: (samples, channels) or (channels, samples)",
-        "mix more channels before: chunk.mean(axis); several calls need a stream each",
-    )
+        return samples, None if samples.shape[1] == 1 else axis
