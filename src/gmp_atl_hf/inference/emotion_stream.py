@@ -68,7 +68,8 @@ class EmotionStream:
                 overwritten afterwards.
 
         Returns:
-            The windows that it completes, mostly none. At other rates than 16 kHz resampling needs up to 0.12 s more.
+            The windows that it completes, mostly none. At other rates than 16 kHz they are late: by 0.12 s at 8 kHz, by
+            less above.
 
         Raises:
             RequestError: It is no such array or has a sample that is no finite number (then it counts as not given);
