@@ -31,9 +31,10 @@ _CANCELLED = 1e-3
 _ENERGY_BLOCK = 1 << 16
 
 # More rows beside the samples than stereo has are several recordings in one array: averaged, they would be one.
-_MOST_CHANNELS = 2
+MOST_CHANNELS = 2
 # Resampling multiplies what is in memory by up to 16 between these; a header that says 1 Hz would multiply by 16,000.
 _RATES = (1_000, 1_000_000)
+_CORRECT_RATE = "correct the rate, in a file's header for example with: sox -r 16000 INPUT OUTPUT.wav"
 
 
 def is_numbers(source: object) -> bool:
@@ -74,23 +75,23 @@ def mono_array(name: str, source: Any) -> tuple[FloatArray, int] | None:
             decoded = source.get_all_samples()
         except RuntimeError as error:
             raise RequestError(f"{name} cannot be decoded ({error})", "a complete audio file", REPLACE) from error
-        samples = np.atleast_2d(_as_float(name, decoded.data)).T  # channels first, whatever their number
+        samples = np.atleast_2d(as_float(name, decoded.data)).T  # channels first, whatever their number
         return _mix_whole(name, samples), checked_rate(name, decoded.sample_rate)
     found = array_and_rate(source)
     if found is None:
         return None
     rate = checked_rate(name, found[1])
-    return _mix_whole(name, _channels_last(name, _as_float(name, found[0]))), rate
+    return _mix_whole(name, _channels_last(name, as_float(name, found[0]))), rate
 
 
-def checked_rate(name: str, rate: Any) -> int:
-    """Give a sampling rate in Hz as a whole number, or refuse one that no recording of speech has."""
+def checked_rate(name: str, rate: Any, fix: str = _CORRECT_RATE) -> int:
+    """Give a sampling rate in Hz as a whole number, or refuse one that no recording of speech has, with the fix."""
     number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
     if not number or not _RATES[0] <= rate <= _RATES[1] or int(rate) != rate:
         raise RequestError(
             f"{name} says that its sampling rate is {rate!r:.60}",
             f"a whole number of Hz from {_RATES[0]:,} to {_RATES[1]:,}",
-            "correct the rate, in a file's header for example with: sox -r 16000 INPUT OUTPUT.wav",
+            fix,
         )
     return int(rate)
 
@@ -158,7 +159,7 @@ def _channels_last(name: str, array: FloatArray) -> FloatArray:
     """Give an array as (samples, channels): the longer axis is time, the other one is mono or stereo."""
     if array.ndim == 1:
         return array[:, np.newaxis]
-    if array.ndim == 2 and min(array.shape) <= _MOST_CHANNELS:
+    if array.ndim == 2 and min(array.shape) <= MOST_CHANNELS:
         return array if array.shape[0] >= array.shape[1] else array.T
     raise RequestError(
         f"{name} has the shape {array.shape}",
@@ -167,7 +168,7 @@ def _channels_last(name: str, array: FloatArray) -> FloatArray:
     )
 
 
-def _as_float(name: str, array: Any) -> FloatArray:
+def as_float(name: str, array: Any) -> FloatArray:
     """Turn numbers of any accepted type, whatever holds them, into float32 from -1 to 1; the shape stays."""
     try:
         if hasattr(array, "detach"):  # a tensor, perhaps on another device, with a gradient or in bfloat16

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,8 @@ from ..modeling.frames_gmp_atl import receptive_field
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from ..threads import prefetch, torch_threads
 from .devices import default_batch_seconds, resolve_device, resolve_precision
-from .predictions import Prediction, WindowScores
+from .emotion_stream import EmotionStream
+from .predictions import NO_NUMBERS, Prediction, WindowScores
 from .reader import Reader, ReadState, Segment
 from .scorers import make_scorer
 from .sources import Inputs, Item, expand_inputs, identity_of
@@ -47,9 +48,6 @@ of a whole hour means little, and attention over an hour needs more memory than 
 
 BATCHES_PER_THREAD = 4
 """Batches that a thread of the CPU gets at least, if there is a second of audio for each."""
-
-
-NO_NUMBERS = "scores are no finite numbers, so it is damaged, or its training or this precision has failed"
 
 
 class SpeechEmotionClassifier:
@@ -187,16 +185,78 @@ class SpeechEmotionClassifier:
         speaker: SpeakerStatistics | None = None,
     ) -> list[Prediction]:
         """Score recordings that are already listed, see `expand_inputs`; otherwise as calling the classifier."""
-        score, clips = self._scorer.score, None
-        if speaker is not None:
-            refuse_no_statistics(speaker)
-            refuse_without_statistics(self.model)
-            speaker.refuse_other_model(self.fingerprint)
-            statistics, clips = speaker.tensor().to(self.device), speaker.clips
-            score = partial(score, speaker_statistics=statistics)
-        states = self._work(score, inputs, window, hop, progress)
+        states = self._work(self._score_of(speaker), inputs, window, hop, progress)
         found = [self._prediction(item, state) for item, state in zip(inputs, states, strict=True)]
+        clips = None if speaker is None else speaker.clips
         return [one if one.error else replace(one, speaker_clips=clips) for one in found]
+
+    @overload
+    def stream(
+        self,
+        chunks: None = None,
+        sampling_rate: int | None = None,
+        window: float = 5.0,
+        hop: float | None = None,
+        speaker: SpeakerStatistics | None = None,
+    ) -> EmotionStream: ...
+
+    @overload
+    def stream(
+        self,
+        chunks: Iterable[Any],
+        sampling_rate: int | None = None,
+        window: float = 5.0,
+        hop: float | None = None,
+        speaker: SpeakerStatistics | None = None,
+    ) -> Iterator[WindowScores]: ...
+
+    def stream(
+        self,
+        chunks: Iterable[Any] | None = None,
+        sampling_rate: int | None = None,
+        window: float = 5.0,
+        hop: float | None = None,
+        speaker: SpeakerStatistics | None = None,
+    ) -> EmotionStream | Iterator[WindowScores]:
+        """Score live audio, window by window, each as soon as it is complete.
+
+        Args:
+            chunks: Arrays or tensors of one recording as they come, see `EmotionStream.feed`; None to feed them.
+            sampling_rate: Samples per second of the chunks, in Hz; it has to be given.
+            window: Seconds of each window; windows and scores are those of calling the classifier on the whole.
+            hop: Seconds from window to window; None for `window`.
+            speaker: As for calling the classifier.
+
+        Returns:
+            An iterator over the scores of the windows; without chunks, an object with `feed(chunk)` and `finish()`.
+
+        Raises:
+            RequestError: An argument is wrong; of a chunk, when it comes.
+
+        Example:
+            >>> for one in classifier.stream(microphone, 44_100, window=5, hop=1):  # doctest: +SKIP
+            ...     print(f"{one.end:.1f} s: {one.label}")
+        """
+        windowing = SlidingWindow.from_seconds(window, hop, self.shortest, self.most)
+        score, prepare = self._score_of(speaker), self._scorer.prepare
+        live = EmotionStream(
+            lambda waveforms: score(prepare(waveforms)),
+            self.labels,
+            sampling_rate,
+            windowing,
+            self.shortest,
+            self.batch_seconds,
+        )
+        return live if chunks is None else live.over(chunks)
+
+    def _score_of(self, speaker: SpeakerStatistics | None) -> Callable[[Any], Tensor]:
+        """What scores a batch, adapted to a speaker if there is one."""
+        if speaker is None:
+            return self._scorer.score
+        refuse_no_statistics(speaker)
+        refuse_without_statistics(self.model)
+        speaker.refuse_other_model(self.fingerprint)
+        return partial(self._scorer.score, speaker_statistics=speaker.tensor().to(self.device))
 
     def adapt(
         self, recordings: Inputs, window: float | None = None, hop: float | None = None, progress: bool = False

@@ -19,7 +19,8 @@ from ..data.audio_stream import read_blocks
 from ..errors import RequestError
 from ..modeling.families_gmp_atl import longest_samples
 from ..modeling.frames_gmp_atl import receptive_field
-from .classifier import LONGEST_SECONDS, NO_NUMBERS
+from .classifier import LONGEST_SECONDS
+from .predictions import NO_NUMBERS
 from .sources import is_one
 from .windows import SlidingWindow, coverage_weights, cut_windows
 

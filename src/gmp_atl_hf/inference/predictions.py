@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+NO_NUMBERS = "scores are no finite numbers, so it is damaged, or its training or this precision has failed"
+"""What is wrong with a model whose scores are not finite."""
+
 
 @dataclass(frozen=True)
 class WindowScores:

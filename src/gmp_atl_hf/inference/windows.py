@@ -92,30 +92,58 @@ class Chunk:
         return self.samples[span[0] - self.start : span[1] - self.start]
 
 
-def cut_windows(blocks: Iterable[FloatArray], windowing: SlidingWindow) -> Iterator[Chunk]:
-    """Cut a recording that arrives in (samples,) float32 blocks, holding no more of it than a block and a window.
+class WindowCutter:
+    """Cuts a recording that arrives in blocks, holding no more of it than a block, a window and a hop.
 
     Every window has its full length: what would be a short one at the end is shifted back until it ends with the
-    recording. A recording that is shorter than a window is one window. There is a chunk for each block that completes
-    windows, and one for the shifted window at the end.
+    recording. A recording that is shorter than a window is one window.
     """
-    held = np.empty(0, dtype=np.float32)
-    start = total = upcoming = 0
-    for block in blocks:
-        held = np.concatenate([held, block])
-        total += len(block)
+
+    def __init__(self, windowing: SlidingWindow) -> None:
+        self.windowing = windowing
+        # Joined only where a window is complete: blocks may be single samples.
+        self._held: list[FloatArray] = []
+        self._start = self._total = self._upcoming = 0
+
+    def push(self, block: FloatArray) -> Chunk | None:
+        """Take the next (samples,) float32; what has the windows that it completes, None if there is none."""
+        size = self.windowing.size
+        if len(block):
+            self._held.append(block)
+            self._total += len(block)
         spans = []
-        while upcoming + windowing.size <= total:
-            spans.append((upcoming, upcoming + windowing.size))
-            upcoming += windowing.hop
-        if spans:
-            yield Chunk(held, start, spans)
+        while self._upcoming + size <= self._total:
+            spans.append((self._upcoming, self._upcoming + size))
+            self._upcoming += self.windowing.hop
+        if not spans:
+            return None
+        chunk = Chunk(np.concatenate(self._held), self._start, spans)
         # The end of the recording may be anywhere from here on, and its window reaches back by a full length.
-        keep = max(start, min(upcoming, total - windowing.size))
-        held, start = held[keep - start :], keep
-    covered_to = upcoming - windowing.hop + windowing.size if upcoming else 0
-    if covered_to < total:
-        yield Chunk(held, start, [(max(0, total - windowing.size), total)])
+        keep = max(self._start, min(self._upcoming, self._total - size))
+        self._held = [chunk.samples[keep - self._start :].copy()]  # a view would keep all of a long block
+        self._start = keep
+        return chunk
+
+    def finish(self) -> Chunk | None:
+        """What has the shifted window at the end of the recording; None if those before it reach there."""
+        covered_to = self._upcoming - self.windowing.hop + self.windowing.size if self._upcoming else 0
+        if covered_to >= self._total:
+            return None
+        span = (max(0, self._total - self.windowing.size), self._total)
+        return Chunk(np.concatenate(self._held), self._start, [span])
+
+
+def cut_windows(blocks: Iterable[FloatArray], windowing: SlidingWindow) -> Iterator[Chunk]:
+    """Cut a recording that arrives in (samples,) float32 blocks, see `WindowCutter`.
+
+    There is a chunk for each block that completes windows, and one for the shifted window at the end.
+    """
+    cutter = WindowCutter(windowing)
+    for block in blocks:
+        if (chunk := cutter.push(block)) is not None:
+            yield chunk
+    if (chunk := cutter.finish()) is not None:
+        yield chunk
 
 
 def coverage_weights(spans: Sequence[Span]) -> npt.NDArray[np.float64]:
