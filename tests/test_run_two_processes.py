@@ -166,10 +166,14 @@ def test_two_processes_test_and_stress_a_model_as_one_does(tmp_path: Path) -> No
     corpus = {"name": "folder", "root": str(write_corpus(tmp_path / "corpus")), "speaker": SPEAKER_PATTERN}
     model = make_foreign("hubert", tmp_path / "someones", EMOTIONS)
     alone = stress_model(model, corpus, conditions=["white-0", "silence"])
-    words = [str(model), "--corpus", "folder", "--root", corpus["root"], "--options", f"speaker={SPEAKER_PATTERN}", "--json"]
+    words = [str(model), "--corpus", "folder", "--root", corpus["root"], "--json"]
+    words += ["--options", f"speaker={SPEAKER_PATTERN}"]
     status, said, complained = launch("stress", *words, "--conditions", "white-0,silence", told=False)
     assert status == 0, complained
-    assert json.loads(said)["conditions"] == alone["conditions"]
+    for ours, expected in zip(json.loads(said)["conditions"], alone["conditions"], strict=True):
+        # Clips come in other batches, which may change the last digits of a score.
+        assert ours.pop("score_change") == pytest.approx(expected.pop("score_change"), rel=1e-5)
+        assert ours == expected
     status, said, complained = launch("evaluate", *words, told=False)
     assert status == 0, complained
     assert json.loads(said)["variants"]["model"]["uar"]["pooled"] == alone["conditions"][0]["uar"], "said once"
