@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -27,9 +27,10 @@ from ..modeling.frames_gmp_atl import receptive_field
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from ..threads import prefetch, torch_threads
 from .devices import default_batch_seconds, resolve_device, resolve_precision
+from .eval_mode import in_eval_mode
 from .predictions import Prediction, WindowScores
 from .reader import Reader, ReadState, Segment
-from .scorers import make_scorer
+from .scorers import Scorer, make_scorer
 from .sources import Inputs, Item, expand_inputs, identity_of
 from .speakers import (
     SpeakerStatistics,
@@ -38,8 +39,10 @@ from .speakers import (
     refuse_without_statistics,
     statistics_of,
     warn_without_emotions,
+    weights_fingerprint,
 )
-from .windows import SlidingWindow, coverage_weights
+from .weights_state import WeightsState
+from .windows import SlidingWindow, coverage_weights, refuse_no_seconds
 
 LONGEST_SECONDS = 60.0
 """Recordings longer than this are scored in windows of it unless other windows are given. Our choice: one emotion
@@ -62,7 +65,8 @@ class SpeechEmotionClassifier:
     recording's scores do not depend on the recordings beside it, in float32 and int8 to 1e-4.
 
     Args:
-        model: The emotion model.
+        model: The emotion model; it may be trained on, or given other weights, between two calls: each call scores with
+            those that it has then, in eval mode, and leaves it in the mode that it was in.
         feature_extractor: The checkpoint's `Wav2Vec2FeatureExtractor`.
         device: Where to compute; None for where the model is.
         batch_seconds: Most seconds of audio per batch, padding included; None for what suits the device,
@@ -98,18 +102,19 @@ class SpeechEmotionClassifier:
         self.precision = resolve_precision(precision, self.device)
         if batch_seconds is None:
             batch_seconds = default_batch_seconds(model.config, self.device)
-        if not batch_seconds > 0:
-            raise RequestError(f"batch_seconds is {batch_seconds}", "seconds, above 0", "leave it out")
+        refuse_no_seconds("batch_seconds", batch_seconds)
         self.batch_seconds = batch_seconds
         # A clip needs one frame; 400 samples at least, as in training, see `read_clip`.
         self.shortest = max(MINIMUM_SAMPLES, receptive_field(model.config.conv_kernel, model.config.conv_stride))
         self.most = longest_samples(model.config)
+        if longest_seconds is not None:
+            refuse_no_seconds("longest_seconds", longest_seconds, self.shortest)
         if self.most is not None:
             longest_seconds = min(longest_seconds or math.inf, self.most / SAMPLING_RATE)
         self.longest = SlidingWindow.from_seconds(longest_seconds, shortest=self.shortest)
-        self.model: HubertForGMPATL = model.to(self.device).eval()  # type: ignore[arg-type]
+        self.model: HubertForGMPATL = model.to(self.device)  # type: ignore[arg-type]
         self.feature_extractor = feature_extractor
-        self._scorer = make_scorer(self.model, feature_extractor, self.precision)
+        self._make_ready()
 
     @classmethod
     def from_pretrained(
@@ -140,6 +145,21 @@ class SpeechEmotionClassifier:
         model = load_emotion_model(os.fspath(model_id_or_folder))
         extractor = load_feature_extractor(os.fspath(model_id_or_folder))
         return cls(model, extractor, chosen, batch_seconds, precision, longest_seconds)
+
+    def _make_ready(self) -> None:
+        """Make what scores with the weights that the model has now, and where it is now."""
+        weights = WeightsState(self.model)
+        self.device = self.model.device
+        self._ready = make_scorer(self.model, self.feature_extractor, resolve_precision(self.precision, self.device))
+        self._fingerprints: dict[tuple[Any, ...], str] = {}
+        self._weights = weights  # last: another thread may ask whether they are still the same
+
+    @property
+    def _scorer(self) -> Scorer:
+        """What scores with the model as it is now; asked for once in a call, since looking costs something."""
+        if not self._weights.is_of(self.model):
+            self._make_ready()
+        return self._ready
 
     @property
     def labels(self) -> list[str]:
@@ -191,7 +211,7 @@ class SpeechEmotionClassifier:
         if speaker is not None:
             refuse_no_statistics(speaker)
             refuse_without_statistics(self.model)
-            speaker.refuse_other_model(self.fingerprint)
+            speaker.refuse_other_model(self.fingerprint, self._weights_fingerprint())
             statistics, clips = speaker.tensor().to(self.device), speaker.clips
             score = partial(score, speaker_statistics=statistics)
         states = self._work(score, inputs, window, hop, progress)
@@ -291,17 +311,26 @@ class SpeechEmotionClassifier:
             pooled, statistics = self._on_device(np.stack(vectors)), None
             if not unknown:
                 statistics = statistics_of(self.model, pooled, torch.ones(1, len(vectors), dtype=torch.bool))[0]
-            with torch.inference_mode():
+            with torch.inference_mode(), in_eval_mode(self.model):
                 logits = self.model.score(pooled, speaker_statistics=statistics)[0]["logits"]
             scores = iter(torch.softmax(logits.float(), dim=-1).cpu().numpy().astype(np.float64))
             for state in states:
                 state.scores = list(islice(scores, len(state.scores)))
         return None if unknown else len(vectors)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """What statistics of a speaker say whose they are by."""
-        return fingerprint(self.model)
+        """What statistics of a speaker say whose they are by; that of the model as it is now."""
+        return fingerprint(self.model, self.feature_extractor, self._weights_fingerprint())
+
+    def _weights_fingerprint(self) -> str:
+        """Hashing all weights takes time: once until they change."""
+        if not self._weights.is_of(self.model):
+            self._make_ready()
+        about = (*self.labels, self.model.config.logit_temperature)
+        if about not in self._fingerprints:
+            self._fingerprints[about] = weights_fingerprint(self.model)
+        return self._fingerprints[about]
 
     def _on_device(self, pooled: npt.NDArray[np.float64]) -> Tensor:
         return torch.from_numpy(pooled).to(self.device, torch.float32)
@@ -331,7 +360,7 @@ class SpeechEmotionClassifier:
 
     def _compute_all(self, compute: Callable[[Any], Tensor], reader: Reader, bar: Any) -> None:
         """Batches are read while others are computed; on a CPU several at once, if there are several."""
-        scorer, seconds, total = self._scorer, self.batch_seconds, bar.total
+        scorer, seconds, total = self._ready, self.batch_seconds, bar.total
         if scorer.side_by_side and (threads := torch_threads()) > 1:
             # In fewer batches than that, one thread would end long before another.
             seconds = min(seconds, max(1.0, total / (BATCHES_PER_THREAD * threads)))

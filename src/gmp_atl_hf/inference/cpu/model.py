@@ -27,9 +27,9 @@ from .positional_conv import PositionalConvolution
 class PackedModel:
     """An emotion model, in eval mode on the CPU in float32, made ready for a CPU.
 
-    Weights that are computed from its own (those of the convolutions and of int8) are made once: make another
-    `PackedModel` when the model changes. With `int8` the encoder's products are computed in int8; attention, norms, the
-    first convolution and the emotion head stay float32.
+    Weights that are computed from its own (those of the convolutions and of int8) are made once: another `PackedModel`
+    has to be made when the model changes, as `SpeechEmotionClassifier` does. With `int8` the encoder's products are
+    computed in int8; attention, norms, the first convolution and the emotion head stay float32.
 
     Raises:
         RequestError: int8 on a machine without it, or of a model with adapters beside its layers.
