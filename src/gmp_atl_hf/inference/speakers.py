@@ -56,7 +56,17 @@ class SpeakerStatistics:
     model: str
 
     def save(self, file: str | os.PathLike[str]) -> None:
-        """Write them as safetensors: `mean` and `deviation`, which the ONNX file takes too, the rest as metadata."""
+        """Write them as safetensors: `mean` and `deviation`, which the ONNX file takes too, the rest as metadata.
+
+        Raises:
+            RequestError: `file` is a folder.
+        """
+        if Path(file).is_dir():
+            raise RequestError(
+                f"{os.fspath(file)} is a folder",
+                "a file to write to",
+                f"give a name in it: {Path(file) / 'speaker.safetensors'}",
+            )
         about = {"kind": _KIND, "clips": str(self.clips), "model": self.model}
         write_whole(Path(file), save({"mean": self.mean, "deviation": self.deviation}, about))
 
@@ -71,7 +81,7 @@ class SpeakerStatistics:
             with safe_open(os.fspath(file), "np") as content:
                 about = content.metadata() or {}
                 if about.get("kind") != _KIND:
-                    raise KeyError("kind")
+                    raise ValueError(f"it is of another kind: {about.get('kind') or 'tensors that say nothing of it'}")
                 mean, deviation = content.get_tensor("mean"), content.get_tensor("deviation")
                 return cls(int(about["clips"]), mean, deviation, about["model"])
         except (OSError, KeyError, ValueError, SafetensorError) as error:
