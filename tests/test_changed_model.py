@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import pickle
 import threading
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from audio_files import RATE, tone
 from classifiers import make_classifier, score, values
-from gmp_atl_hf import HubertForGMPATL, SpeakerStatistics, SpeechEmotionClassifier
+from gmp_atl_hf import GMPATLConfig, HubertForGMPATL, SpeakerStatistics, SpeechEmotionClassifier
 from gmp_atl_hf.checkpoints import default_feature_extractor
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.inference.eval_mode import in_eval_mode
-from gmp_atl_hf.inference.speakers import weights_fingerprint
+from gmp_atl_hf.inference.speakers import COMPUTING_FIELDS, weights_fingerprint
 from gmp_atl_hf.inference.weights_state import WeightsState
 from models import build
 
@@ -104,6 +109,11 @@ def test_a_copy_of_a_classifier_stands_for_itself() -> None:
     np.testing.assert_array_equal(values(score(twin, CLIP)), values(score(classifier_of(twin.model), CLIP)))
 
 
+def test_a_classifier_that_is_pickled_says_what_to_do_in_another_process() -> None:
+    with pytest.raises(RequestError, match="cannot be pickled.*\n.*\n.*from_pretrained"):
+        pickle.dumps(make())
+
+
 def test_int8_is_refused_in_a_sentence_where_the_model_was_made_half_precise() -> None:
     model = build(HubertForGMPATL).to(torch.bfloat16)
     with pytest.raises(RequestError, match="models in bfloat16 on cpu\n.*\n.*float32"):
@@ -126,6 +136,14 @@ def test_looking_for_changes_takes_a_small_part_of_the_time_of_a_short_clip() ->
     assert fastest(lambda: weights.is_of(classifier.model)) < 0.1 * fastest(
         lambda: score(classifier, (RATE, tone(48_000)))
     )
+
+
+@pytest.mark.parametrize("name", ["batch_seconds", "longest_seconds"])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "60", True])
+def test_a_number_of_seconds_that_is_none_is_refused_under_its_own_name(name: str, value: Any) -> None:
+    with pytest.raises(RequestError, match=f"^{name} is {value!r}\n") as raised:
+        make_classifier(**{name: value})
+    assert raised.value.fix == "leave it out"
 
 
 # Training mode
@@ -230,9 +248,43 @@ def test_statistics_are_refused_where_clips_are_normalised_otherwise() -> None:
 def test_statistics_of_an_earlier_version_are_taken_by_the_model_whose_they_are() -> None:
     classifier = make(standardize=True)
     now = classifier.adapt(CLIPS)
+    # As it was computed then.
+    config, digest = classifier.model.config, hashlib.sha256()
+    digest.update(json.dumps([config.emotions, config.logit_temperature]).encode())
+    for name, tensor in sorted(classifier.model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    assert weights_fingerprint(classifier.model) == digest.hexdigest()
     earlier = SpeakerStatistics(now.clips, now.mean, now.deviation, weights_fingerprint(classifier.model))
     assert earlier.model != now.model
     assert score_with(classifier, earlier) == score_with(classifier, now)
+
+
+def test_every_field_of_ours_is_known_to_change_scores_or_not() -> None:
+    """A new one has to be put into one of the two, or statistics would be taken by a model that scores otherwise."""
+    of_training = {"layerdrop", "am_softmax_margin", "emotion_weight", "frame_scales", "frame_head", "frame_targets"}
+    of_training |= {"frame_weight", "seen_speakers", "speaker_normalization"}
+    in_the_weights = {"logit_temperature", "id2label", "label2id"}  # with which they are hashed
+    own = {name for name in GMPATLConfig.__annotations__ if not name.startswith(("_", "model_type", "keys_"))}
+    assert own - of_training - in_the_weights == own & set(COMPUTING_FIELDS)
+
+
+@pytest.mark.parametrize("what", ["tensors", "words", "nothing"])
+def test_files_that_hold_no_statistics_are_refused_in_words(tmp_path: Path, what: str) -> None:
+    file = tmp_path / "speaker.safetensors"
+    if what == "tensors":
+        save_file({"mean": torch.zeros(2)}, file)
+    elif what == "words":
+        file.write_text("words")
+    with pytest.raises(RequestError, match="holds no statistics of a speaker") as raised:
+        SpeakerStatistics.load(file)
+    assert "'kind'" not in str(raised.value)
+
+
+def test_statistics_are_not_written_over_a_folder(tmp_path: Path) -> None:
+    speaker = SpeakerStatistics(1, np.zeros(2, np.float32), np.ones(2, np.float32), "x")
+    with pytest.raises(RequestError, match=r"is a folder\n.*\n.*speaker\.safetensors"):
+        speaker.save(tmp_path)
+    speaker.save(tmp_path / "speaker.safetensors")
 
 
 def test_what_is_no_change_of_a_model_keeps_its_statistics() -> None:

@@ -74,7 +74,7 @@ def array_and_rate(source: object) -> tuple[Any, Any] | None:
 
 
 def refuse_rate_last(source: object) -> None:
-    """Refuse, by a `RequestError`, (array, rate), as soundfile and torchaudio read a file: the rate comes first here."""
+    """Refuse, by a `RequestError`, (array, rate), as soundfile and torchaudio give a file: here the rate is first."""
     if not (isinstance(source, tuple) and len(source) == 2 and _is_number(source[1])):
         return
     if is_numbers(source[0]) and not _is_number(source[0]):

@@ -7,6 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -160,6 +161,22 @@ class SpeechEmotionClassifier:
         if not self._weights.is_of(self.model):
             self._make_ready()
         return self._ready
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SpeechEmotionClassifier:
+        """A classifier of its own, with a model of its own."""
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        vars(twin).update(deepcopy(vars(self), memo))
+        return twin
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse to be pickled: PyTorch pickles no model with weight norm, as HuBERT's positions have."""
+        raise RequestError(
+            "a SpeechEmotionClassifier cannot be pickled, nor given to processes that are spawned",
+            "threads, forked processes, or a classifier that each process loads for itself",
+            "call SpeechEmotionClassifier.from_pretrained(FOLDER) in the process; model.save_pretrained(FOLDER) and "
+            "feature_extractor.save_pretrained(FOLDER) make the folder",
+        )
 
     @property
     def labels(self) -> list[str]:
