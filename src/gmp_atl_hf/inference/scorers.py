@@ -120,12 +120,12 @@ def make_scorer(model: HubertForGMPATL, feature_extractor: Any, precision: str) 
     Raises:
         RequestError: int8 is not made for this model.
     """
-    packed = model.device.type == "cpu" and model.dtype == torch.float32 and PackedModel.fits(model.config)
+    packed = model.device.type == "cpu" and model.dtype == torch.float32 and PackedModel.fits(model)
     if packed and precision != "bfloat16":
         return PackedScorer(model, feature_extractor, precision == "int8")
     if precision == "int8":
         family = family_of(model.config.encoder_type)
-        if PackedModel.fits(model.config):
+        if PackedModel.fits(model):
             kind = f"in {str(model.dtype).removeprefix('torch.')} on {model.device}"
             fix = "load it in float32 (dtype=torch.float32 of from_pretrained) on the CPU, or leave the precision out"
         else:
