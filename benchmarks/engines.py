@@ -126,7 +126,7 @@ class EngineClassifier(SpeechEmotionClassifier):
 
     def __init__(self, model: HubertForGMPATL, scorer: EngineScorer, batch_seconds: float) -> None:
         super().__init__(model, scorer.feature_extractor, "cpu", batch_seconds)
-        self._scorer = scorer
+        self._ready = scorer
 
     def predict_paths(self, paths: list[Path]) -> list[Prediction]:
         """Score recordings in their order."""

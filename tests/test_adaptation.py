@@ -95,7 +95,7 @@ def test_statistics_are_exactly_those_computed_by_hand(classifier: SpeechEmotion
 def test_an_adapted_score_is_that_of_vectors_standardised_by_the_speaker(padded: bool) -> None:
     classifier = trained()
     if padded:
-        classifier._scorer = PaddedScorer(classifier.model, classifier.feature_extractor)
+        classifier._ready = PaddedScorer(classifier.model, classifier.feature_extractor)
     speaker = classifier.adapt(CLIPS)
     prediction = classifier(OTHER, speaker=speaker)
     model = classifier.model

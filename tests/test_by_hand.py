@@ -114,7 +114,7 @@ def test_by_hand_one_front_end_cache_serves_all_and_no_optimiser_stays(hand: dic
 # ---- checkpoints by their names --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [*MODEL_CLASSES.values(), gmp.GMPATLConfig])
+@pytest.mark.parametrize("kind", [*MODEL_CLASSES.values(), gmp.GMPATLConfig, gmp.GMPATLModel])
 def test_the_encoder_that_comes_along_is_known_by_its_name(kind: Any) -> None:
     fields = {"frame_scales": {"gmp_layer4_k5": 5}} if kind is gmp.HubertForGMPATLFrameClassification else {}
     loaded = kind.from_pretrained("mini", **fields)
@@ -124,7 +124,17 @@ def test_the_encoder_that_comes_along_is_known_by_its_name(kind: Any) -> None:
         assert loaded.dtype == torch.float32
         stored = load_file(Path(locate("mini"), "model.safetensors"))
         name = "encoder.layers.0.attention.k_proj.weight"
-        assert torch.equal(loaded.hubert.state_dict()[name], stored[name].float())
+        assert torch.equal(getattr(loaded, "hubert", loaded).state_dict()[name], stored[name].float())
+
+
+def test_the_encoder_alone_has_the_states_of_the_encoder_in_a_model_also_by_its_folder() -> None:
+    clip = 0.1 * torch.randn(1, 8_000, generator=torch.Generator().manual_seed(0))
+    within = gmp.HubertForGMPATL.from_pretrained("mini").eval().hubert
+    for place in ("mini", locate("mini")):
+        alone = gmp.GMPATLModel.from_pretrained(place).eval()
+        with torch.inference_mode():
+            assert torch.equal(alone(clip).last_hidden_state, within(clip).last_hidden_state)
+    assert gmp.GMPATLModel.from_pretrained("mini", dtype=torch.float16).dtype == torch.float16
 
 
 def test_a_model_without_emotions_is_no_classifier_also_by_its_name() -> None:
@@ -136,6 +146,7 @@ def test_a_model_without_emotions_is_no_classifier_also_by_its_name() -> None:
     "load",
     [
         gmp.HubertForGMPATL.from_pretrained,
+        gmp.GMPATLModel.from_pretrained,
         gmp.GMPATLConfig.from_pretrained,
         gmp.load_feature_extractor,
         gmp.SpeechEmotionClassifier.from_pretrained,

@@ -85,6 +85,26 @@ def test_damage_to_any_file_of_any_step_is_found_and_named_with_the_fix(finished
         check_files(folder)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "modeling_gmp_atl.py", "usage.json", "config.json"])
+def test_a_model_outside_its_run_is_to_be_copied_again_and_not_deleted(
+    finished: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text("corpus: demo")  # a recipe of one's own makes no run of a folder
+    places = [Path("model"), tmp_path / "kept" / "mine", finished / "model-of-monday"]
+    for place in places:
+        shutil.copytree(finished / "model", place)
+        (place / name).unlink()
+        with pytest.raises(RequestError) as caught:
+            check_files(place)
+        assert str(caught.value.fix).startswith(f"copy or download the folder {place} again")
+        assert "delete" not in str(caught.value)
+    (places[1] / STEP_FILE).unlink()  # as on the Hub
+    if name == "usage.json":
+        with pytest.raises(RequestError, match="fix: copy or download the folder"):
+            check_files(places[1])
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "verb"),
     [

@@ -194,6 +194,9 @@ def test_one_table_of_labels_is_enough_and_replaces_both_of_a_checkpoint(tmp_pat
         {"id2label": {"a": 0, "b": 1}},
         {"id2label": {True: "a", False: "b"}},
         {"label2id": {"a": 0, "b": 0}},
+        {"id2label": ["a", "b"]},
+        {"label2id": ["a", "b"]},
+        {"id2label": "ab"},
     ],
     ids=str,
 )

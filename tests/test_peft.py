@@ -287,6 +287,22 @@ def test_int8_is_not_computed_past_an_adapter_that_is_not_merged() -> None:
         make_scorer(model.get_base_model(), feature_extractor(), "int8")
 
 
+@pytest.mark.filterwarnings("ignore:LoRA adapter added to ConvNd")
+@pytest.mark.parametrize("target", [r".*conv_layers\.\d\.conv", r".*pos_conv_embed\.conv", r".*(q_proj|output_dense)"])
+def test_a_classifier_hears_an_adapter_wherever_it_is_and_whenever_it_was_put_in(target: str) -> None:
+    model: Any = small_model(HubertForGMPATL, initializer_range=0.2).eval()
+    classifier = SpeechEmotionClassifier(model, feature_extractor())
+    clip = np.random.default_rng(0).standard_normal(9_000).astype(np.float32)
+    before = classifier((16_000, clip))
+    peft.get_peft_model(model, peft.LoraConfig(target_modules=target, init_lora_weights=False)).eval()
+    found = classifier((16_000, clip))
+    with torch.inference_mode():
+        values = feature_extractor()(clip, sampling_rate=16_000, return_tensors="pt")["input_values"]
+        wanted = model(values).logits.softmax(-1)[0].tolist()
+    assert list(found.scores.values()) == pytest.approx(wanted, abs=1e-5)
+    assert before.scores != pytest.approx(found.scores, abs=1e-4)
+
+
 def test_adapters_are_not_frozen_with_the_encoder(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="freeze_encoder is true, and the adapters are in the encoder"):
         trainer_for(add_lora(small_model(HubertForGMPATL)), tmp_path, freeze_encoder=True)

@@ -52,6 +52,22 @@ def close(first: Any, second: Any, tolerance: float = 1e-6) -> None:
     np.testing.assert_allclose([row["score"] for row in first], [row["score"] for row in second], atol=tolerance)
 
 
+@pytest.mark.parametrize(
+    ("argument", "fix"),
+    [
+        ("windw", "did you mean `window`"),
+        ("topk", "did you mean `top_k`"),
+        ("hopp", "`hop`"),
+        ("speaker", "leave it out"),
+    ],
+)
+def test_a_misspelt_argument_is_refused_and_the_right_one_named(ours: Any, folder: Path, argument: str, fix: str):
+    for refused in (lambda: ours(tone(), **{argument: 3}), lambda: pipeline(TASK, model=str(folder), **{argument: 3})):
+        with pytest.raises(RequestError, match=f"no argument {argument}") as raised:
+            refused()
+        assert fix in str(raised.value.fix)
+
+
 def test_arrays_give_the_results_of_the_stock_task_with_every_argument(stock: Any, ours: Any):
     clips = [tone(length, pitch=100 * (1 + number)) for number, length in enumerate((8_000, 400, 12_345, 9_000))]
     for options in ({}, {"top_k": 2}, {"top_k": None}, {"top_k": 99}, {"batch_size": 3}, {"function_to_apply": "none"}):

@@ -120,6 +120,18 @@ def test_each_folder_is_a_speaker_to_adapt_to_and_rows_say_so(
     assert capsys.readouterr().out.splitlines()[1].endswith("2 of the speaker")
 
 
+@pytest.mark.parametrize("by", ["parent", "caller"])
+def test_a_speaker_none_of_whose_recordings_can_be_read_is_not_counted(
+    adaptable: Path, recordings: Path, by: str, capsys: pytest.CaptureFixture[str]
+):
+    (recordings / "b.wav").write_bytes(b"no sound")
+    table = recordings / "calls.csv"
+    table.write_text("caller;file\nanna;b.wav\nben;a/d.wav\nben;a/ä c.flac\n", encoding="utf-8")
+    paths = [str(recordings / "b.wav"), str(recordings / "a")] if by == "parent" else [str(table)]
+    assert main(["predict", str(adaptable), *paths, "--speakers", by]) == 1
+    assert "recordings: 1 speaker, by" in capsys.readouterr().err
+
+
 def test_folders_of_one_name_are_different_people_and_that_is_said_once(
     adaptable: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -215,6 +215,24 @@ def test_numbers_that_say_no_rate_are_refused_at_once_and_by_one_sentence(
     assert time.perf_counter() - started < 1
 
 
+@pytest.mark.parametrize(
+    "samples", [WAVE, torch.from_numpy(WAVE), WAVE.tolist(), STEREO], ids=lambda one: type(one).__name__
+)
+def test_the_order_of_soundfile_and_torchaudio_is_named(
+    classifier: SpeechEmotionClassifier, ours: Callable[[Any], np.ndarray], samples: Any
+):
+    for refused in (lambda: classifier((samples, RATE)), lambda: ours((samples, RATE))):
+        with pytest.raises(RequestError, match="rate comes behind") as raised:
+            refused()
+        assert "(rate, array)" in str(raised.value.fix) and "sox" not in str(raised.value)
+
+
+@pytest.mark.parametrize("full_scale", [2.0**15, 2.0**23, 2.0**31, 1e12])
+def test_floats_at_the_scale_of_whole_numbers_are_scored(classifier: SpeechEmotionClassifier, full_scale: float):
+    found = score(classifier, (RATE, (WAVE / np.abs(WAVE).max() * full_scale).astype(np.float32)))
+    np.testing.assert_allclose(values(found), alone(classifier, (RATE, WAVE / np.abs(WAVE).max())), atol=1e-3)
+
+
 BAD: dict[str, Any] = {
     "clips stacked": ((RATE, np.stack([WAVE] * 4)), "shape (4, 8000)"),
     "clips in columns": ((RATE, torch.zeros(8_000, 3)), "shape (8000, 3)"),
@@ -229,6 +247,15 @@ BAD: dict[str, Any] = {
     "NaN": ((RATE, np.full(500, np.nan)), "not finite"),
     "infinite": ((RATE, [0.0, float("-inf")]), "not finite"),
     "too large for float32": ((RATE, np.full(500, 1e300)), "not finite"),
+    "too large to square": ((RATE, WAVE * np.float32(1e30)), "too large to compute with"),
+    "too large, at another rate": ((8_000, WAVE * np.float32(1e20)), "too large to compute with"),
+    "too large downwards": ((RATE, np.stack([WAVE, -1e30 * np.abs(WAVE)])), "too large to compute with"),
+    "too large, a file": (encoded(WAVE * np.float32(1e30), subtype="FLOAT"), "too large to compute with"),
+    "the rate last": ((WAVE, RATE), "the sampling rate comes behind"),
+    "the rate last, torchaudio's": ((torch.from_numpy(STEREO.T.copy()), RATE), "the sampling rate comes behind"),
+    "the rate last, numbers": ((WAVE.tolist(), RATE), "the sampling rate comes behind"),
+    "an array for a rate": ({"array": WAVE, "sampling_rate": WAVE}, "sampling rate is array"),
+    "an empty path": ("", "an empty path"),
     "opposite channels": ((RATE, np.stack([WAVE, -WAVE])), "an audio array cancel each other"),
     "1 Hz": ((1, WAVE), "sampling rate is 1"),
     "2 GHz": ((2**31 - 1, WAVE), "sampling rate is 2147483647"),

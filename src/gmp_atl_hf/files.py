@@ -24,6 +24,11 @@ STEP_FILE = "step.json"
 HASHES_FILE = "hashes.json"
 
 _HALF_WRITTEN = re.compile(r"\..+\.(?P<process>\d+)-\d+\.tmp")
+_STEP_PLACE = re.compile(
+    r"(model|backbone(/[^/]+)?(/seed-\d+)?|[^/]+/seed-\d+/[^/]+/\d-[^/]+|iteration-\d+/\d-[^/]+)(\.unfinished)?(/.+)?"
+)
+"""Where runs and pre-trainings have the folders of their steps."""
+
 _LARGE = 1 << 20
 # Large files that this process has hashed: device, inode, size, time of last change of any kind.
 _known_hashes: dict[tuple[int, int, int, int], str] = {}
@@ -291,12 +296,32 @@ def damaged(path: Path, what: str) -> RequestError:
     again = "run the same command as before again (gmp-atl run …): what is missing is made again"
     # A step may have made folders of its own, such as an adapter's.
     steps = (each for each in path.parents[:2] if each.name.endswith(".unfinished") or (each / STEP_FILE).is_file())
-    if (step := next(steps, None)) is not None:
+    step = next(steps, None)
+    folder = step or path.parent
+    is_model = path.name == "config.json" or (folder / "config.json").is_file()
+    if (step is not None or is_model) and not _is_in_its_run(folder):  # no command makes it again
+        fix = f"copy or download the folder {folder} again from where it was made"
+    elif step is not None:
         fix = f"delete the folder {step} and {again}"
     else:
         what_to_delete = path if path.is_file() else path.parent / HASHES_FILE
         fix = f"delete {what_to_delete} and {again}; or, if the folder is a copy, copy it again"
     return RequestError(f"{path} {what}", "the file as it was written", fix)
+
+
+def _is_in_its_run(folder: Path) -> bool:
+    """Whether a step's folder, or one in it, lies where the run or pre-training that made it would make it again."""
+    place = folder.absolute()
+    return any(
+        _STEP_PLACE.fullmatch(place.relative_to(run).as_posix()) is not None and _is_run(run)
+        for run in place.parents[:6]
+    )
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run or of a pre-training; a recipe alone may lie anywhere."""
+    recipe, *others = ((folder / name).is_file() for name in ("recipe.yaml", "environment.json", HASHES_FILE))
+    return (recipe and any(others)) or (folder / "iteration-1").is_dir()
 
 
 def _changed(path: Path) -> RequestError:

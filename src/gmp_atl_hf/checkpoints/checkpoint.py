@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +35,7 @@ from ..protocols.speakers import UNKNOWN
 from ..ranges import refuse_absurd_numbers
 from .adapters import Adapter, merge_adapter, note_other_trainer, put_back
 from .loading_errors import explained, quiet_transformers
+from .surplus import WEIGHT_FILES, refuse_surplus
 
 Model = TypeVar("Model", bound=GMPATLPreTrainedModel)
 
@@ -43,8 +45,6 @@ CONFIG_CLASSES: Mapping[str, type[PreTrainedConfig]] = {
     GMPATLConfig.model_type: GMPATLConfig,
 }
 """`model_type` → the class that reads it; encoders that are not HuBERT's become ours as they are read."""
-
-_WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 _BACKBONE = (
     f"a speech encoder ({', '.join(FAMILIES)}): a folder with config.json and weights, or its id on the Hub (which "
@@ -96,9 +96,9 @@ def identify_weights(checkpoint: str, config: Any) -> dict[str, Any]:
 
 def _weight_file(folder: Path) -> Path:
     """The weights of a folder, or the list of the files that hold them; a `RequestError` where there are none."""
-    found = next((folder / name for name in _WEIGHT_FILES if (folder / name).is_file()), None)
+    found = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
-        raise RequestError(f"the folder {folder} holds no weights", " or ".join(_WEIGHT_FILES), _COPY)
+        raise RequestError(f"the folder {folder} holds no weights", " or ".join(WEIGHT_FILES), _COPY)
     return found
 
 
@@ -245,8 +245,9 @@ def load_weights(model_class: type[Model], checkpoint: str | Path, config: GMPAT
         model_class: One of the three model classes.
         checkpoint: Folder or Hub id.
         config: The configuration.
-        whole: Whether heads, too, must be the checkpoint's own; otherwise those that it lacks are begun anew, and so
-            is one for other emotions, or for the same in another order.
+        whole: Whether heads, too, must be the checkpoint's own, and of a model of ours all of it must have a place;
+            otherwise heads that it lacks are begun anew, and so is one for other emotions, or for the same in another
+            order.
 
     Raises:
         RequestError: The weights cannot be read, are no numbers, or do not fit the configuration.
@@ -277,7 +278,9 @@ def load_weights(model_class: type[Model], checkpoint: str | Path, config: GMPAT
             f"a complete {'model' if whole else f'{config.encoder_type} encoder'} ({len(unfit)} tensors do not fit)",
             "check that the weights belong to config.json, and that the copy is complete",
         )
-    if not whole and isinstance(model, GMPATLEmotionModel):
+    if whole and isinstance(model, GMPATLEmotionModel):
+        refuse_surplus(model, what, place if place.is_dir() else checkpoint, loading["unexpected_keys"])
+    elif isinstance(model, GMPATLEmotionModel):
         _forget_other_emotions(model, str(checkpoint), new)
     no_numbers = [name for name, tensor in model.state_dict().items() if not tensor.isfinite().all()]
     if no_numbers:
@@ -343,7 +346,7 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
         checkpoint: Folder, Hub id, or an encoder that comes with the package (`"mini"`).
 
     Returns:
-        The feature extractor; HuBERT's usual one for a folder without any.
+        The feature extractor; HuBERT's usual one for a folder without any, with a warning if it holds a model of ours.
 
     Raises:
         RequestError: There is no such checkpoint, or its feature extractor cannot be read.
@@ -363,7 +366,11 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
             if (adapter := Adapter.find(place)) is not None:
                 return load_feature_extractor(adapter.find_base(place))
             # A checkpoint without one: HuBERT's convention is to normalise for layer-norm models only.
-            return default_feature_extractor(read_config(place))
+            config = read_config(place)
+            extractor = default_feature_extractor(config)
+            if isinstance(config, GMPATLConfig) and config.architectures:
+                _warn_of_a_guess(str(checkpoint), extractor)
+            return extractor
         raw = Wav2Vec2FeatureExtractor.get_feature_extractor_dict(place)[0]
         if raw.get("feature_extractor_type") == WhisperFeatureExtractor.__name__:
             return _waveforms_for_whisper(raw, read_config(place), what)
@@ -380,6 +387,17 @@ def load_feature_extractor(checkpoint: str | Path) -> Wav2Vec2FeatureExtractor:
         raise RequestError(found, f"one channel of {SAMPLING_RATE} Hz, padded on its right", fix)
     extractor.return_attention_mask = True
     return extractor
+
+
+def _warn_of_a_guess(checkpoint: str, extractor: Wav2Vec2FeatureExtractor) -> None:
+    """Say of a trained model without preprocessor_config.json how its recordings are prepared."""
+    how = "are normalised" if extractor.do_normalize else "are not normalised"
+    warnings.warn(
+        f"{checkpoint} has no preprocessor_config.json: recordings {how}, as is usual for its encoder. If it was "
+        "trained otherwise, its scores mean nothing: put the file of its training there, or write this one with "
+        f"gmp_atl_hf.load_feature_extractor({checkpoint!r}).save_pretrained({checkpoint!r})",
+        stacklevel=3,
+    )
 
 
 def _waveforms_for_whisper(raw: Mapping[str, Any], config: PreTrainedConfig, what: str) -> Wav2Vec2FeatureExtractor:

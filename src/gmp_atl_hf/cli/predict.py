@@ -94,8 +94,9 @@ def perform(arguments: argparse.Namespace) -> int:
     else:
         predictions = classifier.predict_by_speaker(items, owners, *windows, progress=True, apart=tables)
         how = "the folders that they are in" if by == PARENT else f"the column {by}"
-        people = set(zip(owners, tables or owners, strict=True))
-        known = sum(not is_unknown(owner) for owner, _ in people)
+        places = zip(owners, tables or owners, predictions, strict=True)
+        # Nobody is adapted to a speaker none of whose recordings could be read.
+        known = len({(owner, table) for owner, table, found in places if found.speaker_clips is not None})
         if known:
             complain(f"{PROGRAM}: scores are {ADAPTED}: {counted(known, 'speaker')}, by {how}")
         if nameless := sum(map(is_unknown, owners)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
@@ -28,13 +29,16 @@ SILENCE = 10 ** (-80 / 20)
 # its own negative, also where one is 5 % louder or has some noise of its own, such as that of a lossy format.
 _CANCELLED = 1e-3
 
+LOUDEST = 1e12
+"""Largest sample that is taken: far beyond any sound, and sums of squares of a day of such samples still are float32
+numbers. Beyond, the variance by which a clip is normalised would be infinite, and its scores those of silence."""
+
 _ENERGY_BLOCK = 1 << 16
 
 # More rows beside the samples than stereo has are several recordings in one array: averaged, they would be one.
 MOST_CHANNELS = 2
 # Resampling multiplies what is in memory by up to 16 between these; a header that says 1 Hz would multiply by 16,000.
 _RATES = (1_000, 1_000_000)
-_CORRECT_RATE = "correct the rate, in a file's header for example with: sox -r 16000 INPUT OUTPUT.wav"
 
 
 def is_numbers(source: object) -> bool:
@@ -61,11 +65,24 @@ def _is_number(value: object) -> bool:
 def array_and_rate(source: object) -> tuple[Any, Any] | None:
     """Give the array of a recording that is in memory already and its rate, unchecked; None for all other forms."""
     if isinstance(source, tuple) and len(source) == 2:
+        refuse_rate_last(source)
         return source[1], source[0]
     if isinstance(source, Mapping) and "sampling_rate" in source:
         arrays = [source[key] for key in ARRAYS if source.get(key) is not None]
         return (arrays[0], source["sampling_rate"]) if arrays else None
     return None
+
+
+def refuse_rate_last(source: object) -> None:
+    """Refuse, by a `RequestError`, (array, rate), as soundfile and torchaudio give a file: here the rate is first."""
+    if not (isinstance(source, tuple) and len(source) == 2 and _is_number(source[1])):
+        return
+    if is_numbers(source[0]) and not _is_number(source[0]):
+        raise RequestError(
+            "the sampling rate comes behind the samples, in (array, sampling_rate)",
+            "(sampling_rate, array), as gradio gives it",
+            "turn the two: (rate, array), where soundfile.read and torchaudio.load gave (array, rate)",
+        )
 
 
 def mono_array(name: str, source: Any) -> tuple[FloatArray, int] | None:
@@ -84,14 +101,15 @@ def mono_array(name: str, source: Any) -> tuple[FloatArray, int] | None:
     return _mix_whole(name, _channels_last(name, as_float(name, found[0]))), rate
 
 
-def checked_rate(name: str, rate: Any, fix: str = _CORRECT_RATE) -> int:
+def checked_rate(name: str, rate: Any, fix: str | None = None) -> int:
     """Give a sampling rate in Hz as a whole number, or refuse one that no recording of speech has, with the fix."""
     number = isinstance(rate, (int, float, np.integer, np.floating)) and not isinstance(rate, bool)
     if not number or not _RATES[0] <= rate <= _RATES[1] or int(rate) != rate:
+        in_header = "correct the rate, in a file's header for example with: sox -r 16000 INPUT OUTPUT.wav"
         raise RequestError(
             f"{name} says that its sampling rate is {rate!r:.60}",
             f"a whole number of Hz from {_RATES[0]:,} to {_RATES[1]:,}",
-            fix,
+            fix or (in_header if number else "give the rate as a number, such as 16000"),
         )
     return int(rate)
 
@@ -118,9 +136,16 @@ class Mixer:
             raise RequestError(f"{self.name} holds no samples", "a recording with sound", REPLACE)
         several = samples.shape[1] > 1
         mono = samples.mean(axis=1, dtype=np.float64).astype(np.float32) if several else samples[:, 0]
-        if not np.isfinite(mono).all():
+        loudest = float(max(mono.max(), -mono.min()))  # NaN if there is one
+        if not math.isfinite(loudest):
             raise RequestError(
                 f"{self.name} holds samples that are not finite numbers (NaN or infinity)", "finite samples", REPLACE
+            )
+        if loudest > LOUDEST:
+            raise RequestError(
+                f"{self.name} holds samples of up to {loudest:.3g}, too large to compute with",
+                f"floats from -1 to 1, never above {LOUDEST:g}",
+                f"{REPLACE}; or scale it: array / abs(array).max()",
             )
         if several:
             self.channels += _energy(samples) / samples.shape[1]

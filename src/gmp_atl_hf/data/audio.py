@@ -141,7 +141,7 @@ def is_leftover(path: Path, folder: Path) -> bool:
 def source_name(source: object) -> str:
     """Name a recording for a message: its path where it has one, otherwise what it is."""
     if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source)
+        return os.fspath(source) or "'' (an empty path)"
     if isinstance(source, Mapping) and source.get("path"):
         return str(source["path"])
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -169,6 +169,8 @@ def audio_file(source: AudioSource) -> tuple[str, Path | bytes | None]:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return name, bytes(source)
     if isinstance(source, (str, os.PathLike)):
+        if not os.fspath(source):  # Path makes it the folder that the program runs in
+            raise RequestError(f"{name} names no recording", "the path of an audio file", "give its path")
         return name, Path(source)
     if isinstance(source, Mapping):
         content, path = source.get("bytes"), source.get("path")

@@ -7,8 +7,9 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from typing import Any, overload
 
@@ -28,9 +29,10 @@ from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from ..threads import prefetch, torch_threads
 from .devices import default_batch_seconds, resolve_device, resolve_precision
 from .emotion_stream import EmotionStream
-from .predictions import NO_NUMBERS, Prediction, WindowScores
+from .eval_mode import in_eval_mode
+from .predictions import Prediction, WindowScores, prediction_of
 from .reader import Reader, ReadState, Segment
-from .scorers import make_scorer
+from .scorers import Scorer, make_scorer
 from .sources import Inputs, Item, expand_inputs, identity_of
 from .speakers import (
     SpeakerStatistics,
@@ -39,8 +41,10 @@ from .speakers import (
     refuse_without_statistics,
     statistics_of,
     warn_without_emotions,
+    weights_fingerprint,
 )
-from .windows import SlidingWindow, coverage_weights
+from .weights_state import WeightsState
+from .windows import SlidingWindow, refuse_no_seconds
 
 LONGEST_SECONDS = 60.0
 """Recordings longer than this are scored in windows of it unless other windows are given. Our choice: one emotion
@@ -60,7 +64,8 @@ class SpeechEmotionClassifier:
     recording's scores do not depend on the recordings beside it, in float32 and int8 to 1e-4.
 
     Args:
-        model: The emotion model.
+        model: The emotion model; it may be trained on, or given other weights, between two calls: each call scores with
+            those that it has then, in eval mode, and leaves it in the mode that it was in.
         feature_extractor: The checkpoint's `Wav2Vec2FeatureExtractor`.
         device: Where to compute; None for where the model is.
         batch_seconds: Most seconds of audio per batch, padding included; None for what suits the device,
@@ -96,18 +101,19 @@ class SpeechEmotionClassifier:
         self.precision = resolve_precision(precision, self.device)
         if batch_seconds is None:
             batch_seconds = default_batch_seconds(model.config, self.device)
-        if not batch_seconds > 0:
-            raise RequestError(f"batch_seconds is {batch_seconds}", "seconds, above 0", "leave it out")
+        refuse_no_seconds("batch_seconds", batch_seconds)
         self.batch_seconds = batch_seconds
         # A clip needs one frame; 400 samples at least, as in training, see `read_clip`.
         self.shortest = max(MINIMUM_SAMPLES, receptive_field(model.config.conv_kernel, model.config.conv_stride))
         self.most = longest_samples(model.config)
+        if longest_seconds is not None:
+            refuse_no_seconds("longest_seconds", longest_seconds, self.shortest)
         if self.most is not None:
             longest_seconds = min(longest_seconds or math.inf, self.most / SAMPLING_RATE)
         self.longest = SlidingWindow.from_seconds(longest_seconds, shortest=self.shortest)
-        self.model: HubertForGMPATL = model.to(self.device).eval()  # type: ignore[arg-type]
+        self.model: HubertForGMPATL = model.to(self.device)  # type: ignore[arg-type]
         self.feature_extractor = feature_extractor
-        self._scorer = make_scorer(self.model, feature_extractor, self.precision)
+        self._make_ready()
 
     @classmethod
     def from_pretrained(
@@ -138,6 +144,37 @@ class SpeechEmotionClassifier:
         model = load_emotion_model(os.fspath(model_id_or_folder))
         extractor = load_feature_extractor(os.fspath(model_id_or_folder))
         return cls(model, extractor, chosen, batch_seconds, precision, longest_seconds)
+
+    def _make_ready(self) -> None:
+        """Make what scores with the weights that the model has now, and where it is now."""
+        weights = WeightsState(self.model)
+        self.device = self.model.device
+        self._ready = make_scorer(self.model, self.feature_extractor, resolve_precision(self.precision, self.device))
+        self._fingerprints: dict[tuple[Any, ...], str] = {}
+        self._weights = weights  # last: another thread may ask whether they are still the same
+
+    @property
+    def _scorer(self) -> Scorer:
+        """What scores with the model as it is now; asked for once in a call, since looking costs something."""
+        if not self._weights.is_of(self.model):
+            self._make_ready()
+        return self._ready
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SpeechEmotionClassifier:
+        """A classifier of its own, with a model of its own."""
+        twin = object.__new__(type(self))
+        memo[id(self)] = twin
+        vars(twin).update(deepcopy(vars(self), memo))
+        return twin
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse to be pickled: PyTorch pickles no model with weight norm, as HuBERT's positions have."""
+        raise RequestError(
+            "a SpeechEmotionClassifier cannot be pickled, nor given to processes that are spawned",
+            "threads, forked processes, or a classifier that each process loads for itself",
+            "call SpeechEmotionClassifier.from_pretrained(FOLDER) in the process; model.save_pretrained(FOLDER) and "
+            "feature_extractor.save_pretrained(FOLDER) make the folder",
+        )
 
     @property
     def labels(self) -> list[str]:
@@ -186,7 +223,7 @@ class SpeechEmotionClassifier:
     ) -> list[Prediction]:
         """Score recordings that are already listed, see `expand_inputs`; otherwise as calling the classifier."""
         states = self._work(self._score_of(speaker), inputs, window, hop, progress)
-        found = [self._prediction(item, state) for item, state in zip(inputs, states, strict=True)]
+        found = [prediction_of(item.name, state, self.labels) for item, state in zip(inputs, states, strict=True)]
         clips = None if speaker is None else speaker.clips
         return [one if one.error else replace(one, speaker_clips=clips) for one in found]
 
@@ -238,9 +275,9 @@ class SpeechEmotionClassifier:
             ...     print(f"{one.end:.1f} s: {one.label}")
         """
         windowing = SlidingWindow.from_seconds(window, hop, self.shortest, self.most)
-        score, prepare = self._score_of(speaker), self._scorer.prepare
+        self._score_of(speaker)  # statistics of another model are refused before anything comes
         live = EmotionStream(
-            lambda waveforms: score(prepare(waveforms)),
+            lambda waveforms: self._score_of(speaker)(self._scorer.prepare(waveforms)),  # with the weights as they are
             self.labels,
             sampling_rate,
             windowing,
@@ -255,7 +292,7 @@ class SpeechEmotionClassifier:
             return self._scorer.score
         refuse_no_statistics(speaker)
         refuse_without_statistics(self.model)
-        speaker.refuse_other_model(self.fingerprint)
+        speaker.refuse_other_model(self.fingerprint, self._weights_fingerprint())
         return partial(self._scorer.score, speaker_statistics=speaker.tensor().to(self.device))
 
     def adapt(
@@ -337,7 +374,7 @@ class SpeechEmotionClassifier:
         clips = {person: self._score_by_themselves(own, is_unknown(person[1])) for person, own in of_person.items()}
         found = []
         for item, person, key in zip(inputs, people, keys, strict=True):
-            one = self._prediction(item, states[key])
+            one = prediction_of(item.name, states[key], self.labels)
             found.append(replace(one, speaker=person[1], speaker_clips=None if one.error else clips[person]))
         return found
 
@@ -351,17 +388,26 @@ class SpeechEmotionClassifier:
             pooled, statistics = self._on_device(np.stack(vectors)), None
             if not unknown:
                 statistics = statistics_of(self.model, pooled, torch.ones(1, len(vectors), dtype=torch.bool))[0]
-            with torch.inference_mode():
+            with torch.inference_mode(), in_eval_mode(self.model):
                 logits = self.model.score(pooled, speaker_statistics=statistics)[0]["logits"]
             scores = iter(torch.softmax(logits.float(), dim=-1).cpu().numpy().astype(np.float64))
             for state in states:
                 state.scores = list(islice(scores, len(state.scores)))
         return None if unknown else len(vectors)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """What statistics of a speaker say whose they are by."""
-        return fingerprint(self.model)
+        """What statistics of a speaker say whose they are by; that of the model as it is now."""
+        return fingerprint(self.model, self.feature_extractor, self._weights_fingerprint())
+
+    def _weights_fingerprint(self) -> str:
+        """Hashing all weights takes time: once until they change."""
+        if not self._weights.is_of(self.model):
+            self._make_ready()
+        about = (*self.labels, self.model.config.logit_temperature)
+        if about not in self._fingerprints:
+            self._fingerprints[about] = weights_fingerprint(self.model)
+        return self._fingerprints[about]
 
     def _on_device(self, pooled: npt.NDArray[np.float64]) -> Tensor:
         return torch.from_numpy(pooled).to(self.device, torch.float32)
@@ -391,7 +437,7 @@ class SpeechEmotionClassifier:
 
     def _compute_all(self, compute: Callable[[Any], Tensor], reader: Reader, bar: Any) -> None:
         """Batches are read while others are computed; on a CPU several at once, if there are several."""
-        scorer, seconds, total = self._scorer, self.batch_seconds, bar.total
+        scorer, seconds, total = self._ready, self.batch_seconds, bar.total
         if scorer.side_by_side and (threads := torch_threads()) > 1:
             # In fewer batches than that, one thread would end long before another.
             seconds = min(seconds, max(1.0, total / (BATCHES_PER_THREAD * threads)))
@@ -409,34 +455,6 @@ class SpeechEmotionClassifier:
             closing(prefetch(work, prepared, torch_threads() if side_by_side else 1, side_by_side)) as computed,
         ):
             for segments, rows in computed:
-                _keep(reader.states, segments, rows, bar)
-
-    def _prediction(self, item: Item, state: ReadState) -> Prediction:
-        if state.problem is not None:
-            return Prediction(item.name, None, {}, None, error=state.problem)
-        labels = self.labels
-        scores = np.stack(state.scores)
-        if not np.isfinite(scores).all():
-            return Prediction(item.name, None, {}, None, error=f"{item.name}: the model's {NO_NUMBERS}")
-        mean = _named(labels, coverage_weights(state.spans) @ scores)
-        windows = None
-        if state.windowed:
-            windows = [
-                WindowScores(start / SAMPLING_RATE, end / SAMPLING_RATE, _named(labels, row))
-                for (start, end), row in zip(state.spans, scores, strict=True)
-            ]
-        label = max(mean, key=mean.__getitem__)
-        return Prediction(item.name, label, mean, state.samples / SAMPLING_RATE, windows)
-
-
-def _keep(state: Sequence[ReadState], segments: Iterable[Segment], rows: Tensor, bar: Any) -> None:
-    for segment, row in zip(segments, rows.cpu().numpy().astype(np.float64), strict=True):
-        state[segment.item].spans.append(segment.span)
-        state[segment.item].scores.append(row)
-        seconds = (segment.span[1] - segment.span[0]) / SAMPLING_RATE
-        bar.total = max(bar.total, bar.n + seconds)
-        bar.update(seconds)
-
-
-def _named(labels: Sequence[str], values: npt.NDArray[np.float64]) -> dict[str, float]:
-    return dict(zip(labels, values.tolist(), strict=True))
+                for seconds in reader.keep(segments, rows.cpu().numpy().astype(np.float64)):
+                    bar.total = max(bar.total, bar.n + seconds)
+                    bar.update(seconds)

@@ -215,7 +215,7 @@ def _settings(model: HubertForGMPATL, feature_extractor: Any, speakers: bool) ->
         "scores": "softmax(logits)",
         "logit_temperature_included": config.logit_temperature,
         "speaker_inputs": list(SPEAKER_INPUTS) if speakers else None,
-        "model": fingerprint(model),
+        "model": fingerprint(model, feature_extractor),
     }
 
 

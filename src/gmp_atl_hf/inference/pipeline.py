@@ -13,16 +13,19 @@ from torch.utils.data import Dataset
 from transformers.pipelines.audio_classification import AudioClassificationPipeline
 from transformers.pipelines.base import ChunkPipeline
 
-from ..data.arrays import is_numbers
+from ..data.arrays import is_numbers, refuse_rate_last
 from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE, FloatArray
 from ..data.audio_stream import read_blocks
-from ..errors import RequestError
+from ..errors import RequestError, did_you_mean
 from ..modeling.families_gmp_atl import longest_samples
 from ..modeling.frames_gmp_atl import receptive_field
 from .classifier import LONGEST_SECONDS
 from .predictions import NO_NUMBERS
 from .sources import is_one
 from .windows import SlidingWindow, coverage_weights, cut_windows
+
+_OF_CALLS = frozenset({"top_k", "function_to_apply"})
+"""The stock task's own arguments, beside those that every pipeline takes."""
 
 
 class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipeline):
@@ -68,6 +71,13 @@ class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipelin
     def _sanitize_parameters(  # type: ignore[override]
         self, window: float | None = None, hop: float | None = None, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if unknown := sorted(kwargs.keys() - _OF_CALLS):
+            known = sorted({*_OF_CALLS, "window", "hop", "batch_size", "num_workers"})
+            raise RequestError(
+                f"the pipeline has no argument {unknown[0]}",
+                f"one of {', '.join(known)}",
+                did_you_mean(unknown[0], known, "leave it out"),
+            )
         preprocess, forward, postprocess = super()._sanitize_parameters(**kwargs)  # type: ignore[no-untyped-call]
         if window is not None or hop is not None:
             preprocess["windowing"] = SlidingWindow.from_seconds(window, hop, self.shortest, self.most)
@@ -85,8 +95,9 @@ class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipelin
             The best labels of the recording, a list of `{"score", "label"}`; for many recordings a list of such lists.
 
         Raises:
-            RequestError: A recording cannot be read, or the windows make no sense.
+            RequestError: A recording cannot be read, the windows make no sense, or there is no such argument.
         """
+        refuse_rate_last(inputs)
         lazily = isinstance(inputs, (GeneratorType, Dataset))
         if lazily or is_one(inputs) or (not isinstance(inputs, list) and is_numbers(inputs)):
             return super().__call__(inputs, **kwargs)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
+
+from ..data.audio import SAMPLING_RATE
+from .reader import ReadState
+from .windows import coverage_weights
 
 NO_NUMBERS = "scores are no finite numbers, so it is damaged, or its training or this precision has failed"
 """What is wrong with a model whose scores are not finite."""
@@ -65,3 +72,21 @@ class Prediction:
                 {"start": one.start, "end": one.end, "label": one.label, "scores": one.scores} for one in self.windows
             ]
         return fields
+
+
+def prediction_of(name: str, state: ReadState, labels: Sequence[str]) -> Prediction:
+    """What is said of a recording whose windows all have their scores, or that could not be read."""
+    if state.problem is not None:
+        return Prediction(name, None, {}, None, error=state.problem)
+    scores = np.stack(state.scores)
+    if not np.isfinite(scores).all():
+        return Prediction(name, None, {}, None, error=f"{name}: the model's {NO_NUMBERS}")
+    mean = dict(zip(labels, (coverage_weights(state.spans) @ scores).tolist(), strict=True))
+    windows = None
+    if state.windowed:
+        windows = [
+            WindowScores(start / SAMPLING_RATE, end / SAMPLING_RATE, dict(zip(labels, row.tolist(), strict=True)))
+            for (start, end), row in zip(state.spans, scores, strict=True)
+        ]
+    label = max(mean, key=mean.__getitem__)
+    return Prediction(name, label, mean, state.samples / SAMPLING_RATE, windows)

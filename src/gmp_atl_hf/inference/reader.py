@@ -113,6 +113,13 @@ class Reader:
         if batch:
             yield batch
 
+    def keep(self, segments: Sequence[Segment], rows: npt.NDArray[np.float64]) -> Iterator[float]:
+        """Keep what was computed, a row for each segment; gives the seconds of audio that each of them was."""
+        for segment, row in zip(segments, rows, strict=True):
+            self.states[segment.item].spans.append(segment.span)
+            self.states[segment.item].scores.append(row)
+            yield (segment.span[1] - segment.span[0]) / SAMPLING_RATE
+
     def _segments(self) -> Iterator[Segment]:
         """Short recordings are decoded by a pool, up to a bound; long ones arrive block by block."""
         order = deque(sorted(range(len(self.items)), key=self._segment_length, reverse=True))

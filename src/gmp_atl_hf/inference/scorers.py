@@ -16,10 +16,13 @@ from ..modeling.families_gmp_atl import family_of
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from ..numerics import no_tf32
 from .cpu.model import PackedModel
+from .eval_mode import in_eval_mode
+
+_INT8 = "a model in float32 on the CPU, with HuBERT's own layers, for int8; float32 or bfloat16 for any other"
 
 
 class Scorer(Protocol):
-    """Scores batches of waveforms."""
+    """Scores batches of waveforms, with the model in eval mode."""
 
     padded: bool
     """Whether clips of a batch are filled up to the longest."""
@@ -81,7 +84,8 @@ class PaddedScorer:
     @contextmanager
     def _computing(self) -> Iterator[None]:
         device = self.model.device
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, self.half), no_tf32(device):
+        half = torch.autocast(device.type, torch.bfloat16, self.half)
+        with torch.inference_mode(), half, no_tf32(device), in_eval_mode(self.model):
             yield
 
 
@@ -101,24 +105,30 @@ class PackedScorer:
 
     def score(self, batch: list[Tensor], speaker_statistics: Tensor | None = None) -> Tensor:
         """See `Scorer`."""
-        return torch.softmax(self.model(batch, speaker_statistics), dim=-1)
+        with in_eval_mode(self.model.model):
+            return torch.softmax(self.model(batch, speaker_statistics), dim=-1)
 
     def pool(self, batch: list[Tensor]) -> Tensor:
         """See `Scorer`."""
-        return self.model.pool(batch)
+        with in_eval_mode(self.model.model):
+            return self.model.pool(batch)
 
 
 def make_scorer(model: HubertForGMPATL, feature_extractor: Any, precision: str) -> Scorer:
-    """The quickest way to compute a model, in eval mode, where it is, in a precision that `resolve_precision` gave.
+    """The quickest way to compute a model where it is, in a precision that `resolve_precision` gave.
 
     Raises:
         RequestError: int8 is not made for this model.
     """
-    packed = model.device.type == "cpu" and model.dtype == torch.float32 and PackedModel.fits(model.config)
+    packed = model.device.type == "cpu" and model.dtype == torch.float32 and PackedModel.fits(model)
     if packed and precision != "bfloat16":
         return PackedScorer(model, feature_extractor, precision == "int8")
     if precision == "int8":
         family = family_of(model.config.encoder_type)
-        kind = "adapters" if family.packed else f"{family.model_type} encoders"
-        raise RequestError(f"int8 is not made for models with {kind}", "float32 or bfloat16", "leave it out")
+        if PackedModel.fits(model):
+            kind = f"in {str(model.dtype).removeprefix('torch.')} on {model.device}"
+            fix = "load it in float32 (dtype=torch.float32 of from_pretrained) on the CPU, or leave the precision out"
+        else:
+            kind, fix = "with adapters" if family.packed else f"with {family.model_type} encoders", "leave it out"
+        raise RequestError(f"precision is 'int8', which is not made for models {kind}", _INT8, fix)
     return PaddedScorer(model, feature_extractor, precision == "bfloat16")

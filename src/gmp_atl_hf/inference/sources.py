@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import soundfile
 
-from ..data.arrays import array_and_rate, checked_rate, is_numbers
+from ..data.arrays import array_and_rate, checked_rate, is_numbers, refuse_rate_last
 from ..data.audio import (
     AUDIO_SUFFIXES,
     SAMPLING_RATE,
@@ -85,8 +85,9 @@ def expand_inputs(inputs: Inputs) -> tuple[list[Item], bool]:
         The recordings, and whether it was a single recording, no list or folder.
 
     Raises:
-        RequestError: It is an array, a tensor or a list of numbers, which says no sampling rate.
+        RequestError: It is an array, a tensor or a list of numbers, which says no sampling rate, or says it last.
     """
+    refuse_rate_last(inputs)
     if is_numbers(inputs):
         raise without_rate(inputs)
     if is_one(inputs):

@@ -8,7 +8,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ from torch import Tensor
 
 from ..errors import RequestError
 from ..files import write_whole
+from ..modeling.families_gmp_atl import family_of
 from ..modeling.heads_gmp_atl import Standardization
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
+from .eval_mode import in_eval_mode
 
 SOFTENED = 5.0
 """What a model's logits, before calibration, are divided by where its scores stand for the emotions of unlabelled
@@ -54,7 +56,17 @@ class SpeakerStatistics:
     model: str
 
     def save(self, file: str | os.PathLike[str]) -> None:
-        """Write them as safetensors: `mean` and `deviation`, which the ONNX file takes too, the rest as metadata."""
+        """Write them as safetensors: `mean` and `deviation`, which the ONNX file takes too, the rest as metadata.
+
+        Raises:
+            RequestError: `file` is a folder.
+        """
+        if Path(file).is_dir():
+            raise RequestError(
+                f"{os.fspath(file)} is a folder",
+                "a file to write to",
+                f"give a name in it: {Path(file) / 'speaker.safetensors'}",
+            )
         about = {"kind": _KIND, "clips": str(self.clips), "model": self.model}
         write_whole(Path(file), save({"mean": self.mean, "deviation": self.deviation}, about))
 
@@ -69,7 +81,7 @@ class SpeakerStatistics:
             with safe_open(os.fspath(file), "np") as content:
                 about = content.metadata() or {}
                 if about.get("kind") != _KIND:
-                    raise KeyError("kind")
+                    raise ValueError(f"it is of another kind: {about.get('kind') or 'tensors that say nothing of it'}")
                 mean, deviation = content.get_tensor("mean"), content.get_tensor("deviation")
                 return cls(int(about["clips"]), mean, deviation, about["model"])
         except (OSError, KeyError, ValueError, SafetensorError) as error:
@@ -83,18 +95,49 @@ class SpeakerStatistics:
         """(2, size) float32, for `speaker_statistics` of the model."""
         return torch.from_numpy(np.stack([self.mean, self.deviation]))
 
-    def refuse_other_model(self, fingerprint: str) -> None:
-        """Refuse, by a `RequestError`, a model that is not the one that these statistics are of."""
-        if self.model != fingerprint:
+    def refuse_other_model(self, fingerprint: str, *earlier: str) -> None:
+        """Refuse, by a `RequestError`, a model that is not the one that these statistics are of.
+
+        Args:
+            fingerprint: That of the model.
+            earlier: Those that earlier versions gave it.
+        """
+        if self.model not in (fingerprint, *earlier):
             raise RequestError(
                 f"the speaker's statistics are of another model ({self.model[:12]}, not {fingerprint[:12]})",
-                "statistics of this very model: those of another one mean nothing to it",
+                "statistics of this very model, with the configuration and the preprocessor_config.json that it had "
+                "when they were made: those of another one mean nothing to it",
                 "classifier.adapt(recordings) of this model makes them",
             )
 
 
-def fingerprint(model: HubertForGMPATL) -> str:
-    """SHA-256 in hexadecimal of all that a model's scores depend on: its weights and buffers, and the temperature."""
+COMPUTING_FIELDS = (
+    *("encoder_type", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps"),
+    *("feat_extract_norm", "feat_extract_activation", "conv_kernel", "conv_stride", "feat_proj_layer_norm"),
+    *("num_conv_pos_embeddings", "num_conv_pos_embedding_groups", "do_stable_layer_norm"),
+    *("readout", "pooling", "standardize", "emotion_loss", "am_softmax_scale"),
+)
+"""Configuration fields by which models with the same weights give other scores, beside emotions and temperature. By
+name, since those that transformers adds one day are no change of a model."""
+
+
+def fingerprint(model: HubertForGMPATL, feature_extractor: Any, of_weights: str | None = None) -> str:
+    """SHA-256 in hexadecimal of all that a model's scores depend on: its weights, its configuration, its normalisation.
+
+    Args:
+        model: The model.
+        feature_extractor: What prepares its waveforms.
+        of_weights: `weights_fingerprint` of it, where that is known.
+    """
+    config = model.config
+    names = (*COMPUTING_FIELDS, *family_of(config.encoder_type).fields)
+    fields = {name: getattr(config, name, None) for name in names}
+    about = [of_weights or weights_fingerprint(model), fields, bool(feature_extractor.do_normalize)]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def weights_fingerprint(model: HubertForGMPATL) -> str:
+    """SHA-256 in hexadecimal of weights, buffers, emotions and temperature: the fingerprint of earlier versions."""
     digest = hashlib.sha256(json.dumps([model.config.emotions, model.config.logit_temperature]).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
@@ -127,7 +170,7 @@ def statistics_of(model: HubertForGMPATL, pooled: Tensor, chosen: Tensor) -> Ten
     """Statistics of some clips of a speaker, without labels: what the model says of them stands for what they express.
 
     Args:
-        model: The model, in eval mode.
+        model: The model.
         pooled: (clips, size) float32, as its `pooling` gives them, on its device.
         chosen: (choices, clips) bool: the clips of one speaker that each is made of, or none.
 
@@ -135,7 +178,8 @@ def statistics_of(model: HubertForGMPATL, pooled: Tensor, chosen: Tensor) -> Ten
         (choices, 2, size) float32 on the model's device.
     """
     standardization = cast(Standardization, model.standardization)
-    logits = model.score(pooled)[0]["logits"].double() * model.config.logit_temperature
+    with in_eval_mode(model):
+        logits = model.score(pooled)[0]["logits"].double() * model.config.logit_temperature
     scores = torch.softmax(logits / SOFTENED, dim=-1)
     shares = chosen.to(pooled.device, torch.float64)
     clips = shares.sum(1)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,15 @@ from ..errors import RequestError
 
 Span: TypeAlias = tuple[int, int]
 """First sample and sample after the last, at 16 kHz."""
+
+
+def refuse_no_seconds(name: str, value: object, samples: int = 0) -> None:
+    """Refuse, by a `RequestError`, what is no finite number of seconds above 0, or less than so many samples."""
+    least = samples / SAMPLING_RATE
+    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not cast(float, value) > 0 or cast(float, value) < least:
+        expected = f"seconds, as a number, at least {least} (one frame)" if samples else "seconds, a number above 0"
+        raise RequestError(f"{name} is {value!r}", expected, "leave it out")
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,9 @@ class GMPATLConfig(HubertConfig):
 
     def __setattr__(self, key: str, value: Any) -> None:
         """Every way to set labels ends here: they are put in the order of their numbers."""
+        if key in ("id2label", "label2id") and value is not None and not isinstance(value, Mapping):
+            kinds = "numbers to emotions" if key == "id2label" else "emotions to numbers"
+            raise ValueError(f"{key} is the {type(value).__name__} {value!r:.80}; expected a mapping of {kinds}")
         if key == "id2label" and value is not None:
             value, before = _numbered(key, value.items()), self.__dict__.get("id2label")
             derived = before is not None and self.__dict__.get("label2id") == _reversed(before)
@@ -361,8 +364,12 @@ class RenamesTensors:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """Load a checkpoint as transformers does."""
+        """Load a checkpoint as transformers does; one that comes with the package by its name, and in float32."""
         name = pretrained_model_name_or_path
+        if name is not None:
+            name = find_checkpoint(name)
+            if name in SHIPPED.values() and not {"dtype", "torch_dtype"} & kwargs.keys():
+                kwargs = {**kwargs, "dtype": "float32"}  # they are stored in half precision to be small
         config = kwargs.get("config")
         asked = name is not None and "key_mapping" not in kwargs
         asked = asked and getattr(config, "encoder_type", None) != HUBERT  # whose tensors have their names already

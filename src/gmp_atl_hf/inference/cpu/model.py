@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,9 @@ from .positional_conv import PositionalConvolution
 class PackedModel:
     """An emotion model, in eval mode on the CPU in float32, made ready for a CPU.
 
-    Weights that are computed from its own (those of the convolutions and of int8) are made once: make another
-    `PackedModel` when the model changes. With `int8` the encoder's products are computed in int8; attention, norms, the
-    first convolution and the emotion head stay float32.
+    Weights that are computed from its own (those of the convolutions and of int8) are made once: another `PackedModel`
+    has to be made when the model changes, as `SpeechEmotionClassifier` does. With `int8` the encoder's products are
+    computed in int8; attention, norms, the first convolution and the emotion head stay float32.
 
     Raises:
         RequestError: int8 on a machine without it, or of a model with adapters beside its layers.
@@ -47,9 +47,16 @@ class PackedModel:
             self.layers = [_Layer(layer, model.config, int8) for layer in hubert.encoder.layers]
 
     @staticmethod
-    def fits(config: GMPATLConfig) -> bool:
-        """Whether a model can be computed here: those with HuBERT's own modules, but for adapters."""
-        return family_of(config.encoder_type).packed and getattr(config, "adapter_attn_dim", None) is None
+    def fits(model: HubertForGMPATL) -> bool:
+        """Whether a model can be computed here: those with HuBERT's own modules, but for adapters.
+
+        An adapter of peft beside a linear layer is computed, one beside a convolution would be lost.
+        """
+        config, hubert = model.config, cast(Any, model.hubert)
+        if not family_of(config.encoder_type).packed or getattr(config, "adapter_attn_dim", None) is not None:
+            return False
+        convolutions = (*hubert.feature_extractor.conv_layers, hubert.encoder.pos_conv_embed)
+        return not any(name.endswith("base_layer") for each in convolutions for name, _ in each.named_modules())
 
     @torch.inference_mode()
     def __call__(self, waveforms: Sequence[Tensor], speaker_statistics: Tensor | None = None) -> Tensor:

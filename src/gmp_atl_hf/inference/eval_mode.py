@@ -1,0 +1,36 @@
+"""A model in eval mode for as long as it scores, and as it was afterwards."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+_lock = threading.Lock()
+# Model → how many threads score with it now, and the modules that were in training mode before the first of them.
+_scoring: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Switch a model to eval mode; the last thread that ends gives every module the mode back that it had."""
+    with _lock:
+        threads, training = _scoring.get(model, (0, []))
+        if not threads:
+            training = [module for module in model.modules() if module.training]
+            for module in training:
+                module.training = False
+        _scoring[model] = (threads + 1, training)
+    try:
+        yield
+    finally:
+        with _lock:
+            threads, training = _scoring.pop(model)
+            if threads > 1:
+                _scoring[model] = (threads - 1, training)
+            else:
+                for module in training:
+                    module.training = True
