@@ -224,7 +224,7 @@ def test_an_override_changes_one_of_the_places_that_share_an_anchor(tmp_path: Pa
 def test_an_override_changes_one_iteration_of_several_that_share_an_anchor(tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
     iterations = "[&i {features: mfcc, clusters: [4], num_train_epochs: 2}, *i]"
-    file.write_text(f"name: mine\ncorpus: {{name: demo}}\niterations: {iterations}\n")
+    file.write_text(f"name: mine\ncorpus: {{name: demo}}\nbackbone: mini\niterations: {iterations}\n")
     made = PretrainRecipe.from_yaml(file, ["iterations.1.num_train_epochs=7"])
     assert [one.arguments["num_train_epochs"] for one in made.iterations] == [2, 7]
 
