@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError, counted, did_you_mean, errors_of
+from ..evaluation.genders import genders_of_speakers
 from .columns import gender_word, split_word
 from .corpora import (
     UNKNOWN_SPEAKER,
@@ -299,7 +300,7 @@ def _differences(info: CorpusInfo, recordings: Sequence[Recording]) -> list[str]
             if files:
                 count = counted(len(files), f"file of {info.name} is", f"files of {info.name} are")
                 problems.append(f"{count} {word}: {first_few(sorted(files), 20)}")
-    speakers = {recording.speaker: recording.gender for recording in recordings}
+    speakers = genders_of_speakers((recording.speaker, recording.gender) for recording in recordings)
     if info.speakers is not None and len(speakers) != info.speakers:
         problems.append(f"{info.name} has {counted(len(speakers), 'speaker')} instead of {info.speakers}")
     for gender, number in info.genders.items():
