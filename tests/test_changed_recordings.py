@@ -85,7 +85,7 @@ def test_a_corpus_that_was_moved_is_known_by_its_samples(corpus, tmp_path):
     there = corpus | {"root": tmp_path / "moved"}
     assert changes(there, tmp_path / "run") == Changes()
     mute_middle(tmp_path / "moved/sad/anna/2.wav")
-    assert changes(there, tmp_path / "run") == Changes(ids(2))
+    assert changes(there, tmp_path / "run") == Changes(new=ids(2))
 
 
 def test_another_version_that_decodes_alike_compares_all_the_same(corpus, tmp_path, monkeypatch):
@@ -203,6 +203,30 @@ def test_a_finished_test_does_not_stand_for_other_sound(tmp_path):
     mute_middle(tmp_path / "corpus/test/anger/f3_0.wav")
     with pytest.raises(RequestError, match=r"folder/test/anger/f3_0\.wav"):
         refuse(recipe, tmp_path / "run", tested=True)
+
+
+def test_what_a_variant_has_heard_that_is_not_asked_for_now_counts_too(tmp_path):
+    recipe, plan = started(tmp_path)
+    other = plan_run(Recipe.from_dict(recipe | {"seeds": [1]}), tmp_path / "run").planned[0].steps[-1].folder
+    with pytest.raises(KeyboardInterrupt), other.work(plan.processes):
+        raise KeyboardInterrupt
+    write_audio(tmp_path / "corpus/train/anger/f1_1.wav", tone(LONG, seed=99))
+    assert refuse(recipe, tmp_path / "run") == []  # a new one has not been heard
+    mute_middle(tmp_path / "corpus/train/anger/f1_0.wav")
+    with pytest.raises(RequestError, match=r": folder/train/anger/f1_0\.wav"):
+        refuse(recipe, tmp_path / "run")
+
+
+def test_a_moved_recording_that_has_changed_is_refused(tmp_path):
+    recipe, plan = started(tmp_path)
+    with pytest.raises(KeyboardInterrupt), plan.planned[0].steps[-1].folder.work(plan.processes):
+        raise KeyboardInterrupt
+    shutil.move(tmp_path / "corpus", tmp_path / "moved")
+    recipe["corpus"]["root"] = str(tmp_path / "moved")
+    assert refuse(recipe, tmp_path / "run") == []
+    mute_middle(tmp_path / "moved/train/anger/f1_0.wav")
+    with pytest.raises(RequestError, match=r": folder/train/anger/f1_0\.wav"):
+        refuse(recipe, tmp_path / "run")
 
 
 def test_a_finished_backbone_has_heard_nothing(tmp_path):

@@ -39,11 +39,13 @@ class Changes:
 
     Args:
         changed: Those with other samples than then.
+        new: Those that were not there then, by path or samples; one whose row was has moved and changed.
         unclear: Those of which nobody can tell, since they were touched or moved, or nothing was kept of them: a change
             in the middle of the file would leave their fingerprints as they are.
     """
 
     changed: frozenset[str] = frozenset()
+    new: frozenset[str] = frozenset()
     unclear: frozenset[str] = frozenset()
 
 
@@ -97,7 +99,7 @@ class CorpusIndex:
         """
         before = {key[0]: audio for key, audio in self._before.items()}
         decoded = {audio for audio in before.values() if audio.is_decoded}
-        changed, unclear = set[str](), set[str]()
+        changed, new, unclear = set[str](), set[str](), set[str]()
         for row in chain.from_iterable(table.select_columns(["id", "audio"]) for table in tables):
             audio = row["audio"]
             key = _key(audio) if audio["bytes"] is None else None
@@ -105,10 +107,11 @@ class CorpusIndex:
                 continue
             possible = {before[key[0]]} & decoded if key[0] in before else decoded
             if self._comparable and possible:
-                changed.update([] if self._decoded(key, audio) in possible else [row["id"]])
+                others = changed if key[0] in before else new
+                others.update([] if self._decoded(key, audio) in possible else [row["id"]])
             elif not is_hashed_whole(key[1]):
                 unclear.add(row["id"])
-        return Changes(frozenset(changed), frozenset(unclear))
+        return Changes(frozenset(changed), frozenset(new), frozenset(unclear))
 
     def _decoded(self, key: _Key, audio: Mapping[str, Any]) -> AudioDigest:
         """The digest of a recording, also of one of which only the length was asked for."""

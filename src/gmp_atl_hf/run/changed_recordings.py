@@ -31,8 +31,14 @@ def refuse_changed_recordings(plan: RunPlan, tested: Callable[[PlannedFold], boo
     """
     tables = [plan.corpus.table, *(replay.table for replay in plan.planner.replays.values())]
     changes = plan.corpus.index.changes(*tables)
+    if changes == Changes():
+        return []
     used = set[str]()
-    for planned in plan.planned if changes.changed or changes.unclear else ():
+    steps = {place for each in plan.planned for step in each.steps for place in (step.folder.path, step.folder.working)}
+    if not steps.issuperset(plan.folder.steps("*")):
+        # Of other variants or seeds, or the final model: nobody knows what they have heard, but it was there then.
+        used |= changes.changed
+    for planned in plan.planned:
         hearing = [step.folder for step in planned.steps if step.folder.inputs["step"] != BACKBONE]
         if any(folder.finished or folder.begun for folder in hearing):
             parts = rows_of_parts(plan.corpus.table, planned.fold)
@@ -57,7 +63,7 @@ def refuse_changed(changes: Changes, used: Collection[str], folder: Path) -> lis
     Raises:
         RequestError: Says how many there are, and names the first.
     """
-    if changed := sorted(changes.changed.intersection(used)):
+    if changed := sorted((changes.changed | changes.new).intersection(used)):
         raise RequestError(
             f"{counted(len(changed), 'recording has', 'recordings have')} other samples than when {folder} was last "
             f"used, and steps that are finished or begun there heard them as they were: {first_few(changed, _SHOWN)}",
