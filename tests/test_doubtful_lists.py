@@ -118,7 +118,7 @@ def test_a_word_that_a_label_map_has_twice_is_refused_where_it_means_two_things(
         read(tmp_path, "emotion,speaker", "joy,a", labels={"joy": "happy", "joy ": None})
 
 
-@pytest.mark.parametrize("word", ["?", "unknown", "Unk", "--", "unlabelled"])
+@pytest.mark.parametrize("word", ["?", "unknown", "Unk", "--", "unlabelled", "no agreement"])
 def test_a_label_that_may_stand_for_none_is_told_unless_a_map_names_it(tmp_path, word):
     rows = [f"{word},a", f"{word},b", "sad,a", "sad,b"]
     corpus = read(tmp_path, "emotion,speaker", *rows)

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 LabelMap = Mapping[str, "str | None"]
 """A corpus' word for an emotion to ours; two words may share one of ours, None drops the recordings."""
 
-_NO_LABEL = frozenset(
-    {"unknown", "unk", "undefined", "unlabeled", UNLABELLED, "no label", "not available", "na", "xxx"}
-)
+_NO_LABEL = frozenset({"unknown", "unk", "undefined", "unlabeled", UNLABELLED, "no label", "no agreement", "na", "xxx"})
 """Words that lists have where nobody has labelled a recording, and where its annotators did not agree."""
 
 
