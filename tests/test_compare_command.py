@@ -394,6 +394,27 @@ def test_a_verdict_that_cannot_be_given_is_refused(
     assert words in capsys.readouterr().err
 
 
+def test_advice_names_variants_that_the_runs_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = str(write_run(tmp_path / "one", {"tapt": 0.9, "direct": 0.5, "mine": 0.5}))
+    two = str(write_run(tmp_path / "two", {"mine": 0.9, "direct": 0.5}))
+    alone = str(write_run(tmp_path / "alone", {"direct": 0.5}))
+    for words, fix in (
+        ([one], f"gmp-atl compare {one} :direct"),
+        ([f"{one}:mine"], f"gmp-atl compare {one} :direct"),
+        ([one, two, f"{one}:mine"], f"gmp-atl compare {one} {two} --variants direct mine"),
+        ([one, ":direct", ":mine"], f"gmp-atl compare {one} :direct"),
+        ([alone], f"gmp-atl compare {alone} OTHER_RUN"),
+        ([one, alone, two], f"gmp-atl compare {one} {alone}"),
+        ([one, two, "--picture", "x.png"], f"gmp-atl compare {one} {two} --variants direct mine"),
+        ([one, ":mine", "--picture", "x.png"], f"gmp-atl compare {one} --variants tapt direct"),
+        ([one, alone, "--picture", "x.png"], "leave out --picture"),
+        ([one, two, "--variants", "direct", "direct"], "--variants direct mine"),
+        ([alone, alone], "variants: [direct, gmp-atl]"),
+    ):
+        assert main(["compare", *words]) == 2
+        assert f"fix: {fix}\n" in capsys.readouterr().err
+
+
 def test_variants_of_a_run_tested_on_different_utterances_give_no_verdict(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"gmp-atl": 0.9, "direct": 0.5})
     file = run / "direct" / "seed-0" / "fold-01" / "predictions.jsonl"

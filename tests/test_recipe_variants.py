@@ -212,6 +212,25 @@ def test_overrides_are_applied_in_their_order(tmp_path: Path) -> None:
     assert made.data.max_seconds is None
 
 
+def test_an_override_changes_one_of_the_places_that_share_an_anchor(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    stages = "multitask: &s {num_train_epochs: 1, model: {dropout: 0.1}}, retrain: *s, finetune: {<<: *s}"
+    file.write_text(f"name: mine\ncorpus: {{name: demo}}\nstages: {{{stages}}}\n")
+    overrides = ["stages.finetune.num_train_epochs=7", "stages.finetune.model.dropout=0.3", "stages.retrain.skip=true"]
+    made = Recipe.from_yaml(file, overrides).stages
+    assert [one.arguments["num_train_epochs"] for one in (made.multitask, made.retrain, made.finetune)] == [1, 1, 7]
+    assert [one.model["dropout"] for one in (made.multitask, made.retrain, made.finetune)] == [0.1, 0.1, 0.3]
+    assert [one.skip for one in (made.multitask, made.retrain, made.finetune)] == [False, True, False]
+
+
+def test_an_override_changes_one_iteration_of_several_that_share_an_anchor(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    iterations = "[&i {features: mfcc, clusters: [4], num_train_epochs: 2}, *i]"
+    file.write_text(f"name: mine\ncorpus: {{name: demo}}\nbackbone: mini\niterations: {iterations}\n")
+    made = PretrainRecipe.from_yaml(file, ["iterations.1.num_train_epochs=7"])
+    assert [one.arguments["num_train_epochs"] for one in made.iterations] == [2, 7]
+
+
 def test_an_override_reaches_one_corpus_of_several(tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
     file.write_text("name: mine\ncorpus: [{name: a}, {name: b}]\n")

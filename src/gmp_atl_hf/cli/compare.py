@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError, counted
@@ -41,16 +43,31 @@ def perform(arguments: argparse.Namespace) -> int:
         raise RequestError(
             f"{counted(len(arguments.runs), 'run')} to compare",
             "two of RUN[:VARIANT], or any number of folders with two variants that all of them have",
-            f"gmp-atl compare {' '.join(arguments.runs)} --variants gmp-atl direct",
+            _two_sides(arguments.runs),
         )
     if arguments.picture is not None:
-        raise RequestError("a picture of two runs", "--variants: the picture is that of its verdict", "--variants A B")
+        sides = _two_sides(arguments.runs, verdict=True)
+        raise RequestError("a picture of two runs", "--variants: the picture is that of its verdict", sides)
     from ..report.compare import compare_runs
 
     comparison = compare_runs(*arguments.runs)
     comparison["command"] = arguments.command
     say(json.dumps(comparison, indent=2, ensure_ascii=False) if arguments.json else format_comparison(comparison))
     return DONE
+
+
+def _two_sides(runs: Sequence[str], verdict: bool = False) -> str:
+    """What to type in place of some runs: two sides, or a verdict on two variants, that are there."""
+    from ..report.verdict import common_variants
+
+    named = [run for run in runs if not run.startswith(":")]
+    folders = list(dict.fromkeys(run if Path(run).is_dir() else run.rpartition(":")[0] or run for run in named))
+    common = common_variants(folders)
+    if len(common) < 2:
+        return "leave out --picture" if verdict else " ".join(["gmp-atl compare", *[*folders, "OTHER_RUN"][:2]])
+    if len(folders) == 1 and not verdict:
+        return f"gmp-atl compare {folders[0]} :{common[1]}"
+    return f"gmp-atl compare {' '.join(folders)} --variants {common[0]} {common[1]}"
 
 
 def _perform_verdict(arguments: argparse.Namespace) -> int:

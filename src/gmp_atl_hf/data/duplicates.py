@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import counted
 from .arrays import SILENCE, FloatArray
 from .corpora import Recording
+from .doubtful import differing
 from .spelling import first_few
 
 
@@ -75,7 +76,6 @@ def shared_recordings(corpora: Iterable[Mapping[str, str]]) -> list[str]:
 
 def _describe_group(group: Sequence[Recording]) -> str:
     """Name recordings with the same samples, and what differs between them."""
-    fields = {"emotions": "emotion", "speakers": "speaker", "parts of the given split": "split"}
-    differ = [word for word, name in fields.items() if len({getattr(one, name) for one in group}) > 1]
+    differ = differing(*group)
     under = f" (under different {' and '.join(differ)})" if differ else ""
     return first_few([one.file for one in group], separator=" = ") + under

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError, counted, did_you_mean
-from .corpora.base import LeftOut, Recording
-from .spelling import spelling
+from .corpora.base import UNLABELLED, LeftOut, Recording
+from .spelling import spelling, tidy_text
 from .table_values import emotions_of_table
 
 if TYPE_CHECKING:
@@ -17,6 +17,29 @@ if TYPE_CHECKING:
 
 LabelMap = Mapping[str, "str | None"]
 """A corpus' word for an emotion to ours; two words may share one of ours, None drops the recordings."""
+
+_NO_LABEL = frozenset({"unknown", "unk", "undefined", "unlabeled", UNLABELLED, "no label", "no agreement", "na", "xxx"})
+"""Words that lists have where nobody has labelled a recording, and where its annotators did not agree."""
+
+
+def tidy_label_map(labels: LabelMap | None) -> LabelMap | None:
+    """Spell the words of a label map, on both sides, as those of the corpus are spelt.
+
+    Raises:
+        RequestError: A word is then there twice, and means two things.
+    """
+    if not isinstance(labels, Mapping):
+        return labels
+    tidy = dict[Any, Any]()
+    for key, value in labels.items():
+        word, label = (tidy_text(one) if isinstance(one, str) else one for one in (key, value))
+        if tidy.setdefault(word, label) != label:
+            raise RequestError(
+                f"the label map gives {word!r} twice, as {tidy[word]!r} and as {label!r}",
+                "one meaning of every word; blanks at its ends do not make another one",
+                "take one of the two out of labels",
+            )
+    return tidy
 
 
 def check_label_map(recordings: Iterable[Recording], labels: LabelMap) -> None:
@@ -73,6 +96,23 @@ def alike(labels: Iterable[str]) -> list[str]:
         "they are one"
         for names in groups.values()
         if len(names) > 1
+    ]
+
+
+def no_emotions(counts: Mapping[str, int], named: Collection[str | None]) -> list[str]:
+    """One sentence for each label that may stand for recordings without one, and yet is taken for an emotion.
+
+    Args:
+        counts: Label → number of recordings.
+        named: Labels that a label map has chosen, which are meant.
+    """
+    # As the only label it is what readers give to speech without emotions.
+    words = _NO_LABEL if len(counts) > 1 else _NO_LABEL - {UNLABELLED}
+    return [
+        f"{counted(count, 'recording has', 'recordings have')} the label {label!r}, which is taken for an emotion: map "
+        f"it to null in labels if it stands for none, or to {label!r} if it is meant"
+        for label, count in sorted(counts.items())
+        if label not in named and (label.casefold() in words or not any(map(str.isalnum, label)))
     ]
 
 

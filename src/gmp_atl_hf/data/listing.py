@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError, counted, did_you_mean, errors_of
+from ..evaluation.genders import genders_of_speakers
 from .columns import gender_word, split_word
 from .corpora import (
     UNKNOWN_SPEAKER,
@@ -26,6 +26,7 @@ from .corpora import (
 )
 from .corpora.base import ANOTHER_COPY, UNLABELLED, audio_files, may_be_speech
 from .corpora.from_file import guarded, is_corpus_file
+from .doubtful import doubtful_sessions, doubtful_speakers, overlapping_segments
 from .spelling import first_few, is_missing, printable, spelling, tidy_text
 
 _GIVE_ROOT = "give the corpus' folder (in a recipe: corpus.root)"
@@ -82,7 +83,9 @@ def list_recordings(
     recordings, respelt = _one_name_each(recordings)
     problems = (
         respelt
-        + _doubtful_speakers(recordings)
+        + doubtful_speakers(recordings)
+        + doubtful_sessions(recordings)
+        + overlapping_segments(called, recordings)
         + _differences(reader.info, recordings)
         + _unknown_speakers(recordings)
         + remarks
@@ -226,7 +229,7 @@ def _tidy(corpus: str, people: str, recording: Recording) -> Recording:
         raise RequestError(
             f"{corpus}/{recording.file} has no speaker",
             "a speaker for every recording: folds are made of speakers, so that no voice is trained and tested on",
-            "give each recording its speaker (UNKNOWN_SPEAKER where nobody knows), or take it out of the corpus",
+            f"give each recording its speaker ({UNKNOWN_SPEAKER} where nobody knows), or take it out of the corpus",
         )
     with errors_of(f"{corpus}/{recording.file}"):
         gender, split = gender_word(recording.gender), split_word(recording.split)
@@ -299,7 +302,7 @@ def _differences(info: CorpusInfo, recordings: Sequence[Recording]) -> list[str]
             if files:
                 count = counted(len(files), f"file of {info.name} is", f"files of {info.name} are")
                 problems.append(f"{count} {word}: {first_few(sorted(files), 20)}")
-    speakers = {recording.speaker: recording.gender for recording in recordings}
+    speakers = genders_of_speakers((recording.speaker, recording.gender) for recording in recordings)
     if info.speakers is not None and len(speakers) != info.speakers:
         problems.append(f"{info.name} has {counted(len(speakers), 'speaker')} instead of {info.speakers}")
     for gender, number in info.genders.items():
@@ -361,25 +364,6 @@ def _one_name_each(recordings: Sequence[Recording]) -> tuple[list[Recording], li
     ]
     called = {speaker: names[0] for names in spelt.values() for speaker in names}
     return [replace(one, speaker=called[one.speaker]) for one in recordings] if remarks else list(recordings), remarks
-
-
-def _doubtful_speakers(recordings: Sequence[Recording]) -> list[str]:
-    """Name speakers that may be two people, or of whom two may be one: no split by speaker is better than they are."""
-    spelt: dict[str, list[str]] = defaultdict(list)
-    for speaker in sorted({recording.speaker for recording in recordings}):
-        spelt[re.sub(r"(?<!\d)0+(?=\d)", "", speaker)].append(speaker)
-    same = [" and ".join(names) for names in spelt.values() if len(names) > 1]
-    problems = [f"speakers {names} differ in leading zeros only: is that one person?" for names in same]
-    genders: dict[str, Counter[str]] = defaultdict(Counter)
-    for recording in recordings:
-        if recording.gender is not None:
-            genders[recording.speaker][recording.gender] += 1
-    return problems + [
-        f"speaker {speaker} is female in {counted(count['female'], 'recording')} and male in {count['male']}: two "
-        "people of one number? Then gender and number together are the speaker"
-        for speaker, count in sorted(genders.items())
-        if len(count) > 1
-    ]
 
 
 def with_prefix(corpus: str, left_out: Iterable[LeftOut]) -> list[LeftOut]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -19,10 +20,10 @@ from .columns import COLUMNS, make_table, replace_column, validate_table
 from .corpora import CorpusInfo, LeftOut, Recording, corpus_names
 from .corpus_index import CorpusIndex
 from .duplicates import AudioDigest, describe_duplicates, shared_recordings
-from .labels import LabelMap, alike, apply_label_map, check_label_map
+from .labels import LabelMap, alike, apply_label_map, check_label_map, no_emotions, tidy_label_map
 from .listing import Listed, list_plain_speech, list_recordings, refuse_duplicates, with_prefix
 from .segments import cut_segment
-from .spelling import first_few, tidy_text
+from .spelling import first_few
 
 __all__ = ["COLUMNS", "Corpus", "concatenate", "load_corpus", "make_table", "read_corpora", "validate_table"]
 
@@ -123,11 +124,11 @@ def read_corpora(
         raise RequestError(
             "a corpus without a name", f"name: one of {', '.join(corpus_names())}", "corpus: {name: emodb}"
         )
-    labels = _tidy_keys(labels)
+    labels = tidy_label_map(labels)
     rest = [dict(entry) for entry in entries]
     handling = [_Handling.take(entry) for entry in rest]
     maps: list[LabelMap | None] = [
-        labels if (own := entry.pop("labels", None)) is None else _tidy_keys(own) for entry in rest
+        labels if (own := entry.pop("labels", None)) is None else tidy_label_map(own) for entry in rest
     ]
     listed = [list_recordings(**entry) for entry in rest]
     for each in {id(each): each for each in maps if each is not None}.values():
@@ -146,7 +147,9 @@ def read_corpora(
             corpus = replace(corpus, recordings=kept, left_out=corpus.left_out + with_prefix(corpus.name, dropped))
         corpora.append(_to_table(corpus, handle, measured))
     joint = concatenate(corpora)
-    problems = joint.problems + alike(joint.table.features["emotion"].names)
+    names, named = joint.table.features["emotion"].names, {label for own in maps if own for label in own.values()}
+    counts = Counter(names[number] for number in joint.table["emotion"])
+    problems = joint.problems + alike(names) + no_emotions(counts, named)
     return replace(joint, problems=problems, dropped=digests, index=measured)
 
 
@@ -197,13 +200,6 @@ def enough_rows(table: Dataset, seconds: float) -> int:
     """How many of the first rows of a table have so many seconds together; all of them if there are fewer seconds."""
     together = np.cumsum(np.asarray(table["num_samples"]))
     return min(int(np.searchsorted(together, seconds * SAMPLING_RATE)) + 1, len(table))
-
-
-def _tidy_keys(labels: LabelMap | None) -> LabelMap | None:
-    """Spell the corpus' words in a label map as the corpus' own are spelt."""
-    if not isinstance(labels, Mapping):
-        return labels
-    return {tidy_text(word) if isinstance(word, str) else word: label for word, label in labels.items()}
 
 
 def concatenate(corpora: Sequence[Corpus]) -> Corpus:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..errors import counted
 from .adaptation import adaptation_summary
 from .calibration import BINS, expected_calibration_error, reliability
+from .genders import genders_of_speakers
 from .metrics import FloatArray, absent_labels, macro_f1, metrics_of, per_class_recall, uar, war
 from .results import AlignedPredictions, FoldResult, align, choose_block
 from .statistics import MIN_SPEAKERS, MIN_SPEAKERS_A_SIDE, gender_gap, speaker_bootstrap, utterance_bootstrap
@@ -42,6 +43,8 @@ def variant_summary(
     pooled = confusions.sum(axis=1)
     absent = absent_labels(block.references, labels)
     interval, note = uar_interval(block, labels, independent)
+    genders = (None if gender == "unknown" else gender for gender in block.genders.tolist())
+    people = genders_of_speakers(zip(block.speakers.tolist(), genders, strict=True))
     adaptation = adaptation_summary(results, block, labels)
     return {
         **head,
@@ -59,7 +62,9 @@ def variant_summary(
         "per_gender": {g: _whole_group(block, block.genders == g, labels) for g in sorted(set(block.genders.tolist()))},
         "gender_gap": _gender_gap(block, labels, independent),
         "per_corpus": _per_corpus(block, labels),
-        "per_speaker": {s: _speaker(block, block.speakers == s, labels) for s in sorted(set(block.speakers.tolist()))},
+        "per_speaker": {
+            s: _speaker(block, block.speakers == s, gender or "unknown", labels) for s, gender in sorted(people.items())
+        },
         "per_fold": [{"fold": fold, **_group(block, block.folds_of == fold, labels)} for fold in folds],
         "per_seed": [{"seed": seed, **metrics_of(pooled[i])} for i, seed in enumerate(chosen)],
         **({} if adaptation is None else {"adaptation": adaptation}),
@@ -133,12 +138,12 @@ def _whole_group(block: AlignedPredictions, rows: npt.NDArray[Any], labels: list
     }
 
 
-def _speaker(block: AlignedPredictions, rows: npt.NDArray[Any], labels: list[str]) -> dict[str, Any]:
+def _speaker(block: AlignedPredictions, rows: npt.NDArray[Any], gender: str, labels: list[str]) -> dict[str, Any]:
     """Score one speaker, with an interval that says how far their few utterances carry."""
     interval = utterance_bootstrap(block.references[rows], block.predictions[:, rows], len(labels))
     return {
         **_group(block, rows, labels),
-        "gender": str(block.genders[rows][0]),
+        "gender": gender,
         "uar_ci95": None if interval is None else list(interval),
     }
 

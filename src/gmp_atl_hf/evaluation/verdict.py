@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .comparison import COMPARISON_REMARK, add_holm, compare_results, paired_over_speakers
+from .genders import genders_of_speakers
 from .power import ALPHA, FEW, POWER
 from .results import FoldResult
 from .statistics import DRAWS, MIN_SPEAKERS
@@ -88,7 +89,7 @@ def _corpus(results: CorpusResults) -> dict[str, Any]:
 
 
 def _genders(results: Sequence[FoldResult]) -> dict[str, str | None]:
-    return {row["speaker"]: row.get("gender") for one in results for row in one.predictions}
+    return genders_of_speakers((row["speaker"], row.get("gender")) for one in results for row in one.predictions)
 
 
 def _verdict(

@@ -37,6 +37,7 @@ from ..pseudo_labels.feature_stream import FeatureExtraction
 from ..pseudo_labels.kmeans import MultiScaleKMeans, column_name
 from ..recipe.sections import PseudoLabelSpec
 from ..report.figures import NO_MATPLOTLIB, can_draw
+from ..run.changed_recordings import refuse_changed
 from ..run.processes import join_processes
 from ..run.stages import MODEL_CLASSES, backbone_fields, encoder_shapes, make_arguments, without_trackers
 from ..run.steps import make_pseudo_labels, pseudo_labels_of, train, write_left_out
@@ -135,12 +136,14 @@ class _Pretraining:
         ]
         self.corpus = self._read()
         self.speech = divide_speech(self.corpus.table, recipe.data, recipe.seed)
-        self.recordings = Recordings(self.corpus.table)
-        self.fingerprints = self.recordings.fingerprints
+        self.recordings = Recordings(self.corpus.table, self.corpus.digests)
+        self.ids = [*self.speech.train["id"], *self.speech.dev["id"]]
         self.iterations = self._plan()
         self._stores: dict[int, Mapping[int, FeatureStore]] = {}  # iteration → where its teacher's states are
         for step in (*self.steps, self.model):
             step.refuse_contradiction()
+        made = any(step.finished or step.begun for one in self.iterations for step in (one.labels, one.training))
+        self.notes = refuse_changed(self.corpus.index.changes(self.corpus.table), self.ids if made else (), output_dir)
 
     # ---- the request ---------------------------------------------------------------------------------------
 
@@ -223,8 +226,7 @@ class _Pretraining:
     def _plan(self) -> list[_Iteration]:
         recipe = self.recipe
         config = GMPATLConfig(**self.base)
-        ids = [*self.speech.train["id"], *self.speech.dev["id"]]
-        data = {"rows": combine(self.fingerprints, ids), "dev_rows": len(self.speech.dev)}
+        data = {"rows": combine(self.recordings.fingerprints, self.ids), "dev_rows": len(self.speech.dev)}
         before: Mapping[str, Any] = {"key": self.start.key} if "scratch" in self.backbone else self.backbone
         backbone, planned = before, []
         for number, spec in enumerate(recipe.iterations, start=1):
@@ -277,6 +279,7 @@ class _Pretraining:
         """Do every step that is not finished, then write the encoder and the report."""
         left = [step for step in [*self.steps, self.model] if not step.finished]
         if self.state.is_main_process:
+            tqdm.write("".join(f"Note: {note}\n" for note in self.notes), end="")
             with read_only_is_fine(not left):
                 remove_half_written(self.output_dir)
                 write_known(self.output_dir, {"recipe.yaml": self.recipe.to_yaml()})
@@ -435,7 +438,6 @@ class _Pretraining:
                 entry["agreement_with_labels_before"] = label_agreement(previous.labels.path, iteration.labels.path)
             iterations.append(entry)
             previous = iteration
-        parts = (("train", speech.train), ("dev", speech.dev))
         return {
             "name": self.recipe.name,
             "command": self.command,
@@ -451,7 +453,7 @@ class _Pretraining:
                     "speakers": len(set(rows["speaker"])),
                     "hours": round(sum(rows["num_samples"]) / SAMPLING_RATE / 3600, 3),
                 }
-                for name, rows in parts
+                for name, rows in (("train", speech.train), ("dev", speech.dev))
             },
             "left_out": len(self.corpus.left_out) + len(speech.left_out),
             "iterations": iterations,

@@ -23,6 +23,7 @@ from ..data.table_values import (
     refuse_unusable_genders,
 )
 from ..errors import RequestError, counted
+from ..evaluation.genders import genders_of_speakers
 from ..evaluation.unknown import UNKNOWN as UNKNOWN
 from ..evaluation.unknown import is_unknown as is_unknown
 
@@ -58,19 +59,23 @@ class Speakers:
         """
         labels = _usable_emotions(table)
         emotions: dict[str, Counter[str]] = defaultdict(Counter)
-        genders: dict[str, Counter[str]] = defaultdict(Counter)
-        for speaker, emotion, gender in zip(table["speaker"], table["emotion"], table["gender"], strict=True):
+        for speaker, emotion in zip(table["speaker"], table["emotion"], strict=True):
             emotions[speaker][labels[emotion]] += 1
-            if gender is not None and gender >= 0:
-                genders[speaker][GENDERS[gender]] += 1
         if not emotions:
             raise RequestError(
                 "the table has no rows", "recordings to make folds of", "check the corpus and the label map"
             )
         names = natural_order(emotions)
         _refuse_two_spellings(names)
-        common = {name: genders[name].most_common(1)[0][0] if genders[name] else None for name in names}
-        return cls(labels, names, common, dict(emotions), {name: emotions[name].total() for name in names})
+        words = (None if gender is None or gender < 0 else GENDERS[gender] for gender in table["gender"])
+        genders = genders_of_speakers(zip(table["speaker"], words, strict=True))
+        return cls(
+            labels,
+            names,
+            {name: genders[name] for name in names},
+            dict(emotions),
+            {name: emotions[name].total() for name in names},
+        )
 
     def emotions_of(self, names: Iterable[str]) -> set[str]:
         """The emotions that these speakers have recordings of."""

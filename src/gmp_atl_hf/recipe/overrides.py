@@ -41,6 +41,9 @@ def apply_override(recipe: dict[str, Any], dotted: str, value: Any) -> None:
         else:
             if isinstance(place, dict) and place.get(key) is None:
                 place[key] = {}  # a section that is left out or empty
+            if isinstance(place[index], dict | list):
+                # Anchors in YAML make one mapping of several places, of which this one alone is meant.
+                place[index] = place[index].copy()
             place = place[index]
 
 

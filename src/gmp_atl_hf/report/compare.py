@@ -35,9 +35,8 @@ def compare_runs(first: str, other: str) -> dict[str, Any]:
         # One run twice means its first two variants.
         names = variants_of(first)
         if len(names) < 2:
-            raise RequestError(
-                f"the run {first} has one variant only", "two variants, or two runs", f"variants: [{names[0]}, direct]"
-            )
+            fix = f"variants: [{names[0]}, {'gmp-atl' if names[0] == 'direct' else 'direct'}]"
+            raise RequestError(f"the run {first} has one variant only", "two variants, or two runs", fix)
         other = f"{other}:{names[1]}"
     sides = [read_variant(first), read_variant(other)]
     refuse_unlike(*sides)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import counted
+from ..evaluation.genders import genders_of_speakers
 from .drawing import INK, new_figure, save, styled
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def _corpus_figure(corpus: Corpus) -> Any:
     bottom = lower.subplots()
     _emotions(left, Counter(zip(emotions, genders, strict=True)), names, present)
     _lengths(right, seconds)
-    _speakers(bottom, Counter(speakers), dict(zip(speakers, genders, strict=True)))
+    known = (None if gender == "unknown" else gender for gender in genders)
+    people = genders_of_speakers(zip(speakers, known, strict=True))
+    _speakers(bottom, Counter(speakers), {name: gender or "unknown" for name, gender in people.items()})
     for letter, axes in zip("abc", (left, right, bottom), strict=True):
         axes.set_title(f"({letter}) {axes.get_title(loc='left')}", fontsize=8)
         axes.tick_params(labelsize=8)

@@ -77,22 +77,32 @@ def compare_over_corpora(runs: Sequence[str], first: str, other: str) -> dict[st
     return {"first": first, "other": other, **found, "stamps": list(dict.fromkeys(stamps)), "notes": notes}
 
 
+def common_variants(runs: Sequence[str]) -> list[str]:
+    """Name the variants that every one of some runs has, in the order of the first.
+
+    Raises:
+        RequestError: A folder holds no run.
+    """
+    first, *others = (variants_of(run) for run in runs)
+    return [name for name in first if all(name in own for own in others)]
+
+
 def _refuse_wrong_names(runs: Sequence[str], first: str, other: str) -> None:
     """Refuse variants that are not two, or that a run does not have, before any prediction is read."""
     if first == other:
-        raise RequestError(f"{first} on both sides", "two variants", "--variants gmp-atl direct")
+        names = [name for name in common_variants(runs) if name != first] or ["OTHER_VARIANT"]
+        raise RequestError(f"{first} on both sides", "two variants", f"--variants {first} {names[0]}")
     for run in runs:
         folder, colon, variant = run.rpartition(":")
         if colon and not Path(run).is_dir():
             raise RequestError(
                 f"{run} names the variant {variant}", "folders alone: --variants names those of all runs", folder
             )
-    names = {run: variants_of(run) for run in runs}
     missing = [
-        f"{run} has no variant {name}" for run, own in names.items() for name in (first, other) if name not in own
+        f"{run} has no variant {name}" for run in runs for name in (first, other) if name not in variants_of(run)
     ]
     if missing:
-        common = [name for name in names[runs[0]] if all(name in own for own in names.values())]
+        common = common_variants(runs)
         raise RequestError(
             "; ".join(missing),
             f"two variants that every run has: {', '.join(common) or 'these have none in common'}",

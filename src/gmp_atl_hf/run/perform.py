@@ -24,6 +24,7 @@ from ..run_folder.layout import (
     FoldFolder,
 )
 from ..run_folder.step_folder import StepFolder
+from .changed_recordings import refuse_changed_recordings
 from .fold_plan import PlannedFold, PlannedStep
 from .plan import RunPlan
 from .replay import left_out_of
@@ -51,8 +52,13 @@ class Worker:
         self._damaged = {folder: problem for folder, problem in problems.items() if problem is not None}
 
     def begin(self) -> None:
-        """Write what is known before any work, and say what is unusual."""
+        """Write what is known before any work, and say what is unusual.
+
+        Raises:
+            RequestError: Recordings have changed of which something is finished or begun.
+        """
         folder = self.plan.folder
+        unclear = refuse_changed_recordings(self.plan, self.tested)
         if self.processes.is_main_process:
             with read_only_is_fine():  # a finished run can still be shown, and the first step of any other says it
                 remove_half_written(folder.path, shared=folder.front_end)
@@ -60,7 +66,7 @@ class Worker:
                 speech = self.plan.planner.replays.values()
                 write_left_out(folder.path, [*self.plan.corpus.left_out, *left_out_of(speech)])
                 self.plan.corpus.index.save()
-        for problem in (*self.plan.corpus.problems, *self.plan.notes):
+        for problem in (*self.plan.corpus.problems, *self.plan.notes, *unclear):
             self.say(f"Note: {problem}")
         for problem in self._damaged.values():
             self.say(f"Note: {problem}; that fold is tested again.")

@@ -153,7 +153,7 @@ def plan_run(
     notes = [*_notes(variants, corpus, every_fold), *replay_notes(variants, replays.values())]
     _check_stages(variants, backbones, corpus.table.features["emotion"].names)
     refuse_nobody_to_choose(recipe.search, [f.number for f in every_fold if f.number in asked and not f.dev])
-    recordings = Recordings(corpus.table)
+    recordings = Recordings(corpus.table, corpus.digests)
     planner = Planner(
         folder,
         corpus.table,

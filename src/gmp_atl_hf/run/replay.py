@@ -93,7 +93,12 @@ def read_replays(recipe: Recipe, variants: Mapping[str, Method], corpus: Corpus)
     read = {spec: _read(spec, corpus, recipe.data.short_clips) for spec in dict.fromkeys(specs.values())}
     replays = {
         spec: Replay(
-            spec, Recordings(speech.table), found, tuple(speech.left_out), tuple(speech.problems), dict(speech.digests)
+            spec,
+            Recordings(speech.table, speech.digests),
+            found,
+            tuple(speech.left_out),
+            tuple(speech.problems),
+            dict(speech.digests),
         )
         for spec, (speech, found) in read.items()
     }

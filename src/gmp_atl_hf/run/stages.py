@@ -26,6 +26,7 @@ from ..modeling.modeling_gmp_atl import (
 from ..pseudo_labels.averaging import averaging_radii
 from ..recipe.method import Method
 from ..recipe.sections import StageName
+from ..training.argument_errors import explained, refuse_unknown_words
 from ..training.arguments import GMPATLTrainingArguments
 from ..training.checks import check_training_arguments, refuse_other_speeds
 from ..training.joint import HubertForGMPATLJoint
@@ -117,18 +118,16 @@ def make_arguments(output_dir: Path, seed: int, settings: Mapping[str, Any], eva
     if not evaluate:
         fixed |= {"eval_strategy": "no", "load_best_model_at_end": False, "metric_for_best_model": None}
         fixed |= {"early_stopping_patience": None}
+    refuse_missing_trackers(settings.get("report_to", "none"))
+    refuse_unknown_words({**settings, **fixed})
     try:
-        refuse_missing_trackers(settings.get("report_to", "none"))
         arguments = GMPATLTrainingArguments(**{**settings, **fixed})
         if not (arguments.bf16 or arguments.fp16):
             # Precision is part of a step's key: an environment or a launcher's default must not change it unseen.
             arguments.mixed_precision = "no"
         return arguments
-    except (ValueError, TypeError, ImportError) as error:
-        raise RequestError(
-            f"training arguments {json.dumps(dict(settings))}: {error}",
-            "GMPATLTrainingArguments fields that fit together",
-        ) from error
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        raise explained(error, settings) from error
 
 
 def refuse_missing_trackers(report_to: Any) -> None:

@@ -115,6 +115,11 @@ class StepFolder:
         return (target / STEP_FILE).is_file() and read_json(target / STEP_FILE).get("key") == key
 
     @property
+    def begun(self) -> bool:
+        """Whether there is half a step that would be continued."""
+        return self._begun().get("key") == self.key
+
+    @property
     def has_hashes(self) -> bool:
         """Whether damage to what the finished step has made would be noticed; steps of version 0.1 kept no hashes."""
         return "files" in read_json(self.resolve() / STEP_FILE)

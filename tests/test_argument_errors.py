@@ -1,0 +1,87 @@
+"""Wrong values of training arguments: the argument, what it may be, and a way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gmp_atl_hf.cli.verbs import main
+from gmp_atl_hf.errors import RequestError
+from gmp_atl_hf.run.stages import make_arguments
+from gmp_atl_hf.training.arguments import GMPATLTrainingArguments
+from runs import recipe_dict, write_recipe
+
+
+def refused(**settings: Any) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        make_arguments(Path("unused"), 0, {"learning_rate": 1e-4, **settings}, evaluate=True)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "may_be", "fix"),
+    [
+        ("lr_scheduler_type", "cosin", "one of linear, cosine, ", "did you mean `cosine`?"),
+        ("optim", "adamw_trch", "one of adamw_torch, ", "did you mean `adamw_torch`?"),
+        ("eval_strategy", "ever", "one of no, steps, epoch", "leave eval_strategy out for its default"),
+        ("save_strategy", False, "one of no, steps, epoch, best", "leave save_strategy out for its default"),
+        ("class_weights", "balance", '"balanced", a list of numbers, or none', "did you mean `balanced`?"),
+        ("augment", "sped", "one of none, speed, sound", "did you mean `speed`?"),
+        ("layer_decay", 2, "a number above 0, at most 1, or none", "leave layer_decay out for the default"),
+    ],
+)
+def test_a_wrong_value_is_answered_with_what_it_may_be(name: str, value: object, may_be: str, fix: str) -> None:
+    error = refused(**{name: value})
+    assert error.found == f"{name} is {value!r}"
+    assert str(error.expected).startswith(may_be) and str(error.fix).startswith(fix)
+
+
+def test_an_error_of_transformers_is_told_with_the_arguments_that_it_speaks_of() -> None:
+    assert refused(bf16=True, fp16=True).fix == "leave bf16 or fp16 out for the default, or correct it"
+    assert "learning_rate" not in refused(warmup_steps=-2).found
+    # It names none of them: then all are shown.
+    unnamed = refused(debug="everything")
+    assert '"debug": "everything"' in unnamed.found and unnamed.fix is not None
+
+
+def test_a_tracker_that_is_not_there_is_told_once() -> None:
+    assert str(refused(report_to="nobody")).count("expected:") == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "also"),
+    [
+        ({"eval_strategy": "no"}, ""),
+        ({"save_strategy": "no"}, ""),
+        ({"save_strategy": "steps"}, "; or eval_strategy: epoch and save_strategy: epoch"),
+        ({"eval_strategy": "steps"}, "; or eval_strategy: steps and save_strategy: steps"),
+    ],
+)
+def test_a_choice_of_the_best_that_nothing_is_known_of_has_a_way_out(settings: dict[str, str], also: str) -> None:
+    error = refused(**settings)
+    assert error.fix == f"load_best_model_at_end: false keeps the last step instead of the best one{also}"
+    make_arguments(Path("unused"), 0, {**settings, "load_best_model_at_end": False}, evaluate=True)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"save_strategy": "best"},
+        {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 5, "save_steps": 5},
+        {"average_epochs": 2, "eval_strategy": "no"},
+        {"lr_scheduler_type": "cosine", "optim": "sgd", "logging_strategy": "no"},
+    ],
+)
+def test_settings_that_fit_together_are_taken(settings: dict[str, Any]) -> None:
+    assert isinstance(make_arguments(Path("unused"), 0, settings, evaluate=True), GMPATLTrainingArguments)
+
+
+def test_a_run_names_the_stage_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = write_recipe(tmp_path / "r.yaml", recipe_dict(tmp_path / "nothing"))
+    words = ["run", str(recipe), "--output-dir", str(tmp_path / "run")]
+    assert main([*words, "--set", "stages.finetune.eval_strategy=no"]) == 2
+    told = capsys.readouterr().err
+    assert "stages.finetune: eval_strategy is 'no', and save_strategy is 'epoch'" in told
+    assert "fix: load_best_model_at_end: false" in told
