@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import pickle
@@ -20,8 +21,9 @@ from torch import nn
 
 from audio_files import RATE, tone
 from classifiers import make_classifier, score, values
+from families import make_stock, take_over
 from gmp_atl_hf import GMPATLConfig, HubertForGMPATL, SpeakerStatistics, SpeechEmotionClassifier
-from gmp_atl_hf.checkpoints import default_feature_extractor
+from gmp_atl_hf.checkpoints import default_feature_extractor, load_feature_extractor
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.inference.eval_mode import in_eval_mode
 from gmp_atl_hf.inference.speakers import COMPUTING_FIELDS, weights_fingerprint
@@ -114,6 +116,16 @@ def test_a_classifier_that_is_pickled_says_what_to_do_in_another_process() -> No
         pickle.dumps(make())
 
 
+def test_a_copy_shares_the_model_and_a_whisper_s_classifier_is_pickled(tmp_path: Path) -> None:
+    classifier = make()
+    twin = copy.copy(classifier)
+    assert twin.model is classifier.model
+    assert np.array_equal(values(score(twin, CLIP)), values(score(classifier, CLIP)))
+    make_stock("whisper", tmp_path)
+    other = SpeechEmotionClassifier(take_over(HubertForGMPATL, tmp_path), load_feature_extractor(tmp_path))
+    assert np.array_equal(values(score(pickle.loads(pickle.dumps(other)), CLIP)), values(score(other, CLIP)))
+
+
 def test_int8_is_refused_in_a_sentence_where_the_model_was_made_half_precise() -> None:
     model = build(HubertForGMPATL).to(torch.bfloat16)
     with pytest.raises(RequestError, match="models in bfloat16 on cpu\n.*\n.*float32"):
@@ -138,8 +150,11 @@ def test_looking_for_changes_takes_a_small_part_of_the_time_of_a_short_clip() ->
     )
 
 
-@pytest.mark.parametrize("name", ["batch_seconds", "longest_seconds"])
-@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "60", True])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name in ("batch_seconds", "longest_seconds") for value in (0, -1, float("nan"), "60", True)]
+    + [("longest_seconds", float("inf"))],
+)
 def test_a_number_of_seconds_that_is_none_is_refused_under_its_own_name(name: str, value: Any) -> None:
     with pytest.raises(RequestError, match=f"^{name} is {value!r}\n") as raised:
         make_classifier(**{name: value})

@@ -204,7 +204,7 @@ def test_a_model_s_clusters_are_normalised_saved_and_said(tmp_path: Path) -> Non
     mean, deviation = torch.cat(list(states.values())).mean(0), torch.cat(list(states.values())).std(0, correction=0)
     for row, own in states.items():
         for column, labels in kmeans.predict(
-            averaged({2: (own - mean) / deviation}, {0.02: 0, 0.1: 2}), kmeans.source
+            averaged({2: (own - mean) / deviation}, {0.02: 0, 0.1: 2}), kmeans.source, prepared=True
         ).items():
             agreeing = np.mean(np.array(apart[column][row]) == labels.numpy())
             assert agreeing > 0.97, "a development speaker is normalised by their own frames"
@@ -215,6 +215,8 @@ def test_a_model_s_clusters_are_normalised_saved_and_said(tmp_path: Path) -> Non
         .fit_model(model, train, extractor, [-1], sample_frames=100)
         .fingerprint
     )
+    with pytest.raises(RequestError, match="nobody says that they are prepared"):
+        kmeans.predict(averaged({2: next(iter(states.values()))}, {0.02: 0, 0.1: 2}), kmeans.source)
     with pytest.raises(RequestError, match="no column speaker"):
         attach_pseudo_labels(dev.remove_columns("speaker"), read, model, extractor)
 

@@ -153,6 +153,18 @@ def test_auto_removes_them_where_an_encoder_has_absolute_positions(tmp_path: Pat
         assert labels[0] == labels[1]
 
 
+def test_raw_features_are_not_taken_for_others() -> None:
+    with pytest.raises(RequestError, match="features with their places in them"):
+        MultiScaleKMeans((2,), positions="remove").fit({LAYER: torch.randn(9, 4)}, EXTRACTION.source, ["made/a"])
+    preparation = Preparation(measured(rows(8_000)))
+    kmeans = MultiScaleKMeans((2,)).fit(
+        {LAYER: torch.randn(9, 4)}, EXTRACTION.source, ["made/a"], preparation=preparation
+    )
+    with pytest.raises(RequestError, match="nobody says that they are prepared"):
+        kmeans.predict({LAYER: torch.randn(9, 4)}, EXTRACTION.source)
+    assert kmeans.predict({LAYER: torch.randn(9, 4)}, EXTRACTION.source, prepared=True)
+
+
 def test_other_words_are_refused() -> None:
     with pytest.raises(RequestError, match="one of auto, keep, remove"):
         MultiScaleKMeans((2,), positions="no")  # type: ignore[arg-type]

@@ -203,7 +203,15 @@ def test_a_long_chunk_is_scored_in_batches(monkeypatch: pytest.MonkeyPatch):
     found = list(classifier.stream([speech()], RATE, 0.3, 0.1))
     assert batches == [3, 3, 2, 1]
     assert_same(found, score(classifier, (RATE, speech()), 0.3, 0.1).windows)
-    assert len(list(make_classifier(batch_seconds=1e9).stream([speech()], RATE, 0.3, 0.1))) == 9
+    assert len(list(make_classifier(batch_seconds=float("inf")).stream([speech()], RATE, 0.3, 0.1))) == 9
+
+
+def test_a_chunk_that_is_too_loud_settles_nothing(classifier: SpeechEmotionClassifier):
+    live = classifier.stream(sampling_rate=RATE, window=0.3)
+    with pytest.raises(RequestError, match="too large to compute with"):
+        live.feed(np.full((200, 2), 1e30, dtype=np.float32))
+    found = [one for chunk in (speech(), np.zeros(0)) for one in live.feed(chunk)] + live.finish()
+    assert_same(found, score(classifier, (RATE, speech()), 0.3, 0.3).windows)
 
 
 # Forms of chunks

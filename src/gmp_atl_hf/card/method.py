@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..checkpoints import locate
@@ -11,6 +12,7 @@ from ..errors import counted
 from ..files import STEP_FILE, read_json
 from ..modeling.configuration_gmp_atl import GMPATLConfig, layer_of
 from ..modeling.families_gmp_atl import family_of
+from ..pseudo_labels.codebook import PROVENANCE_FILE
 from ..pseudo_labels.positions import removes_positions
 from ..recipe.sections import StageName
 from ..run_folder.layout import ALL_SPEAKERS, STEP_NAMES, TRAINING_FILE, RunFolder
@@ -117,12 +119,23 @@ def _replay(facts: RunFacts) -> list[Setting]:
     """How much plain speech this very model was retrained on as well."""
     if facts.chosen.replay is None:
         return []
-    fold = ALL_SPEAKERS if facts.cross_validated else facts.summary["per_fold"][0]["fold"]
-    step = RunFolder(facts.folder).fold(facts.variant, facts.seed, fold).step("retrain")
-    heard = read_json(StepFolder(step, {}).resolve() / TRAINING_FILE)["replay"]
+    heard = read_json(_step_of(facts, "retrain") / TRAINING_FILE)["replay"]
     size = f"{counted(heard['recordings'], 'recording')}, {heard['hours']:.3g} hours"
     value = f"{size}, without emotions, labelled by these clusters"
     return [Setting("Plain speech beside the training clips in retraining", value, OURS)]
+
+
+def _step_of(facts: RunFacts, stage: str) -> Path:
+    """The folder of a step of this very model, also where another variant performed it."""
+    fold = ALL_SPEAKERS if facts.cross_validated else facts.summary["per_fold"][0]["fold"]
+    return StepFolder(RunFolder(facts.folder).fold(facts.variant, facts.seed, fold).step(stage), {}).resolve()
+
+
+def _places_removed(facts: RunFacts) -> bool:
+    """Whether frames were clustered without their places' means; runs of an earlier version kept them everywhere."""
+    if not removes_positions(facts.method.pseudo_labels.positions, facts.config):
+        return False
+    return "positions" in read_json(_step_of(facts, "pseudo-labels") / PROVENANCE_FILE)
 
 
 def _frame_targets(facts: RunFacts, stage: StageName) -> str:
@@ -161,7 +174,7 @@ def _frame_label_settings(facts: RunFacts) -> list[Setting]:
 def _prepared_states(facts: RunFacts) -> list[Setting]:
     """What became of hidden states before they were clustered, where anything did."""
     spec, rows = facts.method.pseudo_labels, []
-    if removes_positions(spec.positions, facts.config):
+    if _places_removed(facts):
         rows.append(Setting("Mean state of each place in a clip", "taken away before clustering", OURS))
     if spec.normalize != "none":
         value = f"by the mean and deviation of their own {spec.normalize}"

@@ -40,7 +40,8 @@ class LiveAudio:
             What is known by now at 16 kHz, (samples,) float32, perhaps none; see `Resampler`.
 
         Raises:
-            RequestError: It is no such array, has a sample that is no finite number, or other channels than before.
+            RequestError: It is no such array, has a sample that is no finite number or far too large, or other channels
+                than before.
         """
         name = f"the chunk at {self._samples / self.rate:.2f} s"
         if not (hasattr(chunk, "shape") or isinstance(chunk, list)):
@@ -61,9 +62,10 @@ class LiveAudio:
                 "finite samples",
                 "give zeros in their place, for example numpy.nan_to_num(chunk, posinf=0, neginf=0)",
             )
+        mono = self._mixer.mix(samples)  # before anything is settled by a chunk that may be refused
         self._channels, self._channel_axis = samples.shape[1], axis
         self._samples += len(samples)
-        return self._resampler.feed(self._mixer.mix(samples))
+        return self._resampler.feed(mono)
 
     def finish(self) -> FloatArray:
         """Give the rest at 16 kHz once there are no more chunks, (samples,) float32, perhaps none."""

@@ -170,7 +170,7 @@ def whole_numbers(table: datasets.Dataset, name: str) -> Any:
         raise RequestError(
             f"the column {name} holds {values.type}",
             "whole numbers",
-            f"table.castwhole_numbers({name!r}, datasets.Value('int64')), or make the column anew",
+            f"table.cast_column({name!r}, datasets.Value('int64')), or make the column anew",
         )
     return values
 

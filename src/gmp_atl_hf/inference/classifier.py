@@ -7,7 +7,6 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
-from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -27,6 +26,7 @@ from ..modeling.families_gmp_atl import longest_samples
 from ..modeling.frames_gmp_atl import receptive_field
 from ..modeling.modeling_gmp_atl import HubertForGMPATL
 from ..threads import prefetch, torch_threads
+from .copies import Copies
 from .devices import default_batch_seconds, resolve_device, resolve_precision
 from .emotion_stream import EmotionStream
 from .eval_mode import in_eval_mode
@@ -54,7 +54,7 @@ BATCHES_PER_THREAD = 4
 """Batches that a thread of the CPU gets at least, if there is a second of audio for each."""
 
 
-class SpeechEmotionClassifier:
+class SpeechEmotionClassifier(Copies):
     """Scores emotions of recordings.
 
     Recordings are read in background threads while the model works, batched with others of similar length, and longer
@@ -101,7 +101,7 @@ class SpeechEmotionClassifier:
         self.precision = resolve_precision(precision, self.device)
         if batch_seconds is None:
             batch_seconds = default_batch_seconds(model.config, self.device)
-        refuse_no_seconds("batch_seconds", batch_seconds)
+        refuse_no_seconds("batch_seconds", batch_seconds, endless=True)
         self.batch_seconds = batch_seconds
         # A clip needs one frame; 400 samples at least, as in training, see `read_clip`.
         self.shortest = max(MINIMUM_SAMPLES, receptive_field(model.config.conv_kernel, model.config.conv_stride))
@@ -159,22 +159,6 @@ class SpeechEmotionClassifier:
         if not self._weights.is_of(self.model):
             self._make_ready()
         return self._ready
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SpeechEmotionClassifier:
-        """A classifier of its own, with a model of its own."""
-        twin = object.__new__(type(self))
-        memo[id(self)] = twin
-        vars(twin).update(deepcopy(vars(self), memo))
-        return twin
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Refuse to be pickled: PyTorch pickles no model with weight norm, as HuBERT's positions have."""
-        raise RequestError(
-            "a SpeechEmotionClassifier cannot be pickled, nor given to processes that are spawned",
-            "threads, forked processes, or a classifier that each process loads for itself",
-            "call SpeechEmotionClassifier.from_pretrained(FOLDER) in the process; model.save_pretrained(FOLDER) and "
-            "feature_extractor.save_pretrained(FOLDER) make the folder",
-        )
 
     @property
     def labels(self) -> list[str]:

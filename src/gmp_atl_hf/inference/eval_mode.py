@@ -16,14 +16,17 @@ _scoring: WeakKeyDictionary[nn.Module, tuple[int, list[nn.Module]]] = WeakKeyDic
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Switch a model to eval mode; the last thread that ends gives every module the mode back that it had."""
+    """Switch a model to eval mode; the last thread that ends gives every module the mode back that it had.
+
+    A `model.eval()` of another thread meanwhile is undone at the end.
+    """
     with _lock:
         threads, training = _scoring.get(model, (0, []))
-        if not threads:
-            training = [module for module in model.modules() if module.training]
-            for module in training:
-                module.training = False
-        _scoring[model] = (threads + 1, training)
+        # Also where others score already: somebody may have called model.train() meanwhile.
+        more = [module for module in model.modules() if module.training]
+        for module in more:
+            module.training = False
+        _scoring[model] = (threads + 1, [*training, *more])
     try:
         yield
     finally:

@@ -71,6 +71,7 @@ class SpeechEmotionRecognitionPipeline(ChunkPipeline, AudioClassificationPipelin
     def _sanitize_parameters(  # type: ignore[override]
         self, window: float | None = None, hop: float | None = None, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        kwargs.pop("framework", None)  # of transformers 4, which the stock task ignores as well
         if unknown := sorted(kwargs.keys() - _OF_CALLS):
             known = sorted({*_OF_CALLS, "window", "hop", "batch_size", "num_workers"})
             raise RequestError(

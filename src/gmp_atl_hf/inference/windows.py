@@ -18,10 +18,13 @@ Span: TypeAlias = tuple[int, int]
 """First sample and sample after the last, at 16 kHz."""
 
 
-def refuse_no_seconds(name: str, value: object, samples: int = 0) -> None:
-    """Refuse, by a `RequestError`, what is no finite number of seconds above 0, or less than so many samples."""
+def refuse_no_seconds(name: str, value: object, samples: int = 0, endless: bool = False) -> None:
+    """Refuse, by a `RequestError`, what is no number of seconds above 0, or less than so many samples.
+
+    Infinity is one if they may be `endless`.
+    """
     least = samples / SAMPLING_RATE
-    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    number = isinstance(value, Real) and not isinstance(value, bool) and (endless or math.isfinite(value))
     if not number or not cast(float, value) > 0 or cast(float, value) < least:
         expected = f"seconds, as a number, at least {least} (one frame)" if samples else "seconds, a number above 0"
         raise RequestError(f"{name} is {value!r}", expected, "leave it out")

@@ -231,6 +231,8 @@ class MultiScaleKMeans:
             found = "features and no statistics" if preparation.groups is None else "features and statistics"
             found += f" of each {self.normalize if preparation.groups is None else preparation.normalize}"
             raise RequestError(found, f"what fits normalize={self.normalize!r}", "fit_model measures and normalises")
+        if self.positions == "remove" and preparation.positions is None:
+            raise RequestError("features with their places in them", "positions removed", "fit_model removes them")
         if self.per != ("none" if classes is None else classes.classes.by):
             found = f"features and no {self.per} of each frame" if classes is None else "classes of frames"
             raise RequestError(found, f"what fits per={self.per!r}", "fit_model knows them")
@@ -317,24 +319,27 @@ class MultiScaleKMeans:
         return self.fit_sample(sample, extraction.source, speakers, model.device, preparation, classes)
 
     def predict(
-        self, features: Mapping[Any, Tensor], source: FeatureSource, of: str | None = None
+        self, features: Mapping[Any, Tensor], source: FeatureSource, of: str | None = None, prepared: bool = False
     ) -> dict[str, Tensor]:
         """The nearest cluster of every frame, at every scale.
 
         Args:
             features: Layer → (frames, channels) floating point, any device; layers that were not fitted are not used.
-                Averaged ones have the key (layer, seconds), and all are normalised where the fitted ones were:
-                `attach_pseudo_labels` does both.
+                Averaged ones have the key (layer, seconds).
             source: What the features are.
             of: The class whose centres alone are looked at, where each was clustered by itself; None for all centres.
+            prepared: Whether they are normalised, and without their places' means, where the fitted ones were.
 
         Returns:
             Column name → (frames,) int32 in [0, K), on the device of the features.
 
         Raises:
-            RequestError: Features of another checkpoint, kind, layer, setting or width.
+            RequestError: Features of another checkpoint, kind, layer, setting or width, or not `prepared`.
         """
         self.check_source(source)
+        if (how := self._preparation.described()) and not prepared:
+            found = f"features of which nobody says that they are prepared ({', '.join(how)})"
+            raise RequestError(found, "prepared ones", "attach_pseudo_labels; or prepared=True where they are")
         labels: dict[str, Tensor] = {}
         for key in self.keys:
             if key not in features:

@@ -86,6 +86,6 @@ def _label(
     """Labels several clips of one class at once and puts the labels of each in its place."""
     together = {key: torch.cat([states[key] for _, states in clips]) for key in kmeans.keys}
     ends = np.cumsum([len(states[kmeans.keys[0]]) for _, states in clips])
-    for column, labels in kmeans.predict(together, extraction.source, of).items():
+    for column, labels in kmeans.predict(together, extraction.source, of, prepared=True).items():
         for (place, _), values in zip(clips, np.split(labels.cpu().numpy(), ends[:-1]), strict=True):
             into[column][place] = values

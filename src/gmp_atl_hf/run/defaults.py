@@ -31,7 +31,7 @@ _ON_CLIPS: Mapping[str, Any] = {
     "class_weights": "balanced",
 }
 
-# Retraining at 1e-4 costs Whisper's encoder nine points of UAR, and gains `mini` nothing on its development speakers
+# Retraining at 1e-4 costs Whisper's encoder nine points of UAR, and gains `mini` and `small` nothing on their development speakers
 # (`docs/results.md`): an encoder that nobody has tried is moved little.
 _PRE_TRAINED: Mapping[StageName, Mapping[str, Any]] = {
     "multitask": _ON_CLIPS,

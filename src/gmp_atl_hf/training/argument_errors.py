@@ -23,7 +23,7 @@ def refuse_unknown_words(settings: Mapping[str, Any]) -> None:
     """
     for name, words in _words().items():
         value = settings.get(name)
-        if name in settings and getattr(value, "value", value) not in words:
+        if value is not None and getattr(value, "value", value) not in words:
             fix = did_you_mean(value, words, f"leave {name} out for its default")
             raise RequestError(f"{name} is {value!r}", known_names(words), fix)
     evaluated, saved = (_strategy(settings, name) for name in ("eval_strategy", "save_strategy"))
