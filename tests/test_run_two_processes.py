@@ -52,7 +52,7 @@ def launch(*words: str, told: bool = True) -> tuple[int, str, str]:
     command = [sys.executable, "-m", "accelerate.commands.launch", *options, "-m", "gmp_atl_hf.cli", *words]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        said, complained = process.communicate(timeout=180)
+        said, complained = process.communicate(timeout=400)
     except subprocess.TimeoutExpired:
         process.terminate()  # the launcher then ends its processes, which killing it would not
         process.wait(30)
