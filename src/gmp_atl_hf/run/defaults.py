@@ -31,8 +31,8 @@ _ON_CLIPS: Mapping[str, Any] = {
     "class_weights": "balanced",
 }
 
-# Retraining at 1e-4 costs Whisper's encoder nine points of UAR, and gains `mini` and `small` nothing on their development
-# speakers (`docs/results.md`): an encoder that nobody has tried is moved little.
+# Retraining at 1e-4 costs Whisper's encoder nine points of UAR, and gains `mini` and `small` nothing on their
+# development speakers (`docs/results.md`): an encoder that nobody has tried is moved little.
 _PRE_TRAINED: Mapping[StageName, Mapping[str, Any]] = {
     "multitask": _ON_CLIPS,
     "retrain": {"learning_rate": 1e-5, "head_learning_rate": 1e-3, "num_train_epochs": 6, "warmup_steps": 0.1},
