@@ -17,6 +17,7 @@ from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.frames_gmp_atl import frame_count
 from .averaging import FeatureKey
 from .codebook import FeatureSource
+from .process_group import ProcessGroup
 
 BATCH_SECONDS = 64.0
 """Seconds of audio per batch of extraction, padding included. Our choice."""
@@ -68,6 +69,12 @@ class FeatureExtraction:
             for item in stream:
                 bar.update()  # first, for whoever has the last clip does not ask for more
                 yield item
+
+    def share(self, table: datasets.Dataset, description: str | None, group: ProcessGroup) -> Stream:
+        """The features of all rows that are this process's to work on, in one pass, with a progress bar."""
+        # Batches are those of one process, whoever works on them: they decide the last bits of a state.
+        shard: Sequence[list[int]] = group.shard(list(self.batches(np.asarray(table["num_samples"]))))
+        return self.stream(table, shard, sum(map(len, shard)), description)
 
 
 def frames_of(table: datasets.Dataset, config: GMPATLConfig) -> list[int]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -204,9 +203,7 @@ class _Moments:
         layers = extraction.source.layers
         frames = torch.zeros(len(groups) + 1, dtype=torch.int64)
         exact = {layer: ExactSums(layer, len(groups) + 1, 2, extraction.channels) for layer in layers}
-        # Batches are those of one process, whoever works on them: they decide the last bits of a state.
-        shard: Sequence[list[int]] = group.shard(list(extraction.batches(np.asarray(table["num_samples"]))))
-        with closing(extraction.stream(table, shard, sum(map(len, shard)), description)) as stream:
+        with closing(extraction.share(table, description, group)) as stream:
             for row, states in stream:
                 place = places[row]
                 frames[place] += len(states[layers[0]])

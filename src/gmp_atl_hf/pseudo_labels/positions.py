@@ -88,9 +88,7 @@ def measure_positions(
     counts = np.asarray(frames_of(table, extraction.config))
     layers, places = extraction.source.layers, int(counts.max(initial=0))
     exact = {layer: ExactSums(layer, places, extraction.channels) for layer in layers}
-    # Batches are those of one process, whoever works on them: they decide the last bits of a state.
-    shard: Sequence[list[int]] = group.shard(list(extraction.batches(np.asarray(table["num_samples"]))))
-    with closing(extraction.stream(table, shard, sum(map(len, shard)), description)) as stream:
+    with closing(extraction.share(table, description, group)) as stream:
         for row, states in stream:
             for layer in layers:
                 exact[layer].add(slice(0, counts[row]), states[layer].cpu().double(), table, row)
