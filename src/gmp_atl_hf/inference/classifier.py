@@ -261,7 +261,7 @@ class SpeechEmotionClassifier(Copies):
         windowing = SlidingWindow.from_seconds(window, hop, self.shortest, self.most)
         self._score_of(speaker)  # statistics of another model are refused before anything comes
         live = EmotionStream(
-            lambda waveforms: self._score_of(speaker)(self._scorer.prepare(waveforms)),  # with the weights as they are
+            lambda waveforms: self._score_of(speaker)(self._ready.prepare(waveforms)),  # with the weights as they are
             self.labels,
             sampling_rate,
             windowing,

@@ -13,7 +13,7 @@ from ..data.arrays import is_numbers
 from ..data.audio import SAMPLING_RATE, FloatArray, source_name
 from ..data.live_audio import LiveAudio
 from ..errors import DivergenceError, RequestError
-from .predictions import NO_NUMBERS, WindowScores
+from .predictions import NO_NUMBERS, WindowScores, window_scores
 from .windows import Chunk, SlidingWindow, WindowCutter
 
 
@@ -139,9 +139,8 @@ class EmotionStream:
             rows = scores.cpu().numpy().astype(np.float64)
             if not np.isfinite(rows).all():
                 raise DivergenceError(f"the model's {NO_NUMBERS}", "finite scores", "another model, or float32")
-            for (start, end), row in zip(spans, rows, strict=True):
-                scored = dict(zip(self._labels, row.tolist(), strict=True))
-                yield WindowScores(start / SAMPLING_RATE, end / SAMPLING_RATE, scored)
+            for span, row in zip(spans, rows, strict=True):
+                yield window_scores(span, row, self._labels)
 
     def _long_enough(self, waveform: FloatArray) -> FloatArray:
         missing = self._shortest - len(waveform)

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..data.audio import SAMPLING_RATE
 from .reader import ReadState
-from .windows import coverage_weights
+from .windows import Span, coverage_weights
 
 NO_NUMBERS = "scores are no finite numbers, so it is damaged, or its training or this precision has failed"
 """What is wrong with a model whose scores are not finite."""
@@ -74,6 +75,12 @@ class Prediction:
         return fields
 
 
+def window_scores(span: Span, row: npt.NDArray[np.float64], labels: Sequence[str]) -> WindowScores:
+    """The scores (labels,) of a window, whose span is in samples."""
+    start, end = span
+    return WindowScores(start / SAMPLING_RATE, end / SAMPLING_RATE, dict(zip(labels, row.tolist(), strict=True)))
+
+
 def prediction_of(name: str, state: ReadState, labels: Sequence[str]) -> Prediction:
     """What is said of a recording whose windows all have their scores, or that could not be read."""
     if state.problem is not None:
@@ -84,9 +91,6 @@ def prediction_of(name: str, state: ReadState, labels: Sequence[str]) -> Predict
     mean = dict(zip(labels, (coverage_weights(state.spans) @ scores).tolist(), strict=True))
     windows = None
     if state.windowed:
-        windows = [
-            WindowScores(start / SAMPLING_RATE, end / SAMPLING_RATE, dict(zip(labels, row.tolist(), strict=True)))
-            for (start, end), row in zip(state.spans, scores, strict=True)
-        ]
+        windows = [window_scores(span, row, labels) for span, row in zip(state.spans, scores, strict=True)]
     label = max(mean, key=mean.__getitem__)
     return Prediction(name, label, mean, state.samples / SAMPLING_RATE, windows)
