@@ -19,8 +19,6 @@ def perform(arguments: argparse.Namespace) -> int:
 
     recipe = PretrainRecipe.from_yaml(arguments.recipe, arguments.set)
     from ..pretraining.run import run_pretraining
-    from ..run.processes import leave_processes
 
     run_pretraining(recipe, arguments.output_dir, arguments.command)
-    leave_processes()
     return DONE

@@ -24,11 +24,9 @@ def perform(arguments: argparse.Namespace) -> int:
     jobs = parse_jobs(arguments.jobs)
     recipe = Recipe.from_yaml(arguments.recipe, arguments.set)
     folds = None if arguments.folds is None else parse_folds(arguments.folds)
-    from ..run.processes import leave_processes
     from ..run.run import run_recipe
 
     run_recipe(recipe, output_dir=arguments.output_dir, folds=folds, command=arguments.command, jobs=jobs)
-    leave_processes()
     return DONE
 
 

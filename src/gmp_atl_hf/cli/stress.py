@@ -26,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def perform(arguments: argparse.Namespace) -> int:
     """Test a model on clean recordings of a corpus and on worse ones."""
     test, wanted = test_of(arguments), arguments.conditions
-    from ..run.processes import leave_processes
     from ..stress.pages import format_stress
     from ..stress.stress import STRESS_PAGE, stress_model
 
@@ -44,5 +43,4 @@ def perform(arguments: argparse.Namespace) -> int:
     say(json.dumps(report, indent=2, ensure_ascii=False) if arguments.json else format_stress(report))
     if arguments.output_dir and not arguments.json:
         say(f"Report: {Path(arguments.output_dir) / STRESS_PAGE}")
-    leave_processes()
     return DONE

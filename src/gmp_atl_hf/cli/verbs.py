@@ -221,4 +221,9 @@ def _perform(words: list[str]) -> int:
     if not verb.together and not is_first_process():
         return DONE
     arguments.command = shlex.join([PROGRAM, *words])
-    return verb.perform(arguments)
+    status = verb.perform(arguments)
+    if verb.together:
+        from ..run.processes import leave_processes  # now that the verb has loaded what this loads
+
+        leave_processes()
+    return status
