@@ -98,8 +98,9 @@ def _refuse_wrong_names(runs: Sequence[str], first: str, other: str) -> None:
             raise RequestError(
                 f"{run} names the variant {variant}", "folders alone: --variants names those of all runs", folder
             )
+    names = {run: variants_of(run) for run in runs}
     missing = [
-        f"{run} has no variant {name}" for run in runs for name in (first, other) if name not in variants_of(run)
+        f"{run} has no variant {name}" for run, own in names.items() for name in (first, other) if name not in own
     ]
     if missing:
         common = common_variants(runs)
