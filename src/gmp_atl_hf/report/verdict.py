@@ -98,9 +98,9 @@ def _refuse_wrong_names(runs: Sequence[str], first: str, other: str) -> None:
             raise RequestError(
                 f"{run} names the variant {variant}", "folders alone: --variants names those of all runs", folder
             )
-    names = {run: variants_of(run) for run in runs}
+    known = {run: variants_of(run) for run in runs}
     missing = [
-        f"{run} has no variant {name}" for run, own in names.items() for name in (first, other) if name not in own
+        f"{run} has no variant {name}" for run, own in known.items() for name in (first, other) if name not in own
     ]
     if missing:
         common = common_variants(runs)
