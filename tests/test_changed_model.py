@@ -126,6 +126,7 @@ def test_a_copy_shares_the_model_and_a_whisper_s_classifier_is_pickled(tmp_path:
     assert np.array_equal(values(score(pickle.loads(pickle.dumps(other)), CLIP)), values(score(other, CLIP)))
 
 
+@pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="the processor has no int8 products")
 def test_int8_is_refused_in_a_sentence_where_the_model_was_made_half_precise() -> None:
     model = build(HubertForGMPATL).to(torch.bfloat16)
     with pytest.raises(RequestError, match="models in bfloat16 on cpu\n.*\n.*float32"):

@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from transformers import HubertModel, Wav2Vec2FeatureExtractor
 
 import gmp_atl_hf as gmp
@@ -293,7 +294,8 @@ def perform_gmp_atl(words: list[str], demo: Path) -> None:
             give_each_run_its_corpus()
             words = ["gmp-atl" if word == "windows" else word for word in words]  # the finished run has no `windows`
     try:
-        assert main(words) == 0, shlex.join(words)
+        refused = "int8" in words and not torch.cpu._is_vnni_supported()  # a processor without int8 products
+        assert main(words) == (2 if refused else 0), shlex.join(words)
     except Loaded:
         assert words[0] == "run"
     if "--variants" in words:

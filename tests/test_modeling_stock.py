@@ -180,7 +180,8 @@ def test_no_gradient_is_lost_to_checkpointing(shape: str, model_class: Any, padd
     for others in found[1:]:
         assert found[0].keys() == others.keys()
         for name, grad in found[0].items():
-            torch.testing.assert_close(others[name], grad, rtol=1e-4, atol=1e-6, msg=name)
+            rounding = 2e-6 * max(1.0, float(grad.abs().max()))  # the sums' order depends on processor and threads
+            torch.testing.assert_close(others[name], grad, rtol=1e-4, atol=rounding, msg=name)
 
 
 def test_freezing_the_base_model_leaves_the_heads() -> None:
