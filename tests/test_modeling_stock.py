@@ -162,12 +162,14 @@ def test_adapters_of_any_task_are_trained(shape: str, task: Any, reentrant: bool
 @pytest.mark.parametrize("model_class", MODELS)
 @SHAPES
 def test_no_gradient_is_lost_to_checkpointing(shape: str, model_class: Any, padded: bool, frozen: str) -> None:
-    model = build(model_class, shape, frame_targets="all").train()
+    # In float64: in float32 the order of sums, which threads change, alone differs by more than the bound.
+    model = build(model_class, shape, frame_targets="all").double().train()
     if frozen == "front end":
         model.freeze_feature_encoder()
     elif frozen == "first convolution":
         model.hubert.feature_extractor.conv_layers[0].requires_grad_(False)
     batch = dict(BATCH) if padded else {"input_values": torch.stack(make_clips([9_000, 9_000]))}
+    batch["input_values"] = batch["input_values"].double()
     targets = {"labels": torch.tensor([0, 1])}
     if model_class is HubertForGMPATLFrameClassification:
         targets = {"frame_labels": torch.randint(0, 5, (2, 27, 2))}
@@ -180,8 +182,7 @@ def test_no_gradient_is_lost_to_checkpointing(shape: str, model_class: Any, padd
     for others in found[1:]:
         assert found[0].keys() == others.keys()
         for name, grad in found[0].items():
-            rounding = 2e-6 * max(1.0, float(grad.abs().max()))  # the sums' order depends on processor and threads
-            torch.testing.assert_close(others[name], grad, rtol=1e-4, atol=rounding, msg=name)
+            torch.testing.assert_close(others[name], grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_freezing_the_base_model_leaves_the_heads() -> None:
