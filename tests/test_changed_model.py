@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from audio_files import RATE, tone
-from classifiers import make_classifier, score, values
+from classifiers import make_classifier, needs_int8, score, values
 from families import make_stock, take_over
 from gmp_atl_hf import GMPATLConfig, HubertForGMPATL, SpeakerStatistics, SpeechEmotionClassifier
 from gmp_atl_hf.checkpoints import default_feature_extractor, load_feature_extractor
@@ -126,7 +126,7 @@ def test_a_copy_shares_the_model_and_a_whisper_s_classifier_is_pickled(tmp_path:
     assert np.array_equal(values(score(pickle.loads(pickle.dumps(other)), CLIP)), values(score(other, CLIP)))
 
 
-@pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="the processor has no int8 products")
+@needs_int8
 def test_int8_is_refused_in_a_sentence_where_the_model_was_made_half_precise() -> None:
     model = build(HubertForGMPATL).to(torch.bfloat16)
     with pytest.raises(RequestError, match="models in bfloat16 on cpu\n.*\n.*float32"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from audio_files import RATE, tone
-from classifiers import make_classifier, score, values
+from classifiers import make_classifier, needs_int8, score, values
 from families import ONE_EACH, make_stock, take_over
 from gmp_atl_hf import HubertForGMPATL, SpeechEmotionClassifier, load_feature_extractor
 from gmp_atl_hf.checkpoints import default_feature_extractor
@@ -82,7 +82,7 @@ def test_a_stream_is_for_every_encoder(case: str, tmp_path: Path):
     assert_same(list(classifier.stream(cut(speech(), 1_024), RATE, WINDOW, HOP)), expected)
 
 
-@pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="the processor has no int8 products")
+@needs_int8
 def test_a_stream_is_computed_in_int8_when_asked():
     rounded = make_classifier(precision="int8")
     expected = score(rounded, (RATE, speech()), WINDOW, HOP).windows
