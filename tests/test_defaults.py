@@ -56,9 +56,15 @@ def test_retraining_reads_what_the_fine_tuning_begins_from() -> None:
 
 def test_retraining_moves_an_encoder_little_unless_it_is_told_to() -> None:
     assert stage_arguments(method("small"), "retrain")["learning_rate"] == 1e-5
-    for name in ("emodb-mini", "ravdess"):
-        recipe = Recipe.from_yaml(packaged_recipes()[name])
-        assert stage_arguments(recipe.method("gmp-atl"), "retrain")["learning_rate"] == 1e-4
+    quicker = method("small", stages={"retrain": {"learning_rate": 1e-4}})
+    assert stage_arguments(quicker, "retrain")["learning_rate"] == 1e-4
+
+
+@pytest.mark.parametrize("name", ["emodb-mini", "ravdess"])
+def test_the_recipes_of_the_verdict_have_the_defaults(name: str) -> None:
+    recipe = Recipe.from_yaml(packaged_recipes()[name])
+    for stage in STAGE_NAMES:
+        assert stage_arguments(recipe.method("gmp-atl"), stage) == stage_arguments(method("small"), stage)
 
 
 def test_written_out_the_defaults_change_nothing() -> None:
