@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,12 @@ def test_every_corpus_states_its_facts(name: str) -> None:
         assert len(files) == len(set(files)) == sum(info.expected.values())
     if info.genders:
         assert info.speakers == sum(info.genders.values())
+
+
+@pytest.mark.parametrize("name", corpus_names())
+def test_what_is_known_of_a_corpus_can_be_sent_to_another_process(name: str) -> None:
+    info = corpus_reader(name).info
+    assert pickle.loads(pickle.dumps(info)) == replace(info, expected_files=None)
 
 
 def test_names_of_emotions_are_the_same_in_every_corpus() -> None:

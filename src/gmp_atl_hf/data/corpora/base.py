@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ...errors import RequestError
 from ..audio import AUDIO_SUFFIXES, is_leftover
@@ -135,6 +136,10 @@ class CorpusInfo:
     own_speakers: bool = True
     caution: str | None = None
     copies: bool = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process all but `expected_files`: a reader's own function, and read corpora have been compared."""
+        return {**vars(self), "expected_files": None}
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
