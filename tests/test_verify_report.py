@@ -15,6 +15,9 @@ from gmp_atl_hf.report.build import FoldResult, build_report, write_report
 from test_report import LABELS, fold_result
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "verify_report.py"
+RESULTS = EXAMPLE.parents[1] / "benchmarks" / "results"
+KEPT = ["emodb-mini", "ravdess-mini"]
+"""Reports with the predictions that they were made of."""
 
 
 def write_run(folder: Path, variants: dict[str, list[FoldResult]], **protocol: Any) -> Path:
@@ -125,3 +128,8 @@ def test_a_wrong_number_is_found(
     found = verify(folder, monkeypatch)
     assert isinstance(found, str)
     assert [line.partition(":")[0] for line in found.splitlines()] == [name]
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_kept_results_are_those_of_their_predictions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verify(RESULTS / name, monkeypatch) == 0

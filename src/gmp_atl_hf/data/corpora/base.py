@@ -138,7 +138,7 @@ class CorpusInfo:
     copies: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process all but `expected_files`: a reader's own function, and read corpora have been compared."""
+        """For another process all but `expected_files`, a function of the reader: it has done its work by then."""
         return {**vars(self), "expected_files": None}
 
     def __post_init__(self) -> None:
