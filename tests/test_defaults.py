@@ -61,7 +61,7 @@ def test_retraining_moves_an_encoder_little_unless_it_is_told_to() -> None:
 
 
 @pytest.mark.parametrize("name", ["emodb-mini", "ravdess"])
-def test_the_recipes_of_the_verdict_have_the_defaults(name: str) -> None:
+def test_the_recipes_on_encoders_of_the_package_have_the_defaults(name: str) -> None:
     recipe = Recipe.from_yaml(packaged_recipes()[name])
     for stage in STAGE_NAMES:
         assert stage_arguments(recipe.method("gmp-atl"), stage) == stage_arguments(method("small"), stage)

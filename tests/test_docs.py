@@ -25,13 +25,13 @@ from transformers import HubertModel, Wav2Vec2FeatureExtractor
 
 import gmp_atl_hf as gmp
 from audio_files import RATE, tone, write_audio
+from classifiers import HAS_INT8
 from corpus_trees import read_corpus
 from foreign import make_foreign
 from gmp_atl_hf.cli import main
 from gmp_atl_hf.data.corpora import from_file as outside
 from gmp_atl_hf.data.corpora.base import REGISTERED
 from gmp_atl_hf.data.corpora.emodb import complete_corpus
-from gmp_atl_hf.inference.cpu.linear import has_int8
 from gmp_atl_hf.pretraining.recipe import PretrainRecipe
 from models import tiny_hubert_config
 from runs import BACKBONE, SPLIT, SPLIT_EMOTION_PATTERN, clip, run
@@ -294,7 +294,7 @@ def perform_gmp_atl(words: list[str], demo: Path) -> None:
             give_each_run_its_corpus()
             words = ["gmp-atl" if word == "windows" else word for word in words]  # the finished run has no `windows`
     try:
-        refused = "int8" in words and not has_int8()
+        refused = "int8" in words and not HAS_INT8
         assert main(words) == (2 if refused else 0), shlex.join(words)
     except Loaded:
         assert words[0] == "run"

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from audio_files import RATE, tone
-from classifiers import make_classifier, needs_int8, score, score_all, values
+from classifiers import HAS_INT8, make_classifier, needs_int8, score, score_all, values
 from gmp_atl_hf import HubertForGMPATL, SpeechEmotionClassifier
 from gmp_atl_hf.checkpoints import default_feature_extractor
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.inference import devices
 from gmp_atl_hf.inference.cpu import front_end
 from gmp_atl_hf.inference.cpu import linear as products
-from gmp_atl_hf.inference.cpu.linear import Float32Convolution, Int8Convolution, Int8Linear, has_int8
+from gmp_atl_hf.inference.cpu.linear import Float32Convolution, Int8Convolution, Int8Linear
 from gmp_atl_hf.inference.cpu.model import PackedModel
 from gmp_atl_hf.inference.devices import resolve_precision
 from gmp_atl_hf.inference.scorers import PackedScorer, PaddedScorer
@@ -108,7 +108,7 @@ def test_what_cannot_be_computed_side_by_side_is_padded():
     assert isinstance(SpeechEmotionClassifier(adapted, extractor)._scorer, PaddedScorer)
     assert isinstance(make_classifier(precision="bfloat16")._scorer, PaddedScorer)
     assert isinstance(make_classifier()._scorer, PackedScorer)
-    if has_int8():
+    if HAS_INT8:
         with pytest.raises(RequestError, match="adapters"):
             SpeechEmotionClassifier(adapted, extractor, precision="int8")
 
@@ -186,7 +186,7 @@ def test_a_convolution_is_a_sum_of_products(kernel: int, stride: int, channels: 
         with torch.inference_mode():
             wanted = convolution(rows.T[None])[0].T
         torch.testing.assert_close(Float32Convolution(weight, bias, stride)(rows), wanted, atol=1e-5, rtol=0)
-        if has_int8():
+        if HAS_INT8:
             found = Int8Convolution(weight, bias, stride)(rows)
             torch.testing.assert_close(found, wanted, atol=0.03 * float(wanted.abs().max()), rtol=0)
 
@@ -235,7 +235,7 @@ def test_precisions_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPat
             SpeechEmotionClassifier.from_pretrained(tmp_path / "no model is looked for", "cpu", precision=name)
     with pytest.raises(RequestError, match="int8 is for the CPU"):
         resolve_precision("int8", torch.device("cuda"))
-    monkeypatch.setattr(products, "has_int8", lambda: False)
+    monkeypatch.setattr(products, "_has_int8", lambda: False)
     with pytest.raises(RequestError, match="VNNI or AMX"):
         resolve_precision("int8", torch.device("cpu"))
 

@@ -118,7 +118,7 @@ class Int8Convolution:
 
 def require_int8() -> None:
     """Refuse int8, by a `RequestError`, where PyTorch or the processor cannot multiply it exactly."""
-    if not has_int8():
+    if not _has_int8():
         raise RequestError(
             "this machine has no int8 products of matrices (PyTorch for x86 and a processor with VNNI or AMX)",
             "precision float32 or bfloat16",
@@ -127,7 +127,7 @@ def require_int8() -> None:
 
 
 @cache
-def has_int8() -> bool:
+def _has_int8() -> bool:
     """Whether PyTorch and the processor multiply matrices in int8, and exactly."""
     # Without VNNI, sums of two products are cut off at 16 bits: the largest values there are would show it.
     if not torch.cpu._is_vnni_supported() or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
