@@ -75,7 +75,6 @@ def write_run(
             place.mkdir(parents=True)
             text = "".join(json.dumps(row) + "\n" for row in one.predictions)
             (place / "predictions.jsonl").write_text(text, encoding="utf-8")
-            (place / "metrics.json").write_text("{}", encoding="utf-8")
     return folder
 
 
@@ -421,3 +420,12 @@ def test_variants_of_a_run_tested_on_different_utterances_give_no_verdict(tmp_pa
     file.write_text("".join(file.read_text(encoding="utf-8").splitlines(keepends=True)[1:]), encoding="utf-8")
     with pytest.raises(RequestError, match="were tested on different utterances"):
         compare_over_corpora([str(run)], "gmp-atl", "direct")
+
+
+def test_kept_reports_with_their_predictions_give_the_verdict_of_the_readme() -> None:
+    results = Path(__file__).parents[1] / "benchmarks" / "results"
+    runs = [str(results / name) for name in ("emodb-mini", "ravdess-mini")]
+    found = compare_over_corpora(runs, "gmp-atl", "direct")["verdict"]
+    low, high = found["ci95"]
+    readme = (results.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"{100 * found['mean_difference']:.1f} ({100 * low:.1f} to {100 * high:.1f})".replace("-", "−") in readme

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import RequestError
 from ..evaluation.results import AlignedPredictions, FoldResult, align, choose_block, is_speaker_independent
 from ..files import read_json, read_jsonl
-from .layout import REPORT_FILE, FoldFolder, RunFolder, refuse_pretraining
+from .layout import REPORT_FILE, RunFolder, refuse_pretraining
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def read_variant(run: str, given: str | None = None) -> TestedVariant:
     for seed in summary["seeds"]:
         for fold in summary["folds"]:
             place = RunFolder(folder).fold(variant, seed, fold)
-            results.append(FoldResult(seed, fold, *_predictions(place)))
+            # A comparison needs no temperature, so a report with its predictions is enough.
+            results.append(FoldResult(seed, fold, read_jsonl(place.predictions)))
     seeds, folds, _ = choose_block(results, summary["seeds"])
     block = align(results, seeds, folds, report["labels"])
     return TestedVariant(
@@ -99,7 +100,3 @@ def _read_report(folder: Path) -> dict[str, Any]:
             f"{file} is no report of a run", "what gmp-atl run writes", "gmp-atl run it again"
         ) from error
     return report
-
-
-def _predictions(fold: FoldFolder) -> tuple[list[dict[str, Any]], float | None]:
-    return read_jsonl(fold.predictions), read_json(fold.metrics).get("temperature")
