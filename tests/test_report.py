@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.evaluation.metrics import emotion_metrics
 from gmp_atl_hf.evaluation.power import smallest_visible_difference
 from gmp_atl_hf.evaluation.statistics import holm, sign_flip_test, speaker_bootstrap
+from gmp_atl_hf.files import check_files
 from gmp_atl_hf.report.blocks import TIES_REMARK
 from gmp_atl_hf.report.build import COMPARISON_REMARK, FoldResult, build_report, is_written, write_report
 from gmp_atl_hf.report.figures import can_draw
@@ -423,6 +425,17 @@ def test_pictures_of_the_former_report_go_and_other_files_stay(
     assert {*(tmp_path / "figures").iterdir()} == {own, *(path for path in written if path.parent.name == "figures")}
     assert not (tmp_path / "figures" / "confusion-1-gmp-atl.png").exists()
     assert (tmp_path / "figures" / "confusion-1-direct.svg").is_file()
+    check_files(tmp_path)  # nothing is missed that went on purpose
+    assert is_written(fewer, tmp_path)
+
+
+def test_a_missing_picture_is_named_with_the_list_that_knows_it(
+    tmp_path: Path, full: dict[str, Any], pictures: None
+) -> None:
+    write_report(full, tmp_path)
+    (tmp_path / "figures" / "variants.png").unlink()
+    with pytest.raises(RequestError, match=f"delete {re.escape(str(tmp_path / 'hashes.json'))} and"):
+        check_files(tmp_path)
 
 
 def test_a_report_that_is_there_whole_need_not_be_drawn_again(

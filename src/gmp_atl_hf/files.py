@@ -141,10 +141,11 @@ def _is_alive(process: int) -> bool:
 # ---- hashes ----------------------------------------------------------------------------------------------------------
 
 
-def write_known(folder: Path, contents: Mapping[str, str | bytes]) -> None:
-    """Write files (relative path → content) whole, with their hashes in `hashes.json`; what is there stays.
+def write_known(folder: Path, contents: Mapping[str, str | bytes], outdated: Iterable[str] = ()) -> None:
+    """Write files (relative path → content) whole, with their hashes in `hashes.json`, and remove the `outdated` ones.
 
-    Between the two, a killed process leaves hashes of both the old file and the new one: neither counts as damaged.
+    What else is there stays. Between the two, a killed process leaves hashes of both the old file and the new one:
+    neither counts as damaged.
     """
     encoded = {name: _encoded(content) for name, content in contents.items()}
     try:
@@ -160,8 +161,13 @@ def write_known(folder: Path, contents: Mapping[str, str | bytes]) -> None:
         # A damaged file is not in the list, and does not get into it here.
         accepted = there is not None and there in known.get(name, [there])
         known[name] = list(dict.fromkeys([digest, there])) if accepted and there is not None else [digest]
+    outdated = list(outdated)
+    for name in outdated:  # first, or a killed process leaves files that seem to be missing
+        known.pop(name, None)
     if known != before:
         write_json(folder / HASHES_FILE, {"files": known})
+    for name in outdated:
+        (folder / name).unlink(missing_ok=True)
     for name in missing:
         write_whole(folder / name, encoded[name])
 
@@ -304,7 +310,9 @@ def damaged(path: Path, what: str) -> RequestError:
     elif step is not None:
         fix = f"delete the folder {step} and {again}"
     else:
-        what_to_delete = path if path.is_file() else path.parent / HASHES_FILE
+        lists = (each / HASHES_FILE for each in path.parents[:2])  # of a picture, in the folder above
+        known_in = next((each for each in lists if each.is_file()), path.parent / HASHES_FILE)
+        what_to_delete = path if path.is_file() else known_in
         fix = f"delete {what_to_delete} and {again}; or, if the folder is a copy, copy it again"
     return RequestError(f"{path} {what}", "the file as it was written", fix)
 

@@ -132,10 +132,8 @@ def write_report(
     for picture in pictures:
         contents[f"figures/{picture.name}.png"] = picture.png
         contents[f"figures/{picture.name}.svg"] = picture.svg
-    if drawable:
-        for relative in pictures_of(Path(folder)) - contents.keys():
-            (Path(folder) / relative).unlink(missing_ok=True)
-    write_known(Path(folder), contents)
+    outdated = pictures_of(Path(folder)) - contents.keys() if drawable else set()
+    write_known(Path(folder), contents, sorted(outdated))
     return [Path(folder) / relative for relative in contents]
 
 
