@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Audio, Dataset, concatenate_datasets
 from safetensors.torch import load_file
 from transformers import HubertModel, TrainerCallback
 
@@ -271,6 +273,45 @@ def test_a_held_out_recording_is_nobody_s_under_another_name(table: Dataset, tmp
         trainer_of(tmp_path, table.remove_columns("speaker"), None, nameless)
 
 
+def test_where_a_column_of_speakers_is_missing_it_is_said_that_recordings_alone_are_guarded(
+    table: Dataset, tmp_path: Path
+) -> None:
+    rows = of_speakers(table, 3)
+    some, others = (rows.select(range(place, len(rows), 2)) for place in (0, 1))
+    with pytest.raises(RequestError, match="training would use the test speaker tones/3"):
+        trainer_of(tmp_path, some, None, others)
+    with pytest.warns(UserWarning, match="the rows for training have no column `speaker`"):
+        trainer_of(tmp_path, some.remove_columns("speaker"), None, others)
+    with pytest.warns(UserWarning, match="the test rows have no column `speaker`"):
+        trainer_of(tmp_path, some, None, others.remove_columns("speaker"))
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        lambda table: table.with_format("pandas"),
+        lambda table: table.with_format("arrow"),
+        lambda table: table.with_format("torch", columns=["num_samples", "emotion"]),
+        lambda table: table.cast_column("audio", Audio(sampling_rate=16_000)),
+    ],
+)
+def test_a_table_may_be_shown_in_any_format(
+    table: Dataset, tmp_path: Path, shown: Callable[[Dataset], Dataset]
+) -> None:
+    parts = [of_speakers(table, *numbers) for numbers in ((0, 1), (2,), (3,))]
+    scores, labels = [], []
+    for given in (parts, list(map(shown, parts))):
+        torch.manual_seed(0)
+        trainer = trainer_of(tmp_path, *given)
+        trainer.train()
+        scores.append(trainer.predict(given[2]).predictions)
+        extractor, model = feature_extractor(), small_model(gmp.HubertForGMPATLMultiTask)
+        kmeans = gmp.MultiScaleKMeans([4]).fit_model(model, given[0], extractor, layers=[-1])
+        labels.append(gmp.attach_pseudo_labels(given[0], kmeans, model, extractor).with_format(None)["gmp_layer2_k4"])
+    assert np.array_equal(*scores)
+    assert list(labels[0]) == list(labels[1])
+
+
 def test_while_training_goes_on_held_out_rows_are_not_even_looked_at(table: Dataset, tmp_path: Path) -> None:
     held_out = of_speakers(table, 3)
     for look in ("evaluate", "predict"):
@@ -310,6 +351,15 @@ def test_calibration_sets_a_temperature_that_lowers_the_loss_and_a_second_one_ag
     assert temperature == trainer.model.config.logit_temperature != 1.0
     assert loss() < before
     assert trainer.calibrate(dev) == pytest.approx(temperature, rel=1e-4)
+
+
+def test_an_end_of_the_range_of_temperatures_is_said(table: Dataset, tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, of_speakers(table, 0, 1), None, None)
+    dev = of_speakers(table, 2)
+    told = trainer.predict(dev).predictions.argmax(1)
+    wrong = dev.map(lambda row, place: {"emotion": (int(told[place]) + 1) % 3}, with_indices=True)
+    with pytest.warns(UserWarning, match=r"the temperature is 100, an end .* of which 0 % are told right"):
+        trainer.calibrate(wrong)
 
 
 def test_calibration_refuses_rows_of_the_training_and_of_the_test(table: Dataset, tmp_path: Path) -> None:

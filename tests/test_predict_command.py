@@ -187,6 +187,32 @@ def test_a_column_of_a_table_may_say_whose_recordings_are(
     assert "is no table" in capsys.readouterr().err
 
 
+def test_rows_of_a_table_may_be_segments_of_a_file(
+    adaptable: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+):
+    file, table = recordings / "b.wav", recordings / "calls.csv"
+    command = ["predict", str(adaptable), str(table), "--format", "jsonl", "--speakers", "caller"]
+    table.write_text("file,start,end,caller\nb.wav,0,0.2,anna\nb.wav,0.2,,ben\nb.wav,0.3,9,ben\n", encoding="utf-8")
+    assert main(command) == 1
+    out, err = capsys.readouterr()
+    rows = list(map(json.loads, out.splitlines()))
+    assert [row["file"] for row in rows] == [f"{file}#t=0,0.2", f"{file}#t=0.2", f"{file}#t=0.3,9"]
+    assert [row["seconds"] for row in rows[:2]] == [0.2, 0.3]
+    assert rows[0]["scores"] != rows[1]["scores"]
+    assert [row.get("speaker_clips") for row in rows] == [1, 1, None]
+    assert "its segment is from 0.3 s to 9 s" in err
+    write_audio(recordings / "cut.wav", tone(8_000, 100)[:3_200])
+    classifier = SpeechEmotionClassifier.from_pretrained(adaptable)
+    wanted = classifier(recordings / "cut.wav", speaker=classifier.adapt([recordings / "cut.wav"]))
+    assert rows[0]["scores"] == pytest.approx(wanted.scores, abs=1e-4)
+    for head, value, said in (("start", "soon", "line 2 of .*: start is 'soon'"), ("start_ms", "200", "in seconds")):
+        table.write_text(f"file,{head},caller\nb.wav,{value},anna\n", encoding="utf-8")
+        assert main(command) == 2
+        err = capsys.readouterr().err
+        assert re.search(said, err)
+        assert "give the column another name" in err
+
+
 def test_recordings_of_unknown_speakers_are_scored_as_they_are_and_names_of_two_tables_are_two_people(
     adaptable: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -67,6 +67,16 @@ def test_prepare_tells_who_speaks_how_much_and_what_suits_the_corpus(
     assert "has the same sound under several names" in said  # the fixture writes one noise four times
 
 
+def test_prepare_says_where_the_protocol_that_suits_a_corpus_cannot_be_followed(
+    emodb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = sorted(emodb.rglob("*.wav"))[:2]
+    rows = "".join(f"{file},{emotion},one\n" for file, emotion in zip(files, ("anger", "joy"), strict=True))
+    (tmp_path / "one.csv").write_text(f"file,emotion,speaker\n{rows}", encoding="utf-8")
+    assert main(["prepare", "csv", str(tmp_path / "one.csv")]) == 0
+    assert "suits it: group-k-fold; but not as it is: the table has 1 speaker, but" in capsys.readouterr().out
+
+
 def test_prepare_draws_a_picture_that_is_the_same_every_time(emodb: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     pictures = [tmp_path / "new" / name for name in ("a.png", "b.png")]

@@ -121,3 +121,12 @@ def test_a_training_side_of_unknown_speakers_alone_has_no_development_speakers()
     protocol = Protocol("cross-corpus", test_corpora=("d",))
     (fold,) = protocol.folds(with_unknown(named=0, clips=2))
     assert (fold.train, fold.dev) == (("c/unknown",), ())
+
+
+def test_unknown_speakers_are_not_counted_as_one_person():
+    facts = Protocol("cross-corpus", test_corpora=("d",)).describe(with_unknown(named=10, clips=2))
+    assert facts["speakers"]["total"] == 12
+    assert "12 speakers (" in facts["sentence"]
+    assert "no known speaker is in two parts, and nobody knows who speaks" in facts["sentence"]
+    nobody = Protocol("cross-corpus", test_corpora=("d",)).describe(with_unknown(named=0, clips=2))
+    assert nobody["train"]["speakers"] == [0, 0]

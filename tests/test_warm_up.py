@@ -21,7 +21,7 @@ def train(folder: Path, **fields: Any) -> None:
 
 
 def test_a_single_update_is_warm_up_alone(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="1 updates, all of them warm-up"):
+    with pytest.warns(UserWarning, match="1 update, all warm-up"):
         train(tmp_path, max_steps=1)
 
 

@@ -18,7 +18,16 @@ from ..hub.example import ADAPTER_CODE, CODE, MODEL_ID
 from ..hub.metadata import CARD_FILE, card_metadata
 from ..protocols.speakers import UNKNOWN, is_unknown
 from ..recipe.sections import REPLAY
-from ..report.blocks import DASH, adaptation_remark, adaptation_table, percent, points, protocol_line, tested_speakers
+from ..report.blocks import (
+    DASH,
+    adaptation_remark,
+    adaptation_table,
+    percent,
+    points,
+    protocol_line,
+    speakers_of,
+    tested_speakers,
+)
 from .facts import RunFacts, read_run
 from .method import encoder_name, method_settings
 
@@ -100,6 +109,7 @@ def render_card(
         dropped=sorted(name for name, label in (mapping or {}).items() if label is None),
         protocol=protocol_line(report),
         whose=_whose_figures(facts),
+        who=speakers_of(summary, "speaker"),
         notes=[note for note in report["notes"] if note.startswith(f"{facts.variant}:")],
         counts=_counts(summary, labels),
         comparisons=[_comparison(one) for one in report["comparisons"] if one["first"] == facts.variant],
@@ -210,9 +220,11 @@ def _cell(text: object) -> str:
 def _whose_figures(facts: RunFacts) -> str:
     if not facts.speaker_independent:
         return _SHARED + (_FIRST_SEED if len(facts.summary["per_seed"]) > 1 else "")
+    unnamed = facts.summary.get("unknown_utterances")  # not in reports of earlier versions
+    nobody = f" Nobody knows who speaks {counted(unnamed, 'test utterance')}." if unnamed else ""
     if facts.cross_validated:
-        return _CROSS_VALIDATED
-    return _SEEDS if len(facts.summary["per_seed"]) > 1 else _ONE_FOLD
+        return _CROSS_VALIDATED + nobody
+    return (_SEEDS if len(facts.summary["per_seed"]) > 1 else _ONE_FOLD) + nobody
 
 
 def _label_sources(mapping: Mapping[str, str | None] | None, labels: Sequence[str]) -> dict[str, str]:

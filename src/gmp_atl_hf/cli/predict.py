@@ -32,6 +32,10 @@ _TABLE_FIX = (
 )
 
 
+_WHOLE = "give the column another name"
+"""What makes rows of a table stand for whole files, if they have times."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     add_model(parser)
@@ -58,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="parent|COLUMN",
         help="adapt the model to each speaker by all of their recordings given, without labels. parent: the recordings "
         "in one folder are one speaker's; COLUMN: each PATH is a csv table with the columns file (from the table's own "
-        "folder) and this one. Rows then say whose they are and how many recordings were used",
+        "folder), this one and, for parts of files, start and end in seconds. Rows then say whose they are and how "
+        "many recordings were used",
     )
     parser.add_argument("--output", metavar="FILE", help="write there instead of to the terminal")
 
@@ -209,11 +214,14 @@ def _note_shared_people(owners: Sequence[str], tables: Sequence[str]) -> None:
 def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list[str], list[str]]:
     """List the recordings that tables name, what a column says of each, and the table that says so.
 
+    Rows that say where in the file a segment begins or ends, in seconds, stand for the segment alone.
+
     Raises:
-        RequestError: A path is no table, a column is missing, or a row names no recording or no speaker.
+        RequestError: A path is no table, a column is missing, or a row names no recording, no speaker or no time.
     """
+    from ..data.corpora.segment_columns import find_segment_columns, read_segment
     from ..data.corpora.tables import read_table
-    from ..inference.sources import Item
+    from ..inference.reader import item_of
 
     items, owners, places = [], [], []
     for table in map(Path, tables):
@@ -223,15 +231,18 @@ def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list
                 f"a file ending in {', '.join(TABLES)}, with the columns file and {column}",
                 "--speakers parent where each folder is one speaker's",
             )
-        for line, row in read_table(table, ("file", column), options={column: "--speakers"})[1]:
+        names, rows = read_table(table, ("file", column), options={column: "--speakers"})
+        others = [name for name in names if name not in ("file", column)]
+        segments = find_segment_columns(None, others, table, _WHOLE)
+        for line, row in rows:
             if not (row["file"] and row[column]):
                 raise RequestError(
                     f"line {line} of {table} names no {'speaker' if row['file'] else 'file'}",
                     f"file and {column} in every row",
                     "fill it or remove the line",
                 )
-            file = table.parent / row["file"]
-            items.append(Item(str(file), file))
+            times = {field: row[name] for field, name in segments.items() if name is not None}
+            items.append(item_of(table.parent / row["file"], *read_segment(times, f"line {line} of {table}", _WHOLE)))
             owners.append(row[column])
             places.append(os.path.realpath(table))
     return items, owners, places

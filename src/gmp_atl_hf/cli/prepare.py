@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import counted
+from ..errors import RequestError, counted
 from ..files import write_whole
 from .arguments import add_pairs, pairs, picture_of
 from .console import DONE, say
@@ -68,14 +68,28 @@ def format_corpus(corpus: Corpus, shown: int | None = _SHOWN) -> str:
     quantiles = [seconds[round(q * (len(seconds) - 1))] for q in _QUANTILES]
     lengths = ", ".join(f"{name} {value:.2f} s" for name, value in zip(names, quantiles, strict=True))
     lines += ["", f"lengths: {lengths}", *_speakers(corpus), ""]
-    if corpus.info.protocol:
-        lines += [f"protocol that suits it: {corpus.info.protocol}", ""]
+    lines += _protocol(corpus)
     if corpus.info.caution:
         lines += [f"caution: {corpus.info.caution}", ""]
     lines += _left_out(corpus.left_out, shown)
     if corpus.problems:
         lines += ["", "problems:", *(f"  {problem}" for problem in corpus.problems)]
     return "\n".join(lines)
+
+
+def _protocol(corpus: Corpus) -> list[str]:
+    """Name the protocol of the corpus, and why folds cannot be made by it where they cannot."""
+    from ..protocols.protocol import Protocol
+
+    kind = corpus.info.protocol
+    if not kind:
+        return []
+    line = f"protocol that suits it: {kind}"
+    try:
+        Protocol(kind).folds(corpus.table)
+    except RequestError as error:
+        line += f"; but not as it is: {error.found}"
+    return [line, ""]
 
 
 def _speakers(corpus: Corpus) -> list[str]:

@@ -25,6 +25,13 @@ _SLACK_SECONDS = 0.1
 _SEEKABLE = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 
 
+def name_of_segment(file: str, start: float | None, end: float | None) -> str:
+    """Name a part of a file as in `x.wav#t=1.5,3`; the file's own name where all of it is meant."""
+    if start is None and end is None:
+        return file
+    return f"{file}#t={start or 0:.9g}" + ("" if end is None else f",{end:.9g}")
+
+
 def cut_segment(source: AudioSource, start: float, end: float | None) -> bytes:
     """Cut a segment out of a recording, from `start` to `end` in seconds; None for the end of the recording.
 

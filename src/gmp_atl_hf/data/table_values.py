@@ -36,6 +36,18 @@ def refuse_other_tables(table: Any) -> None:
         )
 
 
+def plain(table: Any) -> Any:
+    """A table as it is stored, whatever a format or decoded audio would show of it; anything else as it is."""
+    if not isinstance(table, datasets.Dataset):
+        return table
+    if table.format["type"] is not None or table.format["columns"] != table.column_names:
+        table = table.with_format(None)
+    audio = table.features.get("audio")
+    if isinstance(audio, datasets.Audio) and audio.decode:
+        table = table.cast_column("audio", datasets.Audio(decode=False))
+    return table
+
+
 def refuse_missing_columns(
     table: datasets.Dataset, needed: Mapping[str, str], fix: str = "rename or add the column"
 ) -> None:

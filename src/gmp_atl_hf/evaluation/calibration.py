@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,16 @@ def fit_logit_temperature(model: Any, output: Any) -> float:
             "calibrate the fine-tuned model on the development rows",
         )
     logits = np.asarray(output.predictions, dtype=np.float64) * model.config.logit_temperature
-    model.config.logit_temperature = fit_temperature(logits[known], labels[known])
+    fitted = fit_temperature(logits[known], labels[known])
+    if fitted in TEMPERATURE_RANGE:
+        right = 100 * float((logits[known].argmax(1) == labels[known]).mean())
+        warnings.warn(
+            f"the temperature is {fitted:g}, an end of its range: scores cannot be calibrated by "
+            f"{counted(int(known.sum()), 'recording')}, of which {right:.0f} % are told right. Use more of them, or "
+            "train the model further",
+            stacklevel=3,
+        )
+    model.config.logit_temperature = fitted
     return float(model.config.logit_temperature)
 
 

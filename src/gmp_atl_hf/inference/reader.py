@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import soundfile
 
 from ..data.audio import SAMPLING_RATE, FloatArray, read_audio
 from ..data.audio_stream import read_blocks
+from ..data.segments import cut_segment, name_of_segment
 from .sources import Item, estimated_samples
 from .windows import Chunk, SlidingWindow, Span, cut_windows
 
@@ -189,6 +191,17 @@ class Reader:
     def _held(self, index: int) -> int:
         """Samples in memory while a recording waits; one whose header says nothing is counted as half a minute."""
         return 0 if self._in_blocks(index) else self.estimates[index] or 30 * SAMPLING_RATE
+
+
+def item_of(file: Path, start: float | None = None, end: float | None = None) -> Item:
+    """A file to score, or the segment of it between two times in seconds, which is held in memory."""
+    name = name_of_segment(str(file), start, end)
+    if start is None and end is None:
+        return Item(name, file)
+    try:
+        return Item(name, cut_segment(file, start or 0, end))
+    except READING_ERRORS as error:
+        return Item(name, file, describe_problem(name, error))
 
 
 def describe_problem(name: str, error: BaseException) -> str:

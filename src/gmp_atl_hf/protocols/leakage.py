@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,7 +34,8 @@ class HeldOut:
     def of(cls, table: Dataset | None) -> HeldOut:
         """What nothing may touch when these rows are the test: its recordings and its speakers, all of them.
 
-        Rows that do not say who speaks are held to be of one more speaker, who is unknown.
+        Rows that do not say who speaks are held to be of one more speaker, who is unknown. Without the column `speaker`
+        only recordings can be told apart, which a warning says.
 
         Raises:
             RequestError: It is no table, or has neither ids nor speakers.
@@ -47,7 +49,11 @@ class HeldOut:
                 "who speaks (`speaker`) and the name of the recording (`id`), or one of them",
                 "give the rows that load_corpus gives, or add the columns",
             )
-        speakers = speakers_in([table]) if "speaker" in table.column_names else ()
+        speakers: Iterable[str] = ()
+        if "speaker" in table.column_names:
+            speakers = speakers_in([table])
+        else:
+            _warn_of_recordings_alone("the test rows have")
         return cls(frozenset(speakers), frozenset(_ids(table)))
 
     def refuse_training(
@@ -70,7 +76,7 @@ class HeldOut:
             RequestError: Names the first test speaker, test recording or training recording among them.
         """
         self.refuse_rows(table, "calibration")
-        learnt = sorted(HeldOut.of(train).ids & HeldOut.of(table).ids)
+        learnt = sorted(_ids(table) & (set() if train is None else _ids(train)))
         if learnt:
             raise RequestError(
                 f"calibration would use the training recording {learnt[0]}{_more(learnt, 'recording')}",
@@ -92,6 +98,8 @@ class HeldOut:
             return
         if "speaker" in table.column_names:
             self.refuse_speakers(speakers_in([table]), f"{use} would use", " before being tested")
+        elif self.speakers:
+            _warn_of_recordings_alone(f"the rows for {use} have")
         self.refuse_recordings(_ids(table), use)
 
     def refuse_recordings(self, ids: Iterable[str], use: str) -> None:
@@ -150,6 +158,14 @@ def maybe_seen(seen: Iterable[str], tested: Iterable[str]) -> bool:
 def _ids(table: Dataset) -> set[str]:
     """The names of a table's recordings, as far as it has names for them."""
     return {name for name in table["id"] if name} if "id" in table.column_names else set()
+
+
+def _warn_of_recordings_alone(which: str) -> None:
+    warnings.warn(
+        f"{which} no column `speaker`: only recordings are compared with those of the test, so nothing keeps a test "
+        "speaker's other recordings out. Add the column",
+        stacklevel=4,
+    )
 
 
 def _more(names: list[str], what: str) -> str:

@@ -146,15 +146,17 @@ class Protocol(ProtocolSettings):
         uniform = [fold.number for fold, one in zip(folds, chosen, strict=True) if len(set(one["test"]["emotion"])) < 2]
         parts = {
             part: {
-                "speakers": _extremes([len(getattr(fold, part)) for fold in folds]),
+                "speakers": _extremes([len(_named(getattr(fold, part))) for fold in folds]),
                 "recordings": _extremes([len(one[part]) for one in chosen]),
             }
             for part in PARTS
         }
-        genders = Counter(speakers.genders.values())
+        people = _named(speakers.names)
+        genders = Counter(speakers.genders[name] for name in people)
         named = {"female": genders["female"], "male": genders["male"], "of unknown gender": genders[None]}
-        who = ", ".join(f"{count} {gender}" for gender, count in named.items() if count)
-        total = len(speakers.names)
+        genders_of_all = ", ".join(f"{count} {gender}" for gender, count in named.items() if count)
+        total = len(people)
+        who = counted(total, "speaker") + (f" ({genders_of_all})" if people else "")
         train, dev, test = (_range(parts[part]["speakers"]) for part in PARTS)
         choice = (
             f"{dev} of the training side for development"
@@ -180,11 +182,16 @@ class Protocol(ProtocolSettings):
             "shared_speakers": shared,
             "unknown_speakers": unnamed,
             "sentence": (
-                f"{how}, {counted(len(folds), 'fold')}, {counted(total, 'speaker')} ({who}); speakers per fold: "
+                f"{how}, {counted(len(folds), 'fold')}, {who}; speakers per fold: "
                 f"{train} for training, {choice}, {test} for the test; {_independence(independent, shared, unnamed)}"
                 f"{_one_emotion(uniform)}."
             ),
         }
+
+
+def _named(speakers: Sequence[str]) -> list[str]:
+    """Those who are people: what stands for unknown ones is not counted as one."""
+    return [name for name in speakers if not is_unknown(name)]
 
 
 def _training_side(table: Dataset, speakers: Speakers, split: TrainTestSplit) -> Speakers:
@@ -210,6 +217,8 @@ def _of_part(table: Dataset, part_of: Mapping[str, str], part: str) -> list[str]
 
 
 def _independence(independent: bool, shared: Sequence[str], unnamed: int) -> str:
+    if independent and unnamed:
+        return f"no known speaker is in two parts, and nobody knows who speaks {counted(unnamed, 'recording')}"
     if independent:
         return "no speaker is in two parts"
     facts = [f"{counted(len(shared), 'speaker')} of the test also trained on"] if shared else []

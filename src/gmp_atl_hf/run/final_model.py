@@ -101,8 +101,16 @@ def refuse_other_model(plan: RunPlan) -> None:
     """Refuse, before anything is trained, a finished model of another variant or seed, or of other folds."""
     finished = plan.folder.model / STEP_FILE
     # The weights' key is known only once the folds are done; it follows from the rest.
-    before = read_json(finished)["inputs"] if finished.is_file() else {}
-    StepFolder(finished.parent, {**before, **_known_inputs(plan)}).refuse_contradiction()
+    before, now = read_json(finished)["inputs"] if finished.is_file() else {}, _known_inputs(plan)
+    if any(before.get(name, now[name]) != now[name] for name in ("variant", "seed")):
+        raise RequestError(
+            f"{finished.parent} is the model of {before['variant']}, seed {before['seed']}; the first variant of this "
+            f"recipe is {now['variant']}, its first seed {now['seed']}",
+            "a model of the first variant and the first seed, which is the one to ship",
+            f"list {before['variant']} and {before['seed']} first, add --set final=false, or choose another "
+            "--output-dir",
+        )
+    StepFolder(finished.parent, {**before, **now}).refuse_contradiction()
 
 
 def _folds(plan: RunPlan) -> tuple[str, int, list[PlannedFold]]:

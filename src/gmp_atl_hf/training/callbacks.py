@@ -15,7 +15,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl,
 
 from ..batching.sampler import StepBatchSampler
 from ..data.audio import SAMPLING_RATE
-from ..errors import DivergenceError
+from ..errors import DivergenceError, counted
 
 
 class SetEpoch(TrainerCallback):
@@ -142,9 +142,9 @@ class WarnOfWarmUp(TrainerCallback):
         """Warn once, on the main process."""
         if state.is_world_process_zero and 0 < state.max_steps <= args.get_warmup_steps(state.max_steps):
             warnings.warn(
-                f"{args.output_dir}: the training has {state.max_steps} updates, all of them warm-up, so next to "
+                f"{args.output_dir}: the training has {counted(state.max_steps, 'update')}, all warm-up, so next to "
                 "nothing is learned. Train for more epochs, or set warmup_steps: 0",
-                stacklevel=2,
+                stacklevel=1,  # what calls it is transformers, whose lines tell nobody anything
             )
 
 

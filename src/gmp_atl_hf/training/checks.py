@@ -18,6 +18,7 @@ from ..data.audio import SAMPLING_RATE
 from ..data.spelling import first_few
 from ..data.table_values import (
     CLIPS,
+    plain,
     refuse_missing_columns,
     refuse_other_tables,
     refuse_other_text,
@@ -89,6 +90,11 @@ def tables_of(dataset: Any) -> dict[str, Any]:
     if dataset is None:
         return {}
     return dict(dataset) if isinstance(dataset, dict) else {"": dataset}
+
+
+def plain_tables(dataset: Any) -> Any:
+    """An `eval_dataset` with each of its tables as it is stored, see `plain`."""
+    return {name: plain(table) for name, table in dataset.items()} if isinstance(dataset, dict) else plain(dataset)
 
 
 def is_sharded(trainer: Trainer) -> bool:

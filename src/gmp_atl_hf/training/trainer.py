@@ -24,6 +24,7 @@ from ..batching.feature_cache import FrontEndCache
 from ..batching.sampler import StepBatchSampler
 from ..batching.speed import AugmentedClips
 from ..data.audio import SAMPLING_RATE
+from ..data.table_values import plain
 from ..errors import RequestError
 from ..evaluation.calibration import fit_logit_temperature
 from ..modeling.losses_gmp_atl import IGNORED
@@ -36,7 +37,7 @@ from .averaging import AveragingTrainer
 from .bfloat16_on_cpu import math_attention_for_cpu_bf16
 from .caches import find_cache
 from .callbacks import SetEpoch, StopAtDivergence, StopWithoutImprovement, TrainingProgress, usual_callbacks
-from .checks import base_of, check_adapter, check_trainer, check_training_table, is_sharded, tables_of
+from .checks import base_of, check_adapter, check_trainer, check_training_table, is_sharded, plain_tables, tables_of
 from .figures import figures_of
 from .head_first import learn_emotions, pool_clips, prepare_heads
 from .lora import RefuseIdleAdapters, complete_adapter
@@ -103,6 +104,7 @@ class GMPATLTrainer(AveragingTrainer):
     ) -> None:
         self.base = base = base_of(model)
         args = complete_arguments(args)
+        train_dataset, eval_dataset, held_out = plain(train_dataset), plain_tables(eval_dataset), plain(held_out)
         frame_labels = "labels" not in base.target_names
         metrics = {"compute_metrics": compute_metrics, "preprocess_logits_for_metrics": preprocess_logits_for_metrics}
         parameters = {**kwargs, **metrics, "processing_class": processing_class}
@@ -216,8 +218,7 @@ class GMPATLTrainer(AveragingTrainer):
     def get_eval_dataloader(self, eval_dataset: Any = None, scores_alone: bool = False) -> DataLoader[Any]:
         """Whole clips, sorted by length, each batch saying which rows it holds; prepared by Accelerate."""
         table = self.eval_dataset if eval_dataset is None else eval_dataset
-        if isinstance(table, str):
-            table = tables_of(self.eval_dataset)[table]
+        table = plain(tables_of(self.eval_dataset)[table] if isinstance(table, str) else table)
         if table is None:
             raise ValueError("evaluation needs an eval_dataset")
         check_training_table(table, self.base, scores_alone)
@@ -325,8 +326,7 @@ class GMPATLTrainer(AveragingTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def _reset_parts(self) -> None:
-        zeros = torch.zeros(len(self.base.loss_parts), device=self.args.device)
-        self._sums, self._counts = zeros, zeros.clone()
+        self._sums, self._counts = torch.zeros(2, len(self.base.loss_parts), device=self.args.device)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of each part since the last log."""
@@ -398,6 +398,7 @@ class GMPATLTrainer(AveragingTrainer):
             >>> trainer.calibrate(dev_table)  # doctest: +SKIP
             1.37
         """
+        table = plain(table)
         self.held_out.refuse_calibration(table, self.train_dataset)
         # The model's own logits, whatever `preprocess_logits_for_metrics` makes of them for other eyes.
         return fit_logit_temperature(self.base, self._predict_logits(table, None, "test"))

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ...errors import RequestError
-from ..spelling import is_missing
+from ..segments import name_of_segment
 from .base import UNKNOWN_SPEAKER, UNLABELLED, CorpusInfo, LeftOut, Recording, register_corpus
 from .column_mapping import NEEDED, OPTIONAL, column_of_field
-from .tables import heading, read_json_lines, read_table
-
-SEGMENT = {
-    "start": ("start", "start time", "start s", "start sec", "start seconds", "begin", "begin time", "onset", "offset"),
-    "end": ("end", "end time", "end s", "end sec", "end seconds", "stop", "stop time", "offset"),
-    "duration": ("duration", "duration s", "duration sec", "duration seconds", "dur"),
-}
-"""What says which part of a file is meant, under the names that lists have for it, in seconds."""
-OTHER_UNITS = re.compile(
-    r"(start|begin|end|stop|onset|offset)[\W_]*(time)?[\W_]*\(?(ms|msecs?|millis\w*|samples?|frames?)\)?|frame_?offset",
-    re.IGNORECASE,
-)
-SECONDS = re.compile(r"\d+([.,]\d*)?(e[+-]?\d+)?", re.IGNORECASE)
+from .segment_columns import SEGMENT, find_segment_columns, read_segment
+from .tables import read_json_lines, read_table
 
 _JSON_LINES = {".jsonl", ".ndjson", ".json"}
 
@@ -80,7 +68,7 @@ def read(
     plain = () if labelled else tuple(name for name in NEEDED if (columns or {}).get(name, name) is None)
     needed = ("file", *(name for name in NEEDED if name not in plain))
     asked = {name: column for name, column in (columns or {}).items() if name not in plain}
-    segments = _segment_columns(asked, names, table)
+    segments = find_segment_columns(asked, names, table)
     found = column_of_field(segments | asked, names, str(table), needed, (*OPTIONAL, *SEGMENT))
     for number, row in rows:
         fields = {field: row.get(column, "") for field, column in found.items()}
@@ -90,9 +78,8 @@ def read(
                 f"line {number} of {table} names no file", "a file in every row", "fill it or remove the line"
             )
         shown = Path(os.path.relpath(file, base) if Path(file).is_absolute() else file).as_posix()
-        start, end = _segment(fields, f"line {number} of {table}")
-        if start is not None or end is not None:
-            shown += f"#t={start or 0:.9g}" + ("" if end is None else f",{end:.9g}")
+        start, end = read_segment(fields, f"line {number} of {table}")
+        shown = name_of_segment(shown, start, end)
         if end is not None and end <= (start or 0):
             yield LeftOut(shown, f"its segment ends before it begins (line {number})")
             continue
@@ -109,43 +96,6 @@ def read(
             end=end,
             line=number,
         )
-
-
-def _segment_columns(columns: Mapping[str, str | None] | None, names: list[str], table: Path) -> dict[str, str | None]:
-    """Find the columns that say which part of a file is meant, under their usual names."""
-    given = columns or {}
-    if any(field in given for field in SEGMENT):
-        return {field: None for field in SEGMENT if field not in given}
-    found: dict[str, str | None] = {}
-    for field, usual in SEGMENT.items():
-        found[field] = next(
-            (there for name in usual if (there := heading(name, names)) not in (None, *found.values())), None
-        )
-    if found["start"] is None and (other := next(filter(OTHER_UNITS.fullmatch, names), None)):
-        raise RequestError(
-            f"the column {other!r} of {table} looks like a place in the file, but not in seconds",
-            "columns start and end (or duration) in seconds",
-            "add them; or read whole files: columns: {start: null, end: null}",
-        )
-    if found["start"] is None and found["end"] is None:
-        found["duration"] = None  # alone it says how long the file is
-    return found
-
-
-def _segment(fields: Mapping[str, str], where: str) -> tuple[float | None, float | None]:
-    """Read the beginning and the end of a segment in seconds; None where the row has none."""
-    times: dict[str, float | None] = {}
-    for field in SEGMENT:
-        text = fields.get(field, "")
-        if not is_missing(text) and not SECONDS.fullmatch(text):
-            raise RequestError(
-                f"{where}: {field} is {text!r}",
-                "seconds from the beginning of the file, such as 12.5",
-                "write seconds; or read whole files: columns: {start: null, end: null}",
-            )
-        times[field] = None if is_missing(text) else float(text.replace(",", "."))
-    start, end, duration = times["start"], times["end"], times["duration"]
-    return start, end if end is not None or duration is None else round((start or 0) + duration, 9)
 
 
 def _manifest(root: Path | None, manifest: str) -> Path:
