@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from gmp_atl_hf.environment import describe_environment
+from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.evaluation.calibration import fit_temperature
 from gmp_atl_hf.recipe.recipe import Recipe
 from gmp_atl_hf.run import final_model, perform
@@ -69,6 +71,19 @@ def test_it_is_trained_for_the_median_best_epoch_and_without_early_stopping(cros
     # The schedule of the whole length, of which only the beginning is trained.
     assert finetuned["planned_updates"] == 5 * 6
     assert not any("eval_loss" in entry for entry in finetuned["log"])
+
+
+def test_a_finished_model_is_not_that_of_another_variant(crossed: Path) -> None:
+    recipe = yaml.safe_load((crossed / "recipe.yaml").read_text(encoding="utf-8"))
+    digest = digests(crossed)
+    with pytest.raises(
+        RequestError, match=f"is the model of {VARIANT}, seed 0; the first variant .* is direct"
+    ) as found:
+        run({**recipe, "variants": ["direct"]}, crossed)
+    assert f"list {VARIANT} and 0 first, add --set final=false" in str(found.value)
+    assert digests(crossed) == digest
+    run({**recipe, "variants": ["direct"], "final": False}, crossed)  # the way out that is named
+    run(recipe, crossed)
 
 
 def test_the_card_says_how_many_epochs_that_is(crossed: Path) -> None:
