@@ -118,6 +118,12 @@ def test_a_label_that_never_occurs_is_refused_with_the_nearest_right_one():
     assert "did you mean `happiness`" in str(error.fix)
 
 
+def test_a_missing_blank_behind_a_colon_is_named():
+    register([clip("1", "anger"), clip("2", "joy")])
+    error = refused("mine", labels={"anger:anger": None, "joy": "joy"})
+    assert error.fix == "put a blank behind the colon: {anger: anger}"
+
+
 def test_a_label_map_with_a_yaml_word_that_is_no_text_is_refused():
     register([clip("1", "no")])
     assert "quotes" in str(refused("mine", labels={False: "no"}).fix)

@@ -59,10 +59,14 @@ def check_label_map(recordings: Iterable[Recording], labels: LabelMap) -> None:
             )
     absent = [key for key in labels if key not in counts]
     if absent:
+        name, colon, label = absent[0].partition(":")
+        # YAML takes `name:label` without a blank for one name, of nothing.
+        joined = colon and name in counts and labels[absent[0]] is None
+        fix = did_you_mean(absent[0], counts, f"take {absent[0]!r} out of labels")
         raise RequestError(
             f"the label map names {absent[0]!r}, which no recording has",
             f"the labels of the data: {present}",
-            did_you_mean(absent[0], counts, f"take {absent[0]!r} out of labels"),
+            f"put a blank behind the colon: {{{name}: {label}}}" if joined else fix,
         )
     forgotten = {name: count for name, count in sorted(counts.items()) if name not in labels}
     if forgotten:
