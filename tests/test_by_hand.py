@@ -280,10 +280,14 @@ def test_where_a_column_of_speakers_is_missing_it_is_said_that_recordings_alone_
     some, others = (rows.select(range(place, len(rows), 2)) for place in (0, 1))
     with pytest.raises(RequestError, match="training would use the test speaker tones/3"):
         trainer_of(tmp_path, some, None, others)
-    with pytest.warns(UserWarning, match="the rows for training have no column `speaker`"):
+    with pytest.warns(UserWarning, match="rows to train on or to choose the epoch by do not say who speaks"):
         trainer_of(tmp_path, some.remove_columns("speaker"), None, others)
-    with pytest.warns(UserWarning, match="the test rows have no column `speaker`"):
+    with pytest.warns(UserWarning, match="the test rows do not say who speaks"):
         trainer_of(tmp_path, some, None, others.remove_columns("speaker"))
+    with pytest.warns(UserWarning, match="rows to train on or to choose the epoch by do not say who speaks"):
+        trainer_of(tmp_path, some.map(lambda row: {"speaker": None}), None, others)
+    with pytest.raises(RequestError, match="nothing can be compared"):
+        trainer_of(tmp_path, some.remove_columns("speaker"), None, others.remove_columns("id"))
 
 
 @pytest.mark.parametrize(

@@ -80,9 +80,12 @@ def test_a_finished_model_is_not_that_of_another_variant(crossed: Path) -> None:
         RequestError, match=f"is the model of {VARIANT}, seed 0; the first variant .* is direct"
     ) as found:
         run({**recipe, "variants": ["direct"]}, crossed)
-    assert f"list {VARIANT} and 0 first, add --set final=false" in str(found.value)
+    assert f"list the variant {VARIANT} and the seed 0 first, add --set final=false" in str(found.value)
     assert digests(crossed) == digest
     run({**recipe, "variants": ["direct"], "final": False}, crossed)  # the way out that is named
+    assert {name: one for name, one in digests(crossed).items() if name.startswith("model/")} == {
+        name: one for name, one in digest.items() if name.startswith("model/")
+    }
     run(recipe, crossed)
 
 

@@ -74,7 +74,10 @@ def test_prepare_says_where_the_protocol_that_suits_a_corpus_cannot_be_followed(
     rows = "".join(f"{file},{emotion},one\n" for file, emotion in zip(files, ("anger", "joy"), strict=True))
     (tmp_path / "one.csv").write_text(f"file,emotion,speaker\n{rows}", encoding="utf-8")
     assert main(["prepare", "csv", str(tmp_path / "one.csv")]) == 0
-    assert "suits it: group-k-fold; but not as it is: the table has 1 speaker, but" in capsys.readouterr().out
+    assert (
+        "suits it: group-k-fold; but not with all its labels and speakers as they are: the table has 1 speaker, but"
+        in capsys.readouterr().out
+    )
 
 
 def test_prepare_draws_a_picture_that_is_the_same_every_time(emodb: Path, tmp_path: Path) -> None:

@@ -130,3 +130,12 @@ def test_unknown_speakers_are_not_counted_as_one_person():
     assert "no known speaker is in two parts, and nobody knows who speaks" in facts["sentence"]
     nobody = Protocol("cross-corpus", test_corpora=("d",)).describe(with_unknown(named=0, clips=2))
     assert nobody["train"]["speakers"] == [0, 0]
+    assert "unknown ones for training" in nobody["sentence"]
+    parts = [table_of({"unknown": {"split": part}}) for part in ("train", "dev", "test")]
+    named = [
+        part.map(lambda row, place, number=number: {"id": f"{row['id']}-{number}"}, with_indices=True)
+        for number, part in enumerate(parts)
+    ]
+    shared = Protocol("given", allow_shared_speakers=True).describe(datasets.concatenate_datasets(named))
+    assert "unknown ones of the training side for development" in shared["sentence"]
+    assert "also trained on" not in shared["sentence"]

@@ -70,6 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def perform(arguments: argparse.Namespace) -> int:
     """Score the emotions of recordings; status 1 if some could not be read; the others are scored all the same."""
+    from ..inference.windows import SlidingWindow
+
+    SlidingWindow.from_seconds(arguments.window, arguments.hop)  # refused before anything is read or loaded
     output = None
     if arguments.output is not None:
         output = writable_output(Path(arguments.output), "predictions.jsonl", "leave --output out and use > or |")
@@ -87,9 +90,7 @@ def perform(arguments: argparse.Namespace) -> int:
     from ..evaluation.adaptation import ADAPTED
     from ..evaluation.unknown import is_unknown
     from ..inference.classifier import SpeechEmotionClassifier
-    from ..inference.windows import SlidingWindow
 
-    SlidingWindow.from_seconds(arguments.window, arguments.hop)  # refused before the model is loaded
     classifier = SpeechEmotionClassifier.from_pretrained(
         arguments.model, arguments.device, arguments.batch_seconds, arguments.precision
     )
@@ -221,7 +222,8 @@ def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list
     """
     from ..data.corpora.segment_columns import find_segment_columns, read_segment
     from ..data.corpora.tables import read_table
-    from ..inference.reader import item_of
+    from ..data.segments import name_of_segment
+    from ..inference.sources import Item
 
     items, owners, places = [], [], []
     for table in map(Path, tables):
@@ -234,6 +236,8 @@ def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list
         names, rows = read_table(table, ("file", column), options={column: "--speakers"})
         others = [name for name in names if name not in ("file", column)]
         segments = find_segment_columns(None, others, table, _WHOLE)
+        if twice := next((name for name in segments.values() if name and others.count(name) > 1), None):
+            raise RequestError(f"{table} has two columns {twice}", "every heading once", "rename one of them")
         for line, row in rows:
             if not (row["file"] and row[column]):
                 raise RequestError(
@@ -241,8 +245,12 @@ def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list
                     f"file and {column} in every row",
                     "fill it or remove the line",
                 )
-            times = {field: row[name] for field, name in segments.items() if name is not None}
-            items.append(item_of(table.parent / row["file"], *read_segment(times, f"line {line} of {table}", _WHOLE)))
+            file, times = table.parent / row["file"], {name: row[there] for name, there in segments.items() if there}
+            start, end = read_segment(times, f"line {line} of {table}", _WHOLE)
+            part = None if (start, end) == (None, None) else (start or 0.0, end)
+            backwards = f"line {line} of {table}: its segment ends before it begins"
+            wrong = backwards if end is not None and end <= (start or 0) else None
+            items.append(Item(name_of_segment(str(file), start, end), file, wrong, part))
             owners.append(row[column])
             places.append(os.path.realpath(table))
     return items, owners, places

@@ -88,7 +88,7 @@ def _protocol(corpus: Corpus) -> list[str]:
     try:
         Protocol(kind).folds(corpus.table)
     except RequestError as error:
-        line += f"; but not as it is: {error.found}"
+        line += f"; but not with all its labels and speakers as they are: {error.found} ({error.fix})"
     return [line, ""]
 
 

@@ -63,7 +63,8 @@ def _place(name: str, start: float, end: float | None, samples: int, rate: int) 
         raise RequestError(
             f"{name} is {samples / rate:g} s long, its segment is from {start:g} s{upto}",
             "a segment inside the recording, in seconds",
-            "correct start and end; where they mean something else: columns: {start: null, end: null}",
+            "correct start and end; where they mean something else, call the columns otherwise, or in a recipe "
+            "columns: {start: null, end: null}",
         )
     return round(start * rate), min(last, samples)
 

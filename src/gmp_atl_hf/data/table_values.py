@@ -40,6 +40,12 @@ def plain(table: Any) -> Any:
     """A table as it is stored, whatever a format or decoded audio would show of it; anything else as it is."""
     if not isinstance(table, datasets.Dataset):
         return table
+    if table.format["type"] == "custom":
+        raise RequestError(
+            "the table has a transform (set_transform or with_transform), which would not be heard",
+            "a table whose rows are what is stored; waveforms are decoded and varied here",
+            "table.map(...) changes what is stored; `augment` of the arguments varies waveforms",
+        )
     if table.format["type"] is not None or table.format["columns"] != table.column_names:
         table = table.with_format(None)
     audio = table.features.get("audio")

@@ -77,8 +77,8 @@ def fit_logit_temperature(model: Any, output: Any) -> float:
         right = 100 * float((logits[known].argmax(1) == labels[known]).mean())
         warnings.warn(
             f"the temperature is {fitted:g}, an end of its range: scores cannot be calibrated by "
-            f"{counted(int(known.sum()), 'recording')}, of which {right:.0f} % are told right. Use more of them, or "
-            "train the model further",
+            f"{counted(int(known.sum()), 'recording')}, of which {right:.0f} % are told right. "
+            + ("Use more of them" if fitted < 1 else "Use more of them, or train the model further"),
             stacklevel=3,
         )
     model.config.logit_temperature = fitted

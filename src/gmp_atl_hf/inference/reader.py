@@ -7,16 +7,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from ..data.audio import SAMPLING_RATE, FloatArray, read_audio
+from ..data.audio import SAMPLING_RATE, FloatArray
 from ..data.audio_stream import read_blocks
-from ..data.segments import cut_segment, name_of_segment
-from .sources import Item, estimated_samples
+from .sources import Item
 from .windows import Chunk, SlidingWindow, Span, cut_windows
 
 READ_AHEAD_SECONDS = 240.0
@@ -87,7 +85,7 @@ class Reader:
         self.states = [ReadState(problem=item.problem) for item in items]
         self.threads = max(1, min(8, os.cpu_count() or 1))
         with ThreadPoolExecutor(self.threads) as pool:  # headers on a network drive are slow one by one
-            self.estimates = list(pool.map(lambda item: estimated_samples(item.source), items))
+            self.estimates = list(pool.map(Item.estimated_samples, items))
 
     def work(self, index: int) -> int:
         """Estimated samples that the model will be given for a recording, overlaps included."""
@@ -134,7 +132,7 @@ class Reader:
                         index = order.popleft()
                         if self.items[index].problem is None:
                             long = self._in_blocks(index)
-                            waiting.append((index, None if long else pool.submit(read_audio, self.items[index].source)))
+                            waiting.append((index, None if long else pool.submit(self.items[index].read)))
                             ahead += self._held(index)
                     if waiting:
                         index, future = waiting.popleft()
@@ -180,7 +178,7 @@ class Reader:
 
     def _in_blocks(self, index: int) -> bool:
         """Whether a recording is read block by block: it is cut into windows and longer than a few of them."""
-        windowing = self._windowing(self.estimates[index])
+        windowing = self._windowing(self.estimates[index]) if self.items[index].part is None else None
         return windowing is not None and self.estimates[index] > LONG_SECONDS * SAMPLING_RATE
 
     def _segment_length(self, index: int) -> int:
@@ -191,17 +189,6 @@ class Reader:
     def _held(self, index: int) -> int:
         """Samples in memory while a recording waits; one whose header says nothing is counted as half a minute."""
         return 0 if self._in_blocks(index) else self.estimates[index] or 30 * SAMPLING_RATE
-
-
-def item_of(file: Path, start: float | None = None, end: float | None = None) -> Item:
-    """A file to score, or the segment of it between two times in seconds, which is held in memory."""
-    name = name_of_segment(str(file), start, end)
-    if start is None and end is None:
-        return Item(name, file)
-    try:
-        return Item(name, cut_segment(file, start or 0, end))
-    except READING_ERRORS as error:
-        return Item(name, file, describe_problem(name, error))
 
 
 def describe_problem(name: str, error: BaseException) -> str:

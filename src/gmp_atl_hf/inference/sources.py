@@ -18,10 +18,13 @@ from ..data.audio import (
     SAMPLING_RATE,
     UNKNOWN_FRAMES,
     AudioSource,
+    FloatArray,
     is_leftover,
+    read_audio,
     source_name,
     without_rate,
 )
+from ..data.segments import cut_segment
 
 Inputs: TypeAlias = AudioSource | Iterable[AudioSource]
 """One recording or folder, or many."""
@@ -44,11 +47,23 @@ class Item:
         name: What people know it by: its path where it has one.
         source: The recording in any form that `read_audio` accepts.
         problem: Why there is nothing to read, where that is known beforehand.
+        part: From when to when it is meant, in seconds, None for the end of it; None for all of it.
     """
 
     name: str
     source: Any
     problem: str | None = None
+    part: tuple[float, float | None] | None = None
+
+    def read(self) -> FloatArray:
+        """Decode it, or its part: (samples,) float32 at 16 kHz; errors are those of `read_audio`."""
+        return read_audio(self.source if self.part is None else cut_segment(self.source, *self.part))
+
+    def estimated_samples(self) -> int:
+        """As the function of this name, of its part."""
+        if self.part is not None and self.part[1] is not None:
+            return round((self.part[1] - self.part[0]) * SAMPLING_RATE)
+        return max(0, estimated_samples(self.source) - round((self.part or (0.0,))[0] * SAMPLING_RATE))
 
 
 def identity_of(item: Item) -> Hashable:
@@ -56,9 +71,9 @@ def identity_of(item: Item) -> Hashable:
     if not isinstance(item.source, (str, os.PathLike)):
         return id(item)
     try:
-        return os.path.realpath(item.source)
+        return os.path.realpath(item.source), item.part
     except ValueError:  # a path that no file system takes: reading it will say so
-        return os.fspath(item.source)
+        return os.fspath(item.source), item.part
 
 
 def list_folder(folder: str | os.PathLike[str]) -> FoundFiles:

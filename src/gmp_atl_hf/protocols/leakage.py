@@ -34,8 +34,7 @@ class HeldOut:
     def of(cls, table: Dataset | None) -> HeldOut:
         """What nothing may touch when these rows are the test: its recordings and its speakers, all of them.
 
-        Rows that do not say who speaks are held to be of one more speaker, who is unknown. Without the column `speaker`
-        only recordings can be told apart, which a warning says.
+        Rows that do not say who speaks are held to be of one more speaker, who is unknown.
 
         Raises:
             RequestError: It is no table, or has neither ids nor speakers.
@@ -49,11 +48,7 @@ class HeldOut:
                 "who speaks (`speaker`) and the name of the recording (`id`), or one of them",
                 "give the rows that load_corpus gives, or add the columns",
             )
-        speakers: Iterable[str] = ()
-        if "speaker" in table.column_names:
-            speakers = speakers_in([table])
-        else:
-            _warn_of_recordings_alone("the test rows have")
+        speakers = speakers_in([table]) if "speaker" in table.column_names else ()
         return cls(frozenset(speakers), frozenset(_ids(table)))
 
     def refuse_training(
@@ -75,6 +70,7 @@ class HeldOut:
         Raises:
             RequestError: Names the first test speaker, test recording or training recording among them.
         """
+        refuse_other_tables(table)
         self.refuse_rows(table, "calibration")
         learnt = sorted(_ids(table) & (set() if train is None else _ids(train)))
         if learnt:
@@ -98,8 +94,12 @@ class HeldOut:
             return
         if "speaker" in table.column_names:
             self.refuse_speakers(speakers_in([table]), f"{use} would use", " before being tested")
-        elif self.speakers:
-            _warn_of_recordings_alone(f"the rows for {use} have")
+        elif self.speakers and not self.ids:
+            raise RequestError(
+                f"the rows for {use} have no column `speaker`, and the test rows no `id`: nothing can be compared",
+                "who speaks (`speaker`), or the names of the recordings (`id`), on both sides",
+                "give the rows that load_corpus gives, or add the columns",
+            )
         self.refuse_recordings(_ids(table), use)
 
     def refuse_recordings(self, ids: Iterable[str], use: str) -> None:
@@ -160,12 +160,20 @@ def _ids(table: Dataset) -> set[str]:
     return {name for name in table["id"] if name} if "id" in table.column_names else set()
 
 
-def _warn_of_recordings_alone(which: str) -> None:
-    warnings.warn(
-        f"{which} no column `speaker`: only recordings are compared with those of the test, so nothing keeps a test "
-        "speaker's other recordings out. Add the column",
-        stacklevel=4,
-    )
+def warn_of_unguarded_speakers(held_out: Dataset | None, others: Iterable[Dataset | None]) -> None:
+    """Say, to the caller of whoever asks, that a test speaker would not be noticed where rows do not say who speaks."""
+    tables = {"the test rows": [held_out], "rows to train on or to choose the epoch by": [*others]}
+    for which, given in tables.items():
+        if held_out is not None and any(each is not None and not _says_who_speaks(each) for each in given):
+            warnings.warn(
+                f"{which} do not say who speaks: only recordings are compared with those of the test, so nothing keeps "
+                "other recordings of a test speaker out. Fill the column `speaker`",
+                stacklevel=3,
+            )
+
+
+def _says_who_speaks(table: Dataset) -> bool:
+    return "speaker" in table.column_names and (len(table) == 0 or any(table["speaker"]))
 
 
 def _more(names: list[str], what: str) -> str:

@@ -135,8 +135,9 @@ class Protocol(ProtocolSettings):
         Returns:
             Plain numbers and strings: `kind`, `seed`, `num_folds`, `recordings`, `speakers` (`total`, `female`, `male`,
             `unknown`), for each part the smallest and largest number of `speakers` and `recordings` over the folds,
-            whether all of it is `speaker_independent`, the speakers in two parts (`shared_speakers`), the number of
-            recordings of `unknown_speakers`, and a `sentence`.
+            whether all of it is `speaker_independent`, the speakers in two parts (`shared_speakers`, what stands for
+            unknown ones among them), the number of recordings of `unknown_speakers`, and a `sentence`. Unknown speakers
+            are in no other number.
 
         Raises:
             RequestError: As `folds`.
@@ -157,10 +158,10 @@ class Protocol(ProtocolSettings):
         genders_of_all = ", ".join(f"{count} {gender}" for gender, count in named.items() if count)
         total = len(people)
         who = counted(total, "speaker") + (f" ({genders_of_all})" if people else "")
-        train, dev, test = (_range(parts[part]["speakers"]) for part in PARTS)
+        train, dev, test = (_who(parts[part]) for part in PARTS)
         choice = (
             f"{dev} of the training side for development"
-            if parts["dev"]["speakers"][1]
+            if parts["dev"]["recordings"][1]
             else "none for development" + (" (fixed number of epochs, no calibration)" if epochs else "")
         )
         shared = natural_order({s for fold in folds for s in {*fold.train, *fold.dev} & {*fold.test}})
@@ -221,7 +222,8 @@ def _independence(independent: bool, shared: Sequence[str], unnamed: int) -> str
         return f"no known speaker is in two parts, and nobody knows who speaks {counted(unnamed, 'recording')}"
     if independent:
         return "no speaker is in two parts"
-    facts = [f"{counted(len(shared), 'speaker')} of the test also trained on"] if shared else []
+    people = _named(shared)
+    facts = [f"{counted(len(people), 'speaker')} of the test also trained on"] if people else []
     facts += [f"nobody knows who speaks {counted(unnamed, 'recording')}"] if unnamed else []
     return f"not speaker-independent: {', '.join(facts)}"
 
@@ -234,6 +236,11 @@ def _one_emotion(folds: Sequence[int]) -> str:
 
 def _extremes(counts: Sequence[int]) -> list[int]:
     return [min(counts), max(counts)]
+
+
+def _who(part: dict[str, list[int]]) -> str:
+    """How many speakers a part has in each fold; those without a name cannot be counted."""
+    return "unknown ones" if part["recordings"][1] and not part["speakers"][1] else _range(part["speakers"])
 
 
 def _range(smallest_largest: list[int]) -> str:

@@ -222,7 +222,9 @@ def _called(model: str | Path) -> str:
 def _protocol(
     model: str | Path, found: Corpus, table: Dataset, split: str | None, seen: Sequence[str]
 ) -> dict[str, Any]:
-    speakers = len(set(table["speaker"]))
+    speakers = sum(not is_unknown(speaker) for speaker in set(table["speaker"]))
+    nobody = "unknown speakers, none of whom it is"
+    who = counted(speakers, "speaker, whom it is not", "speakers, none of whom it is") if speakers else nobody
     part = "" if split is None else f", its {split} part"
     named = {speaker for speaker in seen if not is_unknown(speaker)} - set(table["speaker"])
     # By corpus: the voices that an encoder was pre-trained on are none of the corpus that the model was trained on.
@@ -236,8 +238,7 @@ def _protocol(
         "model": str(model),
         "sentence": (
             f"the finished model {_called(model)}, {trained}, tested once on {found.info.name}{part}: "
-            f"{counted(speakers, 'speaker, whom it is not', 'speakers, none of whom it is')} known to have been "
-            "trained on."
+            f"{who} known to have been trained on."
         )
         + (" All recordings are of one emotion, so UAR is the recall of it." if len(set(table["emotion"])) < 2 else ""),
     }

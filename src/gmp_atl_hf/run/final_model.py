@@ -107,8 +107,8 @@ def refuse_other_model(plan: RunPlan) -> None:
             f"{finished.parent} is the model of {before['variant']}, seed {before['seed']}; the first variant of this "
             f"recipe is {now['variant']}, its first seed {now['seed']}",
             "a model of the first variant and the first seed, which is the one to ship",
-            f"list {before['variant']} and {before['seed']} first, add --set final=false, or choose another "
-            "--output-dir",
+            f"list the variant {before['variant']} and the seed {before['seed']} first, add --set final=false, "
+            "or choose another --output-dir",
         )
     StepFolder(finished.parent, {**before, **now}).refuse_contradiction()
 

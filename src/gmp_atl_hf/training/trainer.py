@@ -30,7 +30,7 @@ from ..evaluation.calibration import fit_logit_temperature
 from ..modeling.losses_gmp_atl import IGNORED
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import no_tf32
-from ..protocols.leakage import HeldOut
+from ..protocols.leakage import HeldOut, warn_of_unguarded_speakers
 from ..protocols.speakers import UNKNOWN, speakers_in
 from .arguments import GMPATLTrainingArguments, adapt_arguments, complete_arguments
 from .averaging import AveragingTrainer
@@ -112,8 +112,9 @@ class GMPATLTrainer(AveragingTrainer):
         check_adapter(model, base, args)
         refuse_trained_layers(args, base.config, adapter=hasattr(model, "peft_config"))
         adapt_arguments(args, base, own_collator=data_collator is not None)
-        self.held_out = HeldOut.of(held_out)
-        self.held_out.refuse_training(train_dataset, tables_of(eval_dataset).values(), base.config.seen_speakers)
+        self.held_out, dev = HeldOut.of(held_out), tables_of(eval_dataset).values()
+        self.held_out.refuse_training(train_dataset, dev, base.config.seen_speakers)
+        warn_of_unguarded_speakers(held_out, [train_dataset, *dev])
         if train_dataset is not None:
             train_in_float32(base)
         if args.freeze_feature_encoder:
@@ -398,8 +399,7 @@ class GMPATLTrainer(AveragingTrainer):
             >>> trainer.calibrate(dev_table)  # doctest: +SKIP
             1.37
         """
-        table = plain(table)
-        self.held_out.refuse_calibration(table, self.train_dataset)
+        self.held_out.refuse_calibration(table := plain(table), self.train_dataset)
         # The model's own logits, whatever `preprocess_logits_for_metrics` makes of them for other eyes.
         return fit_logit_temperature(self.base, self._predict_logits(table, None, "test"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,7 +77,7 @@ def read_segment(fields: Mapping[str, str], where: str, whole: str = WHOLE) -> t
     times: dict[str, float | None] = {}
     for field in SEGMENT:
         text = fields.get(field, "")
-        if not is_missing(text) and not SECONDS.fullmatch(text):
+        if not is_missing(text) and not (SECONDS.fullmatch(text) and math.isfinite(float(text.replace(",", ".")))):
             raise RequestError(
                 f"{where}: {field} is {text!r}",
                 "seconds from the beginning of the file, such as 12.5",
