@@ -19,6 +19,7 @@ from gmp_atl_hf.checkpoints import default_feature_extractor
 from gmp_atl_hf.data.audio import read_audio
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.inference import reader as reading
+from gmp_atl_hf.inference import sources
 from gmp_atl_hf.inference.devices import default_batch_seconds
 from gmp_atl_hf.inference.reader import Reader
 from gmp_atl_hf.inference.sources import Item, estimated_samples, list_folder
@@ -206,7 +207,7 @@ def test_batches_are_bounded_in_seconds_and_hold_neighbours_in_length():
 def test_only_a_bounded_part_of_a_folder_is_in_memory(monkeypatch: pytest.MonkeyPatch):
     decoded: list[int] = []
     monkeypatch.setattr(reading, "READ_AHEAD_SECONDS", 5.0)
-    monkeypatch.setattr(reading, "read_audio", lambda source: decoded.append(1) or read_audio(source))
+    monkeypatch.setattr(sources, "read_audio", lambda source: decoded.append(1) or read_audio(source))
     items = [Item(str(number), (RATE, tone(RATE))) for number in range(60)]
     given = 0
     for batch in Reader(items, None, None, 400).batches(batch_seconds=2):
