@@ -17,6 +17,7 @@ from gmp_atl_hf.data.audio import read_audio
 from gmp_atl_hf.data.audio_stream import read_blocks
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.inference import reader as reading
+from gmp_atl_hf.inference import sources
 from gmp_atl_hf.inference.reader import Reader
 from gmp_atl_hf.inference.sources import expand_inputs
 from gmp_atl_hf.inference.windows import SlidingWindow, coverage_weights, cut_windows
@@ -166,7 +167,7 @@ def test_damage_in_a_long_file_is_reported_and_its_first_windows_are_not_scores(
 
 def test_a_recording_of_any_length_takes_little_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """What the model is handed comes from arrays no longer than a block and a window."""
-    monkeypatch.setattr(reading, "read_audio", None)  # the reader of whole recordings must not be needed
+    monkeypatch.setattr(sources, "read_audio", None)  # the reader of whole recordings must not be needed
     path = tmp_path / "long.wav"
     with soundfile.SoundFile(path, "w", 8_000, 2) as file:
         for _ in range(30):
