@@ -204,8 +204,8 @@ def grown(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"variants": ["direct", "gmp-atl"]}, "variant: gmp-atl → direct"),
-        ({"seeds": [1, 0]}, "seed: 0 → 1"),
+        ({"variants": ["direct", "gmp-atl"]}, "the first variant of this recipe is direct, its first seed 0"),
+        ({"seeds": [1, 0]}, "the first variant of this recipe is gmp-atl, its first seed 1"),
     ],
 )
 def test_a_finished_model_of_another_variant_or_seed_is_refused_before_the_training(
@@ -214,7 +214,8 @@ def test_a_finished_model_of_another_variant_or_seed_is_refused_before_the_train
     (tmp_path / "run").symlink_to(grown["folder"])
     said = refused(changed_recipe(grown["recipe"], **change))
     assert named in said
-    assert "model is finished" in said
+    assert "is the model of gmp-atl, seed 0;" in said
+    assert "list the variant gmp-atl and the seed 0 first" in said
 
 
 # ---- and more --------------------------------------------------------------------------------------------------------
