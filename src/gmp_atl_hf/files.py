@@ -13,7 +13,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,7 @@ def _is_alive(process: int) -> bool:
 # ---- hashes ----------------------------------------------------------------------------------------------------------
 
 
-def write_known(folder: Path, contents: Mapping[str, str | bytes], outdated: Iterable[str] = ()) -> None:
+def write_known(folder: Path, contents: Mapping[str, str | bytes], outdated: Collection[str] = ()) -> None:
     """Write files (relative path → content) whole, with their hashes in `hashes.json`, and remove the `outdated` ones.
 
     What else is there stays. Between the two, a killed process leaves hashes of both the old file and the new one:
@@ -161,7 +161,6 @@ def write_known(folder: Path, contents: Mapping[str, str | bytes], outdated: Ite
         # A damaged file is not in the list, and does not get into it here.
         accepted = there is not None and there in known.get(name, [there])
         known[name] = list(dict.fromkeys([digest, there])) if accepted and there is not None else [digest]
-    outdated = list(outdated)
     for name in outdated:  # first, or a killed process leaves files that seem to be missing
         known.pop(name, None)
     if known != before:

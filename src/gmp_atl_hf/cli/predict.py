@@ -32,10 +32,6 @@ _TABLE_FIX = (
 )
 
 
-_WHOLE = "give the column another name"
-"""What makes rows of a table stand for whole files, if they have times."""
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     add_model(parser)
@@ -235,7 +231,7 @@ def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list
             )
         names, rows = read_table(table, ("file", column), options={column: "--speakers"})
         others = [name for name in names if name not in ("file", column)]
-        segments = find_segment_columns(None, others, table, _WHOLE)
+        segments = find_segment_columns(None, others, table)
         if twice := next((name for name in segments.values() if name and others.count(name) > 1), None):
             raise RequestError(f"{table} has two columns {twice}", "every heading once", "rename one of them")
         for line, row in rows:
@@ -246,7 +242,7 @@ def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list
                     "fill it or remove the line",
                 )
             file, times = table.parent / row["file"], {name: row[there] for name, there in segments.items() if there}
-            start, end = read_segment(times, f"line {line} of {table}", _WHOLE)
+            start, end = read_segment(times, f"line {line} of {table}")
             part = None if (start, end) == (None, None) else (start or 0.0, end)
             backwards = f"line {line} of {table}: its segment ends before it begins"
             wrong = backwards if end is not None and end <= (start or 0) else None

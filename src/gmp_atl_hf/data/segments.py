@@ -20,6 +20,9 @@ from .audio import (
     refuse_truncated,
 )
 
+WHOLE_FILES = "give the column another name, or in a recipe columns: {start: null, end: null}"
+"""How a table with times is read without cutting segments out of its files."""
+
 _SLACK_SECONDS = 0.1
 """How far behind the end of the file a segment may end: lists are written with rounded times."""
 _SEEKABLE = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")
@@ -63,8 +66,7 @@ def _place(name: str, start: float, end: float | None, samples: int, rate: int) 
         raise RequestError(
             f"{name} is {samples / rate:g} s long, its segment is from {start:g} s{upto}",
             "a segment inside the recording, in seconds",
-            "correct start and end; where they mean something else, call the columns otherwise, or in a recipe "
-            "columns: {start: null, end: null}",
+            f"correct start and end; where they mean something else: {WHOLE_FILES}",
         )
     return round(start * rate), min(last, samples)
 

@@ -67,12 +67,14 @@ def refuse_missing_columns(
         )
 
 
-def refuse_unusable_clips(table: datasets.Dataset) -> None:
-    """Refuse, by a `RequestError`, what has no clips that a model can be given: a column or a length is missing."""
+def usable_clips(table: datasets.Dataset) -> datasets.Dataset:
+    """Give a table as `plain` does, or a `RequestError` where a model cannot read its clips: no column or no length."""
+    table = plain(table)
     refuse_other_tables(table)
     refuse_missing_columns(table, CLIPS)
     refuse_other_text(table, "id")
     refuse_unusable_lengths(table)
+    return table
 
 
 def refuse_unusable_lengths(table: datasets.Dataset) -> None:

@@ -16,6 +16,11 @@ def is_unknown(speaker: str) -> bool:
     return speaker.rpartition("/")[2].lower() == UNKNOWN
 
 
+def people(speakers: Iterable[str]) -> list[str]:
+    """Those of some speakers whom somebody has named; what stands for unknown ones is nobody who can be counted."""
+    return [speaker for speaker in speakers if not is_unknown(speaker)]
+
+
 def named(speakers: Iterable[str]) -> npt.NDArray[np.bool_]:
     """Which of some speakers are people whom somebody has named: (n,) bool."""
     return np.array([not is_unknown(speaker) for speaker in speakers], dtype=np.bool_)

@@ -61,9 +61,10 @@ class Item:
 
     def estimated_samples(self) -> int:
         """As the function of this name, of its part."""
-        if self.part is not None and self.part[1] is not None:
-            return round((self.part[1] - self.part[0]) * SAMPLING_RATE)
-        return max(0, estimated_samples(self.source) - round((self.part or (0.0,))[0] * SAMPLING_RATE))
+        start, end = self.part or (0.0, None)
+        if end is not None:
+            return round((end - start) * SAMPLING_RATE)
+        return max(0, estimated_samples(self.source) - round(start * SAMPLING_RATE))
 
 
 def identity_of(item: Item) -> Hashable:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..errors import RequestError, counted
-from .speakers import Speakers, is_unknown
+from .speakers import Speakers, people
 
 SHARE = 0.2
 """Share of the training speakers that serve as development speakers: our choice, what most public recipes hold out."""
@@ -46,7 +46,7 @@ def development_speakers(
     Raises:
         RequestError: When training cannot spare that many speakers.
     """
-    known = [speaker for speaker in train if not is_unknown(speaker)]
+    known = people(train)
     if wanted == 0 or (wanted is None and not known):
         return []
     if wanted is None:

@@ -10,7 +10,7 @@ from ..errors import RequestError, counted
 from .development import development_speakers
 from .fold import PARTS, Fold, select
 from .settings import ProtocolSettings, under_either_name
-from .speakers import Speakers, is_unknown, natural_order
+from .speakers import Speakers, is_unknown, natural_order, people
 from .splitters import SPLITTERS, TrainTestSplit, refuse_unknown_speakers
 
 if TYPE_CHECKING:
@@ -147,17 +147,17 @@ class Protocol(ProtocolSettings):
         uniform = [fold.number for fold, one in zip(folds, chosen, strict=True) if len(set(one["test"]["emotion"])) < 2]
         parts = {
             part: {
-                "speakers": _extremes([len(_named(getattr(fold, part))) for fold in folds]),
+                "speakers": _extremes([len(people(getattr(fold, part))) for fold in folds]),
                 "recordings": _extremes([len(one[part]) for one in chosen]),
             }
             for part in PARTS
         }
-        people = _named(speakers.names)
-        genders = Counter(speakers.genders[name] for name in people)
+        known = people(speakers.names)
+        genders = Counter(speakers.genders[name] for name in known)
         named = {"female": genders["female"], "male": genders["male"], "of unknown gender": genders[None]}
         genders_of_all = ", ".join(f"{count} {gender}" for gender, count in named.items() if count)
-        total = len(people)
-        who = counted(total, "speaker") + (f" ({genders_of_all})" if people else "")
+        total = len(known)
+        who = counted(total, "speaker") + (f" ({genders_of_all})" if known else "")
         train, dev, test = (_who(parts[part]) for part in PARTS)
         choice = (
             f"{dev} of the training side for development"
@@ -190,11 +190,6 @@ class Protocol(ProtocolSettings):
         }
 
 
-def _named(speakers: Sequence[str]) -> list[str]:
-    """Those who are people: what stands for unknown ones is not counted as one."""
-    return [name for name in speakers if not is_unknown(name)]
-
-
 def _training_side(table: Dataset, speakers: Speakers, split: TrainTestSplit) -> Speakers:
     """What is known of the training side: where speakers are shared, their test recordings do not belong to it."""
     if split.part_of is None:
@@ -222,8 +217,8 @@ def _independence(independent: bool, shared: Sequence[str], unnamed: int) -> str
         return f"no known speaker is in two parts, and nobody knows who speaks {counted(unnamed, 'recording')}"
     if independent:
         return "no speaker is in two parts"
-    people = _named(shared)
-    facts = [f"{counted(len(people), 'speaker')} of the test also trained on"] if people else []
+    known = people(shared)
+    facts = [f"{counted(len(known), 'speaker')} of the test also trained on"] if known else []
     facts += [f"nobody knows who speaks {counted(unnamed, 'recording')}"] if unnamed else []
     return f"not speaker-independent: {', '.join(facts)}"
 

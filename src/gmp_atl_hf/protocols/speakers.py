@@ -26,6 +26,7 @@ from ..errors import RequestError, counted
 from ..evaluation.genders import genders_of_speakers
 from ..evaluation.unknown import UNKNOWN as UNKNOWN
 from ..evaluation.unknown import is_unknown as is_unknown
+from ..evaluation.unknown import people as people
 
 if TYPE_CHECKING:
     from datasets import Dataset

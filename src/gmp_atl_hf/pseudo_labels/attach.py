@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 
 from ..batching.feature_cache import FrontEndCache
-from ..data.table_values import plain, refuse_unusable_clips
+from ..data.table_values import usable_clips
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from .classes import classes_to_label_by
@@ -53,8 +53,7 @@ def attach_pseudo_labels(
     Example:
         >>> train = attach_pseudo_labels(table, kmeans, model, feature_extractor)  # doctest: +SKIP
     """
-    table = plain(table)
-    refuse_unusable_clips(table)
+    table = usable_clips(table)
     source = feature_source(model, kmeans.layers, feature_extractor)
     kmeans.check_source(source)
     if len(table) == 0:

@@ -19,7 +19,7 @@ from ..batching.collator import GMPATLDataCollator
 from ..batching.feature_cache import FrontEndCache
 from ..batching.length_batches import length_batches
 from ..data.audio import SAMPLING_RATE
-from ..data.table_values import plain, refuse_unusable_clips
+from ..data.table_values import usable_clips
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import no_tf32
 from ..threads import prefetch
@@ -106,8 +106,7 @@ def extract_features(
         Row of the table and, for each resolved layer, (frames, hidden) float32 on the model's device; rows come in
         the order of the batches.
     """
-    table = plain(table)
-    refuse_unusable_clips(table)
+    table = usable_clips(table)
     resolved = tuple(model.config.resolve_layer(layer) for layer in layers)
     clips = TableClips(table, (), cache)
     collate = GMPATLDataCollator(feature_extractor, model.config, targets=(), training=False)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..batching.feature_cache import FrontEndCache
 from ..data.scale_names import SINGLE_FRAME, column_name, refuse_odd_windows
-from ..data.table_values import plain, refuse_missing_columns, refuse_unusable_clips
+from ..data.table_values import refuse_missing_columns, usable_clips
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import float32_matmul
@@ -306,8 +306,7 @@ class MultiScaleKMeans:
             >>> kmeans.frame_scales  # doctest: +SKIP
             {'gmp_layer4_k25': 25, 'gmp_layer4_k50': 50}
         """
-        table = plain(table)
-        refuse_unusable_clips(table)
+        table = usable_clips(table)
         whose = "whose frames are clustered: codebooks say it, so that none is used on somebody it knows"
         refuse_missing_columns(table, {"speaker": whose}, "load_corpus gives it; add it to a table of your own")
         cache = open_cache(cache, model, feature_extractor, table, description)

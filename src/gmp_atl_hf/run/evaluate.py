@@ -20,7 +20,7 @@ from ..errors import RequestError, counted
 from ..files import json_of, jsonl_of, write_known
 from ..inference.audio_classifiers import is_ours
 from ..protocols.leakage import MAYBE_SEEN_STAMP, HeldOut, maybe_seen
-from ..protocols.speakers import is_unknown
+from ..protocols.speakers import people
 from ..report.build import FoldResult, build_report, write_report
 from ..run_folder.layout import METRICS_FILE, MODEL, PREDICTIONS_FILE
 from .any_model import AnyModel
@@ -222,11 +222,11 @@ def _called(model: str | Path) -> str:
 def _protocol(
     model: str | Path, found: Corpus, table: Dataset, split: str | None, seen: Sequence[str]
 ) -> dict[str, Any]:
-    speakers = sum(not is_unknown(speaker) for speaker in set(table["speaker"]))
+    speakers = len(people(set(table["speaker"])))
     nobody = "unknown speakers, none of whom it is"
     who = counted(speakers, "speaker, whom it is not", "speakers, none of whom it is") if speakers else nobody
     part = "" if split is None else f", its {split} part"
-    named = {speaker for speaker in seen if not is_unknown(speaker)} - set(table["speaker"])
+    named = set(people(seen)) - set(table["speaker"])
     # By corpus: the voices that an encoder was pre-trained on are none of the corpus that the model was trained on.
     counts = Counter(speaker.rpartition("/")[0] for speaker in sorted(named))
     groups = [f"{counted(number, 'speaker')} of {corpus}" for corpus, number in counts.items()]

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..data.audio import SAMPLING_RATE
 from ..errors import is_read_only
-from ..evaluation.unknown import named
+from ..evaluation.unknown import people
 from ..files import check_files, read_json, read_jsonl
 from ..recipe.sections import STAGE_NAMES
 from ..report.build import FoldResult, build_report, is_written, write_report
@@ -42,7 +42,7 @@ def make_report(worker: Worker) -> dict[str, Any]:
             **info.reported,
             "recordings": len(table),
             "hours": round(sum(table["num_samples"]) / SAMPLING_RATE / 3600, 3),
-            "speakers": int(named(set(table["speaker"])).sum()),
+            "speakers": len(people(set(table["speaker"]))),
             "problems": plan.corpus.problems,
         },
         environment=read_json(environment) if environment.is_file() else None,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...errors import RequestError
+from ..segments import WHOLE_FILES
 from ..spelling import is_missing
 from .tables import heading
 
@@ -23,12 +24,9 @@ OTHER_UNITS = re.compile(
 )
 SECONDS = re.compile(r"\d+([.,]\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 
-WHOLE = "columns: {start: null, end: null}"
-"""How a recipe asks for whole files."""
-
 
 def find_segment_columns(
-    columns: Mapping[str, str | None] | None, names: Sequence[str], table: Path, whole: str = WHOLE
+    columns: Mapping[str, str | None] | None, names: Sequence[str], table: Path
 ) -> dict[str, str | None]:
     """Find the columns that say which part of a file is meant, under their usual names.
 
@@ -36,7 +34,6 @@ def find_segment_columns(
         columns: Those that somebody has named, by the field that they hold.
         names: The columns there are.
         table: The table, for messages.
-        whole: How whole files are asked for, for messages.
 
     Returns:
         The column of each field of `SEGMENT`; None where there is none.
@@ -56,20 +53,19 @@ def find_segment_columns(
         raise RequestError(
             f"the column {other!r} of {table} looks like a place in the file, but not in seconds",
             "columns start and end (or duration) in seconds",
-            f"add them; or read whole files: {whole}",
+            f"add them; or read whole files: {WHOLE_FILES}",
         )
     if found["start"] is None and found["end"] is None:
         found["duration"] = None  # alone it says how long the file is
     return found
 
 
-def read_segment(fields: Mapping[str, str], where: str, whole: str = WHOLE) -> tuple[float | None, float | None]:
+def read_segment(fields: Mapping[str, str], where: str) -> tuple[float | None, float | None]:
     """Read the beginning and the end of a segment in seconds; None where the row has none.
 
     Args:
         fields: What the row says of each field of `SEGMENT`, in words.
         where: Which row of which table it is, for messages.
-        whole: How whole files are asked for, for messages.
 
     Raises:
         RequestError: A value is no number of seconds.
@@ -81,7 +77,7 @@ def read_segment(fields: Mapping[str, str], where: str, whole: str = WHOLE) -> t
             raise RequestError(
                 f"{where}: {field} is {text!r}",
                 "seconds from the beginning of the file, such as 12.5",
-                f"write seconds; or read whole files: {whole}",
+                f"write seconds; or read whole files: {WHOLE_FILES}",
             )
         times[field] = None if is_missing(text) else float(text.replace(",", "."))
     start, end, duration = times["start"], times["end"], times["duration"]
