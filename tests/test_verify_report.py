@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -136,3 +137,9 @@ def test_kept_results_are_those_of_their_predictions(
 ) -> None:
     assert verify(RESULTS / name, monkeypatch) == 0
     assert capsys.readouterr().out == f"{KEPT[name]} numbers compared, 0 of them wrong\n"
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_kept_results_name_no_place_of_a_machine(name: str) -> None:
+    words = shlex.split(json.loads((RESULTS / name / "report.json").read_text(encoding="utf-8"))["command"])
+    assert [word for word in words if Path(word.rpartition("=")[2]).is_absolute()] == []
