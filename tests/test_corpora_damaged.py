@@ -7,13 +7,16 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from audio_files import encoded, tone, write_audio
 from corpus_trees import clip, people, read_corpus, reasons, refused, touch
+from gmp_atl_hf.data import segments
 from gmp_atl_hf.data.audio import read_audio
 from gmp_atl_hf.data.corpora.demo.corpus import DemoCorpus
 from gmp_atl_hf.data.listing import Listed, list_recordings
+from gmp_atl_hf.data.segments import cut_segment
 from gmp_atl_hf.data.table import read_corpora
 from test_corpora_layouts import NEMO
 from test_corpora_tables import MSP, MSP_ROWS, emobox, meld
@@ -375,6 +378,19 @@ def test_a_segment_that_cannot_be_meant_is_refused_and_can_be_ignored(
     assert found in str(raised.value)
     table = read_corpus("csv", tmp_path / "x.csv", columns={"start": None, "end": None}).table
     assert (table[0]["id"], table[0]["num_samples"]) == ("csv/a.wav", 32_000)
+
+
+def test_a_compressed_file_is_decoded_once_for_all_of_its_segments_and_again_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Path] = []
+    monkeypatch.setattr(segments, "read_audio", lambda path: decoded.append(path) or read_audio(path))
+    for pitch in (220.0, 330.0):
+        path = write_audio(tmp_path / "long.mp3", tone(32_000, pitch))
+        decoded.clear()
+        parts = [cut_segment(path, start, start + 0.5) for start in (0.0, 0.5, 1.0, 1.5)]
+        assert decoded == [path]
+        assert (np.concatenate([read_audio(part) for part in parts]) == read_audio(path)[:32_000]).all()
 
 
 def test_a_segment_of_no_length_is_listed_and_the_length_of_a_file_is_no_segment(tmp_path: Path) -> None:

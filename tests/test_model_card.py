@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import platform
 import re
@@ -329,6 +330,35 @@ def test_figures_of_shared_speakers_do_not_pass_for_those_of_strangers(crossed: 
     assert "## How good it is\n" in card
     assert "say nothing about people the model has not seen" in card
     assert "| Test speakers | seen in training as well, or not known | left out or changed on purpose" in card
+
+
+@pytest.mark.parametrize(
+    ("known", "unknown", "words"),
+    [(3, 0, "3 speakers"), (1, 0, "1 speaker"), (3, 7, "3 speakers and unknown ones"), (0, 7, "unknown speakers")],
+)
+def test_unknown_speakers_of_the_corpus_are_not_counted(crossed: Path, known: int, unknown: int, words: str) -> None:
+    facts = read_run(crossed)
+    corpus = {**facts.report["corpus"], "speakers": known}
+    protocol = {**facts.report["protocol"], "unknown_speakers": unknown}
+    card = render_card(replace(facts, report={**facts.report, "corpus": corpus, "protocol": protocol}))
+    assert f" hours, {words}, language: " in card or f" hours, {words}. Licence" in card
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (("c/a", "c/unknown"), "trained on 1 speaker and unknown ones"),
+        (("c/unknown",), "trained on unknown speakers"),
+        (("c/a", "c/b"), "trained on 2 speakers"),
+    ],
+)
+def test_nobody_counts_unknown_speakers_among_those_whom_the_weights_know(
+    crossed: Path, seen: tuple[str, ...], words: str
+) -> None:
+    facts = read_run(crossed)
+    config = copy.deepcopy(facts.config)
+    config.seen_speakers = list(seen)
+    assert words in " ".join(render_card(replace(facts, config=config)).split())
 
 
 def test_speakers_who_tie_are_counted_beside_the_p_value(crossed: Path) -> None:

@@ -43,6 +43,23 @@ def test_prepare_tells_what_is_in_a_corpus(emodb: Path, capsys: pytest.CaptureFi
     assert "problems:\n  emodb differs from the complete corpus" in said
 
 
+def test_prepare_counts_nobody_whom_nobody_has_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
+    for place in ("anger/anna", "anger/unknown", "sadness/bert", "sadness/unknown"):
+        (tmp_path / place).mkdir(parents=True)
+        soundfile.write(tmp_path / place / "one.wav", noise, 16_000)
+    assert main(["prepare", "folder", str(tmp_path), "--options", "speaker=parent"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("folder: 4 recordings, 2 speakers and unknown ones, ")
+    assert "speakers: 2 of unknown gender; recordings of each: 1 to 1, median 1\n" in said
+    assert "  anna 1, bert 1, unknown 2\n" in said
+    for place in ("anger/anna", "sadness/bert"):
+        (tmp_path / place / "one.wav").unlink()
+    assert main(["prepare", "folder", str(tmp_path), "--options", "speaker=parent"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("folder: 2 recordings, unknown speakers, ") and "\nspeakers: unknown\n" in said
+
+
 def test_prepare_names_what_is_left_out(emodb: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = np.zeros(100, dtype=np.float32)
     for number in range(12):

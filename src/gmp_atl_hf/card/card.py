@@ -13,10 +13,10 @@ import jinja2
 from huggingface_hub import EvalResult
 
 from ..errors import counted
+from ..evaluation.unknown import UNKNOWN, counted_people
 from ..files import write_whole
 from ..hub.example import ADAPTER_CODE, CODE, MODEL_ID
 from ..hub.metadata import CARD_FILE, card_metadata
-from ..protocols.speakers import UNKNOWN, is_unknown
 from ..recipe.sections import REPLAY
 from ..report.blocks import (
     DASH,
@@ -114,6 +114,7 @@ def render_card(
         counts=_counts(summary, labels),
         comparisons=[_comparison(one) for one in report["comparisons"] if one["first"] == facts.variant],
         trained_on=_trained_on(facts),
+        speakers=_speakers_of_corpus(report),
         languages=_languages(corpus),
         method=method_settings(facts),
         speech=_kind_of_speech(corpus["name"]),
@@ -130,9 +131,16 @@ def _trained_on(facts: RunFacts) -> str:
     replayed = [speaker for speaker in seen if speaker == f"{REPLAY}/{UNKNOWN}"]
     named = [speaker for speaker in seen if speaker not in replayed]
     more = len({speaker.partition("/")[0] for speaker in named}) > 1
-    nameless = "at least " if any(map(is_unknown, named)) else ""
     plain = ", and on plain speech of people whom nobody has named" if replayed else ""
-    return f"{nameless}{counted(len(named), 'speaker')}{', those of its encoder included' if more else ''}{plain}"
+    return f"{counted_people(named)}{', those of its encoder included' if more else ''}{plain}"
+
+
+def _speakers_of_corpus(report: Mapping[str, Any]) -> str:
+    """Count the speakers of the corpus; nobody knows how many the unknown ones are."""
+    known, unnamed = report["corpus"]["speakers"], report["protocol"].get("unknown_speakers")
+    if not unnamed:
+        return counted(known, "speaker")
+    return f"{counted(known, 'speaker')} and unknown ones" if known else "unknown speakers"
 
 
 def metric_results(facts: RunFacts) -> dict[str, tuple[str, str, float]]:

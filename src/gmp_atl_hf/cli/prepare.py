@@ -51,12 +51,12 @@ def perform(arguments: argparse.Namespace) -> int:
 def format_corpus(corpus: Corpus, shown: int | None = _SHOWN) -> str:
     """Describe a corpus that has been read, and name at most `shown` left-out recordings per reason (None: all)."""
     from ..data.audio import SAMPLING_RATE
+    from ..evaluation.unknown import counted_people
 
     table = corpus.table
     seconds = sorted(samples / SAMPLING_RATE for samples in table["num_samples"])
-    speakers = set(table["speaker"])
     sessions = {session for session in table["session"] if session is not None}
-    head = f"{corpus.info.name}: {counted(len(table), 'recording')}, {counted(len(speakers), 'speaker')}"
+    head = f"{corpus.info.name}: {counted(len(table), 'recording')}, {counted_people(table['speaker'])}"
     if sessions:
         head += f", {counted(len(sessions), 'session')}"
     lines = [f"{head}, {sum(seconds) / 3600:.2f} hours", ""]
@@ -93,14 +93,17 @@ def _protocol(corpus: Corpus) -> list[str]:
 
 
 def _speakers(corpus: Corpus) -> list[str]:
-    """Count speakers by gender, and recordings by speaker."""
-    from ..protocols.speakers import Speakers
+    """Count speakers by gender, and recordings by speaker; nobody can count those whom nobody has named."""
+    from ..protocols.speakers import Speakers, people
 
     found = Speakers.of(corpus.table)
-    counts = Counter(found.genders.values())
+    known = people(found.names)
+    if not known:
+        return ["speakers: unknown"]
+    counts = Counter(found.genders[name] for name in known)
     genders = [(counts["female"], "female"), (counts["male"], "male"), (counts[None], "of unknown gender")]
     who = ", ".join(f"{number} {word}" for number, word in genders if number)
-    spoken = sorted(found.recordings.values())
+    spoken = sorted(found.recordings[name] for name in known)
     lines = [f"speakers: {who}; recordings of each: {spoken[0]} to {spoken[-1]}, median {spoken[len(spoken) // 2]}"]
     if len(spoken) <= _SPEAKERS_SHOWN:
         each = ", ".join(f"{name.partition('/')[2]} {found.recordings[name]}" for name in found.names)

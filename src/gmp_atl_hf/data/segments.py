@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -14,6 +16,7 @@ from .audio import (
     SAMPLING_RATE,
     UNKNOWN_FRAMES,
     AudioSource,
+    FloatArray,
     audio_file,
     open_audio,
     read_audio,
@@ -53,9 +56,20 @@ def cut_segment(source: AudioSource, start: float, end: float | None) -> bytes:
                 file.seek(first)
                 exact = file.subtype == "PCM_16"
                 return _wav(file.read(last - first, dtype="int16" if exact else "float32"), file.samplerate, exact)
-    waveform = read_audio(source)
+    waveform = _decoded(encoded, _state(encoded)) if isinstance(encoded, Path) else read_audio(source)
     first, last = _place(name, start, end, len(waveform), SAMPLING_RATE)
     return _wav(waveform[first:last], SAMPLING_RATE, exact=False)
+
+
+@lru_cache(maxsize=1)
+def _decoded(path: Path, state: tuple[int, int]) -> FloatArray:
+    """Decode a file of which one segment after the other is wanted: mp3 and ogg are not to be decoded for each."""
+    return read_audio(path)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
 
 
 def _place(name: str, start: float, end: float | None, samples: int, rate: int) -> tuple[int, int]:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import counted
+
 UNKNOWN = "unknown"
 """The speaker of recordings whose speaker is not known, after the corpus' prefix: nobody can tell who that is."""
 
@@ -19,6 +21,15 @@ def is_unknown(speaker: str) -> bool:
 def people(speakers: Iterable[str]) -> list[str]:
     """Those of some speakers whom somebody has named; what stands for unknown ones is nobody who can be counted."""
     return [speaker for speaker in speakers if not is_unknown(speaker)]
+
+
+def counted_people(speakers: Iterable[str]) -> str:
+    """Count some speakers, each once, in words: `2 speakers`, `2 speakers and unknown ones`, `unknown speakers`."""
+    everybody = set(speakers)
+    known = people(everybody)
+    if len(known) == len(everybody):
+        return counted(len(known), "speaker")
+    return f"{counted(len(known), 'speaker')} and unknown ones" if known else "unknown speakers"
 
 
 def named(speakers: Iterable[str]) -> npt.NDArray[np.bool_]:

@@ -23,7 +23,6 @@ from ..checkpoints import (
     quiet_transformers,
     save_scratch_backbone,
 )
-from ..data.audio import SAMPLING_RATE
 from ..data.fingerprints import Recordings, combine
 from ..data.table import Corpus, read_corpora
 from ..environment import describe_environment
@@ -44,6 +43,7 @@ from ..run.steps import make_pseudo_labels, pseudo_labels_of, train, write_left_
 from ..run.training import Training, Weights
 from ..run_folder.layout import TRAINING_FILE
 from ..run_folder.lock import only_run_in
+from ..run_folder.occupied import refuse_occupied
 from ..run_folder.step_folder import StepFolder
 from ..training.checks import check_training_arguments
 from .curves import describe_labels, draw_curves, label_agreement, masked_accuracy, summarise
@@ -92,6 +92,7 @@ def run_pretraining(
     if not isinstance(recipe, PretrainRecipe):
         recipe = PretrainRecipe.from_yaml(recipe)
     folder = Path(output_dir or Path("runs", recipe.name))
+    refuse_occupied(folder, "pre-training", [corpus.root for corpus in recipe.corpus])
     with only_run_in(folder, join_processes()):
         return _Pretraining(recipe, folder, command or f"run_pretraining({recipe.name})").perform()
 
@@ -447,14 +448,7 @@ class _Pretraining:
             "seconds": sum(read_json(step.path / "step.json")["seconds_since_last_start"] for step in self.steps),
             "environment": environment,
             "corpus": {"name": info.name, "licence": info.licence, "recordings": len(table)},
-            "speech": {
-                name: {
-                    "recordings": len(rows),
-                    "speakers": len(set(rows["speaker"])),
-                    "hours": round(sum(rows["num_samples"]) / SAMPLING_RATE / 3600, 3),
-                }
-                for name, rows in (("train", speech.train), ("dev", speech.dev))
-            },
+            "speech": speech.sizes(),
             "left_out": len(self.corpus.left_out) + len(speech.left_out),
             "iterations": iterations,
         }

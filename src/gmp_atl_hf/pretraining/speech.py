@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from ..data.audio import SAMPLING_RATE
 from ..data.corpora.base import LeftOut
 from ..errors import RequestError, counted
-from ..protocols.speakers import is_unknown
+from ..protocols.speakers import is_unknown, people
 from .recipe import SpeechSpec
 
 _HELD_OUT_SHARE = 20
@@ -25,6 +26,17 @@ class Speech:
     train: datasets.Dataset
     dev: datasets.Dataset
     left_out: list[LeftOut]
+
+    def sizes(self) -> dict[str, dict[str, Any]]:
+        """Of both parts the number of `recordings`, of `speakers`, unknown ones not counted, and of `hours`."""
+        return {
+            name: {
+                "recordings": len(rows),
+                "speakers": len(people(set(rows["speaker"]))),
+                "hours": round(sum(rows["num_samples"]) / SAMPLING_RATE / 3600, 3),
+            }
+            for name, rows in (("train", self.train), ("dev", self.dev))
+        }
 
 
 def divide_speech(table: datasets.Dataset, spec: SpeechSpec, seed: int) -> Speech:

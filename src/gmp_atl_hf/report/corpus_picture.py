@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import counted
 from ..evaluation.genders import genders_of_speakers
+from ..evaluation.unknown import counted_people
 from .drawing import INK, new_figure, save, styled
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _corpus_figure(corpus: Corpus) -> Any:
     for letter, axes in zip("abc", (left, right, bottom), strict=True):
         axes.set_title(f"({letter}) {axes.get_title(loc='left')}", fontsize=8)
         axes.tick_params(labelsize=8)
-    sizes = f"{counted(len(table), 'recording')}, {counted(len(set(speakers)), 'speaker')}"
+    sizes = f"{counted(len(table), 'recording')}, {counted_people(speakers)}"
     title = f"{corpus.info.name}: {sizes}, {seconds.sum() / 3600:.2f} hours"
     figure.suptitle(title, fontsize=9.5, x=0.008, ha="left")
     handles, labels = left.get_legend_handles_labels()

@@ -10,6 +10,7 @@ from typing import IO, Any
 from ..errors import counted
 from ..recipe.recipe import Recipe
 from ..run_folder.lock import only_run_in
+from ..run_folder.occupied import refuse_occupied
 from .final_model import is_final_model_due, refuse_other_model, ship_final_model
 from .jobs import Jobs, check_jobs
 from .perform import Worker
@@ -54,6 +55,7 @@ def run_recipe(
         recipe = Recipe.from_yaml(recipe)
     folder, processes = Path(output_dir or Path("runs", recipe.name)), join_processes()
     check_jobs(jobs, processes.num_processes)
+    refuse_occupied(folder, "run", [corpus.root for corpus in recipe.corpus])
     with only_run_in(folder, processes) as lock:
         plan = plan_run(recipe, folder, folds, command or called)
         if recipe.final:
