@@ -139,6 +139,32 @@ def test_a_folder_without_word_of_its_speakers_is_refused_with_the_reason(tmp_pa
     assert "'age'" in refused("folder", tmp_path, speaker=r"(?P<speaker>.)(?P<age>.)").found
 
 
+@pytest.mark.parametrize(
+    ("files", "pair"),
+    [
+        (["happy/anna/s1/1.wav", "sad/bob/s1/2.wav"], "happy/anna/s1/1.wav and sad/bob/s1/2.wav"),
+        (["happy/anna/1.wav", "happy/anna/take2/2.wav"], "happy/anna/1.wav and happy/anna/take2/2.wav"),
+    ],
+)
+def test_a_folder_of_takes_does_not_pass_for_a_speaker(tmp_path, files, pair):
+    for file in files:
+        write_audio(tmp_path / file)
+    error = refused("folder", tmp_path, speaker="parent")
+    assert error.found.startswith(pair) and "leave open" in error.found
+    first, last = re.findall(r"'([^']+)'", error.fix)
+    speakers = {row["speaker"] for row in read_corpus("folder", tmp_path, speaker=first).table}
+    assert speakers == {f"folder/{file.split('/')[1]}" for file in files}
+    speakers = {row["speaker"] for row in read_corpus("folder", tmp_path, speaker=last).table}
+    assert speakers == {f"folder/{file.split('/')[-2]}" for file in files}
+
+
+def test_folders_above_the_speaker_are_fine_while_names_stay_apart(tmp_path):
+    for file in ("happy/s1/anna/1.wav", "sad/s2/bob/2.wav", "sad/s1/anna/3.wav"):
+        write_audio(tmp_path / file)
+    corpus = read_corpus("folder", tmp_path, speaker="parent")
+    assert set(corpus.table["speaker"]) == {"folder/anna", "folder/bob"}
+
+
 def test_a_recording_in_a_format_that_cannot_be_read_is_not_passed_over(tmp_path):
     write_audio(tmp_path / "happy/anna/1.wav")
     (tmp_path / "happy/anna/2.m4a").write_bytes(b"\x00\x00\x00\x20ftypM4A \x00\x00\x00\x00")
@@ -355,6 +381,28 @@ def test_a_folder_of_recordings_with_metadata_is_read_without_torchcodec(tmp_pat
         ("hub/train/1.wav", "sad", "train", 8_000),
         ("hub/train/2.wav", "happy", "train", 8_000),
     ]
+
+
+def test_of_a_folder_with_metadata_names_are_text_and_nothing_vanishes(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for number, name in enumerate(("a.wav", "b.wav", "c.wav", "deep/d.wav", "x.mp4", "notes.txt")):
+        (write_audio if name.endswith("wav") else touch_text)(tmp_path / "data" / name, 8_000 + number)
+    header, rows_of = (
+        "file_name,emotion,speaker,session,begin_s,end_s",
+        "a.wav,sad,01,,0,1\nb.wav,sad,1,2,0,1\nc.wav,,2,2,0,1\n",
+    )
+    (tmp_path / "data/metadata.csv").write_text(f"{header}\n{rows_of}")
+    corpus = read_corpus("hub", tmp_path / "data")
+    assert rows(corpus, "id", "speaker", "session") == [
+        ("hub/train/a.wav", "hub/01", None),
+        ("hub/train/b.wav", "hub/1", "2"),
+    ]
+    assert {one.file for one in corpus.left_out} == {"hub/train/c.wav", "hub/deep/d.wav", "hub/x.mp4"}
+    assert any("begin_s and end_s are not read: every row is read whole" in told for told in corpus.problems)
+
+
+def touch_text(path, number):
+    path.write_text(f"{number}")
 
 
 def test_the_cause_of_a_dataset_that_cannot_be_made_is_told(tmp_path, monkeypatch):

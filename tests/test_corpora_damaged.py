@@ -335,6 +335,10 @@ def test_a_second_row_of_a_recording_that_says_nothing_is_told_from_the_first(tm
         ("offset,duration", ["0.5,0.75", "1.25,0.75", ",", "1.5,"]),
         ("onset,offset", ["0.5,1.25", "1.25,2.00001", ",", "1.5,nan"]),
         ("begin,stop", ['"0,5","1,25"', '"1,25","2,0"', ",", '"1,5",']),
+        ("utt_start_s,utt_end_s", ["0.5,1.25", "1.25,2", ",", "1.5,"]),
+        ("Segment Start (s),Segment End (s)", ["0.5,1.25", "1.25,2", ",", "1.5,"]),
+        ("t0,t1", ["0.5,1.25", "1.25,2", ",", "1.5,"]),
+        ("dur,end_time_sec", ["0.75,1.25", "0.75,2", ",", "0.5,2"]),
     ],
 )
 @pytest.mark.parametrize("suffix", ["wav", "mp3"])
@@ -366,6 +370,11 @@ def test_a_row_with_a_segment_hears_that_and_nothing_else(
         ("start,end", "-1,2", "line 2 of"),
         ("start_ms,end_ms", "100,200", "'start_ms'"),
         ("frame_offset,num_frames", "100,200", "'frame_offset'"),
+        ("start,duration_ms", "1,200", "'duration_ms'"),
+        ("utt_start_ms,utt_end_ms", "100,200", "'utt_start_ms'"),
+        ("end,length", "1,1.5", "begins before its file"),
+        ("commencement,end", "1,2", "'end' of"),
+        ("turn_start,clip_start,end", "0,1,2", "'turn_start' and 'clip_start'"),
     ],
 )
 def test_a_segment_that_cannot_be_meant_is_refused_and_can_be_ignored(
@@ -378,6 +387,16 @@ def test_a_segment_that_cannot_be_meant_is_refused_and_can_be_ignored(
     assert found in str(raised.value)
     table = read_corpus("csv", tmp_path / "x.csv", columns={"start": None, "end": None}).table
     assert (table[0]["id"], table[0]["num_samples"]) == ("csv/a.wav", 32_000)
+
+
+@pytest.mark.parametrize(
+    "header", ["duration,length", "season_start_page,episode", "xmin,xmax,ymin,ymax", "to,time", "duration_ms"]
+)
+def test_other_columns_of_numbers_are_no_times(header: str, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(encoded(32_000))
+    values = ",".join("1" for _ in header.split(","))
+    (tmp_path / "x.csv").write_text(f"file,emotion,speaker,{header}\na.wav,sad,x,{values}\n")
+    assert read_corpus("csv", tmp_path / "x.csv").table["num_samples"] == [32_000]
 
 
 def test_a_compressed_file_is_decoded_once_for_all_of_its_segments_and_again_when_it_has_changed(

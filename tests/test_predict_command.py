@@ -277,6 +277,41 @@ def test_a_recording_that_is_given_twice_counts_once_for_its_speaker(
     assert classifier.adapt([first, recordings / first, second, recordings / "a"]).clips == 2
 
 
+def test_a_speaker_who_is_spelt_in_two_ways_is_one_and_nobody_is_none(
+    adaptable: Path, recordings: Path, capsys: pytest.CaptureFixture[str]
+):
+    table, files = recordings / "calls.csv", ("b.wav", "a/d.wav", "a/ä c.flac")
+    command = ["predict", str(adaptable), str(table), "--format", "jsonl", "--speakers", "caller"]
+
+    def write(*names: str) -> None:
+        rows = "".join(f"{name},{file}\n" for name, file in zip(names, files, strict=False))
+        table.write_text(f"caller,file\n{rows}", encoding="utf-8")
+
+    write("Jos\u00e9", "Jose\u0301", " JOS\u00c9")
+    assert main(command) == 0
+    out, err = capsys.readouterr()
+    rows = list(map(json.loads, out.splitlines()))
+    assert [(row["speaker"], row["speaker_clips"]) for row in rows] == [("Jos\u00e9", 3)] * 3
+    assert "spelt in two ways are one speaker's" in err and "1 speaker, by" in err
+    for nobody in ("nan", "None", "N/A"):
+        write("anna", nobody)
+        assert main(command) == 2
+        assert re.search(r"line 3 of .* names no speaker(.|\n)*is called unknown", capsys.readouterr().err)
+    table.write_text("caller,file,since\nanna,b.wav,0\nben,b.wav,2\n", encoding="utf-8")
+    assert main(command) == 2
+    assert "all of b.wav is ben's, and in another row anna's" in capsys.readouterr().err
+
+
+def test_folders_that_links_lead_to_are_scored_as_well(
+    run: Run, recordings: Path, tmp_path_factory: pytest.TempPathFactory
+):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    write_audio(elsewhere / "e.wav")
+    (recordings / "linked").symlink_to(elsewhere)
+    status, out, _ = run(recordings, "--format", "csv")
+    assert status == 0 and str(recordings / "linked/e.wav") in out
+
+
 def test_a_model_that_cannot_be_adapted_is_refused(run: Run, recordings: Path):
     status, _, err = run(recordings, "--speakers", "parent")
     assert status == 2 and "standardize: false" in err

@@ -219,6 +219,8 @@ def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list
     from ..data.corpora.segment_columns import find_segment_columns, read_segment
     from ..data.corpora.tables import read_table
     from ..data.segments import name_of_segment
+    from ..data.spelling import first_few, is_missing, spelling
+    from ..evaluation.unknown import is_unknown
     from ..inference.sources import Item
 
     items, owners, places = [], [], []
@@ -234,21 +236,34 @@ def find_by_column(tables: Sequence[str], column: str) -> tuple[list[Item], list
         segments = find_segment_columns(None, others, table)
         if twice := next((name for name in segments.values() if name and others.count(name) > 1), None):
             raise RequestError(f"{table} has two columns {twice}", "every heading once", "rename one of them")
+        first, whole, merged = dict[str, str](), dict[str, str](), dict[str, str]()
         for line, row in rows:
-            if not (row["file"] and row[column]):
+            if not row["file"] or is_missing(row[column]):
                 raise RequestError(
                     f"line {line} of {table} names no {'speaker' if row['file'] else 'file'}",
                     f"file and {column} in every row",
-                    "fill it or remove the line",
+                    "fill it or remove the line; a speaker whom nobody knows is called unknown",
                 )
+            owner = row[column] if is_unknown(row[column]) else first.setdefault(spelling(row[column]), row[column])
+            if owner != row[column]:
+                merged[row[column]] = owner
             file, times = table.parent / row["file"], {name: row[there] for name, there in segments.items() if there}
             start, end = read_segment(times, f"line {line} of {table}")
             part = None if (start, end) == (None, None) else (start or 0.0, end)
             backwards = f"line {line} of {table}: its segment ends before it begins"
             wrong = backwards if end is not None and end <= (start or 0) else None
+            if part is None and (other := whole.setdefault(os.path.realpath(file), owner)) != owner:
+                raise RequestError(
+                    f"line {line} of {table}: all of {row['file']} is {owner}'s, and in another row {other}'s",
+                    "one speaker for a file, or columns start and end (seconds) that say who speaks when",
+                    "correct the speaker, or add the columns",
+                )
             items.append(Item(name_of_segment(str(file), start, end), file, wrong, part))
-            owners.append(row[column])
+            owners.append(owner)
             places.append(os.path.realpath(table))
+        if merged:
+            pairs = first_few([f"{ascii(name)} as {ascii(owner)}" for name, owner in merged.items()])
+            complain(f"{PROGRAM}: names in {table} that are spelt in two ways are one speaker's: {pairs}")
     return items, owners, places
 
 

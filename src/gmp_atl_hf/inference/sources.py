@@ -25,6 +25,7 @@ from ..data.audio import (
     without_rate,
 )
 from ..data.segments import cut_segment
+from ..data.walk import walk
 
 Inputs: TypeAlias = AudioSource | Iterable[AudioSource]
 """One recording or folder, or many."""
@@ -78,7 +79,7 @@ def identity_of(item: Item) -> Hashable:
 
 
 def list_folder(folder: str | os.PathLike[str]) -> FoundFiles:
-    """List a folder and the folders in it.
+    """List a folder and the folders in it, also those that links lead to.
 
     Files whose ending is in `AUDIO_SUFFIXES` are recordings, unless they are hidden, as the `._x.wav` that a Mac leaves
     beside every `x.wav` on other people's disks.
@@ -88,7 +89,7 @@ def list_folder(folder: str | os.PathLike[str]) -> FoundFiles:
     def note(error: OSError) -> None:
         problems.append((Path(os.fsdecode(error.filename)), str(error.strerror)))
 
-    files = sorted(Path(parent) / name for parent, _, names in os.walk(folder, onerror=note) for name in names)
+    files = sorted(walk(folder, note))
     recordings = [f for f in files if f.suffix.lower() in AUDIO_SUFFIXES and not is_leftover(f, Path(folder))]
     others = sorted(set(files).difference(recordings))
     return FoundFiles(recordings, others, problems)

@@ -11,6 +11,7 @@ from typing import Any
 from ...errors import RequestError
 from ..audio import AUDIO_SUFFIXES, is_leftover
 from ..protocol_kinds import PROTOCOLS
+from ..walk import walk
 
 UNKNOWN_SPEAKER = "unknown"
 """What a reader gives as the speaker of a recording whose speaker is not known; may be many people."""
@@ -223,7 +224,7 @@ def audio_files(root: Path | None) -> list[Path]:
         RequestError: When there is no such folder.
     """
     folder = existing_folder(root)
-    found = [p for p in _walk(folder, []) if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()]
+    found = [p for p in walk(folder) if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()]
     return sorted((p for p in found if not is_leftover(p, folder)), key=lambda p: p.relative_to(folder).as_posix())
 
 
@@ -257,7 +258,8 @@ def leftovers(folder: Path, known: Iterable[Path] = ()) -> list[LeftOut]:
     known = list(known)
     # Without following links: a link to a recording that is read may be one that is not.
     names, closed = {os.path.abspath(path) for path in known}, list[Path]()  # noqa: PTH100
-    unknown = [path for path in _walk(folder, closed) if os.path.abspath(path) not in names]  # noqa: PTH100
+    below = walk(folder, lambda error: closed.append(Path(error.filename)))
+    unknown = [path for path in below if os.path.abspath(path) not in names]  # noqa: PTH100
     found = [(path, _why_unread(path, folder)) for path in unknown]
     odd = [(path, reason) for path, reason in found if reason]
     # The same file may be reached over a link; asked only where it matters, since it takes long.
@@ -272,26 +274,6 @@ def may_be_speech(path: Path, folder: Path) -> bool:
     """Whether what lies below a folder is to be missed where it is not read: sound, video, or a closed folder."""
     sound = path.suffix.lower() in AUDIO_SUFFIXES | _FOREIGN_SOUND and not is_leftover(path, folder)
     return sound or path.is_dir()
-
-
-def _walk(folder: Path, closed: list[Path]) -> Iterator[Path]:
-    """Give every file below a folder, and add the folders that cannot be opened to `closed`.
-
-    Links to folders are followed where they lead out of the folder; inside, they would show the same files again.
-    """
-    followed = [os.path.realpath(folder)]
-
-    def leads_out(link: Path) -> bool:
-        target = os.path.realpath(link)
-        if any(target == one or target.startswith(one.rstrip(os.sep) + os.sep) for one in followed):
-            return False
-        followed.append(target)
-        return True
-
-    for place, folders, names in os.walk(folder, onerror=lambda e: closed.append(Path(e.filename)), followlinks=True):
-        below = [Path(place, name) for name in sorted(folders)]
-        folders[:] = [one.name for one in below if not one.is_symlink() or leads_out(one)]
-        yield from (Path(place, name) for name in names)
 
 
 def _why_unread(path: Path, folder: Path) -> str | None:

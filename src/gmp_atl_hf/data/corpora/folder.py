@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...errors import RequestError
@@ -45,6 +45,7 @@ def read(root: Path | None, speaker: str | None = None) -> Iterator[Recording | 
             r"speaker: '(?P<speaker>[^/_]+)_\d+\.wav$' for happy/anna_07.wav; or use a list of recordings (name: csv)",
         )
     pattern = None if speaker == "parent" else _compiled(speaker)
+    by_parent: list[str] = []
     for path in audio_files(root):
         inside = path.relative_to(root or path.anchor)
         file = inside.as_posix()
@@ -63,6 +64,7 @@ def read(root: Path | None, speaker: str | None = None) -> Iterator[Recording | 
             )
         else:
             fields["speaker"] = path.parent.name
+            by_parent.append(file)
         emotion = fields.get("emotion") or (inside.parts[0] if len(inside.parts) > 1 else None)
         if emotion is None:
             yield LeftOut(file, "it lies in no folder that names its emotion", path)
@@ -75,6 +77,29 @@ def read(root: Path | None, speaker: str | None = None) -> Iterator[Recording | 
             fields.get("gender"),
             fields.get("session"),
             fields.get("split"),
+        )
+    _refuse_doubtful_parents(by_parent)
+
+
+def _refuse_doubtful_parents(files: Sequence[str]) -> None:
+    """Refuse `<emotion>/<speaker>/<take>/x.wav`, where a folder of takes would pass for a speaker.
+
+    Raises:
+        RequestError: Files lie at different depths, or folders of one name lie in folders of different names.
+    """
+    shapes: dict[int, str] = {}
+    places: dict[str, dict[tuple[str, ...], str]] = {}
+    for file in files:
+        between, speaker = file.split("/")[1:-2], file.split("/")[-2]
+        shapes.setdefault(len(between), file)
+        places.setdefault(speaker, {}).setdefault(tuple(between), file)
+    doubtful = [list(shapes.values()), *(list(found.values()) for found in places.values())]
+    if pair := next((found[:2] for found in doubtful if len(found) > 1), None):
+        raise RequestError(
+            f"{pair[0]} and {pair[1]} leave open which of their folders names the speaker",
+            "<emotion>/<speaker>/x.wav, as speaker: parent says",
+            "give speaker a regular expression over the path: '^[^/]+/(?P<speaker>[^/]+)/' for the first folder in "
+            "that of the emotion, '(?P<speaker>[^/]+)/[^/]+$' for the last one",
         )
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
+from .audio_folder import texts_of_metadata, unnamed_recordings
 from .base import CorpusInfo, Item, Recording, Remark, register_corpus
 from .column_mapping import column_of_field
-from .tables import heading
+from .segment_columns import TimeColumns
 
 _KNOWN_SPLITS = {"train": "train", "validation": "dev", "valid": "dev", "dev": "dev", "test": "test"}
 
@@ -56,15 +58,26 @@ def read(
         raise RequestError(
             "no dataset was named for the corpus hub", "its name on the Hub", "give corpus.path: owner/name"
         )
-    for name, part in _parts(place, config, split, revision).items():
-        yield from _recordings(place, name, part, columns)
+    local = Path(place).expanduser()
+    parts, of_recordings = _parts(place, local, config, split, revision)
+    texts = texts_of_metadata(local) if of_recordings else {}
+    known: list[Path] = []
+    for name, part in parts.items():
+        for item in _recordings(place, name, part, columns, texts):
+            if isinstance(item, Recording) and item.path is not None:
+                known.append(item.path)
+            yield item
+    if of_recordings and split is None:
+        yield from unnamed_recordings(local, known)
 
 
-def _parts(place: str, config: str | None, split: str | None, revision: str | None) -> dict[str, Any]:
-    """Load the dataset; give its splits by name, with "" as the name of one that was chosen."""
+def _parts(
+    place: str, local: Path, config: str | None, split: str | None, revision: str | None
+) -> tuple[dict[str, Any], bool]:
+    """Load the dataset; give its splits by name, "" for one that was chosen, and whether it is a local AudioFolder."""
     import datasets
 
-    local = Path(place).expanduser()
+    of_recordings = False
     saved = local.is_dir() and any((local / mark).is_file() for mark in ("state.json", "dataset_dict.json"))
     try:
         if saved:
@@ -76,6 +89,7 @@ def _parts(place: str, config: str | None, split: str | None, revision: str | No
             builder = datasets.load_dataset_builder(where, config, revision=revision)
             if getattr(builder, "BASE_FEATURE", None) is datasets.Audio:  # a folder of recordings with metadata.csv
                 builder.BASE_FEATURE = _stored_audio()
+                of_recordings = local.is_dir()
             builder.download_and_prepare()
             loaded = builder.as_dataset(split=split)
     except (OSError, ValueError, KeyError, RuntimeError, datasets.exceptions.DatasetsError) as error:
@@ -87,7 +101,7 @@ def _parts(place: str, config: str | None, split: str | None, revision: str | No
             "a dataset on the Hub (owner/name) or a local folder, with this configuration and split",
             "check path, config, split and revision; for a private dataset log in first: hf auth login",
         ) from error
-    return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
+    return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"": loaded}, of_recordings
 
 
 def _stored_audio() -> Any:
@@ -102,8 +116,14 @@ def _stored_audio() -> Any:
     return StoredAudio
 
 
-def _recordings(place: str, split: str, part: Any, columns: Mapping[str, str | None] | None) -> Iterator[Item]:
-    """List the recordings of one split."""
+def _recordings(
+    place: str,
+    split: str,
+    part: Any,
+    columns: Mapping[str, str | None] | None,
+    texts: Mapping[str, Mapping[str, str]],
+) -> Iterator[Item]:
+    """List the recordings of one split; `texts` are the rows of tables beside them, by the path of the recording."""
     from datasets import Audio, ClassLabel
 
     found = column_of_field(
@@ -114,8 +134,10 @@ def _recordings(place: str, split: str, part: Any, columns: Mapping[str, str | N
         optional=("file", "gender", "session", "split"),
     )
     audio = found.pop("audio")
-    if heading("start", part.column_names) and heading("end", part.column_names):
-        yield Remark(f"the columns start and end of {place} are not read: every row is read whole")
+    times = TimeColumns.of(name for name in part.column_names if name not in found.values()).seconds
+    if begin := times["start"]:
+        rest = [*begin[:1], *(times["end"] or times["duration"])[:1]]
+        yield Remark(f"of {place} {' and '.join(rest)} {'are' if rest[1:] else 'is'} not read: every row is read whole")
     if not isinstance(part.features[audio], Audio):
         raise RequestError(
             f"the column {audio!r} of {place} holds {part.features[audio]}, not audio",
@@ -127,7 +149,11 @@ def _recordings(place: str, split: str, part: Any, columns: Mapping[str, str | N
     names = {field: part.features[column] for field, column in found.items()}
     files = _file_names(part, audio, found.pop("file", None))
     for number, row in enumerate(part):
-        fields = {field: _text(row[column], names[field], ClassLabel) for field, column in found.items()}
+        written = texts.get(os.path.realpath((row[audio] or {}).get("path") or ""), {})
+        fields = {
+            field: written[column] if column in written else _text(row[column], names[field], ClassLabel)
+            for field, column in found.items()
+        }
         file = f"{split}/{files[number]}" if split else files[number]
         cell = row[audio] or {"bytes": None, "path": f"row {number} of {place}, which has no audio"}
         yield Recording(

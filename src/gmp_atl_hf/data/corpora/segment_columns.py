@@ -4,25 +4,68 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import RequestError
 from ..segments import WHOLE_FILES
 from ..spelling import is_missing
-from .tables import heading
 
-SEGMENT = {
-    "start": ("start", "start time", "start s", "start sec", "start seconds", "begin", "begin time", "onset", "offset"),
-    "end": ("end", "end time", "end s", "end sec", "end seconds", "stop", "stop time", "offset"),
-    "duration": ("duration", "duration s", "duration sec", "duration seconds", "dur"),
+SEGMENT = ("start", "end", "duration")
+"""What says which part of a file is meant, in seconds."""
+
+_NAMES = {
+    **dict.fromkeys(("start", "begin", "onset", "starttime", "begintime", "tstart"), "start"),
+    **dict.fromkeys(("end", "stop", "endtime", "stoptime", "tend"), "end"),
+    **dict.fromkeys(("duration", "dur", "length"), "duration"),
 }
-"""What says which part of a file is meant, under the names that lists have for it, in seconds."""
-OTHER_UNITS = re.compile(
-    r"(start|begin|end|stop|onset|offset)[\W_]*(time)?[\W_]*\(?(ms|msecs?|millis\w*|samples?|frames?)\)?|frame_?offset",
-    re.IGNORECASE,
-)
+_PAIRS = (("from", "to"), ("t0", "t1"), ("tmin", "tmax"), ("xmin", "xmax"))
+"""Words that mean times where both of them are there, and may mean anything alone."""
+_EITHER = "offset"
+"""Where a segment ends beside a column `onset`, and where it begins without one."""
+_AROUND = {"s", "sec", "secs", "second", "seconds", "t", "ts", "time", "times", "timestamp"} | {
+    *("audio", "clip", "interval", "seg", "segment", "speech", "turn", "utt", "utterance")
+}
+"""Words that may stand beside these, as in `utt_start_s`."""
+_OTHER_UNITS = re.compile(r"ms|msecs?|millis\w*|us|ns|samples?|frames?")
+_WORDS = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
 SECONDS = re.compile(r"\d+([.,]\d*)?(e[+-]?\d+)?", re.IGNORECASE)
+
+
+_ROUNDED = 0.1
+"""Seconds by which rounded times may contradict each other."""
+
+
+@dataclass(frozen=True)
+class TimeColumns:
+    """The columns of a table that look like times in a file, shortest names first.
+
+    Args:
+        seconds: Of each field of `SEGMENT`, those in seconds.
+        others: Of each field, those in other units.
+    """
+
+    seconds: Mapping[str, Sequence[str]]
+    others: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> TimeColumns:
+        """Tell by the names alone."""
+        seconds: dict[str, list[str]] = {field: [] for field in SEGMENT}
+        others: dict[str, list[str]] = {field: [] for field in SEGMENT}
+        words = {name: [word.lower() for word in _WORDS.findall(name)] for name in dict.fromkeys(names)}
+        meant = {name: [word for word in own if not _OTHER_UNITS.fullmatch(word)] for name, own in words.items()}
+        core = {name: " ".join(w for w in own if w not in _AROUND) or " ".join(own) for name, own in meant.items()}
+        known = dict(_NAMES)
+        for first, last in _PAIRS:
+            if {first, last} <= {*core.values()} and "ymin" not in core.values():
+                known |= {first: "start", last: "end"}
+        known[_EITHER] = "end" if any(known.get(one) == "start" for one in core.values()) else "start"
+        for name in sorted(words, key=lambda one: len(words[one])):
+            if field := known.get(core[name]):
+                (seconds if len(meant[name]) == len(words[name]) else others)[field].append(name)
+        return cls(seconds, others)
 
 
 def find_segment_columns(
@@ -39,24 +82,43 @@ def find_segment_columns(
         The column of each field of `SEGMENT`; None where there is none.
 
     Raises:
-        RequestError: A column looks like a place in the file in another unit than seconds.
+        RequestError: A column looks like a place in the file in another unit than seconds, two columns may be meant, or
+            nothing says where the segments begin.
     """
     given = columns or {}
     if any(field in given for field in SEGMENT):
         return {field: None for field in SEGMENT if field not in given}
-    found: dict[str, str | None] = {}
-    for field, usual in SEGMENT.items():
-        found[field] = next(
-            (there for name in usual if (there := heading(name, names)) not in (None, *found.values())), None
-        )
-    if found["start"] is None and (other := next(filter(OTHER_UNITS.fullmatch, names), None)):
+    there = TimeColumns.of(names)
+    both = bool(there.seconds["start"] and there.seconds["end"])
+    neither = not (there.seconds["start"] or there.seconds["end"])
+    for field, alike in there.seconds.items():
+        needed = field != "duration" or not (both or neither)
+        if needed and len(alike) > 1 and len(_WORDS.findall(alike[0])) == len(_WORDS.findall(alike[1])):
+            raise RequestError(
+                f"the columns {alike[0]!r} and {alike[1]!r} of {table} may both be the {field} of a segment",
+                "one of them",
+                f"name it: columns: {{{field}: {alike[0]}}}; or read whole files: {WHOLE_FILES}",
+            )
+    found = {field: alike[0] if alike else None for field, alike in there.seconds.items()}
+    start, end, duration = (found[field] for field in SEGMENT)
+    length_is_missing = end is None and duration is None
+    wrong = [*there.others["start"]] if start is None else []
+    wrong += [*there.others["end"]] if length_is_missing else []
+    wrong += [*there.others["duration"]] if length_is_missing and start is not None else []
+    if wrong:
         raise RequestError(
-            f"the column {other!r} of {table} looks like a place in the file, but not in seconds",
+            f"the column {wrong[0]!r} of {table} looks like a place in the file, but not in seconds",
             "columns start and end (or duration) in seconds",
             f"add them; or read whole files: {WHOLE_FILES}",
         )
-    if found["start"] is None and found["end"] is None:
+    if start is None and end is None:
         found["duration"] = None  # alone it says how long the file is
+    elif start is None and duration is None:
+        raise RequestError(
+            f"the column {end!r} of {table} says where segments end, and none where they begin",
+            "columns start and end (or duration) in seconds",
+            f"name the other one: columns: {{start: <column>, end: {end}}}; or read whole files: {WHOLE_FILES}",
+        )
     return found
 
 
@@ -81,4 +143,14 @@ def read_segment(fields: Mapping[str, str], where: str) -> tuple[float | None, f
             )
         times[field] = None if is_missing(text) else float(text.replace(",", "."))
     start, end, duration = times["start"], times["end"], times["duration"]
-    return start, end if end is not None or duration is None else round((start or 0) + duration, 9)
+    if duration is None:
+        return start, end
+    if end is None:
+        return start, round((start or 0) + duration, 9)
+    if start is None and duration > end + _ROUNDED:
+        raise RequestError(
+            f"{where}: a segment of {duration:g} s ends at {end:g} s, so it begins before its file",
+            "an end that is not before the duration",
+            f"correct the row; or read whole files: {WHOLE_FILES}",
+        )
+    return max(0.0, round(end - duration, 9)) if start is None else start, end

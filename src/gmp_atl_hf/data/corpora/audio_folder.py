@@ -1,0 +1,33 @@
+"""What `datasets` passes over where it reads a folder of recordings with its `metadata.csv`: text, and other files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from .base import LeftOut, leftovers, may_be_speech
+from .tables import read_table
+
+METADATA = "metadata.csv"
+_FILE = "file_name"
+
+
+def texts_of_metadata(folder: Path) -> dict[str, Mapping[str, str]]:
+    """Read what stands in the tables, by the path of the recording: to `datasets` the speakers 01 and 1 are one number.
+
+    Raises:
+        RequestError: As `read_table`.
+    """
+    found: dict[str, Mapping[str, str]] = {}
+    for table in sorted(folder.rglob(METADATA)):
+        for _, row in read_table(table, (_FILE,))[1]:
+            found[os.path.realpath(table.parent / row[_FILE])] = row
+    return found
+
+
+def unnamed_recordings(folder: Path, known: Iterable[Path]) -> Iterator[LeftOut]:
+    """List the recordings in a folder that its tables do not name."""
+    for item in leftovers(folder, known):
+        if item.path is not None and may_be_speech(item.path, folder):
+            yield item
