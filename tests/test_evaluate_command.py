@@ -12,7 +12,7 @@ from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.evaluation.metrics import emotion_metrics
 from gmp_atl_hf.files import write_known
-from gmp_atl_hf.run import evaluate
+from gmp_atl_hf.run import evaluate, own_model
 from gmp_atl_hf.run.evaluate import evaluate_model
 from runs import (
     EMOTIONS,
@@ -91,6 +91,23 @@ def test_a_speaker_that_the_model_has_seen_is_refused_by_name(
     tested = read_lines(tmp_path / "out/model/seed-0/fold-01/predictions.jsonl")
     assert len({one["file"] for one in listed}) == 24
     assert {one["file"] for one in listed}.isdisjoint(one["id"] for one in tested)
+
+
+def test_recordings_that_are_windows_elsewhere_are_counted(
+    finished: Path, others: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["evaluate", str(finished / "model"), "--corpus", "folder", "--root", str(others), "--json"]
+    words += ["--options", f"speaker={json.dumps(SPEAKER_PATTERN)}"]
+    for seconds, counts in ((0.01, [36]), (60.0, [])):
+        monkeypatch.setattr(own_model, "LONGEST_SECONDS", seconds)
+        assert main(words) == 0
+        notes = json.loads(capsys.readouterr().out)["notes"]
+        told = [note for note in notes if "in one piece each" in note]
+        assert told == [
+            f"{count} recordings longer than {seconds:g} s: tested in one piece each, as in a run. "
+            "SpeechEmotionClassifier and `gmp-atl predict` score such recordings in windows."
+            for count in counts
+        ]
 
 
 def test_words_of_the_corpus_are_mapped_and_strange_ones_refused(

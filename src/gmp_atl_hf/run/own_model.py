@@ -17,8 +17,9 @@ from ..batching.collator import GMPATLDataCollator
 from ..checkpoints import heard_recordings, load_emotion_model, load_feature_extractor, seen_speakers
 from ..data.audio import SAMPLING_RATE, FloatArray, read_clip
 from ..data.columns import replace_column
-from ..errors import RequestError, nearest
+from ..errors import RequestError, counted, nearest
 from ..inference.audio_classifiers import refuse_no_numbers
+from ..inference.classifier import LONGEST_SECONDS
 from ..modeling.families_gmp_atl import longest_samples
 from ..numerics import no_tf32
 from ..protocols.leakage import HeldOut
@@ -83,9 +84,16 @@ class OwnModel:
         return predicted_rows(fitted.table, outputs.astype(np.float64))
 
     def notes(self, fitted: Fitted, rows: Sequence[Row]) -> list[str]:
-        """The label map."""
+        """The label map, and how many recordings are heard in one piece that are windows elsewhere."""
         pairs: Mapping[str, Any] = self.corpus_labels or {}
-        return [f"Labels: {', '.join(f'{a} → {b or chr(8211)}' for a, b in pairs.items())}."] if pairs else []
+        notes = [f"Labels: {', '.join(f'{a} → {b or chr(8211)}' for a, b in pairs.items())}."] if pairs else []
+        longer = sum(samples > LONGEST_SECONDS * SAMPLING_RATE for samples in fitted.table["num_samples"])
+        if longer:
+            notes.append(
+                f"{counted(longer, 'recording')} longer than {LONGEST_SECONDS:g} s: tested in one piece each, as in a "
+                "run. SpeechEmotionClassifier and `gmp-atl predict` score such recordings in windows."
+            )
+        return notes
 
 
 class OwnScorer:
