@@ -11,6 +11,7 @@ from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.run.stages import make_arguments
 from gmp_atl_hf.training.arguments import GMPATLTrainingArguments
+from gmp_atl_hf.training.checks import check_training_arguments
 from runs import recipe_dict, write_recipe
 
 
@@ -85,3 +86,56 @@ def test_a_run_names_the_stage_as_well(tmp_path: Path, capsys: pytest.CaptureFix
     told = capsys.readouterr().err
     assert "stages.finetune: eval_strategy is 'no', and save_strategy is 'epoch'" in told
     assert "fix: load_best_model_at_end: false" in told
+
+
+@pytest.mark.parametrize(
+    ("settings", "found", "fix"),
+    [
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type is 'cosine_with_min_lr': ", "linear, or"),
+        ({"lr_scheduler_type": "warmup_stable_decay"}, "lr_scheduler_type is 'warmup_stable_decay': ", "linear, or"),
+        ({"lr_scheduler_kwargs": {"foo": 1}}, "lr_scheduler_type is 'linear': ", "linear, or"),
+        ({"optim": "stable_adamw"}, "optim is 'stable_adamw': ", "optim: adamw_torch"),
+        ({"optim_args": "foo"}, "optim_args is 'foo'", "momentum=0.9"),
+        ({"log_level": "foo"}, "log_level is 'foo'", "leave log_level out"),
+        ({"max_seconds": 0.001}, "max_seconds is 0.001", "max_seconds"),
+    ],
+)
+def test_what_would_fail_when_the_training_begins_is_refused_before(
+    settings: dict[str, Any], found: str, fix: str
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        arguments = make_arguments(Path("unused"), 0, settings, evaluate=True)
+        check_training_arguments(arguments, frame_labels=False, emotions=4)
+    assert caught.value.found.startswith(found) and fix in str(caught.value.fix)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-6}},
+        {"lr_scheduler_type": "polynomial", "optim": "sgd"},
+        {"lr_scheduler_type": "reduce_lr_on_plateau", "learning_rate": 0.0, "log_level": "info"},
+    ],
+)
+def test_schedules_and_optimisers_that_can_be_made_are_taken(settings: dict[str, Any]) -> None:
+    arguments = make_arguments(Path("unused"), 0, settings, evaluate=True)
+    check_training_arguments(arguments, frame_labels=False, emotions=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "usual"),
+    [("lr", "learning_rate"), ("batch_size", "per_device_train_batch_size"), ("epochs", "num_train_epochs")],
+)
+def test_names_that_arguments_have_elsewhere_are_understood(
+    name: str, usual: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipe(tmp_path / "x.yaml", recipe_dict(tmp_path))
+    assert main(["run", str(recipe), "--set", f"stages.finetune.{name}=3"]) == 2
+    assert f"did you mean `{usual}`?" in capsys.readouterr().err
+
+
+def test_a_corpus_that_is_one_word_is_told_how_to_write_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = write_recipe(tmp_path / "x.yaml", recipe_dict(tmp_path))
+    assert main(["run", str(recipe), "--set", "corpus=mine.py"]) == 2
+    assert "fix: corpus: {name: mine.py}" in capsys.readouterr().err

@@ -125,14 +125,20 @@ def test_folds_are_read_in_their_order_each_once() -> None:
         (["prepar"], "did you mean `prepare`?"),
         (["rn", "demo"], "did you mean `run`?"),
         (["run"], "RECIPE"),
-        (["run", "demo", "--fold", "1"], "unrecognized arguments: --fold"),
+        (["run", "demo", "--fold", "1"], "gmp-atl run has no argument --fold 1"),
+        (["run", "demo", "--fold", "1"], "fix: did you mean `--folds`? See gmp-atl run --help"),
+        (["prepare", "csv", "x.csv", "--option", "a=1"], "did you mean `--options`?"),
+        (["push", "demo", "me/x", "--variant", "a"], "fix: see gmp-atl push --help"),
+        (["predict", "model"], "fix: gmp-atl predict MODEL PATH; see gmp-atl predict --help"),
+        (["embed", "mini", "call.wav"], "fix: gmp-atl embed MODEL --output FILE; see gmp-atl embed --help"),
+        (["prepare", "folder", "x", "--options", "speaker"], "for example speaker=parent"),
         (
             ["run", "demo", "--set", "a=1", "b.c=[2]", "d=3"],
             "fix: put --set before the others too, as in --set 'b.c=[2]'",
         ),
         (["run", "--set=a=1", "b=2", "demo"], "b=2 without a --set of its own"),
-        (["run", "demo", "--set", "a=1", "more"], "unrecognized arguments: more"),
-        (["--versio"], "unrecognized arguments"),
+        (["run", "demo", "--set", "a=1", "more"], "gmp-atl run has no argument more"),
+        (["--versio"], "did you mean `--version`?"),
         ([], "usage: gmp-atl"),
         (["predict", "x", "y", "--format", "xml"], "invalid choice"),
     ],
@@ -288,6 +294,18 @@ def test_an_interruption_before_there_is_a_verb_is_one_line(
     monkeypatch.setattr(cli, "build_parser", interrupt)
     assert main([]) == 130
     assert capsys.readouterr().err == "gmp-atl: interrupted\n"
+
+
+def test_an_interruption_while_libraries_are_loaded_is_one_line() -> None:
+    code = "import sys; sys.argv = ['/bin/{}']; import gmp_atl_hf.interrupt; raise {}"
+    for program, error, said in (
+        ("gmp-atl", "KeyboardInterrupt", r"gmp-atl: interrupted\n"),
+        ("gmp-atl", "ValueError('other')", r"Traceback (.|\n)*ValueError: other\n"),
+        ("python", "KeyboardInterrupt", r"Traceback (.|\n)*KeyboardInterrupt\n"),
+    ):
+        done = subprocess.run([sys.executable, "-c", code.format(program, error)], capture_output=True, text=True)
+        assert re.fullmatch(said, done.stderr), done.stderr
+        assert done.returncode != 0
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,17 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from audio_files import encoded, write_audio
 from corpus_trees import read_corpus
 from gmp_atl_hf.data.corpora.emodb import complete_corpus
+from gmp_atl_hf.data.option_kinds import kinds_of, refuse_other_kind
 from gmp_atl_hf.data.table import Corpus
 from gmp_atl_hf.errors import RequestError
 
@@ -254,6 +257,10 @@ def test_a_manifest_without_speakers_says_why_they_are_needed(clips):
         ("x.csv", "file,emotion,speaker\na/1.wav,sad,x,y\n", "more values"),
         ("x.jsonl", '{"file": "a/1.wav"\n', "line 1 of"),
         ("x.jsonl", "[1, 2]\n", "not a JSON object"),
+        ("x.jsonl", '{"file": "a/1.wav", "emotion": ["sad"], "speaker": "x"}\n', 'emotion is ["sad"]'),
+        ("x.jsonl", '{"file": "a/1.wav", "emotion": true, "speaker": "x"}\n', "emotion is true"),
+        ("x.jsonl", '{"file": {"path": "a/1.wav"}, "emotion": "sad", "speaker": "x"}\n', 'file is {"path"'),
+        ("x.csv", "PK\x03\x04 sheet", "is a zip archive or a spreadsheet"),
         ("x.csv", "file,emotion,speaker\ngone.wav,sad,x\n", "there is no file"),
         ("x.csv", "file,emotion,speaker\n", "found no recordings"),
     ],
@@ -261,6 +268,11 @@ def test_a_manifest_without_speakers_says_why_they_are_needed(clips):
 def test_a_broken_manifest_is_refused_with_the_place(clips, name, text, words):
     (clips / name).write_text(text)
     assert words in refused("csv", clips / name).found
+
+
+def test_an_array_in_place_of_json_lines_is_told_to_be_taken_apart(clips):
+    (clips / "x.jsonl").write_text('[{"file": "a/1.wav", "emotion": "sad", "speaker": "x"}]\n')
+    assert refused("csv", clips / "x.jsonl").fix == "write each object of the array on a line of its own"
 
 
 def test_a_manifest_without_a_recording_is_to_be_completed_and_not_looked_for_elsewhere(clips):
@@ -418,6 +430,44 @@ def test_a_dataset_that_cannot_serve_is_refused_with_the_reason(tmp_path):
     assert "not audio" in refused("hub", tmp_path / "saved", columns=MAPPING | {"audio": "label"}).found
     assert "cannot be loaded" in refused("hub", tmp_path / "gone/away").found
     assert "no dataset was named" in refused("hub").found
+
+
+# the kinds of options
+
+
+@pytest.mark.parametrize(
+    ("reader", "options", "found", "expected"),
+    [
+        ("csv", {"columns": "label"}, "columns is 'label'", "a mapping of text to text or nothing or nothing"),
+        ("csv", {"columns": {"file": 5}}, "columns is {'file': 5}", "a mapping"),
+        ("csv", {"audio_root": 5}, "audio_root is 5", "text"),
+        ("folder", {"speaker": [1, 2]}, "speaker is [1, 2]", "text or nothing"),
+        ("hub", {"columns": 5}, "columns is 5", "a mapping"),
+        ("hub", {"config": True}, "config is True", "text"),
+        ("ravdess", {"corpus_name": 2024}, "corpus_name is 2024", "text"),
+        ("csv", {"check_audio": "no"}, "check_audio is 'no'", "true or false"),
+    ],
+)
+def test_an_option_of_another_kind_is_refused(clips, reader, options, found, expected):
+    error = refused(reader, clips, **options)
+    assert error.found == found and str(error.expected).startswith(expected)
+
+
+def test_a_number_that_was_meant_as_text_is_to_be_put_in_quotes(clips):
+    fix = refused("folder", clips, speaker="parent", corpus_name=2024).fix
+    assert fix == """corpus_name: "2024" in a recipe, corpus_name='"2024"' in the shell"""
+    assert "root is 5" in refused("folder", 5, speaker="parent").found
+
+
+def test_hints_that_are_not_known_let_everything_pass():
+    refuse_other_kind("x", object(), np.ndarray)
+    refuse_other_kind("x", 3, float)
+    refuse_other_kind("x", ("a", "b"), tuple[str, ...])
+    refuse_other_kind("x", "b", Literal["a", "b"])
+    assert kinds_of(eval("lambda a: None")) == {}
+    for value, kind in ((True, int), (3, bool), ("a", list[str]), ([1], list[str]), ("c", Literal["a"])):
+        with pytest.raises(ValueError, match="x is"):
+            refuse_other_kind("x", value, kind)
 
 
 # the registry

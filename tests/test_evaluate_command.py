@@ -161,6 +161,15 @@ def test_what_is_no_emotion_classifier_of_ours_is_refused(
     assert main(["evaluate", str(tmp_path / "nowhere"), *words]) == 2
 
 
+def test_a_test_is_not_written_among_a_models_files_or_recordings(finished: Path, others: Path) -> None:
+    corpus = corpus_of(others)
+    for folder, said in ((finished / "model", "is the folder of a model"), (others, "is the folder of the corpus")):
+        before = digests(folder)
+        with pytest.raises(RequestError, match=said):
+            evaluate_model(finished / "model", corpus, output_dir=folder)
+        assert digests(folder) == before
+
+
 def test_a_report_of_something_else_is_not_replaced(
     finished: Path, others: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

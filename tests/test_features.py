@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 from datasets import Dataset
+from transformers import HubertConfig, HubertModel
 
 from gmp_atl_hf.batching.length_batches import length_batches
 from gmp_atl_hf.data.audio import read_clip
@@ -102,6 +103,19 @@ def test_layers_may_be_counted_from_the_top(table: Dataset) -> None:
     assert source.layers == (3, 1)
     with pytest.raises(ValueError, match="layer -6 does not exist: the encoder has 5"):
         feature_source(model, (-6,), feature_extractor())
+
+
+def test_what_is_no_model_no_layers_or_no_feature_extractor_is_refused() -> None:
+    model, extractor = small_model(HubertForGMPATLMultiTask), feature_extractor()
+    stock = HubertModel(HubertConfig(**{**model.config.to_dict(), "model_type": "hubert"}))
+    for arguments, said in (
+        ((stock, (1,), extractor), "the model is a HubertModel"),
+        ((model, -1, extractor), "layers is -1"),
+        ((model, (1,), "mini"), "feature_extractor is 'mini'"),
+        ((model, (1,), None), "feature_extractor is None"),
+    ):
+        with pytest.raises(RequestError, match=said):
+            feature_source(*arguments)
 
 
 def test_batches_hold_neighbours_in_length_and_every_row_once() -> None:

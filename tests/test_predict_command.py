@@ -24,6 +24,7 @@ from gmp_atl_hf.cli.predict import format_predictions
 from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.inference.predictions import Prediction, WindowScores
 from models import EMOTIONS, build
+from runs import digests
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -300,6 +301,29 @@ def test_a_speaker_who_is_spelt_in_two_ways_is_one_and_nobody_is_none(
     table.write_text("caller,file,since\nanna,b.wav,0\nben,b.wav,2\n", encoding="utf-8")
     assert main(command) == 2
     assert "all of b.wav is ben's, and in another row anna's" in capsys.readouterr().err
+
+
+def test_what_is_read_is_not_written_over(
+    adaptable: Path, recordings: Path, run: Run, capsys: pytest.CaptureFixture[str]
+):
+    table = recordings / "calls.csv"
+    table.write_text("caller,file\nanna,b.wav\n", encoding="utf-8")
+    before = digests(recordings)
+    (recordings.parent / "link.csv").symlink_to(table)
+    for output in (table, recordings.parent / "link.csv"):
+        command = ["predict", str(adaptable), str(table), "--speakers", "caller", "--output", str(output)]
+        assert main(command) == 2
+        assert "is what is read" in capsys.readouterr().err
+    for words in ((recordings / "b.wav",), (recordings,)):
+        status, _, err = run(*words, "--output", recordings / "b.wav")
+        assert status == 2 and ("is what is read" in err or "has the name of a recording" in err)
+    assert digests(recordings) == before
+
+
+def test_a_name_that_a_terminal_would_obey_is_shown_as_a_code(run: Run, tmp_path: Path):
+    path = write_audio(tmp_path / "a\nb\x1b[2J.wav", RATE)
+    _, table, _ = run(path)
+    assert "a\\nb\\x1b[2J.wav" in table and len(table.splitlines()) == 2
 
 
 def test_folders_that_links_lead_to_are_scored_as_well(

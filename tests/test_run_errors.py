@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,10 +15,12 @@ from transformers import BertConfig, HubertConfig, HubertModel
 
 from audio_files import write_audio
 from gmp_atl_hf.cli.verbs import main
+from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.configuration_gmp_atl import GMPATLConfig
 from gmp_atl_hf.modeling.modeling_gmp_atl import HubertForGMPATL
 from gmp_atl_hf.recipe.recipe import Recipe
 from gmp_atl_hf.run.plan import plan_run
+from gmp_atl_hf.run.run import run_recipe
 from runs import (
     BACKBONE,
     SPLIT,
@@ -376,3 +379,32 @@ def test_a_training_that_diverges_is_not_finished_and_says_the_same_when_started
     assert "Traceback" not in said[0] and "a learning_rate below 1e+38" in said[0]
     assert not list((tmp_path / "run").rglob("predictions.jsonl"))
     assert not list((tmp_path / "run").rglob("*multitask*/step.json"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ({"folds": 1}, "folds is 1"),
+        ({"folds": "1"}, "folds is '1'"),
+        ({"folds": []}, r"folds is \[\]"),
+        ({"folds": ["1"]}, "there is no fold '1'"),
+        ({"folds": [True]}, "there is no fold True"),
+        ({"jobs": "2"}, "--jobs is '2'"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(
+    corpus: Path, tmp_path: Path, arguments: dict[str, Any], found: str
+) -> None:
+    with pytest.raises(RequestError, match=found):
+        run_recipe(Recipe.from_dict(recipe_dict(corpus)), tmp_path / "run", **arguments)
+
+
+@pytest.mark.parametrize("recipe", [{"name": "x"}, None, 5])
+def test_what_is_no_recipe_is_refused(tmp_path: Path, recipe: Any) -> None:
+    with pytest.raises(RequestError, match=r"the recipe is (dict|NoneType|int)(.|\n)*Recipe.from_dict"):
+        run_recipe(recipe, tmp_path / "run")
+
+
+def test_folds_may_be_numbers_of_numpy(corpus: Path, tmp_path: Path) -> None:
+    recipe = Recipe.from_dict(recipe_dict(corpus))
+    assert plan_run(recipe, tmp_path / "run", np.array([1])).asked == {1}

@@ -387,3 +387,13 @@ def test_student_layers_that_lead_nowhere_are_refused(
     recipe["iterations"] = [{**recipe["iterations"][0], **each} for each in changes]
     with pytest.raises(RequestError, match=words):
         pretrain(recipe, tmp_path / "run")
+
+
+def test_a_teacher_that_is_not_there_or_is_no_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rec").mkdir()
+    for name, said in (
+        (tmp_path / "gone" / "model", "there is no folder"),
+        (tmp_path / "rec", "it has no config.json"),
+    ):
+        with pytest.raises(RequestError, match=said):
+            teacher_facts(str(name))

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, Value
 
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.modeling.modeling_gmp_atl import (
@@ -75,6 +75,32 @@ def test_a_table_of_other_emotions_or_another_order_is_refused(tmp_path: Path) -
         model = small_model(HubertForGMPATL, id2label=dict(enumerate(names)), label2id=None)
         with pytest.raises(RequestError, match="the table's emotions are .*'sadness'.* the model's are"):
             trainer_for(model, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["string", "int64"])
+def test_emotions_that_are_text_or_numbers_are_told_to_be_encoded(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"no emotion of datasets.ClassLabel(.|\n)*class_encode_column"):
+        trainer_for(small_model(HubertForGMPATL), tmp_path, TABLE.cast_column("emotion", Value(kind)))
+
+
+@pytest.mark.parametrize(("given", "found"), [("mini", "processing_class is 'mini'"), (5, "processing_class is a int")])
+def test_what_is_no_feature_extractor_is_refused(given: Any, found: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=rf"{found}(.|\n)*load_feature_extractor"):
+        GMPATLTrainer(small_model(HubertForGMPATL), training_arguments(tmp_path), TABLE, processing_class=given)
+
+
+def test_a_front_end_cache_that_is_a_file_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    (tmp_path / "call.wav").write_text("kept")
+    trainer = GMPATLTrainer(
+        small_model(HubertForGMPATL),
+        training_arguments(tmp_path / "out", max_steps=1),
+        TABLE,
+        processing_class=feature_extractor(),
+        front_end_cache=tmp_path / "call.wav",
+    )
+    with pytest.raises(RequestError, match="`front_end_cache` is .*call.wav.*where nothing can be kept"):
+        trainer.train()
+    assert (tmp_path / "call.wav").read_text() == "kept"
 
 
 def test_a_table_with_the_genders_the_other_way_round_is_refused(tmp_path: Path) -> None:

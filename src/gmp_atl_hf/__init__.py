@@ -10,6 +10,10 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .interrupt import quiet_interrupt_of_command
+
+quiet_interrupt_of_command()  # first: what comes next takes seconds
+
 from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification
 
 from .inference.pipeline_task import register_task

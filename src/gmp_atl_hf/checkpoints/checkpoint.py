@@ -102,6 +102,12 @@ def _weight_file(folder: Path) -> Path:
     return found
 
 
+def refuse_missing_folder(checkpoint: str, place: Path, expected: str, fix: str) -> None:
+    """Refuse, by a `RequestError`, what can only be a folder and is none: no id of the Hub looks so."""
+    if not place.is_dir() and (checkpoint.count("/") > 1 or checkpoint.startswith((".", "/", "~"))):
+        raise RequestError(f"there is no folder {checkpoint}", expected, fix)
+
+
 def read_config(
     checkpoint: str, called: str = "the backbone", expected: str = _BACKBONE, fix: str = _BACKBONE_FIX
 ) -> PreTrainedConfig:
@@ -114,8 +120,7 @@ def read_config(
         place = Path(find_checkpoint(checkpoint))
         if place.is_file():
             raise RequestError(f"{called} {checkpoint} is a file", expected, f"give its folder, {place.parent}")
-        if not place.is_dir() and (checkpoint.count("/") > 1 or checkpoint.startswith((".", "/", "~"))):
-            raise RequestError(f"there is no folder {checkpoint}", expected, fix)
+        refuse_missing_folder(checkpoint, place, expected, fix)
         if (adapter := Adapter.find(str(place) if place.is_dir() else checkpoint)) is not None:
             if adapter.config is not None:
                 return adapter.config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -84,8 +85,8 @@ def add_pairs(parser: argparse.ArgumentParser, name: str, metavar: str, help: st
 
 
 def pairs(texts: list[str]) -> dict[str, Any]:
-    """Read `KEY=VALUE` as a recipe reads them."""
-    return dict(parse_override(text) for text in texts)
+    """Read the `KEY=VALUE` of `--options` as a recipe reads them."""
+    return dict(parse_override(text, "speaker=parent") for text in texts)
 
 
 def label_map(texts: list[str]) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def label_map(texts: list[str]) -> dict[str, Any]:
 
 def _pairs_in(text: str) -> list[tuple[str, Any]]:
     """The pairs of one text; a comma belongs to a word where no other pair follows it."""
-    return [parse_override(pair) for pair in re.split(r",(?=[^,=]+=)", text)]
+    return [parse_override(pair, "joy=happiness") for pair in re.split(r",(?=[^,=]+=)", text)]
 
 
 def read_map(file: Path, option: str, line: str) -> dict[str, Any]:
@@ -157,14 +158,25 @@ def refuse_unwritable(file: Path, option: str = "") -> None:
         raise RequestError(found, "a folder that may be written to", fix) from error
 
 
-def writable_output(output: Path, example: str, instead: str = "give the name of a file") -> Path:
-    """Refuse an `--output` that cannot be written before hours of work, not after.
+def writable_output(
+    output: Path, example: str, instead: str = "give the name of a file", inputs: Sequence[str] = ()
+) -> Path:
+    """Refuse an `--output` that cannot be written before hours of work, not after, or would destroy what is read.
 
     Args:
         output: What was given.
         example: Name of a file that would do in a folder.
         instead: What to do where it is a device or pipe.
+        inputs: The paths that are read.
     """
+    if output.is_file() and any(Path(one).exists() and output.samefile(one) for one in inputs):
+        raise RequestError(f"--output {output} is what is read", "another file", f"--output {example}")
+    from ..data.audio import AUDIO_SUFFIXES
+
+    if output.suffix.lower() in AUDIO_SUFFIXES:
+        raise RequestError(
+            f"--output {output} has the name of a recording", "the name of another file", f"--output {example}"
+        )
     if output.is_dir():
         raise RequestError(f"--output {output} is a folder", "a file", f"--output {output / example}")
     if output.exists() and not output.is_file():

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def perform(arguments: argparse.Namespace) -> int:
     """Write embeddings; status 1 if some recordings could not be read; the others are embedded all the same."""
-    output = writable_output(Path(arguments.output), "embeddings.parquet")
+    output = writable_output(Path(arguments.output), "embeddings.parquet", inputs=arguments.paths)
     if bool(arguments.paths) == (arguments.corpus is not None):
         what = "recordings and a corpus" if arguments.paths else "neither recordings nor a corpus"
         raise RequestError(f"{what} to embed", "one of the two", "give a folder, or --corpus NAME --root ROOT")

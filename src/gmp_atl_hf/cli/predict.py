@@ -28,7 +28,7 @@ PARENT = "parent"
 
 _TABLE_FIX = (
     "give the folder of the recordings in its place; or, to adapt to the speakers that it names, add --speakers "
-    "COLUMN, its column that says whose each recording in the column file is"
+    "COLUMN, the column with the speaker of each recording in the column file"
 )
 
 
@@ -71,7 +71,8 @@ def perform(arguments: argparse.Namespace) -> int:
     SlidingWindow.from_seconds(arguments.window, arguments.hop)  # refused before anything is read or loaded
     output = None
     if arguments.output is not None:
-        output = writable_output(Path(arguments.output), "predictions.jsonl", "leave --output out and use > or |")
+        instead = "leave --output out and use > or |"
+        output = writable_output(Path(arguments.output), "predictions.jsonl", instead, arguments.paths)
     form = arguments.format or _format_of(output)
     by = arguments.speakers
     if by in (None, PARENT):
@@ -310,15 +311,20 @@ def _table(predictions: Sequence[Prediction], labels: Sequence[str]) -> str:
         clips = "-" if one.speaker_clips is None else f"{one.speaker_clips} of the speaker"
         whose = [clips] if adapted else []
         if one.error is not None:
-            rows.append([one.file, "-", "not scored", *["-"] * len(labels), *whose])
+            rows.append([_on_one_line(one.file), "-", "not scored", *["-"] * len(labels), *whose])
             continue
         scores = [f"{one.scores[name]:.3f}" for name in labels]
-        rows.append([one.file, f"{one.seconds:.2f}", str(one.label), *scores, *whose])
+        rows.append([_on_one_line(one.file), f"{one.seconds:.2f}", str(one.label), *scores, *whose])
         for part in one.windows or []:
             when = f"  {part.start:.2f} to {part.end:.2f}"
             scores = [f"{part.scores[name]:.3f}" for name in labels]
             rows.append([when, f"{part.end - part.start:.2f}", part.label, *scores, *whose])
     return "".join(f"{line}\n" for line in aligned(rows, words=(0, 2)))
+
+
+def _on_one_line(name: str) -> str:
+    """The name of a file with what a terminal would obey, such as a new line, as a code."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
 def _format_of(output: Path | None) -> str:

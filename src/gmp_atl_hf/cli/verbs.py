@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from ..environment import package_version
-from ..errors import DivergenceError, RequestError, did_you_mean, known_names
+from ..errors import DivergenceError, RequestError, did_you_mean, known_names, nearest
 from . import (
     card,
     compare,
@@ -109,17 +109,33 @@ class _Parser(argparse.ArgumentParser):
     """Raises instead of exiting, so that all wrong requests look alike."""
 
     def error(self, message: str) -> NoReturn:
-        fix, order = f"see {self.prog} --help", [str(each.metavar) for each in self._get_positional_actions()]
-        if "are required" in message and len(order) > 1:
-            fix = f"{' and '.join(order)} are told apart by their order: what is there is taken for the first; {fix}"
+        fix = f"see {self.prog} --help"
+        if "are required" in message:
+            fix = f"{' '.join([self.prog, *self._required()])}; {fix}"
         raise RequestError(message, self.format_usage().removeprefix("usage: ").strip(), fix)
+
+    def _required(self) -> list[str]:
+        """What has to be given, in the order in which arguments without a name are told apart."""
+        order = [str(each.metavar) for each in self._get_positional_actions() if each.nargs not in ("?", "*")]
+        for each in self._get_optional_actions():
+            order += [each.option_strings[-1], str(each.metavar)] if each.required else []
+        return order
+
+    def refuse_unknown(self, words: list[str]) -> NoReturn:
+        """Refuse words that are no arguments of this verb, with the option that is meant where one is like it."""
+        names = [name for each in self._get_optional_actions() for name in each.option_strings]
+        wrong = next((word for word in words if word.startswith("--")), words[0])
+        near = nearest(wrong.partition("=")[0], names) if wrong.startswith("--") else None
+        usage = self.format_usage().removeprefix("usage: ").strip()
+        fix = f"did you mean `{near}`? See {self.prog} --help" if near else f"see {self.prog} --help"
+        raise RequestError(f"{self.prog} has no argument {' '.join(words)}", usage, fix)
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         if is_first_process():  # the help, too, once is enough
             (file or sys.stderr).write(message)  # argparse itself passes over what cannot be written
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> _Parser:
     """Build the parser of all verbs."""
     parser = _Parser(
         prog=PROGRAM,
@@ -130,9 +146,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     for name, verb in VERBS.items():
-        verb.add_arguments(
-            verbs.add_parser(name, help=verb.summary, description=verb.summary + ".", allow_abbrev=False)
-        )
+        of_verb = verbs.add_parser(name, help=verb.summary, description=verb.summary + ".", allow_abbrev=False)
+        of_verb.set_defaults(parser=of_verb)
+        verb.add_arguments(of_verb)
     return parser
 
 
@@ -186,7 +202,7 @@ def _with_values_below_zero(words: list[str]) -> list[str]:
     return joined
 
 
-def _refuse_words(parser: argparse.ArgumentParser, left: list[str], words: list[str]) -> NoReturn:
+def _refuse_words(parser: _Parser, left: list[str], words: list[str]) -> NoReturn:
     """Refuse words that are no arguments, or that made others be none: a second setting after one `--set`."""
     settings = [
         word
@@ -198,7 +214,7 @@ def _refuse_words(parser: argparse.ArgumentParser, left: list[str], words: list[
         # `--set` takes one, so that a recipe may follow it.
         fix = f"put --set before the others too, as in --set {shlex.quote(settings[0])}"
         raise RequestError(f"{settings[0]} without a --set of its own", "--set before every KEY=VALUE", fix)
-    parser.error(f"unrecognized arguments: {' '.join(left)}")
+    parser.refuse_unknown(left)
 
 
 def _perform(words: list[str]) -> int:
@@ -210,7 +226,7 @@ def _perform(words: list[str]) -> int:
     except SystemExit:  # after --help
         return DONE
     if left:
-        _refuse_words(parser, left, words)
+        _refuse_words(arguments.parser if arguments.verb else parser, left, words)
     if arguments.version:
         say(f"{PROGRAM} {package_version('gmp-atl-hf')}")
         return DONE

@@ -27,6 +27,7 @@ from .corpora import (
 from .corpora.base import ANOTHER_COPY, UNLABELLED, audio_files, may_be_speech
 from .corpora.from_file import guarded, is_corpus_file
 from .doubtful import doubtful_sessions, doubtful_speakers, overlapping_segments
+from .option_kinds import kinds_of, refuse_other_kind
 from .spelling import first_few, is_missing, printable, spelling, tidy_text
 
 _GIVE_ROOT = "give the corpus' folder (in a recipe: corpus.root)"
@@ -51,6 +52,8 @@ def list_recordings(
     Raises:
         RequestError: When the corpus, its folder, an option, a speaker or a gender is not as it should be.
     """
+    refuse_other_kind("corpus_name", corpus_name, str | None)
+    refuse_other_kind("root", root, Path | None, "root: the corpus' folder")
     reader = corpus_reader(name)
     called = corpus_name or reader.info.name
     people = reader.info.name if reader.info.own_speakers else called
@@ -163,6 +166,9 @@ def _check_options(reader: CorpusReader, options: Mapping[str, Any]) -> None:
                 f"one of {', '.join(known)}" if known else "no options",
                 did_you_mean(option, [*known, *general], f"take {option!r} out"),
             )
+    kinds = kinds_of(reader.read)
+    for option, value in options.items():
+        refuse_other_kind(option, value, kinds.get(option, Any))
     for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:
             raise RequestError(

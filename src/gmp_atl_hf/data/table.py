@@ -22,6 +22,7 @@ from .corpus_index import CorpusIndex
 from .duplicates import AudioDigest, describe_duplicates, shared_recordings
 from .labels import LabelMap, alike, apply_label_map, check_label_map, no_emotions, tidy_label_map
 from .listing import Listed, list_plain_speech, list_recordings, refuse_duplicates, with_prefix
+from .option_kinds import refuse_other_kind
 from .segments import cut_segment
 from .spelling import first_few
 
@@ -245,6 +246,7 @@ class _Handling:
         """Take the options of a corpus out of an entry, and refuse values that mean nothing."""
         options = ("short_clips", "unreadable", "check_audio")
         taken = cls(**{name: entry.pop(name) for name in options if name in entry})
+        refuse_other_kind("check_audio", taken.check_audio, bool, "check_audio: false")
         for name, choices in (("short_clips", ("error", "pad", "drop")), ("unreadable", ("error", "drop"))):
             if getattr(taken, name) not in choices:
                 raise RequestError(

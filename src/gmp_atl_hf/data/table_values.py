@@ -24,6 +24,17 @@ CLIPS = {
 """Columns without which nothing can be read for a model, and what they hold."""
 
 
+def refuse_no_feature_extractor(given: Any, called: str) -> None:
+    """Refuse, by a `RequestError` that calls it `called`, what is no feature extractor, such as its name."""
+    if not hasattr(given, "do_normalize"):
+        what = f"{given!r}" if given is None or isinstance(given, str) else f"a {type(given).__name__}"
+        raise RequestError(
+            f"{called} is {what}",
+            "the checkpoint's feature extractor: it says whether clips are normalised",
+            "load_feature_extractor(checkpoint)",
+        )
+
+
 def refuse_other_tables(table: Any) -> None:
     """Refuse, by a `RequestError`, what is no table: several under their names, or one that is streamed."""
     if not isinstance(table, datasets.Dataset):

@@ -176,6 +176,8 @@ class GMPATLConfig(HubertConfig):
         if self.id2label is None and self.label2id is not None:
             self.id2label = {number: name for name, number in self.label2id.items()}
         scales = self.frame_scales or {}
+        if not isinstance(scales, dict):
+            raise ValueError(f"frame_scales is {scales!r}; expected columns with their clusters: {{'gmp_k50': 50}}")
         for name, clusters in scales.items():
             if not isinstance(clusters, int) or clusters < 1:
                 raise ValueError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
 from ..errors import RequestError
-from ..ranges import MOST_SECONDS
+from ..ranges import MOST_SECONDS, ONE_FRAME
 from ..recipe.checks import check_names, known_fields
 from ..recipe.file import RecipeFile
 from ..recipe.sections import BACKBONE, CorpusSpec
@@ -29,7 +29,7 @@ class SpeechSpec:
         short_clips: What to do with clips too short for one frame: `error`, `pad` or `drop`.
     """
 
-    max_seconds: float | None = field(default=10.0, metadata={"above": 0, "at_most": MOST_SECONDS})
+    max_seconds: float | None = field(default=10.0, metadata={"at_least": ONE_FRAME, "at_most": MOST_SECONDS})
     max_hours_per_speaker: float | None = field(default=None, metadata={"above": 0})
     hours_of: Mapping[str, float | None] = field(default_factory=dict)
     dev_speakers: int = field(default=8, metadata={"at_least": 1})

@@ -23,6 +23,7 @@ from ..checkpoints import (
     identify_weights,
     locate,
     quiet_transformers,
+    refuse_missing_folder,
     speakers_seen_by,
 )
 from ..data.audio import SAMPLING_RATE
@@ -124,6 +125,9 @@ def teacher_facts(name: str, called: str = TEACHER) -> TeacherFacts:
         RequestError: There is none, it is no speech encoder that can teach, or it needs another sampling rate.
     """
     place, fix = locate(name), f"{TEACHER}: {_FIX}" if called == TEACHER else _FIX
+    refuse_missing_folder(name, Path(place), _EXPECTED, fix)
+    if Path(place).is_dir() and not Path(place, "config.json").is_file():
+        raise RequestError(f"the {called} {name} is no model: it has no config.json", _EXPECTED, fix)
     with explained(f"the {called} {name} cannot be read", _EXPECTED, fix):
         config: Any = AutoConfig.from_pretrained(place)
     if config.model_type not in FAMILIES:

@@ -19,7 +19,8 @@ from ..batching.collator import GMPATLDataCollator
 from ..batching.feature_cache import FrontEndCache
 from ..batching.length_batches import length_batches
 from ..data.audio import SAMPLING_RATE
-from ..data.table_values import usable_clips
+from ..data.table_values import refuse_no_feature_extractor, usable_clips
+from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from ..numerics import no_tf32
 from ..threads import prefetch
@@ -53,13 +54,31 @@ def feature_source(model: GMPATLPreTrainedModel, layers: Sequence[int], feature_
     Raises:
         ValueError: There is no such layer.
     """
-    resolved = tuple(model.config.resolve_layer(layer) for layer in layers)
+    resolved = _resolved(model, layers, feature_extractor)
     return FeatureSource(
         kind="hidden-states",
         checkpoint={layer: encoder_hash(model, layer) for layer in resolved},
         layers=resolved,
         settings={"sampling_rate": SAMPLING_RATE, "do_normalize": bool(feature_extractor.do_normalize)},
     )
+
+
+def _resolved(model: GMPATLPreTrainedModel, layers: Sequence[int], feature_extractor: Any) -> tuple[int, ...]:
+    """Layers as 1-based numbers.
+
+    Raises:
+        RequestError: The model, the layers or the feature extractor are something else.
+    """
+    if not hasattr(model.config, "resolve_layer"):
+        raise RequestError(
+            f"the model is a {type(model).__name__}",
+            "one of this package's, which load any HuBERT",
+            "HubertForGMPATLMultiTask.from_pretrained(checkpoint)",
+        )
+    if isinstance(layers, (int, str)):
+        raise RequestError(f"layers is {layers!r}", "a list of layers", f"layers=[{layers}]")
+    refuse_no_feature_extractor(feature_extractor, "feature_extractor")
+    return tuple(model.config.resolve_layer(layer) for layer in layers)
 
 
 def encoder_hash(model: GMPATLPreTrainedModel, layer: int) -> str:
@@ -107,7 +126,7 @@ def extract_features(
         the order of the batches.
     """
     table = usable_clips(table)
-    resolved = tuple(model.config.resolve_layer(layer) for layer in layers)
+    resolved = _resolved(model, layers, feature_extractor)
     clips = TableClips(table, (), cache)
     collate = GMPATLDataCollator(feature_extractor, model.config, targets=(), training=False)
     clips_to_come = None

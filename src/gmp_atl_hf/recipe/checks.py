@@ -294,6 +294,21 @@ def _annotations(cls: Any) -> dict[str, Any]:
     return {item.name: written[item.name] for item in fields(cls) if item.init and not item.name.startswith("_")}
 
 
+_USUAL = {
+    "lr": "learning_rate",
+    "batch_size": "per_device_train_batch_size",
+    "epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
+    "steps": "max_steps",
+    "warmup": "warmup_steps",
+    "scheduler": "lr_scheduler_type",
+    "optimizer": "optim",
+    "patience": "early_stopping_patience",
+    "accumulation": "gradient_accumulation_steps",
+}
+"""What arguments are called elsewhere."""
+
+
 def check_names(mapping: Mapping[str, Any], where: str, known: KnownFields) -> None:
     """Refuse names, kinds and numbers that a mapping of a recipe cannot hold."""
     for name, value in mapping.items():
@@ -303,6 +318,8 @@ def check_names(mapping: Mapping[str, Any], where: str, known: KnownFields) -> N
             raise RequestError(f"{where} sets `{name}`, which no GMP-ATL model uses", fix=known.unused[name])
         if name not in known.kinds:
             fix = f"it belongs to {known.elsewhere[name]}" if name in known.elsewhere else None
+            if (usual := _USUAL.get(str(name).lower())) in known.kinds:
+                fix = fix or f"did you mean `{usual}`?"
             candidates = [*known.own_keys, *(n for n in known.kinds if n not in known.owned)]
             raise RequestError(
                 f"unknown key `{name}` in {where}",

@@ -193,9 +193,10 @@ def _convert_list(type_hint: Any, value: Any, path: str, metadata: Mapping[str, 
     item_hint = get_args(type_hint)[0]
     if not isinstance(value, list | tuple):
         single = value is not None and not isinstance(value, Mapping)
-        raise RequestError(
-            f"`{path}` is {describe(value)}", _expected(type_hint), f"{path}: [{value}]" if single else None
-        )
+        fix = f"{path}: [{value}]" if single else None
+        if isinstance(value, str) and path == "corpus":
+            fix = f"{path}: {{name: {value}}}"
+        raise RequestError(f"`{path}` is {describe(value)}", _expected(type_hint), fix)
     inner = {key: metadata[key] for key in ("expand", "above", "at_least", "at_most", "not_zero") if key in metadata}
     converted = tuple(convert(item_hint, item, f"{path}.{index}", inner) for index, item in enumerate(value))
     if metadata.get("unique"):

@@ -31,7 +31,7 @@ def apply_override(recipe: dict[str, Any], dotted: str, value: Any) -> None:
                 raise RequestError(
                     f"`{dotted}`: `{where}` is a list of {len(place)}",
                     f"a number from 0 to {len(place) - 1} after `{where}`",
-                    f"{where}.0" + "".join(f".{k}" for k in keys[depth:]),
+                    ".".join([where, "0", *keys[depth + key.isdigit() :]]),
                 )
             index = int(key)
         elif not isinstance(place, dict):
@@ -47,8 +47,8 @@ def apply_override(recipe: dict[str, Any], dotted: str, value: Any) -> None:
             place = place[index]
 
 
-def parse_override(text: str) -> tuple[str, Any]:
-    """Read `key.path=value`, the value as YAML.
+def parse_override(text: str, example: str = "pseudo_labels.clusters=[50]") -> tuple[str, Any]:
+    """Read `key.path=value`, the value as YAML; `example` is one that fits, for a message.
 
     Raises:
         RequestError: When there is no `=`, an empty key, or the value is no YAML.
@@ -60,7 +60,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     dotted, equals, value = text.partition("=")
     dotted = dotted.strip()
     if not equals or not all(dotted.split(".")):
-        wrong, fix = "names no setting" if equals else "has no =", "for example pseudo_labels.clusters=[50]"
+        wrong, fix = "names no setting" if equals else "has no =", f"for example {example}"
         raise RequestError(f"the override {text!r} {wrong}", "key.path=value", fix)
     return dotted, load_yaml(value, f"the override {text!r}")
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ..data.scale_names import SINGLE_FRAME
 from ..errors import RequestError
 from ..pseudo_labels.choices import Normalize, Per, Positions
-from ..ranges import MOST_SECONDS
+from ..ranges import MOST_SECONDS, ONE_FRAME
 from ..training.lora_settings import LoraSettings
 
 StageName = Literal["multitask", "retrain", "finetune"]
@@ -63,7 +63,7 @@ class DataSpec:
             folder of one's own, or false to do without. About 184 MB for each hour of audio. No part of the method.
     """
 
-    max_seconds: float | None = field(default=10.0, metadata={"above": 0, "at_most": MOST_SECONDS})
+    max_seconds: float | None = field(default=10.0, metadata={"at_least": ONE_FRAME, "at_most": MOST_SECONDS})
     augment: Literal["none", "speed"] = "none"
     shuffle_labels: bool = False
     short_clips: Literal["error", "pad", "drop"] = "error"

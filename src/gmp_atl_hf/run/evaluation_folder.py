@@ -12,6 +12,7 @@ from ..errors import RequestError
 from ..files import read_json
 from ..run_folder.layout import RECIPE_FILE, REPORT_FILE, FoldFolder, RunFolder
 from ..run_folder.lock import refuse_file
+from ..run_folder.occupied import source_in
 from ..run_folder.step_folder import differences
 
 SETTINGS = "settings"
@@ -52,7 +53,10 @@ def refuse_other_results(folder: Path, settings: Mapping[str, Any], note: Path |
     """
     refuse_file(folder)
     found, fix = None, "choose another --output-dir"
-    if (folder / RECIPE_FILE).is_file():
+    corpus = settings.get("corpus")
+    if source := source_in(folder, [corpus.get("root")] if isinstance(corpus, Mapping) else []):
+        found = f"{folder} {source}"
+    elif (folder / RECIPE_FILE).is_file():
         found = f"{folder} is the folder of a run"
     elif (note := note or place_of_test(folder).metrics).is_file():
         found, fix = _other_test(folder, note, settings), f"{fix}, or delete {folder}"

@@ -45,7 +45,7 @@ class Piece(Protocol):
 def check_jobs(jobs: int, processes: int) -> None:
     """Refuse, by a `RequestError`, a number of jobs that is none, or jobs in several processes of one launch."""
     if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
-        raise RequestError(f"--jobs is {jobs}", "a whole number from 1", "--jobs 2, or leave it out")
+        raise RequestError(f"--jobs is {jobs!r}", "a whole number from 1", "--jobs 2, or leave it out")
     if jobs > 1 and processes > 1:
         raise RequestError(
             f"--jobs {jobs} in a launch of {processes} processes",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -225,9 +226,14 @@ def _read_corpus(recipe: Recipe, folder: RunFolder, processes: PartialState, dig
 
 def _asked(numbers: Sequence[int] | None, folds: Sequence[Fold], protocol: Protocol) -> frozenset[int]:
     there = frozenset(fold.number for fold in folds)
-    for number in numbers or ():
-        if number not in there:
-            raise RequestError(f"there is no fold {number}", f"folds 1 to {len(folds)} of {protocol.kind}", "--folds 1")
+    several = numbers is None or (isinstance(numbers, Collection) and not isinstance(numbers, str) and len(numbers) > 0)
+    if not several:
+        raise RequestError(f"folds is {numbers!r}", "a list of the folds' numbers, or None for all", "folds=[1]")
+    for number in () if numbers is None else numbers:
+        if isinstance(number, bool) or not isinstance(number, Integral) or number not in there:
+            raise RequestError(
+                f"there is no fold {number!r}", f"folds 1 to {len(folds)} of {protocol.kind}", "--folds 1, or folds=[1]"
+            )
     return there if numbers is None else frozenset(numbers)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import counted
+from ..errors import RequestError, counted
 from ..recipe.recipe import Recipe
 from ..run_folder.lock import only_run_in
 from ..run_folder.occupied import refuse_occupied
@@ -52,6 +52,12 @@ def run_recipe(
     called = f"run_recipe({str(recipe)!r}" if not isinstance(recipe, Recipe) else f"run_recipe({recipe.name}"
     called += "".join(f", {name}={value!r}" for name, value in options.items() if value is not None) + ")"
     if not isinstance(recipe, Recipe):
+        if not isinstance(recipe, (str, os.PathLike)):
+            raise RequestError(
+                f"the recipe is {type(recipe).__name__} {recipe!r}",
+                "a Recipe, its file, or the name of a packaged one",
+                "Recipe.from_dict(…) makes one of a mapping",
+            )
         recipe = Recipe.from_yaml(recipe)
     folder, processes = Path(output_dir or Path("runs", recipe.name)), join_processes()
     check_jobs(jobs, processes.num_processes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,20 +28,21 @@ def refuse_occupied(folder: Path, kind: Literal["run", "pre-training"], roots: I
         RequestError: It is a model's, a corpus', a test's, or that of the other kind.
     """
     recipe = folder / RECIPE_FILE
-    found = None
-    if any((folder / name).is_file() for name in _MODEL_FILES):
-        found = "is the folder of a model"
-    elif any(root is not None and _same(folder, Path(root)) for root in roots):
-        found = "is the folder of the corpus"
-    elif recipe.is_file():
+    found = source_in(folder, roots)
+    if found is None and recipe.is_file():
         key = _KEY.search(recipe.read_text(encoding="utf-8", errors="replace"))
         if key and _KIND[key[1]] != kind:
             found = f"is the folder of a {_KIND[key[1]]}"
-    elif any((folder / MODEL).glob("seed-*")):
+    if found is None and any((folder / MODEL).glob("seed-*")):
         found = "holds the test of a model"
     if found is not None:
         raise RequestError(f"{folder} {found}", f"a folder of its own for the {kind}", "choose another --output-dir")
 
 
-def _same(folder: Path, other: Path) -> bool:
-    return folder.resolve() == other.resolve()
+def source_in(folder: Path, roots: Iterable[str | os.PathLike[str] | None]) -> str | None:
+    """Say that a folder is that of a model, or one of the corpora's; None where it is neither."""
+    if any((folder / name).is_file() for name in _MODEL_FILES):
+        return "is the folder of a model"
+    if any(root is not None and folder.resolve() == Path(root).resolve() for root in roots):
+        return "is the folder of the corpus"
+    return None

@@ -16,6 +16,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, Scheduler
 from ..batching.speed import AUGMENTATIONS
 from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
+from ..ranges import ONE_FRAME
 
 LESS_IS_BETTER = frozenset({"loss", "error", "ece", "brier", "nll", "perplexity", "runtime"})
 """Words in the names of figures that are better the smaller they are: `loss`, `eval_loss_gender`, `log_loss`."""
@@ -131,6 +132,8 @@ class GMPATLTrainingArguments(TrainingArguments):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; expected a number above 0, or none")
+        if self.max_seconds is not None and self.max_seconds < ONE_FRAME:
+            raise ValueError(f"max_seconds is {self.max_seconds}; expected a frame, {ONE_FRAME} s, or more")
         if self.head_epochs < 0:
             raise ValueError(f"head_epochs is {self.head_epochs}; expected 0 or more passes")
         if self.trained_layers is not None and self.trained_layers < 0:

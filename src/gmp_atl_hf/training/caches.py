@@ -9,6 +9,7 @@ from typing import cast
 from transformers import Trainer
 
 from ..batching.feature_cache import FrontEndCache
+from ..batching.feature_store import refuse_no_folder
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from .arguments import GMPATLTrainingArguments
 from .checks import is_sharded
@@ -48,5 +49,6 @@ def find_cache(
         return None
     if keeps_states and (states := states_below(model, args, feature_extractor)) is not None:
         return states
-    folder = Path(args.output_dir or ".", FRONT_END_FOLDER) if wanted is True else wanted
+    folder = Path(args.output_dir or ".", FRONT_END_FOLDER) if wanted is True else Path(wanted)
+    refuse_no_folder(folder, "front_end_cache", "the name of a folder; True keeps it in output_dir, False does without")
     return FrontEndCache(folder, model, feature_extractor)

@@ -18,8 +18,10 @@ from ..data.audio import SAMPLING_RATE
 from ..data.spelling import first_few
 from ..data.table_values import (
     CLIPS,
+    emotions_of_table,
     plain,
     refuse_missing_columns,
+    refuse_no_feature_extractor,
     refuse_other_tables,
     refuse_other_text,
     refuse_unusable_emotions,
@@ -33,6 +35,7 @@ from ..modeling.modeling_gmp_atl import GMPATLEmotionModel, GMPATLPreTrainedMode
 from .arguments import UARS, GMPATLTrainingArguments
 from .bfloat16_on_cpu import has_native_bfloat16
 from .figures import figure_names
+from .optimizer_checks import refuse_unusable_optimizer
 from .table_values import refuse_unusable_frame_labels
 
 _SEARCH = "make a new model and trainer for each setting, or let the recipe's `search` do it"
@@ -147,12 +150,7 @@ def check_trainer(
     given = {name for name, value in parameters.items() if value is not None}
     for name in sorted(given & UNUSED_PARAMETERS.keys()):
         raise RequestError(f"this trainer has no {name}", "a trainer without it", UNUSED_PARAMETERS[name])
-    if parameters.get("processing_class") is None:
-        raise RequestError(
-            "processing_class is None",
-            "the checkpoint's feature extractor: it says whether clips are normalised",
-            "Wav2Vec2FeatureExtractor.from_pretrained(checkpoint)",
-        )
+    refuse_no_feature_extractor(parameters.get("processing_class"), "processing_class")
     for name in sorted(given & {"compute_metrics", "preprocess_logits_for_metrics"}):
         if not emotions:
             raise RequestError(
@@ -240,6 +238,7 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
                 f"its default, {default!r}",
                 f"leave it out: {_BATCHES}",
             )
+    refuse_unusable_optimizer(arguments)
     _refuse_pieces(arguments)
     if arguments.push_to_hub and arguments.hub_strategy not in SUPPORTED_PUSHES:
         raise RequestError(
@@ -325,6 +324,8 @@ def check_training_table(table: Any, model: GMPATLPreTrainedModel, scores_alone:
     if emotions:
         names = getattr(table.features["emotion"], "names", None)
         known = model.config.emotions
+        if names is None:
+            emotions_of_table(table)
         if names != known:
             raise RequestError(
                 f"the table's emotions are {names}, the model's are {known}",

@@ -108,12 +108,18 @@ def add_lora(model: GMPATLPreTrainedModel, settings: LoraSettings | None = None)
         `merge_and_unload()` of this model gives a plain one.
 
     Raises:
-        RequestError: peft is not installed, or a layer to adapt does not exist.
+        RequestError: The settings are something else, peft is not installed, or a layer to adapt does not exist.
 
     Example:
         >>> trainer = GMPATLTrainer(add_lora(model), args, table, processing_class=extractor)  # doctest: +SKIP
     """
-    settings = settings or LoraSettings()
+    settings = LoraSettings() if settings is None else settings
+    if not isinstance(settings, LoraSettings):
+        raise RequestError(
+            f"the settings of the adapters are a {type(settings).__name__}",
+            "LoraSettings, or None for the usual ones",
+            "LoraSettings(r=4), or LoraSettings(**settings) of a mapping",
+        )
     refuse_missing_peft()
     from peft import LoraConfig, get_peft_model
 

@@ -11,7 +11,7 @@ from ..segments import name_of_segment
 from .base import UNKNOWN_SPEAKER, UNLABELLED, CorpusInfo, LeftOut, Recording, register_corpus
 from .column_mapping import NEEDED, OPTIONAL, column_of_field
 from .segment_columns import SEGMENT, find_segment_columns, read_segment
-from .tables import read_json_lines, read_table
+from .tables import NoText, read_json_lines, read_table
 
 _JSON_LINES = {".jsonl", ".ndjson", ".json"}
 
@@ -72,6 +72,10 @@ def read(
     found = column_of_field(segments | asked, names, str(table), needed, (*OPTIONAL, *SEGMENT))
     for number, row in rows:
         fields = {field: row.get(column, "") for field, column in found.items()}
+        if wrong := next((field for field, value in fields.items() if isinstance(value, NoText)), None):
+            raise RequestError(
+                f"line {number} of {table}: {found[wrong]} is {fields[wrong]}", "text, a number or null", "correct it"
+            )
         file = fields["file"]
         if not file:
             raise RequestError(

@@ -19,6 +19,13 @@ Rows = list[tuple[int, dict[str, str]]]
 """The rows of a table, each with the number of its first line."""
 
 _AGAIN = "copy the file again from its source"
+_PACKED = {
+    b"\x1f\x8b": "a gzip archive",
+    b"PK\x03\x04": "a zip archive or a spreadsheet (xlsx, ods)",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet (xls)",
+    b"PAR1": "a Parquet file",
+}
+"""Other files that are given for tables, by their first bytes."""
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
@@ -48,6 +55,8 @@ def text_of(path: Path, otherwise: str | None = None) -> str:
             "the file itself",
             "fetch it: git lfs pull, or git annex get",
         )
+    if kind := next((kind for start, kind in _PACKED.items() if raw.startswith(start)), None):
+        raise RequestError(f"{path} is {kind}, not text", "a text file", "unpack it, or save it as CSV in UTF-8")
     if not raw.strip(b"\0 \t\r\n" + codecs.BOM_UTF8):
         raise RequestError(f"{path} is empty", "a file with text in it", _AGAIN)
     encoding = next((name for mark, name in _MARKS.items() if raw.startswith(mark)), None) or _unmarked(raw[:1000])
@@ -221,5 +230,16 @@ def json_object(text: str, what: str) -> dict[str, str]:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
         raise RequestError(f"{what} is not JSON ({reason})", "a JSON object {…}", f"correct it, or {_AGAIN}") from error
     if not isinstance(value, dict):
-        raise RequestError(f"{what} is not a JSON object", "a JSON object {…}", f"correct it, or {_AGAIN}")
-    return {name: "" if one is None else str(one).strip() for name, one in value.items()}
+        fix = "write each object of the array on a line of its own" if text.lstrip().startswith("[") else None
+        raise RequestError(f"{what} is not a JSON object", "a JSON object {…}", fix or f"correct it, or {_AGAIN}")
+    return {name: _text_of_json(one) for name, one in value.items()}
+
+
+class NoText(str):
+    """A value of a JSON object that is neither text nor a number nor null, as it would be written."""
+
+
+def _text_of_json(value: Any) -> str:
+    if isinstance(value, (list, dict, bool)):
+        return NoText(json.dumps(value, ensure_ascii=False))
+    return "" if value is None else str(value).strip()
