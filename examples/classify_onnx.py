@@ -12,6 +12,8 @@ import numpy as np
 import onnxruntime
 import soundfile
 
+if len(sys.argv) < 3:
+    sys.exit(__doc__)
 model, *files = sys.argv[1:]
 settings = json.loads(Path(model).with_suffix(".json").read_text(encoding="utf-8"))
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
