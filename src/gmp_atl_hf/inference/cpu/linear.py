@@ -140,13 +140,15 @@ def _has_int8() -> bool:
 def _float32_product(rows: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None) -> Tensor:
     """(rows, inputs) times weight (outputs, inputs), plus the bias, through a function of `FUSED` → float32.
 
-    By oneDNN where torch has it: quicker than torch's own product on AMD processors, and the function behind it costs
-    no pass over the memory.
+    By oneDNN where torch has it: quicker than torch's own product on AMD processors. The function behind it then costs
+    no pass over the memory; but with AVX2 alone oneDNN takes so long for GELU that a pass by torch is quicker.
     """
-    if _has_onednn():
-        return _by_onednn(rows, weight, bias, activation)
-    product = functional.linear(rows, weight, bias)
-    return product if activation is None else getattr(functional, activation)(product)
+    if not _has_onednn():
+        product = functional.linear(rows, weight, bias)
+        return product if activation is None else getattr(functional, activation)(product)
+    if activation == "gelu" and not _has_avx512():
+        return torch.ops.aten.gelu_(_by_onednn(rows, weight, bias, None))
+    return _by_onednn(rows, weight, bias, activation)
 
 
 def _laid_out(weight: Tensor) -> Tensor:
@@ -159,6 +161,12 @@ def _by_onednn(rows: Tensor, weight: Tensor, bias: Tensor | None, activation: st
     function, variant = ("none", "") if activation is None else FUSED[activation]
     product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, function, [], variant)
     return product
+
+
+@cache
+def _has_avx512() -> bool:
+    """Whether torch computes with AVX512 here; on processors of another family there is no such word."""
+    return "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
 @cache
