@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import Trainer
 from transformers.optimization import get_scheduler
@@ -38,8 +40,9 @@ def refuse_unusable_optimizer(arguments: GMPATLTrainingArguments) -> None:
             raise _refused("optim", arguments.optim, error, "an optimiser that goes with optim_args") from error
     schedule = arguments.lr_scheduler_type
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=arguments.learning_rate or 1e-8)
+    settings: Any = arguments.lr_scheduler_kwargs or None
     try:
-        get_scheduler(schedule, optimizer, 1, _STEPS, scheduler_specific_kwargs=arguments.lr_scheduler_kwargs or None)
+        get_scheduler(schedule, optimizer, 1, _STEPS, scheduler_specific_kwargs=settings)
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise _refused("lr_scheduler_type", schedule, error, "a schedule that goes with lr_scheduler_kwargs") from error
 
