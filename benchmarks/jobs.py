@@ -13,8 +13,7 @@ Two ratios are shown. `whole` is that of the whole command. In the minutes of a 
 good part of it, which several jobs do twice and a run of hours does not notice: `from the first step` leaves out what
 comes before the first step is begun.
 
-One further run comes first, timed once, in one job with the threads of each of several: what several jobs gain on
-cores that would otherwise be idle. Weights, codebooks, frame labels
+One further run comes first, untimed, in one job with the threads of each of several. Weights, codebooks, frame labels
 and predictions of the others' runs have to be equal to it bit by bit; the script ends with status 1 if they are not.
 """
 
@@ -31,7 +30,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -41,7 +39,6 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from gmp_atl_hf.errors import counted
 from gmp_atl_hf.run_folder.layout import PREDICTIONS_FILE
 from predict import hardware, write_clips
 from runs import EMOTIONS, SPEAKER_PATTERN, SPEAKERS, results, write_recipe
@@ -134,7 +131,7 @@ def digests_of(folder: Path) -> dict[str, str]:
 def compare(command: Command, jobs: int, threads: int, repeats: int) -> dict[str, Any]:
     """The run that the others have to be equal to, then both in turn."""
     share = threads // jobs
-    alone, expected = command.perform("alone", 1, share)
+    _, expected = command.perform("alone", 1, share)
     one: list[Turn] = []
     several: list[Turn] = []
     different: set[str] = set()
@@ -143,25 +140,17 @@ def compare(command: Command, jobs: int, threads: int, repeats: int) -> dict[str
         turn, found = command.perform(f"several-{number}", jobs, share)
         several.append(turn)
         different |= {name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)}
-    sides = {
-        f"1 job, {counted(share, 'thread')}": [alone],
-        f"1 job, {counted(threads, 'thread')}": one,
-        f"{jobs} jobs, {share} each": several,
-    }
+    sides = {f"1 job, {threads} threads": one, f"{jobs} jobs, {share} each": several}
     return {
         "sides": {name: [asdict(turn) for turn in turns] for name, turns in sides.items()},
-        "times_one_job": _times(one, several),
-        "times_one_job_of_that_share": _times([alone] * len(several), several),
+        "times_one_job": {
+            what: statistics.median(getattr(a, what) / getattr(b, what) for a, b in zip(one, several, strict=True))
+            for what in asdict(one[0])
+        },
         "files_compared": len(expected),
         "files_of_predictions": sum(Path(name).name == PREDICTIONS_FILE for name in expected),
         "different_files": sorted(different),
     }
-
-
-def _times(one: Sequence[Turn], several: Sequence[Turn]) -> dict[str, float]:
-    """Medians of the ratios of each alternation."""
-    pairs = list(zip(one, several, strict=True))
-    return {what: statistics.median(getattr(a, what) / getattr(b, what) for a, b in pairs) for what in asdict(one[0])}
 
 
 def show(result: dict[str, Any]) -> None:
@@ -169,14 +158,13 @@ def show(result: dict[str, Any]) -> None:
     for name, turns in result["sides"].items():
         whole, rest, cpu = (statistics.median(turn[what] for turn in turns) for what in Turn.__annotations__)
         print(f"{name:<22} {whole:10.1f} {rest:20.1f} {cpu:10.1f}")
-    for name, key in (("times all threads", "times_one_job"), ("times that share", "times_one_job_of_that_share")):
-        times = result[key]
-        print(f"{name:<22} {times['whole']:10.2f} {times['from_the_first_step']:20.2f} {times['cpu']:10.2f}")
-    files = f"{result['files_compared']} files, {result['files_of_predictions']} of them predictions"
+    times = result["times_one_job"]
+    print(f"{'times one job':<22} {times['whole']:10.2f} {times['from_the_first_step']:20.2f} {times['cpu']:10.2f}")
+    counted = f"{result['files_compared']} files, {result['files_of_predictions']} of them predictions"
     if result["different_files"]:
         print(f"NOT EQUAL to those of one job with as many threads: {', '.join(result['different_files'])}")
     else:
-        print(f"equal, bit for bit, to those of one job with as many threads: {files}")
+        print(f"equal, bit for bit, to those of one job with as many threads: {counted}")
 
 
 def read_arguments() -> argparse.Namespace:

@@ -11,7 +11,7 @@ from gmp_atl_hf.cli.verbs import main
 from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.run.stages import make_arguments
 from gmp_atl_hf.training.arguments import GMPATLTrainingArguments
-from gmp_atl_hf.training.checks import check_training_arguments
+from gmp_atl_hf.training.optimizer_checks import refuse_unusable_optimizer
 from runs import recipe_dict, write_recipe
 
 
@@ -94,7 +94,8 @@ def test_a_run_names_the_stage_as_well(tmp_path: Path, capsys: pytest.CaptureFix
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "lr_scheduler_type is 'cosine_with_min_lr': ", "linear, or"),
         ({"lr_scheduler_type": "warmup_stable_decay"}, "lr_scheduler_type is 'warmup_stable_decay': ", "linear, or"),
         ({"lr_scheduler_kwargs": {"foo": 1}}, "lr_scheduler_type is 'linear': ", "linear, or"),
-        ({"optim": "stable_adamw"}, "optim is 'stable_adamw': ", "optim: adamw_torch"),
+        ({"optim": "galore_adamw"}, "optim is 'galore_adamw': ", "optim: adamw_torch"),
+        ({"learning_rate": -1.0}, "lr_scheduler_type is 'linear': Invalid learning rate", "linear, or"),
         ({"optim_args": "foo"}, "optim_args is 'foo'", "momentum=0.9"),
         ({"log_level": "foo"}, "log_level is 'foo'", "leave log_level out"),
         ({"max_seconds": 0.001}, "max_seconds is 0.001", "max_seconds"),
@@ -105,7 +106,7 @@ def test_what_would_fail_when_the_training_begins_is_refused_before(
 ) -> None:
     with pytest.raises(RequestError) as caught:
         arguments = make_arguments(Path("unused"), 0, settings, evaluate=True)
-        check_training_arguments(arguments, frame_labels=False, emotions=4)
+        refuse_unusable_optimizer(arguments)
     assert caught.value.found.startswith(found) and fix in str(caught.value.fix)
 
 
@@ -115,12 +116,22 @@ def test_what_would_fail_when_the_training_begins_is_refused_before(
         {},
         {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-6}},
         {"lr_scheduler_type": "polynomial", "optim": "sgd"},
+        {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"min_lr": [1e-6, 1e-7]}},
         {"lr_scheduler_type": "reduce_lr_on_plateau", "learning_rate": 0.0, "log_level": "info"},
     ],
 )
 def test_schedules_and_optimisers_that_can_be_made_are_taken(settings: dict[str, Any]) -> None:
     arguments = make_arguments(Path("unused"), 0, settings, evaluate=True)
-    check_training_arguments(arguments, frame_labels=False, emotions=4)
+    refuse_unusable_optimizer(arguments)
+
+
+def test_a_recipe_with_such_a_setting_is_refused_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipe(tmp_path / "x.yaml", recipe_dict(tmp_path))
+    assert main(["run", str(recipe), "--set", "stages.finetune.lr_scheduler_type=cosine_with_min_lr"]) == 2
+    said = capsys.readouterr().err
+    assert "finetune" in said and "lr_scheduler_type is 'cosine_with_min_lr'" in said
 
 
 @pytest.mark.parametrize(

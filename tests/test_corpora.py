@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
@@ -174,10 +175,11 @@ def test_a_recording_in_a_format_that_cannot_be_read_is_not_passed_over(tmp_path
     assert "2.m4a" in refused("folder", tmp_path, speaker="parent").found
 
 
-def test_a_recording_outside_every_emotion_folder_is_listed(tmp_path):
+@pytest.mark.parametrize("speaker", ["(?P<speaker>anna)", "parent"])
+def test_a_recording_outside_every_emotion_folder_is_listed(tmp_path, speaker):
     write_audio(tmp_path / "happy/anna/1.wav")
     write_audio(tmp_path / "anna.wav")
-    corpus = read_corpus("folder", tmp_path, speaker="(?P<speaker>anna)")
+    corpus = read_corpus("folder", tmp_path, speaker=speaker)
     assert [(one.file, one.reason) for one in corpus.left_out] == [
         ("folder/anna.wav", "it lies in no folder that names its emotion")
     ]
@@ -413,6 +415,31 @@ def test_of_a_folder_with_metadata_names_are_text_and_nothing_vanishes(tmp_path,
     assert any("begin_s and end_s are not read: every row is read whole" in told for told in corpus.problems)
 
 
+def test_of_a_folder_with_metadata_what_datasets_reads_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for name in ("a.wav", "b.wav"):
+        write_audio(tmp_path / "data" / name)
+    # A short row, which pandas fills, and a word that it takes for no value.
+    (tmp_path / "data/metadata.csv").write_text("file_name,emotion,speaker,gender\na.wav,sad,x,NA\nb.wav,sad,y\n")
+    corpus = read_corpus("hub", tmp_path / "data")
+    assert rows(corpus, "id", "speaker", "gender") == [
+        ("hub/train/a.wav", "hub/x", None),
+        ("hub/train/b.wav", "hub/y", None),
+    ]
+    (tmp_path / "data/metadata.csv").write_text("file_name,emotion,speaker,gender\na.wav,sad,01,NA\nb.wav,sad,1,f\n")
+    corpus = read_corpus("hub", tmp_path / "data")
+    assert rows(corpus, "speaker", "gender") == [("hub/01", None), ("hub/1", "female")]
+
+
+def test_a_link_to_a_folder_above_shows_nothing_twice(tmp_path):
+    write_audio(tmp_path / "calls/happy/anna/1.wav")
+    write_audio(tmp_path / "happy/bob/2.wav")
+    (tmp_path / "calls/up").symlink_to(tmp_path)
+    assert [row["file"] for row in read_corpus("folder", tmp_path / "calls", speaker="parent").table] == [
+        "happy/anna/1.wav"
+    ]
+
+
 def touch_text(path, number):
     path.write_text(f"{number}")
 
@@ -438,10 +465,10 @@ def test_a_dataset_that_cannot_serve_is_refused_with_the_reason(tmp_path):
 @pytest.mark.parametrize(
     ("reader", "options", "found", "expected"),
     [
-        ("csv", {"columns": "label"}, "columns is 'label'", "a mapping of text to text or nothing or nothing"),
+        ("csv", {"columns": "label"}, "columns is 'label'", "a mapping"),
         ("csv", {"columns": {"file": 5}}, "columns is {'file': 5}", "a mapping"),
         ("csv", {"audio_root": 5}, "audio_root is 5", "text"),
-        ("folder", {"speaker": [1, 2]}, "speaker is [1, 2]", "text or nothing"),
+        ("folder", {"speaker": [1, 2]}, "speaker is [1, 2]", "text"),
         ("hub", {"columns": 5}, "columns is 5", "a mapping"),
         ("hub", {"config": True}, "config is True", "text"),
         ("ravdess", {"corpus_name": 2024}, "corpus_name is 2024", "text"),
@@ -464,7 +491,16 @@ def test_hints_that_are_not_known_let_everything_pass():
     refuse_other_kind("x", 3, float)
     refuse_other_kind("x", ("a", "b"), tuple[str, ...])
     refuse_other_kind("x", "b", Literal["a", "b"])
-    assert kinds_of(eval("lambda a: None")) == {}
+    refuse_other_kind("x", ("a", 1.0), tuple[str, float])
+    refuse_other_kind("x", "a", StrEnum("Mode", ["a"]))
+    refuse_other_kind("x", np.int64(3), int)
+    refuse_other_kind("x", {"a": 1}, Counter[str])
+
+    def read(root, names: "no hint", limit: int = None): ...  # noqa: F722
+
+    assert kinds_of(read) == {}
+    del read.__annotations__["names"]
+    refuse_other_kind("limit", None, kinds_of(read)["limit"])
     for value, kind in ((True, int), (3, bool), ("a", list[str]), ([1], list[str]), ("c", Literal["a"])):
         with pytest.raises(ValueError, match="x is"):
             refuse_other_kind("x", value, kind)

@@ -339,6 +339,10 @@ def test_a_second_row_of_a_recording_that_says_nothing_is_told_from_the_first(tm
         ("Segment Start (s),Segment End (s)", ["0.5,1.25", "1.25,2", ",", "1.5,"]),
         ("t0,t1", ["0.5,1.25", "1.25,2", ",", "1.5,"]),
         ("dur,end_time_sec", ["0.75,1.25", "0.75,2", ",", "0.5,2"]),
+        ("start_offset,end_offset", ["0.5,1.25", "1.25,2", ",", "1.5,"]),
+        ("Begin Time - ss.msec,End Time - ss.msec", ["0.5,1.25", "1.25,2", ",", "1.5,"]),
+        ("start,end,offset", ["0.5,1.25,7", "1.25,2,7", ",,7", "1.5,,7"]),
+        ("start,end,duration", ["0.5,1.25,60", "1.25,2,60", ",,60", "1.5,,60"]),
     ],
 )
 @pytest.mark.parametrize("suffix", ["wav", "mp3"])
@@ -390,13 +394,21 @@ def test_a_segment_that_cannot_be_meant_is_refused_and_can_be_ignored(
 
 
 @pytest.mark.parametrize(
-    "header", ["duration,length", "season_start_page,episode", "xmin,xmax,ymin,ymax", "to,time", "duration_ms"]
+    "header",
+    ["duration,length", "season_start_page,episode", "xmin,xmax,ymin,ymax", "to,time", "duration_ms"],
 )
 def test_other_columns_of_numbers_are_no_times(header: str, tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(encoded(32_000))
     values = ",".join("1" for _ in header.split(","))
     (tmp_path / "x.csv").write_text(f"file,emotion,speaker,{header}\na.wav,sad,x,{values}\n")
     assert read_corpus("csv", tmp_path / "x.csv").table["num_samples"] == [32_000]
+
+
+def test_columns_that_are_named_for_something_else_are_no_times(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(encoded(32_000))
+    (tmp_path / "x.csv").write_text("file,emotion,from,to\na.wav,sad,anna,ben\n")
+    table = read_corpus("csv", tmp_path / "x.csv", columns={"speaker": "from"}).table
+    assert (table[0]["speaker"], table[0]["num_samples"]) == ("csv/anna", 32_000)
 
 
 def test_a_compressed_file_is_decoded_once_for_all_of_its_segments_and_again_when_it_has_changed(

@@ -74,8 +74,8 @@ def test_products_of_onednn_and_of_torch_score_alike(shape: str, activation: str
     for has_onednn in (True, False):
         if has_onednn <= products._has_onednn():
             monkeypatch.setattr(products, "_has_onednn", lambda has=has_onednn: has)
-            for has_avx512 in (True, False):  # which changes what applies GELU
-                monkeypatch.setattr(products, "_has_avx512", lambda has=has_avx512: has)
+            for beyond in (True, False):  # which changes what applies GELU
+                monkeypatch.setattr(products, "_beyond_avx2", lambda has=beyond: has)
                 torch.testing.assert_close(PackedModel(model)(clips).softmax(-1), wanted, atol=1e-5, rtol=0)
 
 

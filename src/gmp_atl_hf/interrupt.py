@@ -12,12 +12,14 @@ COMMAND, MODULE = "gmp-atl", "gmp_atl_hf.cli"
 def quiet_interrupt_of_command() -> None:
     """Show one line in place of a traceback, if this process is the command; other programs keep what they have."""
     program = Path(sys.argv[0]).stem if getattr(sys, "argv", None) else ""
-    if program == COMMAND or MODULE in getattr(sys, "orig_argv", ()):
-        sys.excepthook = _one_line
+    if program != COMMAND and MODULE not in getattr(sys, "orig_argv", ()):
+        return
+    before = sys.excepthook
 
+    def one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            before(kind, error, trace)
+        elif sys.stderr is not None:
+            print(f"{COMMAND}: interrupted", file=sys.stderr)
 
-def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        print(f"{COMMAND}: interrupted", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
+    sys.excepthook = one_line

@@ -12,8 +12,10 @@ LARGEST = 2**32 - 1
 """Largest whole number of a recipe, seeds included: numpy's and torch's generators take no larger one."""
 
 MOST_SECONDS = 1e6
-ONE_FRAME = 0.025
 """Longest stretch that a setting may name, eleven days: what is longer can only be a slip."""
+
+ONE_FRAME = 0.025
+"""Seconds that the first frame of an encoder hears: 400 samples at 16 kHz."""
 
 _FIX = "correct it, or leave it out"
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import types
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -23,9 +25,12 @@ _WORDS: Mapping[Any, str] = {
 def kinds_of(function: Callable[..., Any]) -> Mapping[str, Any]:
     """The hints of a function's parameters; none where they name what cannot be found: readers are other people's."""
     try:
-        return get_type_hints(function)
-    except (NameError, TypeError, AttributeError):
+        hints = get_type_hints(function)
+    except (NameError, TypeError, AttributeError, SyntaxError):
         return {}
+    # `limit: int = None` takes None as well.
+    defaults = {name: each.default for name, each in inspect.signature(function).parameters.items()}
+    return {name: hint | None if defaults.get(name, 0) is None else hint for name, hint in hints.items()}
 
 
 def refuse_other_kind(option: str, value: Any, kind: Any, example: str | None = None) -> None:
@@ -57,30 +62,32 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is None or kind is type(None):
         return value is None
     if kind in (int, float):
-        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+        return isinstance(value, (Integral, kind)) and not isinstance(value, bool)
     if kind in (str, bool):
         return isinstance(value, kind)
-    if isinstance(kind, type) and issubclass(kind, os.PathLike):
-        return isinstance(value, (str, os.PathLike))
     family = origin or kind
-    if isinstance(family, type) and issubclass(family, Mapping):
-        of_key, of_value = inner or (Any, Any)
+    if not isinstance(family, type) or issubclass(family, (str, bytes)):
+        return True
+    if issubclass(family, os.PathLike):
+        return isinstance(value, (str, os.PathLike))
+    if issubclass(family, Mapping):
+        of_key, of_value = inner if len(inner) == 2 else (Any, Any)
         return isinstance(value, Mapping) and all(_fits(k, of_key) and _fits(v, of_value) for k, v in value.items())
-    if isinstance(family, type) and issubclass(family, Sequence):
-        return isinstance(value, (list, tuple)) and all(_fits(one, inner[0]) for one in value if inner)
+    if issubclass(family, Sequence):
+        return isinstance(value, (list, tuple)) and (len(inner) != 1 or all(_fits(v, inner[0]) for v in value))
     return True
 
 
 def _described(kind: Any) -> str:
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(map(_described, inner)))
+        return " or ".join(dict.fromkeys(map(_described, (one for one in inner if one is not type(None)))))
     if origin is Literal:
         return f"one of {', '.join(map(str, inner))}"
     family = origin or kind
     if kind not in _WORDS and isinstance(family, type):
         if issubclass(family, Mapping):
-            return f"a mapping of {_described(inner[0])} to {_described(inner[1])}" if inner else "a mapping"
+            return "a mapping"
         if issubclass(family, Sequence):
-            return f"a list of {_described(inner[0])}" if inner else "a list"
+            return "a list"
     return _WORDS.get(kind, str(getattr(kind, "__name__", kind)))

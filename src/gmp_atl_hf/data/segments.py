@@ -63,8 +63,16 @@ def cut_segment(source: AudioSource, start: float, end: float | None) -> bytes:
 
 @lru_cache(maxsize=1)
 def _decoded(path: Path, state: tuple[int, int]) -> FloatArray:
-    """Decode a file of which one segment after the other is wanted: mp3 and ogg are not to be decoded for each."""
+    """Decode a file of which one segment after the other is wanted: mp3 and ogg are not to be decoded for each.
+
+    An hour of it takes 230 MB, until another file is wanted or `forget_decoded` is called.
+    """
     return read_audio(path)
+
+
+def forget_decoded() -> None:
+    """Let go of the last file that was decoded."""
+    _decoded.cache_clear()
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from .duplicates import AudioDigest, describe_duplicates, shared_recordings
 from .labels import LabelMap, alike, apply_label_map, check_label_map, no_emotions, tidy_label_map
 from .listing import Listed, list_plain_speech, list_recordings, refuse_duplicates, with_prefix
 from .option_kinds import refuse_other_kind
-from .segments import cut_segment
+from .segments import cut_segment, forget_decoded
 from .spelling import first_few
 
 __all__ = ["COLUMNS", "Corpus", "concatenate", "load_corpus", "make_table", "read_corpora", "validate_table"]
@@ -335,6 +335,7 @@ def _measure(corpus: Listed, decode: bool, index: CorpusIndex) -> tuple[list[_Ro
     # Decoding and resampling leave the interpreter lock, so threads are enough and nothing has to be copied.
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
         found = list(tqdm(pool.map(measure, recordings), total=len(recordings), desc=text, unit="clip", disable=None))
+    forget_decoded()
     return [one for one in found if isinstance(one, _Row)], [one for one in found if not isinstance(one, _Row)]
 
 

@@ -27,7 +27,7 @@ CLIPS = {
 def refuse_no_feature_extractor(given: Any, called: str) -> None:
     """Refuse, by a `RequestError` that calls it `called`, what is no feature extractor, such as its name."""
     if not hasattr(given, "do_normalize"):
-        what = f"{given!r}" if given is None or isinstance(given, str) else f"a {type(given).__name__}"
+        what = f"{given!r}" if given is None or isinstance(given, (str, int)) else f"of type {type(given).__name__}"
         raise RequestError(
             f"{called} is {what}",
             "the checkpoint's feature extractor: it says whether clips are normalised",

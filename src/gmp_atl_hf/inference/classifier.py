@@ -20,7 +20,6 @@ from tqdm.auto import tqdm
 
 from ..checkpoints import load_emotion_model, load_feature_extractor
 from ..data.audio import MINIMUM_SAMPLES, SAMPLING_RATE
-from ..data.spelling import spelling
 from ..errors import RequestError
 from ..evaluation.unknown import is_unknown
 from ..modeling.families_gmp_atl import longest_samples
@@ -349,8 +348,7 @@ class SpeechEmotionClassifier(Copies):
         """
         refuse_without_statistics(self.model)
         warn_without_emotions(self.model)
-        # Under one spelling; each is called as it was given.
-        people = list(zip(apart or [None] * len(speakers), map(spelling, speakers), strict=True))
+        people = list(zip(apart or [None] * len(speakers), speakers, strict=True))
         keys = [(person, identity_of(item)) for person, item in zip(people, inputs, strict=True)]
         once = dict(zip(keys, inputs, strict=True))
         states = dict(zip(once, self._work(self._scorer.pool, list(once.values()), window, hop, progress), strict=True))
@@ -359,9 +357,9 @@ class SpeechEmotionClassifier(Copies):
             of_person[person].append(state)
         clips = {person: self._score_by_themselves(own, is_unknown(person[1])) for person, own in of_person.items()}
         found = []
-        for item, speaker, person, key in zip(inputs, speakers, people, keys, strict=True):
+        for item, person, key in zip(inputs, people, keys, strict=True):
             one = prediction_of(item.name, states[key], self.labels)
-            found.append(replace(one, speaker=speaker, speaker_clips=None if one.error else clips[person]))
+            found.append(replace(one, speaker=person[1], speaker_clips=None if one.error else clips[person]))
         return found
 
     def _score_by_themselves(self, states: Sequence[ReadState], unknown: bool) -> int | None:

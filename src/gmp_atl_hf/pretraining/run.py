@@ -46,6 +46,7 @@ from ..run_folder.lock import only_run_in
 from ..run_folder.occupied import refuse_occupied
 from ..run_folder.step_folder import StepFolder
 from ..training.checks import check_training_arguments
+from ..training.optimizer_checks import refuse_unusable_optimizer
 from .curves import describe_labels, draw_curves, label_agreement, masked_accuracy, summarise
 from .distillation import START_FOLDER, Distillation
 from .filters import begin_with_mel_filters
@@ -167,6 +168,7 @@ class _Pretraining:
                     config.resolve_layer(layer)
                 arguments = make_arguments(Path("unused"), 0, self._arguments(spec), evaluate=True)
                 check_training_arguments(arguments, frame_labels=True, emotions=config.num_emotions)
+                refuse_unusable_optimizer(arguments)
             except RequestError as error:
                 raise RequestError(f"iteration {number}: {error.found}", error.expected, error.fix) from error
             except (ValueError, TypeError) as error:

@@ -65,7 +65,8 @@ def evaluate_model(
 
     Raises:
         RequestError: The model cannot be tested, its labels and the corpus' do not fit, or it has seen a speaker or
-            heard a recording; or in `output_dir` there is a run, or a test made from something else.
+            heard a recording; or in `output_dir` there is a run, a model, the corpus, or a test made from something
+            else.
     """
     chosen: dict[str, Any] = {"labels": labels, "dimensions": dimensions, "unseen_only": unseen_only, "split": split}
     settings = settings_of_test(model, corpus, **chosen)

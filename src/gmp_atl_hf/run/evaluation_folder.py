@@ -41,7 +41,7 @@ def _place(value: Any) -> Any:
 
 
 def refuse_other_results(folder: Path, settings: Mapping[str, Any], note: Path | None = None) -> None:
-    """Refuse a folder that holds a run, or a test that was made from something else.
+    """Refuse a folder that holds a run, a model, the corpus, or a test that was made from something else.
 
     Args:
         folder: Where the test is to go, there or not.

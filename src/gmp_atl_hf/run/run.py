@@ -54,7 +54,7 @@ def run_recipe(
     if not isinstance(recipe, Recipe):
         if not isinstance(recipe, (str, os.PathLike)):
             raise RequestError(
-                f"the recipe is {type(recipe).__name__} {recipe!r}",
+                f"the recipe is {recipe!r}",
                 "a Recipe, its file, or the name of a packaged one",
                 "Recipe.from_dict(…) makes one of a mapping",
             )

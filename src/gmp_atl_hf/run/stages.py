@@ -31,6 +31,7 @@ from ..training.arguments import GMPATLTrainingArguments
 from ..training.checks import check_training_arguments, refuse_other_speeds
 from ..training.joint import HubertForGMPATLJoint
 from ..training.lora import refuse_missing_peft, target_layers
+from ..training.optimizer_checks import refuse_unusable_optimizer
 from ..training.speaker_normalization import refuse_checkpoints_within_epochs
 from ..training.top_layers import refuse_trained_layers
 from .defaults import default_arguments, default_model_fields
@@ -181,6 +182,7 @@ def check_stage_settings(method: Method, backbone: Mapping[str, Any], labels: li
             arguments = make_arguments(Path("unused"), 0, stage_arguments(method, stage), evaluate=True)
             emotions = len(arguments.class_weights or ()) if labels is None else len(labels)
             check_training_arguments(arguments, stage == "retrain", emotions)
+            refuse_unusable_optimizer(arguments)
             refuse_trained_layers(arguments, config, adapter=getattr(method.stages, stage).lora is not None)
             is_normalized = config.speaker_normalization != "none"
             if is_normalized and issubclass(model_class_of(method, stage), GMPATLEmotionModel):

@@ -9,7 +9,7 @@ from typing import cast
 from transformers import Trainer
 
 from ..batching.feature_cache import FrontEndCache
-from ..batching.feature_store import refuse_no_folder
+from ..errors import RequestError
 from ..modeling.modeling_gmp_atl import GMPATLPreTrainedModel
 from .arguments import GMPATLTrainingArguments
 from .checks import is_sharded
@@ -50,5 +50,10 @@ def find_cache(
     if keeps_states and (states := states_below(model, args, feature_extractor)) is not None:
         return states
     folder = Path(args.output_dir or ".", FRONT_END_FOLDER) if wanted is True else Path(wanted)
-    refuse_no_folder(folder, "front_end_cache", "the name of a folder; True keeps it in output_dir, False does without")
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise RequestError(
+            f"front_end_cache is {os.fspath(folder)!r}, which is no folder",
+            "a folder, or the name of one that can be made",
+            "front_end_cache=True keeps it in output_dir, False does without",
+        )
     return FrontEndCache(folder, model, feature_extractor)

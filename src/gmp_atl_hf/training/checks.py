@@ -35,7 +35,6 @@ from ..modeling.modeling_gmp_atl import GMPATLEmotionModel, GMPATLPreTrainedMode
 from .arguments import UARS, GMPATLTrainingArguments
 from .bfloat16_on_cpu import has_native_bfloat16
 from .figures import figure_names
-from .optimizer_checks import refuse_unusable_optimizer
 from .table_values import refuse_unusable_frame_labels
 
 _SEARCH = "make a new model and trainer for each setting, or let the recipe's `search` do it"
@@ -238,7 +237,6 @@ def check_training_arguments(arguments: GMPATLTrainingArguments, frame_labels: b
                 f"its default, {default!r}",
                 f"leave it out: {_BATCHES}",
             )
-    refuse_unusable_optimizer(arguments)
     _refuse_pieces(arguments)
     if arguments.push_to_hub and arguments.hub_strategy not in SUPPORTED_PUSHES:
         raise RequestError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from transformers import Trainer
 from transformers.optimization import get_scheduler
@@ -34,17 +32,19 @@ def refuse_unusable_optimizer(arguments: GMPATLTrainingArguments) -> None:
         Trainer.get_optimizer_cls_and_kwargs(arguments)
     except ImportError as error:
         raise _refused("optim", arguments.optim, error, "an optimiser whose package is installed") from error
-    except ValueError as error:
-        # With target modules it asks for the model, which is not there yet: the trainer itself will see.
-        if arguments.optim_target_modules is None:
+    except (ValueError, TypeError, NotImplementedError) as error:
+        # Some ask for the model first, which is not there yet.
+        if arguments.optim_target_modules is None and "lomo" not in str(arguments.optim):
             raise _refused("optim", arguments.optim, error, "an optimiser that goes with optim_args") from error
-    schedule = arguments.lr_scheduler_type
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=arguments.learning_rate or 1e-8)
-    settings: Any = arguments.lr_scheduler_kwargs or None
+    schedule, settings = arguments.lr_scheduler_type, dict(arguments.lr_scheduler_kwargs or {})  # type: ignore[arg-type]
+    if any(isinstance(value, (list, tuple)) for value in settings.values()):
+        return  # a value for each group of parameters, which are not there yet
     try:
-        get_scheduler(schedule, optimizer, 1, _STEPS, scheduler_specific_kwargs=settings)
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=arguments.learning_rate)
+        get_scheduler(schedule, optimizer, 1, _STEPS, scheduler_specific_kwargs=settings or None)
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-        raise _refused("lr_scheduler_type", schedule, error, "a schedule that goes with lr_scheduler_kwargs") from error
+        expected = "a schedule that goes with learning_rate and lr_scheduler_kwargs"
+        raise _refused("lr_scheduler_type", schedule, error, expected) from error
 
 
 def _refused(name: str, value: object, error: Exception, expected: str) -> RequestError:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from ...errors import RequestError
 from .base import LeftOut, leftovers, may_be_speech
 from .tables import read_table
 
@@ -16,13 +17,17 @@ _FILE = "file_name"
 def texts_of_metadata(folder: Path) -> dict[str, Mapping[str, str]]:
     """Read what stands in the tables, by the path of the recording: to `datasets` the speakers 01 and 1 are one number.
 
-    Raises:
-        RequestError: As `read_table`.
+    A table that `datasets` reads and this package does not, such as one with short rows, is left to `datasets`.
     """
     found: dict[str, Mapping[str, str]] = {}
     for table in sorted(folder.rglob(METADATA)):
-        for _, row in read_table(table, (_FILE,))[1]:
-            found[os.path.realpath(table.parent / row[_FILE])] = row
+        try:
+            names, rows = read_table(table)
+        except RequestError:
+            continue
+        column = next((name for name in names if name == _FILE or name.endswith(f"_{_FILE}")), None)
+        for _, row in rows if column is not None else ():
+            found[os.path.realpath(table.parent / row[column])] = row
     return found
 
 

@@ -64,11 +64,12 @@ def read(root: Path | None, speaker: str | None = None) -> Iterator[Recording | 
             )
         else:
             fields["speaker"] = path.parent.name
-            by_parent.append(file)
         emotion = fields.get("emotion") or (inside.parts[0] if len(inside.parts) > 1 else None)
         if emotion is None:
             yield LeftOut(file, "it lies in no folder that names its emotion", path)
             continue
+        if pattern is None:
+            by_parent.append(file)
         yield Recording(
             file,
             path,

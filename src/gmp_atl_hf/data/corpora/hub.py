@@ -67,7 +67,7 @@ def read(
             if isinstance(item, Recording) and item.path is not None:
                 known.append(item.path)
             yield item
-    if of_recordings and split is None:
+    if of_recordings and split is None and config is None:
         yield from unnamed_recordings(local, known)
 
 
@@ -150,10 +150,9 @@ def _recordings(
     files = _file_names(part, audio, found.pop("file", None))
     for number, row in enumerate(part):
         written = texts.get(os.path.realpath((row[audio] or {}).get("path") or ""), {})
-        fields = {
-            field: written[column] if column in written else _text(row[column], names[field], ClassLabel)
-            for field, column in found.items()
-        }
+        fields = {field: _text(row[column], names[field], ClassLabel) for field, column in found.items()}
+        # Where there is no value to `datasets`, there is none in the table, whatever stands for it.
+        fields |= {field: written[found[field]] for field in fields if fields[field] and found[field] in written}
         file = f"{split}/{files[number]}" if split else files[number]
         cell = row[audio] or {"bytes": None, "path": f"row {number} of {place}, which has no audio"}
         yield Recording(

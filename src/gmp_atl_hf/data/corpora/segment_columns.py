@@ -11,13 +11,14 @@ from pathlib import Path
 from ...errors import RequestError
 from ..segments import WHOLE_FILES
 from ..spelling import is_missing
+from .tables import heading
 
 SEGMENT = ("start", "end", "duration")
 """What says which part of a file is meant, in seconds."""
 
 _NAMES = {
-    **dict.fromkeys(("start", "begin", "onset", "starttime", "begintime", "tstart"), "start"),
-    **dict.fromkeys(("end", "stop", "endtime", "stoptime", "tend"), "end"),
+    **dict.fromkeys(("start", "begin", "onset", "starttime", "begintime", "tstart", "start offset"), "start"),
+    **dict.fromkeys(("end", "stop", "endtime", "stoptime", "tend", "end offset"), "end"),
     **dict.fromkeys(("duration", "dur", "length"), "duration"),
 }
 _PAIRS = (("from", "to"), ("t0", "t1"), ("tmin", "tmax"), ("xmin", "xmax"))
@@ -54,7 +55,9 @@ class TimeColumns:
         """Tell by the names alone."""
         seconds: dict[str, list[str]] = {field: [] for field in SEGMENT}
         others: dict[str, list[str]] = {field: [] for field in SEGMENT}
-        words = {name: [word.lower() for word in _WORDS.findall(name)] for name in dict.fromkeys(names)}
+        # ELAN writes seconds as `ss.msec`.
+        spelt = {name: name.replace("ss.msec", "s") for name in dict.fromkeys(names)}
+        words = {name: [word.lower() for word in _WORDS.findall(text)] for name, text in spelt.items()}
         meant = {name: [word for word in own if not _OTHER_UNITS.fullmatch(word)] for name, own in words.items()}
         core = {name: " ".join(w for w in own if w not in _AROUND) or " ".join(own) for name, own in meant.items()}
         known = dict(_NAMES)
@@ -65,6 +68,9 @@ class TimeColumns:
         for name in sorted(words, key=lambda one: len(words[one])):
             if field := known.get(core[name]):
                 (seconds if len(meant[name]) == len(words[name]) else others)[field].append(name)
+        for field in SEGMENT:  # a field's own name leaves no doubt
+            if own := heading(field, list(words)):
+                seconds[field] = [own]
         return cls(seconds, others)
 
 
@@ -88,7 +94,8 @@ def find_segment_columns(
     given = columns or {}
     if any(field in given for field in SEGMENT):
         return {field: None for field in SEGMENT if field not in given}
-    there = TimeColumns.of(names)
+    taken = {heading(column, names) for column in given.values() if column is not None}
+    there = TimeColumns.of(name for name in names if name not in taken)
     both = bool(there.seconds["start"] and there.seconds["end"])
     neither = not (there.seconds["start"] or there.seconds["end"])
     for field, alike in there.seconds.items():
@@ -97,7 +104,7 @@ def find_segment_columns(
             raise RequestError(
                 f"the columns {alike[0]!r} and {alike[1]!r} of {table} may both be the {field} of a segment",
                 "one of them",
-                f"name it: columns: {{{field}: {alike[0]}}}; or read whole files: {WHOLE_FILES}",
+                f"in a recipe name it, columns: {{{field}: {alike[0]}}}; or read whole files: {WHOLE_FILES}",
             )
     found = {field: alike[0] if alike else None for field, alike in there.seconds.items()}
     start, end, duration = (found[field] for field in SEGMENT)
@@ -111,13 +118,14 @@ def find_segment_columns(
             "columns start and end (or duration) in seconds",
             f"add them; or read whole files: {WHOLE_FILES}",
         )
-    if start is None and end is None:
-        found["duration"] = None  # alone it says how long the file is
-    elif start is None and duration is None:
+    if (start is None) == (end is None):
+        found["duration"] = None  # alone it says how long the file is; beside both others, nothing more
+    if start is None and end is not None and duration is None:
         raise RequestError(
             f"the column {end!r} of {table} says where segments end, and none where they begin",
             "columns start and end (or duration) in seconds",
-            f"name the other one: columns: {{start: <column>, end: {end}}}; or read whole files: {WHOLE_FILES}",
+            f"call the other one start; where all begin at 0, in a recipe columns: {{end: {end}}}; or read whole "
+            f"files: {WHOLE_FILES}",
         )
     return found
 

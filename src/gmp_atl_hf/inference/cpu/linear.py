@@ -146,7 +146,7 @@ def _float32_product(rows: Tensor, weight: Tensor, bias: Tensor | None, activati
     if not _has_onednn():
         product = functional.linear(rows, weight, bias)
         return product if activation is None else getattr(functional, activation)(product)
-    if activation == "gelu" and not _has_avx512():
+    if activation == "gelu" and not _beyond_avx2():
         return torch.ops.aten.gelu_(_by_onednn(rows, weight, bias, None))
     return _by_onednn(rows, weight, bias, activation)
 
@@ -164,9 +164,9 @@ def _by_onednn(rows: Tensor, weight: Tensor, bias: Tensor | None, activation: st
 
 
 @cache
-def _has_avx512() -> bool:
-    """Whether torch computes with AVX512 here; on processors of another family there is no such word."""
-    return "AVX512" in torch.backends.cpu.get_cpu_capability()
+def _beyond_avx2() -> bool:
+    """Whether torch computes with more than AVX2 here, whatever that is."""
+    return torch.backends.cpu.get_cpu_capability() != "AVX2"
 
 
 @cache
