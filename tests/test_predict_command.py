@@ -386,7 +386,7 @@ def test_wrong_requests_end_with_status_2_before_a_model_is_loaded(
     (tmp_path / "calls.csv").touch()
     good = recordings / "b.wav"
     for words, message in [
-        ([], "what is there is taken for the first"),
+        ([], "fix: gmp-atl predict MODEL PATH; see gmp-atl predict --help"),
         ([tmp_path / "no.wav", good], f"there is nothing at {tmp_path / 'no.wav'}"),
         (["-"], "use /dev/stdin"),
         ([good, tmp_path / "*.wav"], "without quotes"),

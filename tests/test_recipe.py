@@ -292,7 +292,7 @@ def test_a_kind_of_protocol_is_suggested() -> None:
 @pytest.mark.parametrize(
     ("dotted", "value", "words"),
     [
-        ("data.max_seconds", 0, "a number above 0"),
+        ("data.max_seconds", 0, "at least 0.025"),
         ("protocol.dev_speakers", -1, "at least 0"),
         ("pseudo_labels.clusters", [50, 1], "at least 2"),
         ("pseudo_labels.clusters", [], "at least one entry"),

@@ -125,7 +125,8 @@ class _Parser(argparse.ArgumentParser):
         """Refuse words that are no arguments of this verb, with the option that is meant where one is like it."""
         names = [name for each in self._get_optional_actions() for name in each.option_strings]
         wrong = next((word for word in words if word.startswith("--")), words[0])
-        near = nearest(wrong.partition("=")[0], names) if wrong.startswith("--") else None
+        near = nearest(wrong.partition("=")[0][2:], [name.lstrip("-") for name in names])
+        near = f"--{near}" if near is not None and wrong.startswith("--") else None
         usage = self.format_usage().removeprefix("usage: ").strip()
         fix = f"did you mean `{near}`? See {self.prog} --help" if near else f"see {self.prog} --help"
         raise RequestError(f"{self.prog} has no argument {' '.join(words)}", usage, fix)

@@ -25,9 +25,8 @@ def texts_of_metadata(folder: Path) -> dict[str, Mapping[str, str]]:
             names, rows = read_table(table)
         except RequestError:
             continue
-        column = next((name for name in names if name == _FILE or name.endswith(f"_{_FILE}")), None)
-        for _, row in rows if column is not None else ():
-            found[os.path.realpath(table.parent / row[column])] = row
+        for column in [name for name in names if name == _FILE or name.endswith(f"_{_FILE}")][:1]:
+            found |= {os.path.realpath(table.parent / row[column]): row for _, row in rows}
     return found
 
 

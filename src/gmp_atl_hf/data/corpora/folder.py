@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...errors import RequestError
-from .base import CorpusInfo, LeftOut, Recording, audio_files, register_corpus
+from .base import CorpusInfo, Item, LeftOut, Recording, Remark, audio_files, register_corpus
 
 _GROUPS = ("speaker", "emotion", "gender", "session", "split")
 
@@ -20,7 +20,7 @@ _GROUPS = ("speaker", "emotion", "gender", "session", "split")
         own_speakers=False,
     )
 )
-def read(root: Path | None, speaker: str | None = None) -> Iterator[Recording | LeftOut]:
+def read(root: Path | None, speaker: str | None = None) -> Iterator[Item]:
     r"""List the recordings of a folder.
 
     Args:
@@ -79,29 +79,34 @@ def read(root: Path | None, speaker: str | None = None) -> Iterator[Recording | 
             fields.get("session"),
             fields.get("split"),
         )
-    _refuse_doubtful_parents(by_parent)
+    yield from _doubts_of_parents(by_parent)
 
 
-def _refuse_doubtful_parents(files: Sequence[str]) -> None:
-    """Refuse `<emotion>/<speaker>/<take>/x.wav`, where a folder of takes would pass for a speaker.
+def _doubts_of_parents(files: Sequence[str]) -> Iterator[Remark]:
+    """Tell of `<emotion>/<speaker>/<take>/x.wav`, where a folder of takes passes for a speaker.
+
+    Yields:
+        That files lie at different depths.
 
     Raises:
-        RequestError: Files lie at different depths, or folders of one name lie in folders of different names.
+        RequestError: Folders of one name lie in folders of different names: then it is no speaker's, or nobody knows.
     """
-    shapes: dict[int, str] = {}
+    of_depth: dict[int, str] = {}
     places: dict[str, dict[tuple[str, ...], str]] = {}
     for file in files:
         between, speaker = file.split("/")[1:-2], file.split("/")[-2]
-        shapes.setdefault(len(between), file)
+        of_depth.setdefault(len(between), file)
         places.setdefault(speaker, {}).setdefault(tuple(between), file)
-    doubtful = [list(shapes.values()), *(list(found.values()) for found in places.values())]
-    if pair := next((found[:2] for found in doubtful if len(found) > 1), None):
+    if doubtful := next((list(found.values()) for found in places.values() if len(found) > 1), None):
         raise RequestError(
-            f"{pair[0]} and {pair[1]} leave open which of their folders names the speaker",
+            f"{doubtful[0]} and {doubtful[1]} leave open which of their folders names the speaker",
             "<emotion>/<speaker>/x.wav, as speaker: parent says",
             "give speaker a regular expression over the path: '^[^/]+/(?P<speaker>[^/]+)/' for the first folder in "
             "that of the emotion, '(?P<speaker>[^/]+)/[^/]+$' for the last one",
         )
+    if len(of_depth) > 1:
+        first, second = list(of_depth.values())[:2]
+        yield Remark(f"{first} and {second} lie at different depths: is the last folder of both that of the speaker?")
 
 
 def _compiled(expression: str) -> re.Pattern[str]:
