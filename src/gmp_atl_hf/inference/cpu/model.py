@@ -20,16 +20,20 @@ from ...modeling.encoding_gmp_atl import weigh_layers
 from ...modeling.families_gmp_atl import family_of
 from ...modeling.modeling_gmp_atl import HubertForGMPATL
 from .front_end import FrontEnd
-from .linear import FUSED, LOWEST, Float32Linear, Int8Linear
+from .linear import FUSED, LOWEST, Float32Linear, Int8Linear, PackedLinear
 from .positional_conv import PositionalConvolution
+
+PACKED_BYTES = 400 << 20
+"""Most memory for a second copy of the transformer layers' weights: 324 MiB in the base shape, too little for large."""
 
 
 class PackedModel:
     """An emotion model, in eval mode on the CPU in float32, made ready for a CPU.
 
-    Weights that are computed from its own (those of the convolutions and of int8) are made once: another `PackedModel`
-    has to be made when the model changes, as `SpeechEmotionClassifier` does. With `int8` the encoder's products are
-    computed in int8; attention, norms, the first convolution and the emotion head stay float32.
+    Weights that are computed from its own (those of the convolutions, of int8, and of transformer layers up to the base
+    shape) are made once: another `PackedModel` has to be made when the model changes, as `SpeechEmotionClassifier`
+    does. With `int8` the encoder's products are computed in int8; attention, norms, the first convolution and the
+    emotion head stay float32.
 
     Raises:
         RequestError: int8 on a machine without it, or of a model with adapters beside its layers.
@@ -44,7 +48,8 @@ class PackedModel:
             self.front_end = FrontEnd(hubert.feature_extractor.conv_layers, model.config, int8)
             self.positions = PositionalConvolution(hubert.encoder.pos_conv_embed)
             self.sums = model.config.readout == "sum"
-            self.layers = [_Layer(layer, model.config, int8) for layer in hubert.encoder.layers]
+            product = _product_of(hubert.encoder.layers)
+            self.layers = [_Layer(layer, model.config, int8, product) for layer in hubert.encoder.layers]
 
     @staticmethod
     def fits(model: HubertForGMPATL) -> bool:
@@ -104,7 +109,9 @@ class PackedModel:
 class _Layer:
     """A transformer layer over frames of clips of different lengths."""
 
-    def __init__(self, layer: Any, config: GMPATLConfig, int8: bool) -> None:
+    def __init__(
+        self, layer: Any, config: GMPATLConfig, int8: bool, product: type[Float32Linear | PackedLinear]
+    ) -> None:
         attention, feed_forward = layer.attention, layer.feed_forward
         self.heads = config.num_attention_heads
         self.stable = config.do_stable_layer_norm
@@ -122,15 +129,15 @@ class _Layer:
             self.inner = _int8([feed_forward.intermediate_dense])
             self.outer = _int8([feed_forward.output_dense], LOWEST.get(str(config.hidden_act)))
         else:
-            products = [_float32(linear) for linear in inputs]
-            self.inputs = lambda frames: [product(frames) for product in products]
-            self.output = _float32(attention.out_proj)
-            self.outer = _float32(feed_forward.output_dense)
+            products = [_float32(linear, product) for linear in inputs]
+            self.inputs = lambda frames: [each(frames) for each in products]
+            self.output = _float32(attention.out_proj, product)
+            self.outer = _float32(feed_forward.output_dense, product)
             if config.hidden_act in FUSED and type(feed_forward.intermediate_dense) is nn.Linear:
-                self.inner = Float32Linear(feed_forward.intermediate_dense, str(config.hidden_act))
+                self.inner = product(feed_forward.intermediate_dense, str(config.hidden_act))
                 self.activation = nn.Identity()
             else:
-                self.inner = _float32(feed_forward.intermediate_dense)
+                self.inner = _float32(feed_forward.intermediate_dense, product)
 
     def __call__(self, frames: Tensor, lengths: Sequence[int]) -> Tensor:
         if self.stable:
@@ -166,9 +173,15 @@ def _refuse_adapters(model: nn.Module) -> None:
         )
 
 
-def _float32(linear: nn.Module) -> Callable[[Tensor], Tensor]:
+def _product_of(layers: nn.ModuleList) -> type[Float32Linear | PackedLinear]:
+    """How linear layers are multiplied: by a second copy of their weights where that is small enough."""
+    weights = [each.weight for each in layers.modules() if isinstance(each, nn.Linear)]
+    return PackedLinear if sum(each.nbytes for each in weights) <= PACKED_BYTES else Float32Linear
+
+
+def _float32(linear: nn.Module, product: type[Float32Linear | PackedLinear]) -> Callable[[Tensor], Tensor]:
     """A linear layer made ready; one with an adapter beside it is left as it is."""
-    return Float32Linear(linear) if type(linear) is nn.Linear else linear
+    return product(linear) if type(linear) is nn.Linear else linear
 
 
 def _int8(linears: list[nn.Linear], lowest: float | None = None) -> Int8Linear:
