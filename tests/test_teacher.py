@@ -217,7 +217,7 @@ def without_weights(folder: Path) -> Path:
     ("make", "changes", "words"),
     [
         (bert, {}, "is a 'bert' model"),
-        (lambda folder: folder / "nowhere", {}, "there is no folder"),
+        (lambda folder: folder / "nowhere", {}, "cannot be read: there is no folder"),
         (lambda folder: make_teacher("hubert", folder, conv_stride=(5, 2, 2, 2, 2, 2, 1)), {}, "do not line up"),
         (at_8_khz, {}, "takes 8000 samples a second"),
         (with_other_spectra, {}, "makes 128"),

@@ -27,7 +27,7 @@ from ..checkpoints import (
     speakers_seen_by,
 )
 from ..data.audio import SAMPLING_RATE
-from ..errors import RequestError
+from ..errors import RequestError, errors_of
 from ..modeling.configuration_gmp_atl import GMPATLConfig
 from ..modeling.encoding_gmp_atl import GMPATLModel
 from ..modeling.family_whisper_gmp_atl import SILENCE_SECONDS
@@ -125,9 +125,10 @@ def teacher_facts(name: str, called: str = TEACHER) -> TeacherFacts:
         RequestError: There is none, it is no speech encoder that can teach, or it needs another sampling rate.
     """
     place, fix = locate(name), f"{TEACHER}: {_FIX}" if called == TEACHER else _FIX
-    refuse_missing_folder(name, Path(place), _EXPECTED, fix)
-    if Path(place).is_dir() and not Path(place, "config.json").is_file():
-        raise RequestError(f"the {called} {name} is no model: it has no config.json", _EXPECTED, fix)
+    with errors_of(f"the {called} {name} cannot be read"):
+        refuse_missing_folder(name, Path(place), _EXPECTED, fix)
+        if Path(place).is_dir() and not Path(place, "config.json").is_file():
+            raise RequestError("it has no config.json", _EXPECTED, fix)
     with explained(f"the {called} {name} cannot be read", _EXPECTED, fix):
         config: Any = AutoConfig.from_pretrained(place)
     if config.model_type not in FAMILIES:
