@@ -13,7 +13,7 @@ import jinja2
 from huggingface_hub import EvalResult
 
 from ..errors import counted
-from ..evaluation.unknown import UNKNOWN, counted_people
+from ..evaluation.unknown import UNKNOWN, counted_people, known_and_unknown
 from ..files import write_whole
 from ..hub.example import ADAPTER_CODE, CODE, MODEL_ID
 from ..hub.metadata import CARD_FILE, card_metadata
@@ -114,7 +114,7 @@ def render_card(
         counts=_counts(summary, labels),
         comparisons=[_comparison(one) for one in report["comparisons"] if one["first"] == facts.variant],
         trained_on=_trained_on(facts),
-        speakers=_speakers_of_corpus(report),
+        speakers=known_and_unknown(corpus["speakers"], bool(report["protocol"].get("unknown_speakers"))),
         languages=_languages(corpus),
         method=method_settings(facts),
         speech=_kind_of_speech(corpus["name"]),
@@ -133,14 +133,6 @@ def _trained_on(facts: RunFacts) -> str:
     more = len({speaker.partition("/")[0] for speaker in named}) > 1
     plain = ", and on plain speech of people whom nobody has named" if replayed else ""
     return f"{counted_people(named)}{', those of its encoder included' if more else ''}{plain}"
-
-
-def _speakers_of_corpus(report: Mapping[str, Any]) -> str:
-    """Count the speakers of the corpus; nobody knows how many the unknown ones are."""
-    known, unnamed = report["corpus"]["speakers"], report["protocol"].get("unknown_speakers")
-    if not unnamed:
-        return counted(known, "speaker")
-    return f"{counted(known, 'speaker')} and unknown ones" if known else "unknown speakers"
 
 
 def metric_results(facts: RunFacts) -> dict[str, tuple[str, str, float]]:

@@ -26,10 +26,15 @@ def people(speakers: Iterable[str]) -> list[str]:
 def counted_people(speakers: Iterable[str]) -> str:
     """Count some speakers, each once, in words: `2 speakers`, `2 speakers and unknown ones`, `unknown speakers`."""
     everybody = set(speakers)
-    known = people(everybody)
-    if len(known) == len(everybody):
-        return counted(len(known), "speaker")
-    return f"{counted(len(known), 'speaker')} and unknown ones" if known else "unknown speakers"
+    known = len(people(everybody))
+    return known_and_unknown(known, known < len(everybody))
+
+
+def known_and_unknown(known: int, unknown: bool) -> str:
+    """Say how many speakers are known, and whether there are `unknown` ones, whom nobody can count."""
+    if not unknown:
+        return counted(known, "speaker")
+    return f"{counted(known, 'speaker')} and unknown ones" if known else "unknown speakers"
 
 
 def named(speakers: Iterable[str]) -> npt.NDArray[np.bool_]:

@@ -33,7 +33,6 @@ _OTHER_UNITS = re.compile(r"ms|msecs?|millis\w*|us|ns|samples?|frames?")
 _WORDS = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
 SECONDS = re.compile(r"\d+([.,]\d*)?(e[+-]?\d+)?", re.IGNORECASE)
 
-
 _ROUNDED = 0.1
 """Seconds by which rounded times may contradict each other."""
 
@@ -96,11 +95,14 @@ def find_segment_columns(
         return {field: None for field in SEGMENT if field not in given}
     taken = {heading(column, names) for column in given.values() if column is not None}
     there = TimeColumns.of(name for name in names if name not in taken)
-    both = bool(there.seconds["start"] and there.seconds["end"])
-    neither = not (there.seconds["start"] or there.seconds["end"])
+    # A duration says something where one end of the segment is known, and not both.
+    one_end = bool(there.seconds["start"]) != bool(there.seconds["end"])
     for field, alike in there.seconds.items():
-        needed = field != "duration" or not (both or neither)
-        if needed and len(alike) > 1 and len(_WORDS.findall(alike[0])) == len(_WORDS.findall(alike[1])):
+        if (
+            (field != "duration" or one_end)
+            and len(alike) > 1
+            and len(_WORDS.findall(alike[0])) == len(_WORDS.findall(alike[1]))
+        ):
             raise RequestError(
                 f"the columns {alike[0]!r} and {alike[1]!r} of {table} may both be the {field} of a segment",
                 "one of them",
@@ -118,8 +120,8 @@ def find_segment_columns(
             "columns start and end (or duration) in seconds",
             f"add them; or read whole files: {WHOLE_FILES}",
         )
-    if (start is None) == (end is None):
-        found["duration"] = None  # alone it says how long the file is; beside both others, nothing more
+    if not one_end:
+        found["duration"] = None
     if start is None and end is not None and duration is None:
         raise RequestError(
             f"the column {end!r} of {table} says where segments end, and none where they begin",
